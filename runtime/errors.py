@@ -1,0 +1,50 @@
+"""What gatort raises when it refuses something.
+
+    GatortError                 one clear sentence: expected, found, the valid choices
+    ├── ConfigError             a flag, a launch profile or a preset
+    ├── SpecError               an observation or action specification, or two that disagree
+    ├── ObservationError        an observation that the policy must not see (NaN, wrong shape)
+    ├── BundleError             a bundle that is incomplete, changed or of the wrong shape
+    ├── DemonstrationError      a demonstration file or set
+    ├── EngineError             a forward pass that failed or gave logits that are not finite
+    ├── RobotError              a robot that refuses to arm or to answer
+    └── MissingDependency       an optional package, with the line that installs it
+
+The command line prints the sentence and exits with status 2; nothing else is caught.
+"""
+
+
+class GatortError(Exception):
+    """Base of every error that gatort raises on purpose."""
+
+
+class ConfigError(GatortError):
+    """A flag, launch profile or preset that is not valid."""
+
+
+class SpecError(GatortError):
+    """A specification that is not valid, or a robot's that differs from the bundle's."""
+
+
+class ObservationError(GatortError):
+    """An observation with a value that must not reach the policy; names the key."""
+
+
+class BundleError(GatortError):
+    """A bundle that is incomplete, changed since it was written, or of the wrong shape."""
+
+
+class DemonstrationError(GatortError):
+    """A demonstration file that cannot be read or does not match its manifest."""
+
+
+class EngineError(GatortError):
+    """An engine that cannot be built, a failed pass, or logits that are not finite."""
+
+
+class RobotError(GatortError):
+    """A robot that refuses to arm, or that no longer answers."""
+
+
+class MissingDependency(GatortError):
+    """An optional package is absent; the message carries the install line."""

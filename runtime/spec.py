@@ -1,0 +1,218 @@
+"""What a policy sees and does: observation keys, actuators, the frame that they make, model dimensions.
+
+Every record is frozen and checked when it is made: unknown fields, NaN and inverted ranges are refused
+there, so that nothing downstream has to ask again. Letters used for shapes throughout gatort:
+O observation tokens, A action tokens, T = O + A + 1 tokens in a frame, n frames in the window, W = n·T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from math import prod
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, PositiveInt, model_validator
+
+from .errors import SpecError
+
+# Gato's vocabulary (arXiv 2205.06175, section 2.1 and appendix B). Discrete ids share the text range.
+TEXT_TOKENS = 32_000
+DISCRETE_TOKENS = 1_024
+CONTINUOUS_BINS = 1_024
+FIRST_CONTINUOUS_ID = TEXT_TOKENS
+SEPARATOR_ID = FIRST_CONTINUOUS_ID + CONTINUOUS_BINS
+VOCABULARY = SEPARATOR_ID + 1
+
+PATCH_PIXELS = 16
+MAX_WINDOW_TOKENS = 1_024
+
+Encoding = Literal["text", "image", "discrete", "mu_law", "unit"]
+# Gato orders a timestep as text, image patches, tensors; keys are sorted within a kind.
+_ENCODING_ORDER = {"text": 0, "image": 1, "discrete": 2, "mu_law": 2, "unit": 2}
+
+
+class Strict(BaseModel):
+    """A frozen record that refuses unknown fields and values that are not finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ObservationKey(Strict):
+    """One array of an observation and how it becomes tokens."""
+
+    name: str
+    """Path such as `arm/joint_position`; `/` nests, and keys are ordered lexicographically."""
+    shape: tuple[PositiveInt, ...]
+    """Array shape; images are (height, width, 3), text is (tokens,)."""
+    dtype: Literal["float32", "int32", "uint8"]
+    unit: str
+    """SI unit of each value, or `1` when there is none."""
+    encoding: Encoding
+    low: tuple[FiniteFloat, ...] = ()
+    """`unit` only: lower end of the range that maps to −1, one per element, row-major."""
+    high: tuple[FiniteFloat, ...] = ()
+    """`unit` only: upper end of the range that maps to +1."""
+
+    @property
+    def size(self) -> int:
+        """Number of values, the product of the shape."""
+        return prod(self.shape)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that this key takes in a frame."""
+        if self.encoding == "image":
+            return (self.shape[0] // PATCH_PIXELS) * (self.shape[1] // PATCH_PIXELS)
+        return self.size
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        dtype = {"image": "uint8", "text": "int32", "discrete": "int32"}.get(self.encoding, "float32")
+        if self.dtype != dtype:
+            raise ValueError(f"{self.name}: encoding {self.encoding!r} needs dtype {dtype}, found {self.dtype}")
+        if self.encoding == "image" and (
+            len(self.shape) != 3 or self.shape[2] != 3 or any(side % PATCH_PIXELS for side in self.shape[:2])
+        ):
+            raise ValueError(
+                f"{self.name}: expected an image shape (height, width, 3) in multiples of {PATCH_PIXELS}, "
+                f"found {self.shape}"
+            )
+        ranged = self.encoding == "unit"
+        for end in (self.low, self.high):
+            if len(end) != (self.size if ranged else 0):
+                raise ValueError(
+                    f"{self.name}: encoding {self.encoding!r} takes {self.size if ranged else 'no'} range values, "
+                    f"found {len(end)}"
+                )
+        if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"{self.name}: low must be below high in every element")
+        return self
+
+
+class Actuator(Strict):
+    """One number of an action: a joint torque, a velocity, a gripper opening, a button."""
+
+    name: str
+    unit: str
+    low: FiniteFloat
+    high: FiniteFloat
+    safe: FiniteFloat
+    """What the robot fades to in SAFE."""
+    rate_per_s: Annotated[float, FiniteFloat] | None = None
+    """Largest change per second that the inner loop passes on; none means no limit."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"{self.name}: expected low < high, found [{self.low}, {self.high}] {self.unit}")
+        if not self.low <= self.safe <= self.high:
+            raise ValueError(f"{self.name}: safe command {self.safe} lies outside [{self.low}, {self.high}] {self.unit}")
+        if self.rate_per_s is not None and self.rate_per_s <= 0:
+            raise ValueError(f"{self.name}: rate_per_s must be above 0, found {self.rate_per_s}")
+        return self
+
+
+def _gato_order(keys: tuple[ObservationKey, ...]) -> tuple[ObservationKey, ...]:
+    names = [key.name for key in keys]
+    if len(set(names)) != len(names):
+        raise ValueError(f"observation keys must be unique, found {names}")
+    return tuple(sorted(keys, key=lambda key: (_ENCODING_ORDER[key.encoding], key.name)))
+
+
+class PolicySpec(Strict):
+    """The contract between a policy and a robot, and the frame that follows from it."""
+
+    observations: Annotated[tuple[ObservationKey, ...], AfterValidator(_gato_order)]
+    """Observation keys, kept in Gato's order whatever order they were given in."""
+    actuators: tuple[Actuator, ...]
+    control_hz: PositiveInt
+    action_delay_ms: PositiveInt
+    """A command takes effect this long after its observation was stamped: constant, so simulation reproduces it."""
+    window_frames: PositiveInt
+    """n: how many whole frames the cache holds."""
+
+    @cached_property
+    def observation_tokens(self) -> int:
+        """O."""
+        return sum(key.tokens for key in self.observations)
+
+    @property
+    def action_tokens(self) -> int:
+        """A: one token per actuator."""
+        return len(self.actuators)
+
+    @property
+    def frame_tokens(self) -> int:
+        """T = O + A + 1."""
+        return self.observation_tokens + self.action_tokens + 1
+
+    @property
+    def window_tokens(self) -> int:
+        """W = n·T, the length of the KV cache."""
+        return self.window_frames * self.frame_tokens
+
+    @property
+    def period_ns(self) -> int:
+        """One tick."""
+        return 1_000_000_000 // self.control_hz
+
+    @property
+    def action_delay_ns(self) -> int:
+        """`action_delay_ms` in nanoseconds."""
+        return self.action_delay_ms * 1_000_000
+
+    @cached_property
+    def image_tokens(self) -> int:
+        """How many of the O observation tokens are image patches."""
+        return sum(key.tokens for key in self.observations if key.encoding == "image")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.observations or not self.actuators:
+            raise ValueError("a policy needs at least one observation key and one actuator")
+        if self.window_tokens > MAX_WINDOW_TOKENS:
+            raise ValueError(
+                f"window_frames {self.window_frames} × {self.frame_tokens} tokens a frame is {self.window_tokens}, "
+                f"more than Gato's {MAX_WINDOW_TOKENS}; the largest is {MAX_WINDOW_TOKENS // self.frame_tokens}"
+            )
+        if self.action_delay_ns > self.period_ns:
+            raise ValueError(f"action_delay_ms {self.action_delay_ms} is longer than one period at {self.control_hz} Hz")
+        return self
+
+
+class ModelDims(Strict):
+    """Every dimension of the transformer, stored and never inferred from a preset's name."""
+
+    layers: PositiveInt
+    heads: PositiveInt
+    head_size: PositiveInt
+    width: PositiveInt
+    """D, the residual stream."""
+    ff_half_width: PositiveInt
+    """F: GEGLU maps D → 2F → F → D."""
+    first_token_id: int
+    """The embedding table holds ids [first_token_id, VOCABULARY): 0 keeps text and discrete ids,
+    FIRST_CONTINUOUS_ID drops them for a policy that has neither."""
+    local_positions: PositiveInt
+    """Rows of the table of positions within a frame (Gato: 512)."""
+
+
+def require_same_interface(policy: PolicySpec, robot_keys: Sequence[ObservationKey], robot: Sequence[Actuator]) -> None:
+    """Check that a robot gives every key that the policy reads and takes every command it makes.
+
+    Raises:
+        SpecError: naming the first difference and what was expected.
+    """
+    given: dict[str, Any] = {key.name: key for key in robot_keys}
+    for key in policy.observations:
+        if key.name not in given:
+            raise SpecError(f"the robot lacks observation key {key.name!r}; it offers {sorted(given)}")
+        if (found := given[key.name]) != key:
+            raise SpecError(f"observation key {key.name!r} differs: the policy expects {key}, the robot offers {found}")
+    if tuple(robot) != policy.actuators:
+        raise SpecError(
+            "the actuators differ: the policy commands "
+            f"{[a.name for a in policy.actuators]}, the robot takes {[a.name for a in robot]}, "
+            "or a unit, range or safe command is not the same"
+        )

@@ -1,0 +1,24 @@
+"""What must hold where only the wheel and the base packages are installed: imports stay light, the bundle is whole."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import gatort
+
+home = Path(gatort.__file__).parent
+if "site-packages" not in home.parts:
+    sys.exit(f"expected the installed wheel, found {home}")
+for stray in ("runtime", "policies", "export", "sim", "launch"):
+    if (home.parent / stray).exists():
+        sys.exit(f"{stray!r} landed at the top of site-packages")
+for path in sorted((home / "runtime").glob("*.py")):
+    importlib.import_module(f"gatort.runtime.{path.stem}".removesuffix(".__init__"))
+importlib.import_module("gatort.launch.cli")
+heavy = {"torch", "mujoco", "onnx"} & set(sys.modules)
+if heavy:
+    sys.exit(f"importing the runtime and the command line must not load {sorted(heavy)}")
+
+from gatort.runtime.bundle import verify  # noqa: E402
+
+print(f"the wheel is whole: {verify(home / 'policies' / 'stack').name}")

@@ -1,0 +1,58 @@
+# make run      one stacking trial in real time at 20 Hz: creates .venv and installs what running needs (not torch)
+# make test     every test; installs the training and development packages first
+# make check    ruff, its formatter and mypy --strict
+# make bench    the latency profile of the shipped bundle, paced at 20 Hz for a minute
+# make build    sdist → wheel → installed in an empty environment → smoke test
+# make clean    remove what the targets made, .venv included
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# Given to pip this way so that the packages that build gatort itself are pinned too.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+RUN_ARGS ?=
+TEST_ARGS ?=
+
+.PHONY: run test check bench build clean
+
+run: .venv/.installed-run
+	$(BIN)/gatort run $(RUN_ARGS)
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: .venv/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict -p gatort
+
+bench: .venv/.installed-run
+	mkdir -p runs
+	$(BIN)/gatort profile --ticks 1200 --json runs/profile.json --plot runs/profile.png
+
+build: .venv/.installed-dev
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/pip install --quiet dist/*.whl
+	cd build && empty/bin/python ../.ci/smoke.py
+	cd build && empty/bin/gatort --help > /dev/null
+	cd build && empty/bin/gatort doctor
+
+clean:
+	rm -rf .venv build dist runs src/gatort.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# One stamp per set of packages, so that each is installed once and again only when the pins change.
+.venv/.installed-run: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[sim,trials]'
+	touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[sim,trials,train,text,dev]'
+	touch $@ .venv/.installed-run
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("gatort needs Python 3.11 or newer, found " + sys.version)'
+	@$(PYTHON) -c 'import ensurepip' || { echo "python3 has no ensurepip: on Debian, apt-get install python3-venv"; exit 2; }
+	$(PYTHON) -m venv .venv

@@ -1,0 +1,374 @@
+"""Gato's decoder-only transformer over frames of tokens (arXiv 2205.06175), in the order in which it computes.
+
+Letters: B batch, F frames in a training sequence, T tokens in a frame, p image patches in a frame, S = F·T,
+t tokens in one cached pass, D width, H heads, h head size, W = n·T window tokens, R logits at an action position.
+
+Two forward passes share every layer. `Gato.forward` reads whole sequences under `banded_mask` and is what
+training uses; `Gato.forward_cached` reads a few tokens and a ring of cached keys and values. Over any number
+of wraps they agree, because the mask and the positions say the same thing in both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    FIRST_CONTINUOUS_ID,
+    PATCH_PIXELS,
+    VOCABULARY,
+    ModelDims,
+    PolicySpec,
+)
+
+PATCH_INTERVALS = 128
+"""A patch's row and column are quantised to this many positions over its image (Gato, appendix C.3)."""
+PATCH_CHANNELS = 96
+PATCH_GROUPS = 32
+INIT_STD = 0.02
+BIN_PERIODS = (4.0, 1 / 64)
+"""Longest and shortest period of the features that the bin embeddings start from, in units of the [−1, 1] range."""
+
+Cache = tuple[Tensor, Tensor]
+"""Keys and values of one layer, each (1, H, W, h)."""
+
+
+def banded_mask(frames: int, frame_tokens: int, window_frames: int) -> Tensor:
+    """Who may attend whom in a sequence: (S, S) bool, True where row may see column.
+
+    A token sees its own frame up to itself and the `window_frames` − 1 frames before it, whole.
+    """
+    position = torch.arange(frames * frame_tokens)  # (S,)
+    frame = position // frame_tokens  # (S,)
+    causal = position[:, None] >= position[None, :]  # (S, S)
+    return causal & (frame[:, None] - frame[None, :] < window_frames)
+
+
+def action_positions(frames: int, spec: PolicySpec) -> Tensor:
+    """Positions in a sequence of frames whose next token is an action token: (F·A,) int64.
+
+    Position O + 1 + i of each frame (the separator for i = 0) predicts action token i.
+    """
+    first = spec.observation_tokens + 1
+    within = torch.arange(first, spec.frame_tokens)  # (A,)
+    return (torch.arange(frames)[:, None] * spec.frame_tokens + within).flatten()  # (F·A,)
+
+
+def smooth_bins(width: int, generator: torch.Generator | None = None) -> Tensor:
+    """First values of the continuous bins' embeddings: (1024, D), neighbouring bins nearly alike.
+
+    Random Fourier features of the bin centre, their periods spread evenly over octaves, so that what is learned
+    for a bin holds for its neighbours from the first step on.
+    """
+    centre = (torch.arange(CONTINUOUS_BINS) + 0.5) * (2 / CONTINUOUS_BINS) - 1  # (1024,)
+    low, high = (math.log(period) for period in BIN_PERIODS)
+    period = torch.exp(low + (high - low) * torch.rand(width, generator=generator))  # (D,)
+    phase = 2 * math.pi * torch.rand(width, generator=generator)  # (D,)
+    return INIT_STD * math.sqrt(2) * torch.cos(2 * math.pi * centre[:, None] / period + phase)  # (1024, D)
+
+
+class PatchEmbedding(nn.Module):
+    """One pre-activation ResNet block per 16×16 patch, and where in its image the patch lies.
+
+    He et al. 2016 (arXiv 1603.05027) with GroupNorm and GELU, as in Gato's figure 15. The root convolution
+    brings a patch to 4×4 cells; row and column positions are sampled within the patch in training and are
+    their mean otherwise.
+    """
+
+    def __init__(self, spec: PolicySpec, width: int) -> None:
+        super().__init__()
+        self.root = nn.Conv2d(3, PATCH_CHANNELS, kernel_size=4, stride=4)
+        self.norm_1 = nn.GroupNorm(PATCH_GROUPS, PATCH_CHANNELS)
+        self.conv_1 = nn.Conv2d(PATCH_CHANNELS, PATCH_CHANNELS, kernel_size=3, padding=1)
+        self.norm_2 = nn.GroupNorm(PATCH_GROUPS, PATCH_CHANNELS)
+        self.conv_2 = nn.Conv2d(PATCH_CHANNELS, PATCH_CHANNELS, kernel_size=3, padding=1)
+        cells = (PATCH_PIXELS // 4) ** 2
+        self.project = nn.Linear(PATCH_CHANNELS * cells, width)
+        self.row = nn.Embedding(PATCH_INTERVALS, width)
+        self.column = nn.Embedding(PATCH_INTERVALS, width)
+        low, high = _patch_intervals(spec)
+        self.register_buffer("low", low, persistent=False)  # (2, p)
+        self.register_buffer("high", high, persistent=False)  # (2, p)
+        self.low: Tensor
+        self.high: Tensor
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Embed `patches` (…, p, 3, 16, 16), pixels in [−1, 1] / 4, as (…, p, D); p may be 0."""
+        lead, count = patches.shape[:-4], patches.shape[-4]
+        x = self.root(patches.flatten(0, -4))  # (N, C, 4, 4)
+        y = self.conv_1(F.gelu(self.norm_1(x)))
+        x = x + self.conv_2(F.gelu(self.norm_2(y)))  # (N, C, 4, 4)
+        embedded: Tensor = self.project(x.flatten(1)).unflatten(0, (*lead, count))  # (…, p, D)
+        row, column = self._positions()
+        return embedded + (self.row(row) + self.column(column))[:count]
+
+    def _positions(self) -> tuple[Tensor, Tensor]:
+        """Row and column of each patch of a frame: two (p,) int64 in [0, 128)."""
+        if self.training:
+            spread = torch.rand(self.low.shape, device=self.low.device) * (self.high - self.low)
+            row, column = (self.low + spread).long().unbind()
+        else:
+            row, column = ((self.low + self.high) // 2).unbind()
+        return row, column
+
+
+def _patch_intervals(spec: PolicySpec) -> tuple[Tensor, Tensor]:
+    """First and one-past-last position of each patch of a frame, rows above columns: two (2, p) int64."""
+    cells: list[tuple[int, int, int, int]] = []
+    for key in spec.observations:
+        if key.encoding == "image":
+            rows, columns = key.shape[0] // PATCH_PIXELS, key.shape[1] // PATCH_PIXELS
+            cells += [(row, column, rows, columns) for row in range(rows) for column in range(columns)]
+    row, column, rows, columns = torch.tensor(cells).T
+    index, count = torch.stack((row, column)), torch.stack((rows, columns))  # (2, p)
+    return index * PATCH_INTERVALS // count, (index + 1) * PATCH_INTERVALS // count
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each head's halves by the position's angles (Su et al., arXiv 2104.09864).
+
+    `x` is (…, S, heads, h); `cos` and `sin` are (S, h/2).
+    """
+    first, second = x.chunk(2, dim=-1)  # (…, S, heads, h/2)
+    cos, sin = cos[:, None], sin[:, None]  # (S, 1, h/2)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class CachedAttention(Protocol):
+    """How a cached pass turns, stores and attends; the exporter puts ONNX's own operators here."""
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Turn `x` (1, t, heads, h) to its positions and lay it out as (1, heads, t, h)."""
+
+    def write(self, cache: Tensor, rows: Tensor, write_index: Tensor) -> Tensor:
+        """Put `rows` (1, H, t, h) into `cache` (1, H, W, h) from row `write_index` (1,) on; return the cache."""
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Attend from (1, H, t, h) over (1, H, W, h) under `mask` (t, W) bool; return (1, H, t, h)."""
+
+
+class InPlaceAttention:
+    """PyTorch's operators, the cache written in place."""
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """See `CachedAttention.rotate`."""
+        return rotate(x, cos, sin).transpose(1, 2)
+
+    def write(self, cache: Tensor, rows: Tensor, write_index: Tensor) -> Tensor:
+        """See `CachedAttention.write`."""
+        where = write_index + torch.arange(rows.shape[2], device=rows.device)  # (t,)
+        return cache.index_copy_(2, where, rows)
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """See `CachedAttention.attend`."""
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+
+
+IN_PLACE = InPlaceAttention()
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with rotary positions and an explicit mask."""
+
+    def __init__(self, dims: ModelDims) -> None:
+        super().__init__()
+        self.heads, self.head_size = dims.heads, dims.head_size
+        self.inner = dims.heads * dims.head_size
+        self.qkv = nn.Linear(dims.width, 3 * self.inner, bias=False)
+        self.out = nn.Linear(self.inner, dims.width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, rows: Tensor | None) -> Tensor:
+        """Attend within `x` (B, S, D) under `mask` (S, S); only from positions `rows` when given: (B, S or P, D)."""
+        qkv = self.qkv(x).unflatten(-1, (3 * self.heads, self.head_size))  # (B, S, 3H, h)
+        turned = rotate(qkv[..., : 2 * self.heads, :], cos, sin)  # (B, S, 2H, h)
+        query, keys = turned.chunk(2, dim=2)  # (B, S, H, h) each
+        if rows is not None:
+            query, mask = query[:, rows], mask[rows]  # (B, P, H, h), (P, S)
+        values = qkv[..., 2 * self.heads :, :]  # (B, S, H, h)
+        y = F.scaled_dot_product_attention(
+            query.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask
+        )  # (B, H, S or P, h)
+        projected: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return projected
+
+    def cached(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, write_index: Tensor, cache: Cache, how: CachedAttention
+    ) -> tuple[Tensor, Cache]:
+        """Attend from `x` (1, t, D) over the ring; returns (1, t, D) and the cache."""
+        qkv = self.qkv(x).unflatten(-1, (3 * self.heads, self.head_size))  # (1, t, 3H, h)
+        turned = how.rotate(qkv[:, :, : 2 * self.heads], cos, sin)  # (1, 2H, t, h)
+        query, new_keys = turned.chunk(2, dim=1)  # (1, H, t, h) each
+        new_values = qkv[:, :, 2 * self.heads :].transpose(1, 2)  # (1, H, t, h)
+        keys, values = how.write(cache[0], new_keys, write_index), how.write(cache[1], new_values, write_index)
+        y = how.attend(query, keys, values, mask)  # (1, H, t, h)
+        return self.out(y.transpose(1, 2).flatten(2)), (keys, values)
+
+
+class FeedForward(nn.Module):
+    """GEGLU: D → 2F, half of it gates the other, F → D (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, dims: ModelDims) -> None:
+        super().__init__()
+        self.up = nn.Linear(dims.width, 2 * dims.ff_half_width, bias=False)
+        self.down = nn.Linear(dims.ff_half_width, dims.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, D) to (…, D)."""
+        gate, value = self.up(x).chunk(2, dim=-1)  # (…, F) each
+        mapped: Tensor = self.down(F.gelu(gate) * value)
+        return mapped
+
+
+class Layer(nn.Module):
+    """One pre-norm transformer block."""
+
+    def __init__(self, dims: ModelDims, drop: float) -> None:
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(dims.width)
+        self.attention = Attention(dims)
+        self.norm_2 = nn.LayerNorm(dims.width)
+        self.feed_forward = FeedForward(dims)
+        self.drop = drop
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, rows: Tensor | None) -> Tensor:
+        """Map (B, S, D) to (B, S, D), or to (B, P, D) where only `rows` (P,) are wanted."""
+        attended = self.attention(self.norm_1(x), cos, sin, mask, rows)
+        x = (x if rows is None else x[:, rows]) + self._survive(attended)
+        return x + self._survive(self.feed_forward(self.norm_2(x)))
+
+    def cached(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, write_index: Tensor, cache: Cache, how: CachedAttention
+    ) -> tuple[Tensor, Cache]:
+        """Map (1, t, D) to (1, t, D) over the ring; returns the cache too."""
+        attended, cache = self.attention.cached(self.norm_1(x), cos, sin, mask, write_index, cache, how)
+        x = x + attended
+        return x + self.feed_forward(self.norm_2(x)), cache
+
+    def _survive(self, branch: Tensor) -> Tensor:
+        """Stochastic depth (Huang et al., arXiv 1603.09382): drop the branch for some sequences of the batch."""
+        if not self.training or self.drop == 0.0:
+            return branch
+        keep = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= self.drop  # (B, 1, 1)
+        return branch * (keep / (1 - self.drop))
+
+
+class Gato(nn.Module):
+    """The policy's network: token ids and patches in, logits over the 1024 action bins out."""
+
+    def __init__(self, spec: PolicySpec, dims: ModelDims, stochastic_depth: float = 0.0) -> None:
+        super().__init__()
+        self.spec, self.dims = spec, dims
+        self.image_at = 1 + sum(key.tokens for key in spec.observations if key.encoding == "text")
+        self.bins_at = FIRST_CONTINUOUS_ID - dims.first_token_id
+        self.tokens = nn.Embedding(VOCABULARY - dims.first_token_id, dims.width)
+        self.patches = PatchEmbedding(spec, dims.width) if spec.image_tokens else None
+        self.local = nn.Embedding(dims.local_positions, dims.width)
+        self.layers = nn.ModuleList(Layer(dims, stochastic_depth) for _ in range(dims.layers))
+        self.norm = nn.LayerNorm(dims.width)
+        self._initialise()
+
+    def forward(
+        self,
+        ids: Tensor,
+        patches: Tensor | None,
+        local: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Read whole sequences of frames.
+
+        Args:
+            ids: (B, S) int64 without images, else (B, F, T − p): the tokens of a frame that are not patches.
+            patches: (B, F, p, 3, 16, 16) float32, or none.
+            local: (S,) int64, position within the frame.
+            cos: (S, h/2) float32, computed from float64 angles.
+            sin: (S, h/2) float32.
+            mask: (S, S) bool, see `banded_mask`.
+            rows: (P,) int64, the positions whose hidden states are wanted; the last layer computes no others.
+
+        Returns:
+            Hidden states (B, S, D), or (B, P, D), normalised and ready for `head`.
+        """
+        x = self._embed(ids, patches).flatten(1, -2) + self.local(local)  # (B, S, D)
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, mask, rows if index == last else None)
+        normalised: Tensor = self.norm(x)
+        return normalised
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits of the action bins from hidden states: (…, D) → (…, R), tied to the bins' embeddings."""
+        return F.linear(hidden, self.tokens.weight[self.bins_at : self.bins_at + CONTINUOUS_BINS])
+
+    def forward_cached(
+        self,
+        ids: Tensor,
+        patches: Tensor | None,
+        local: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor,
+        write_index: Tensor,
+        caches: Sequence[Cache],
+        how: CachedAttention = IN_PLACE,
+    ) -> tuple[Tensor, list[Cache]]:
+        """Read t tokens of one frame on top of the ring.
+
+        Args:
+            ids: (1, t − p) int64, the tokens that are not patches.
+            patches: (p, 3, 16, 16) float32 that follow the first `image_at` ids (p = 0 in decode), or none.
+            local: (t,) int64.
+            cos: (t, h/2) float32.
+            sin: (t, h/2) float32.
+            mask: (t, W) bool.
+            write_index: (1,) int64, the cache row of the first token.
+            caches: keys and values of each layer; written in place by the default operators.
+
+        Returns:
+            Logits (R,) of the last of the t tokens, and the caches.
+        """
+        x = self._embed(ids, None if patches is None else patches[None]) + self.local(local)  # (1, t, D)
+        written: list[Cache] = []
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x, cache = layer.cached(x, cos, sin, mask, write_index, cache, how)
+            written.append(cache)
+        return self.head(self.norm(x[0, -1])), written
+
+    def empty_caches(self) -> list[Cache]:
+        """Zeroed keys and values for each layer, on the model's device and in its precision."""
+        shape = (1, self.dims.heads, self.spec.window_tokens, self.dims.head_size)
+        like = self.tokens.weight
+        return [(like.new_zeros(shape), like.new_zeros(shape)) for _ in self.layers]
+
+    @property
+    def parameters_total(self) -> int:
+        """How many numbers training may change."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def _embed(self, ids: Tensor, patches: Tensor | None) -> Tensor:
+        """Token embeddings (…, t, D) from ids (…, t − p) and patches (…, p, 3, 16, 16)."""
+        x: Tensor = self.tokens(ids - self.dims.first_token_id)  # (…, t − p, D)
+        if patches is None or self.patches is None:
+            return x
+        before, after = x[..., : self.image_at, :], x[..., self.image_at :, :]
+        return torch.cat((before, self.patches(patches), after), dim=-2)  # (…, t, D)
+
+    def _initialise(self) -> None:
+        """Normal weights of 0.02, branches scaled by depth (Radford et al. 2019), bins smooth."""
+        for name, parameter in self.named_parameters():
+            if name.endswith(("out.weight", "down.weight")):
+                nn.init.normal_(parameter, std=INIT_STD / math.sqrt(2 * self.dims.layers))
+            elif parameter.dim() == 2 and not name.startswith("patches.project"):
+                nn.init.normal_(parameter, std=INIT_STD)
+        with torch.no_grad():
+            self.tokens.weight[self.bins_at : self.bins_at + CONTINUOUS_BINS] = smooth_bins(self.dims.width)
+
+

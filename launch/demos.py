@@ -1,0 +1,2 @@
+def demos() -> int:
+    return 0

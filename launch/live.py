@@ -1,0 +1,88 @@
+"""The live table: the newest state of a run, drawn by a thread that the loop never waits for.
+
+The loop offers a status in its slack, right after a command went out, so that drawing has the rest of the period;
+a terminal that blocks stops the thread alone, and the statuses it misses are dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import Event, Thread
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from .report import Percentiles
+
+PERIOD_NS = 250_000_000
+"""At most four drawings a second."""
+CLOSE_S = 1.0
+"""How long a run waits at its end for a terminal that blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A run at one instant."""
+
+    elapsed_s: float
+    hz_now: float
+    hz_average: float
+    hz_worst: float
+    """Over the worst whole second so far."""
+    tick: Percentiles
+    misses: int
+    state: str
+    succeeded: bool
+
+    def table(self, budget_ms: float) -> Table:
+        """Lay the status out in one row."""
+        table = Table(title=f"{self.elapsed_s:5.1f} s", title_justify="left")
+        for column in ("Hz now", "average", "worst second", "p50 ms", "p99", "max", "misses", "state", "success"):
+            table.add_column(column, justify="right")
+        latencies = (self.tick.p50, self.tick.p99, self.tick.max)
+        table.add_row(
+            *(f"{hz:.1f}" for hz in (self.hz_now, self.hz_average, self.hz_worst)),
+            *(f"[red]{ms:.1f}[/]" if ms > budget_ms else f"{ms:.1f}" for ms in latencies),
+            f"[red]{self.misses}[/]" if self.misses else "0",
+            self.state,
+            "[green]yes[/]" if self.succeeded else "not yet",
+        )
+        return table
+
+
+class LiveTable:
+    """Draws the newest status that it was offered."""
+
+    def __init__(self, console: Console, budget_ms: float) -> None:
+        self._console, self._budget_ms = console, budget_ms
+        self._newest: Status | None = None
+        self._wake, self._closed = Event(), False
+        # A daemon, so that a terminal that never unblocks cannot keep the process alive.
+        self._thread = Thread(target=self._draw, name="live table", daemon=True)
+
+    def offer(self, status: Status) -> None:
+        """Hand over a status; never waits."""
+        self._newest = status
+        self._wake.set()
+
+    def _draw(self) -> None:
+        with Live(console=self._console, auto_refresh=False) as live:
+            closed = False
+            while not closed:
+                self._wake.wait()
+                self._wake.clear()
+                closed = self._closed
+                if (status := self._newest) is not None:
+                    live.update(status.table(self._budget_ms), refresh=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._closed = True
+        self._wake.set()
+        self._thread.join(CLOSE_S)

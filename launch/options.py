@@ -1,0 +1,127 @@
+"""Launch profiles: what a run is configured with, as flags and as TOML, from one class each.
+
+A value comes from the flag, else from the profile file, else from the class, where each default is written once.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, ValidationError
+from pydantic_core import ErrorDetails
+
+import gatort
+from gatort.runtime.engine_onnx import OnnxConfig
+from gatort.runtime.errors import ConfigError
+from gatort.runtime.realtime import RealtimeConfig
+from gatort.runtime.spec import Strict
+
+HOME = Path(gatort.__file__).parent
+SHIPPED_BUNDLE = HOME / "policies" / "stack"
+SHIPPED_PROFILES = HOME / "launch" / "profiles"
+
+Profile = TypeVar("Profile", bound=BaseModel)
+
+
+class PolicyOptions(Strict):
+    """Which policy, and what computes it."""
+
+    bundle: Path = SHIPPED_BUNDLE
+    """Directory of the policy: manifest.json, model.safetensors, policy.onnx."""
+    temperature: FiniteFloat = Field(default=0.0, ge=0)
+    """0 takes the likeliest bin of every action token; above 0 draws from the softmax."""
+    engine: OnnxConfig = OnnxConfig()
+    """ONNX Runtime's configuration."""
+
+
+class RunOptions(PolicyOptions):
+    """One run in real time."""
+
+    robot: Literal["mujoco"] = "mujoco"
+    """Which robot to drive."""
+    seconds: FiniteFloat = Field(default=20.0, gt=0)
+    """Longest run; it ends sooner when the task succeeds."""
+    seed: NonNegativeInt = 5000
+    """Draws the layout: the same seed gives the same trial."""
+    realtime: RealtimeConfig = RealtimeConfig()
+    """Scheduling of the loop's thread."""
+
+
+def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) -> Profile:
+    """Put the flags that were given over the profile file, and both over the class's defaults.
+
+    Args:
+        kind: the options class.
+        flags: what the command line gave; only the fields that were set count.
+        profile: a TOML file, or the name of a shipped one.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, or a key or value is not valid; names the key and the choices.
+    """
+    given = flags.model_dump(exclude_unset=True) if flags is not None else {}
+    path = _profile_path(profile) if profile is not None else None
+    try:
+        return kind.model_validate(_merge(_read(path), given))
+    except ValidationError as error:
+        raise ConfigError(describe(error, kind, str(path) if path else "the flags")) from error
+
+
+def describe(error: ValidationError, kind: type[BaseModel] | None, source: str) -> str:
+    """Turn pydantic's report into one sentence: the key, what was expected, what was found, the valid choices."""
+    return f"{source}: " + "; ".join(_describe_one(details, kind) for details in error.errors())
+
+
+def _describe_one(details: ErrorDetails, kind: type[BaseModel] | None) -> str:
+    key = ".".join(map(str, details["loc"]))
+    if details["type"] == "extra_forbidden":
+        return unknown_key(key, _keys(kind, details["loc"][:-1]))
+    return f"{key}: {_lower_first(details['msg'])}, found {details['input']!r}" if key else _lower_first(details["msg"])
+
+
+def unknown_key(key: str, valid: list[str]) -> str:
+    """Name an unknown key, the closest valid one and all of them."""
+    close = get_close_matches(key.rpartition(".")[2], valid, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else ";"
+    return f"unknown key {key!r}{hint} Valid keys are {', '.join(sorted(valid))}" if valid else f"unknown key {key!r}"
+
+
+def _keys(kind: type[BaseModel] | None, location: tuple[int | str, ...]) -> list[str]:
+    """Keys that are valid at a place inside a nested options class."""
+    for part in location:
+        field = kind.model_fields.get(str(part)) if kind is not None else None
+        kind = field.annotation if field is not None and isinstance(field.annotation, type) else None
+    return list(kind.model_fields) if kind is not None else []
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _profile_path(profile: Path) -> Path:
+    shipped = SHIPPED_PROFILES / f"{profile}.toml"
+    if profile.is_file() or not shipped.is_file():
+        return profile
+    return shipped
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        names = ", ".join(sorted(file.stem for file in SHIPPED_PROFILES.glob("*.toml")))
+        raise ConfigError(f"no launch profile {path}: expected a TOML file or one of {names}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"launch profile {path} cannot be read: {error}") from error
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = below | above
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            merged[key] = _merge(below[key], above[key])
+    return merged

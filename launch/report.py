@@ -1,0 +1,91 @@
+"""What a command says when it is done: percentiles, the Wilson interval, tables and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from gatort.runtime.errors import ConfigError
+
+Z_95 = 1.959963984540054
+"""97.5th percentile of the standard normal distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """A distribution of durations, in ms."""
+
+    p50: float
+    p99: float
+    p99_9: float
+    max: float
+
+    @classmethod
+    def of_ns(cls, durations_ns: NDArray[np.int64]) -> Self:
+        """Summarise durations (N,), N ≥ 1; each percentile is a duration that occurred, never an interpolation."""
+        return cls(*(round(float(q) * 1e-6, 4) for q in np.quantile(durations_ns, (0.5, 0.99, 0.999, 1), method="higher")))
+
+
+def wilson_95(successes: int, episodes: int) -> tuple[float, float]:
+    """95 % score interval of a rate (Wilson 1927, JASA 22:209); holds at 0 and 1 too, unlike the normal interval.
+
+    Args:
+        successes: in [0, episodes].
+        episodes: at least 1.
+    """
+    rate, z2 = successes / episodes, Z_95**2
+    centre = (rate + z2 / (2 * episodes)) / (1 + z2 / episodes)
+    half = Z_95 / (1 + z2 / episodes) * sqrt(rate * (1 - rate) / episodes + z2 / (4 * episodes**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def percentile_table(title: str, rows: Sequence[tuple[str, Percentiles]], budget_ms: float) -> Table:
+    """Lay out durations, one row per stage; what exceeds the budget is red."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("ms")
+    for column in ("p50", "p99", "p99.9", "max"):
+        table.add_column(column, justify="right")
+    for name, latency in rows:
+        cells = (latency.p50, latency.p99, latency.p99_9, latency.max)
+        table.add_row(name, *(f"[red]{value:.2f}[/]" if value > budget_ms else f"{value:.2f}" for value in cells))
+    return table
+
+
+def percentile_record(latency: Percentiles) -> dict[str, float]:
+    """The JSON form, `{"p50", "p99", "p99.9", "max"}` in ms."""
+    return {name.replace("_", "."): value for name, value in asdict(latency).items()}
+
+
+def require_writable(*paths: Path | None) -> None:
+    """Refuse output files that could not be written, before anything is computed for them.
+
+    Raises:
+        ConfigError: a path is a directory, or its directory is missing or not writable.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise ConfigError(f"cannot write {path}: expected a file, found a directory")
+        if not path.parent.is_dir():
+            raise ConfigError(f"cannot write {path}: there is no directory {path.parent}")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ConfigError(f"cannot write {path}: permission denied")
+
+
+def write_json(path: Path | None, record: dict[str, Any]) -> None:
+    """Write a report whole or not at all; a path of none writes nothing."""
+    if path is None:
+        return
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,82 @@
+"""One trial as arrays: what was observed, what was done, and what an expert would have done instead."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DemonstrationError
+from .spec import PolicySpec
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """K ticks of one trial."""
+
+    seed: int
+    """Of the trial's layout."""
+    succeeded: bool
+    observations: tuple[NDArray[Any], ...]
+    """One array (K, *shape) per observation key, in the specification's order."""
+    actions: NDArray[np.float32]
+    """(K, A) what was commanded, in each actuator's unit."""
+    expert_actions: NDArray[np.float32]
+    """(K, A) what the expert would have commanded; equal to `actions` where the expert drove."""
+
+    @property
+    def ticks(self) -> int:
+        """K."""
+        return len(self.actions)
+
+    def save(self, path: Path, spec: PolicySpec) -> None:
+        """Write a compressed NPZ; a reader sees the whole file or none."""
+        arrays = {
+            f"observation/{key.name}": value for key, value in zip(spec.observations, self.observations, strict=True)
+        }
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            np.savez_compressed(
+                file,
+                allow_pickle=False,
+                seed=np.int64(self.seed),
+                succeeded=np.bool_(self.succeeded),
+                action=self.actions,
+                expert_action=self.expert_actions,
+                **arrays,
+            )
+        part.rename(path)
+
+    @classmethod
+    def load(cls, path: Path, spec: PolicySpec) -> Episode:
+        """Read an episode and check it against the specification.
+
+        Raises:
+            DemonstrationError: the file is cut short, lacks a key, or has another shape.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DemonstrationError(
+                f"{path}: expected a whole NPZ episode, found one that cannot be read ({error})"
+            ) from error
+        expected = {f"observation/{key.name}": key.shape for key in spec.observations}
+        expected |= {"action": (len(spec.actuators),), "expert_action": (len(spec.actuators),)}
+        if missing := sorted({*expected, "seed", "succeeded"} - arrays.keys()):
+            raise DemonstrationError(f"{path}: lacks {missing[0]!r}; it holds {sorted(arrays)}")
+        ticks = len(arrays["action"])
+        for name, shape in expected.items():
+            if arrays[name].shape != (ticks, *shape):
+                raise DemonstrationError(f"{path}: {name} has shape {arrays[name].shape}, expected {(ticks, *shape)}")
+        return cls(
+            seed=int(arrays["seed"]),
+            succeeded=bool(arrays["succeeded"]),
+            observations=tuple(arrays[f"observation/{key.name}"] for key in spec.observations),
+            actions=arrays["action"],
+            expert_actions=arrays["expert_action"],
+        )

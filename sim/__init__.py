@@ -1,0 +1,1 @@
+"""The stacking task, its simulated robots and the scripted expert."""

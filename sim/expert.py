@@ -1,0 +1,156 @@
+"""A scripted expert that stacks with torques, whose phase is a function of what the policy observes.
+
+No timers and no memory: the same observation always gives the same action, so that a policy can learn it.
+Joint torques follow the computed-torque law τ = M(q)(Kp·Δq − Kd·q̇) with Δq from damped least squares
+(Siciliano et al., "Robotics: Modelling, Planning and Control", 2009, sections 3.5 and 8.5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .task import GRIPPER_OPEN_M, HOME_RAD, TORQUE_NM
+
+Array = NDArray[np.float64]
+
+STIFFNESS_PER_S2: Final = 36.0
+DAMPING_PER_S: Final = 9.0
+LEAST_SQUARES_DAMPING: Final = 0.05
+POSTURE_GAIN: Final = 0.1
+LONGEST_STEP_M: Final = 0.08
+LONGEST_TURN_RAD: Final = 0.4
+
+HOVER_M: Final = 0.08
+"""Height above a grasp or a place from which the tool comes down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What the expert looks at: the policy's observation in full precision, and the arm's model. W is the world."""
+
+    joint_position: Array
+    """(7,) rad."""
+    joint_velocity: Array
+    """(7,) rad/s."""
+    tool_position: Array
+    """(3,) m in W."""
+    tool_rotation: Array
+    """(3, 3) R_world_tool."""
+    jacobian: Array
+    """(6, 7) of the tool in W: linear rows, then angular."""
+    mass_matrix: Array
+    """(7, 7) kg·m²."""
+    width_m: float
+    """Gripper opening."""
+    red_from_tool: Array
+    """(3,) m in W."""
+    blue_from_red: Array
+    """(3,) m in W."""
+    red_yaw_from_tool: float
+    """rad, folded into ±π/4 because a cube looks the same after a quarter turn."""
+    red_edge_m: float
+    blue_edge_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Where the tool should go from here, and what the gripper should do."""
+
+    step: Array
+    """(3,) m in W from the tool."""
+    yaw_rad: float
+    """Turn about the vertical."""
+    width_m: float
+
+
+def act(scene: Scene) -> Array:
+    """Return the action, (8,): seven joint torques in N·m beside gravity, and a gripper opening in m."""
+    goal = choose_goal(scene)
+    return np.append(_torque(scene, goal), goal.width_m)
+
+
+def choose_goal(scene: Scene) -> Goal:
+    """Pick the phase from geometry alone: leave, carry, or fetch."""
+    if _placed(scene):
+        return _leave(scene)
+    if _holding(scene):
+        return _carry(scene)
+    return _fetch(scene)
+
+
+def _stack_height(scene: Scene) -> float:
+    return (scene.red_edge_m + scene.blue_edge_m) / 2
+
+
+def _placed(scene: Scene) -> bool:
+    """Red's centre is over blue and no higher than contact allows (4 mm)."""
+    red_from_blue = -scene.blue_from_red
+    gap = red_from_blue[2] - _stack_height(scene)
+    return bool(np.hypot(*red_from_blue[:2]) < 0.014 and -0.01 < gap < 0.004)
+
+
+def _holding(scene: Scene) -> bool:
+    """The fingers are as close as red allows and red's centre is between them."""
+    return bool(
+        scene.width_m < scene.red_edge_m + 0.003
+        and np.hypot(*scene.red_from_tool[:2]) < 0.016
+        and abs(scene.red_from_tool[2]) < 0.02
+    )
+
+
+def _leave(scene: Scene) -> Goal:
+    """Open first, then rise straight up; stay there."""
+    opened = scene.width_m > scene.red_edge_m + 0.012
+    step = scene.red_from_tool + np.array([0.0, 0.0, 0.13])
+    if not opened:
+        step = np.zeros(3)
+    elif scene.red_from_tool[2] > -0.06:
+        step[:2] = 0.0
+    return Goal(step=step, yaw_rad=0.0, width_m=GRIPPER_OPEN_M)
+
+
+def _carry(scene: Scene) -> Goal:
+    """Lift red clear of the others, move it over blue, set it down."""
+    aside = np.hypot(*scene.blue_from_red[:2])
+    above = -scene.blue_from_red[2] - _stack_height(scene)
+    step = scene.blue_from_red.copy()
+    # Above blue it comes down as it comes near; elsewhere it first rises, and moves only once it is clear.
+    hover = np.clip((aside - 0.008) / 0.02, 0.0, 1.0) * 0.05
+    step[2] += _stack_height(scene) + hover - 0.003
+    step[:2] *= np.clip((above - 0.01) / 0.02, 0.0, 1.0) if aside > 0.02 else 1.0
+    return Goal(step=step, yaw_rad=0.0, width_m=0.0)
+
+
+def _fetch(scene: Scene) -> Goal:
+    """Open, hover over red with the fingers along its sides, come down, close."""
+    aside = np.hypot(*scene.red_from_tool[:2])
+    turn = abs(scene.red_yaw_from_tool)
+    if aside < 0.007 and abs(scene.red_from_tool[2]) < 0.008 and turn < 0.12:
+        return Goal(step=scene.red_from_tool, yaw_rad=0.0, width_m=0.0)
+    away = max((aside - 0.006) / 0.03, (turn - 0.08) / 0.3, (scene.red_edge_m + 0.014 - scene.width_m) / 0.01)
+    hover = np.clip(away, 0.0, 1.0) * HOVER_M
+    step = scene.red_from_tool + np.array([0.0, 0.0, hover])
+    # Low and far from red the tool rises before it moves, so that the hand sweeps no block aside.
+    if aside > 0.03:
+        step[:2] *= np.clip((-scene.red_from_tool[2] - 0.03) / 0.03, 0.0, 1.0)
+    return Goal(step=step, yaw_rad=scene.red_yaw_from_tool, width_m=GRIPPER_OPEN_M)
+
+
+def _torque(scene: Scene, goal: Goal) -> Array:
+    """Computed torque towards the goal, at most 8 cm and 0.4 rad away, limited to the actuators' range. (7,) N·m."""
+    step = goal.step * min(1.0, LONGEST_STEP_M / (np.linalg.norm(goal.step) + 1e-9))
+    yaw = np.clip(goal.yaw_rad, -LONGEST_TURN_RAD, LONGEST_TURN_RAD)
+    # The tool's z axis points down: the cross product gives the smallest turn that brings it there.
+    tilt = np.cross(scene.tool_rotation[:, 2], np.array([0.0, 0.0, -1.0]))
+    twist = np.concatenate([step, tilt + np.array([0.0, 0.0, yaw])])  # (6,)
+    jacobian = scene.jacobian
+    inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + LEAST_SQUARES_DAMPING**2 * np.eye(6))  # (7, 6)
+    posture = POSTURE_GAIN * (HOME_RAD - scene.joint_position)
+    motion = inverse @ twist + posture - inverse @ (jacobian @ posture)  # (7,) rad
+    torque = scene.mass_matrix @ (STIFFNESS_PER_S2 * motion - DAMPING_PER_S * scene.joint_velocity)
+    limit = np.array(TORQUE_NM)
+    return np.clip(torque, -limit, limit)

@@ -1,0 +1,77 @@
+"""One trial in lockstep under any driver, labelled by the expert at every tick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatort.runtime.clock import VirtualClock
+from gatort.runtime.episode import Episode
+from gatort.runtime.robot import Observation
+from gatort.runtime.safety import COMMAND_MARGIN_NS, Command
+from gatort.runtime.tokenizer import Tokenizer
+
+from .robot import MujocoRobot
+from .task import TRIAL_SECONDS
+
+Array = NDArray[np.float64]
+Driver = Callable[[Observation, Array], Array]
+"""From an observation and what the expert would do, both of this tick, to the action to take, (A,)."""
+
+
+def rollout(robot: MujocoRobot, clock: VirtualClock, seed: int, drive: Driver, linger_ticks: int = 5) -> Episode:
+    """Run the trial of `seed` until it succeeds or its time is up.
+
+    Args:
+        robot: on the same `clock`.
+        clock: moved on by one period a tick.
+        seed: of the layout.
+        drive: decides what is done; every action is cut to the actuators' bins, as a policy's tokens would be.
+        linger_ticks: how long to go on after success, so that a policy learns what to do there.
+    """
+    spec = robot.spec
+    tokenizer = Tokenizer(spec)
+    robot.reset(seed)
+    robot.arm()
+    observed, done, labels = [], [], []
+    lingered = 0
+    for sequence in range(int(TRIAL_SECONDS * spec.control_hz)):
+        observation = robot.observe()
+        lingered += robot.succeeded
+        if lingered > linger_ticks:
+            break
+        expert_action = robot.expert_action()
+        action = tokenizer.decode_action(tokenizer.encode_action(drive(observation, expert_action)))
+        robot.command(
+            Command(
+                sequence=sequence,
+                observation_sequence=observation.sequence,
+                apply_at_ns=observation.stamp_ns + spec.action_delay_ns,
+                valid_for_ns=spec.period_ns + COMMAND_MARGIN_NS,
+                values=action,
+            )
+        )
+        observed.append(observation.values)
+        done.append(action)
+        labels.append(expert_action)
+        clock.advance_ns(spec.period_ns)
+    return Episode(
+        seed=seed,
+        succeeded=lingered > 0,
+        observations=tuple(np.stack(values) for values in zip(*observed, strict=True)),
+        actions=np.array(done, np.float32),
+        expert_actions=np.array(labels, np.float32),
+    )
+
+
+def follow_expert(noise_nm: float, rng: np.random.Generator) -> Driver:
+    """A driver that does as the expert would, with white noise on the torques (standard deviation in N·m)."""
+
+    def drive(_: Observation, expert_action: Array) -> Array:
+        torque_noise = rng.normal(0.0, noise_nm, len(expert_action))
+        torque_noise[-1] = 0.0
+        return expert_action + torque_noise
+
+    return drive

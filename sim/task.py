@@ -1,0 +1,139 @@
+"""RGB stacking: put the red block on the blue one; green is in the way (Lee et al., arXiv 2110.06192).
+
+The specification that the shipped policy reads, how a trial's layout follows from its seed, and success.
+Frames: W is the world, its origin in the arm's base on the table top, z up; the tool is between the finger pads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from gatort.runtime.spec import Actuator, ObservationKey, PolicySpec
+
+BLOCKS: Final = ("red", "blue", "green")
+TRIAL_SECONDS: Final = 20.0
+"""400 steps at 20 Hz, as in the paper."""
+
+# Seeds are cut into ranges that never meet: trials are what is reported, the others are for learning.
+TRIAL_SEEDS: Final = range(0, 900_000)
+VALIDATION_SEEDS: Final = range(900_000, 1_000_000)
+TRAINING_SEEDS: Final = range(1_000_000, 2_000_000)
+
+# Panda's joint limits: Franka Robotics, "Robot and interface specifications".
+JOINT_LOW_RAD: Final = (-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973)
+JOINT_HIGH_RAD: Final = (2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973)
+JOINT_SPEED_RAD_S: Final = (2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61)
+TORQUE_NM: Final = (30.0, 30.0, 30.0, 30.0, 12.0, 12.0, 12.0)
+"""What the policy may ask for beside gravity; the robot allows 87 and 12."""
+TORQUE_RATE_NM_S: Final = 1000.0
+GRIPPER_OPEN_M: Final = 0.08
+
+HOME_RAD: Final = np.array([0.0, -0.4, 0.0, -2.3, 0.0, 1.9, 0.785])
+
+
+def _tensor(name: str, unit: str, low: tuple[float, ...], high: tuple[float, ...]) -> ObservationKey:
+    return ObservationKey(
+        name=name, shape=(len(low),), dtype="float32", unit=unit, encoding="unit", low=low, high=high
+    )
+
+
+def _offset(name: str) -> ObservationKey:
+    # mu-law resolves 0.2 mm near zero, where a grasp is decided, and 2 mm at 10 cm.
+    return ObservationKey(name=name, shape=(3,), dtype="float32", unit="m", encoding="mu_law")
+
+
+STACK_OBSERVATIONS: Final = (
+    _tensor("arm/joint_position", "rad", JOINT_LOW_RAD, JOINT_HIGH_RAD),
+    _tensor("arm/joint_velocity", "rad/s", tuple(-v for v in JOINT_SPEED_RAD_S), JOINT_SPEED_RAD_S),
+    _tensor("arm/tool_position", "m", (0.2, -0.4, -0.05), (0.8, 0.4, 0.6)),
+    _offset("blocks/blue_from_red"),
+    _tensor("blocks/edge", "m", (0.03, 0.03), (0.07, 0.07)),
+    _offset("blocks/red_from_tool"),
+    _tensor("blocks/red_yaw_from_tool", "rad", (-np.pi / 4,), (np.pi / 4,)),
+    _tensor("gripper/width", "m", (0.0,), (GRIPPER_OPEN_M,)),
+)
+
+CAMERA_OBSERVATIONS: Final = tuple(
+    ObservationKey(name=f"camera/{name}", shape=(64, 64, 3), dtype="uint8", unit="1", encoding="image")
+    for name in ("front", "wrist")
+)
+
+STACK_ACTUATORS: Final = (
+    *(
+        Actuator(
+            name=f"arm/joint{i + 1}_torque", unit="N·m", low=-limit, high=limit, safe=0.0, rate_per_s=TORQUE_RATE_NM_S
+        )
+        for i, limit in enumerate(TORQUE_NM)
+    ),
+    # Closed is the safe command: a block in the hand stays there.
+    Actuator(name="gripper/width", unit="m", low=0.0, high=GRIPPER_OPEN_M, safe=0.0),
+)
+
+CONTROL_HZ: Final = 20
+ACTION_DELAY_MS: Final = 25
+
+STACK_SPEC: Final = PolicySpec(
+    observations=STACK_OBSERVATIONS,
+    actuators=STACK_ACTUATORS,
+    control_hz=CONTROL_HZ,
+    action_delay_ms=ACTION_DELAY_MS,
+    window_frames=4,
+)
+"""What the shipped `stack` policy reads and commands: block poses instead of pictures, 36 tokens a frame."""
+
+CAMERA_SPEC: Final = PolicySpec(
+    observations=(*CAMERA_OBSERVATIONS, *(k for k in STACK_OBSERVATIONS if not k.name.startswith("blocks/"))),
+    actuators=STACK_ACTUATORS,
+    control_hz=CONTROL_HZ,
+    action_delay_ms=ACTION_DELAY_MS,
+    window_frames=4,
+)
+"""Two 64×64 cameras and proprioception, no block poses: the way of the paper."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockLayout:
+    """One block at the start of a trial, standing on the table."""
+
+    x_m: float
+    y_m: float
+    yaw_rad: float
+    edge_m: float
+    mass_kg: float
+    friction: float
+    """Sliding friction with everything it touches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Everything random in one trial; a function of its seed alone."""
+
+    blocks: tuple[BlockLayout, ...]
+    """In the order of BLOCKS."""
+    joints_rad: tuple[float, ...]
+    """Arm joints at the start, (7,)."""
+
+
+def draw_layout(seed: int) -> Layout:
+    """Draw the layout of one trial: block poses at least 12 cm apart, sizes, masses, frictions, arm posture."""
+    rng = np.random.default_rng(seed)
+    places: list[np.ndarray] = []
+    while len(places) < len(BLOCKS):
+        place = rng.uniform((0.38, -0.24), (0.64, 0.24))
+        if all(np.linalg.norm(place - other) > 0.12 for other in places):
+            places.append(place)
+    blocks = tuple(
+        BlockLayout(
+            x_m=float(place[0]),
+            y_m=float(place[1]),
+            yaw_rad=float(rng.uniform(-np.pi, np.pi)),
+            edge_m=float(rng.uniform(0.042, 0.056)),
+            mass_kg=float(rng.uniform(0.05, 0.15)),
+            friction=float(rng.uniform(0.6, 1.0)),
+        )
+        for place in places
+    )
+    return Layout(blocks=blocks, joints_rad=tuple(float(q) for q in HOME_RAD + rng.uniform(-0.15, 0.15, 7)))

@@ -46,5 +46,5 @@ class RobotError(GatortError):
     """A robot that refuses to arm, or that no longer answers."""
 
 
-class MissingDependency(GatortError):
+class MissingDependency(GatortError):  # noqa: N818 it names what is missing, not what went wrong
     """An optional package is absent; the message carries the install line."""

@@ -107,7 +107,9 @@ class Actuator(Strict):
         if self.low >= self.high:
             raise ValueError(f"{self.name}: expected low < high, found [{self.low}, {self.high}] {self.unit}")
         if not self.low <= self.safe <= self.high:
-            raise ValueError(f"{self.name}: safe command {self.safe} lies outside [{self.low}, {self.high}] {self.unit}")
+            raise ValueError(
+                f"{self.name}: safe command {self.safe} lies outside [{self.low}, {self.high}] {self.unit}"
+            )
         if self.rate_per_s is not None and self.rate_per_s <= 0:
             raise ValueError(f"{self.name}: rate_per_s must be above 0, found {self.rate_per_s}")
         return self
@@ -177,7 +179,9 @@ class PolicySpec(Strict):
                 f"more than Gato's {MAX_WINDOW_TOKENS}; the largest is {MAX_WINDOW_TOKENS // self.frame_tokens}"
             )
         if self.action_delay_ns > self.period_ns:
-            raise ValueError(f"action_delay_ms {self.action_delay_ms} is longer than one period at {self.control_hz} Hz")
+            raise ValueError(
+                f"action_delay_ms {self.action_delay_ms} is longer than one period at {self.control_hz} Hz"
+            )
         return self
 
 

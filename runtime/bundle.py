@@ -1,0 +1,109 @@
+"""A policy on disk: `manifest.json` and the files that it vouches for by SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+
+from .errors import BundleError
+from .spec import ModelDims, PolicySpec, Strict
+
+MANIFEST_FILE = "manifest.json"
+ONNX_FILE = "policy.onnx"
+WEIGHTS_FILE = "model.safetensors"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+SeedRange = tuple[NonNegativeInt, NonNegativeInt]
+
+
+class TrainingRecord(Strict):
+    """How the weights came to be."""
+
+    recipe: str
+    """What was done, in a sentence or two."""
+    demonstrations: str
+    """What it learned from."""
+    training_seeds: tuple[SeedRange, ...] = ()
+    """Layout seeds used for training, as (first, last) ranges."""
+    validation_seeds: tuple[SeedRange, ...] = ()
+    """Layout seeds used to choose among checkpoints; trials use neither."""
+    parameters: NonNegativeInt
+    steps: NonNegativeInt
+
+
+class SuccessRecord(Strict):
+    """What the policy was measured to do."""
+
+    trials: PositiveInt
+    first_seed: NonNegativeInt
+    successes: NonNegativeInt
+    rate: Share
+    wilson_95: tuple[Share, Share]
+    """95 % Wilson interval of the rate."""
+
+
+class Manifest(Strict):
+    """Everything about a policy but its weights."""
+
+    format_version: Literal[1] = 1
+    name: str
+    spec: PolicySpec
+    model: ModelDims
+    files: dict[str, Sha256]
+    """File name in the bundle to the SHA-256 of its contents."""
+    training: TrainingRecord
+    success: SuccessRecord | None = None
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` into a bundle."""
+    (directory / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load_manifest(directory: Path) -> Manifest:
+    """Read a bundle's manifest without checking its files.
+
+    Raises:
+        BundleError: it is absent, or not a valid manifest; names the field.
+    """
+    path = directory / MANIFEST_FILE
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{path}: expected a bundle's manifest, found none ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise BundleError(f"{path}: {field}: {first['msg']}") from error
+
+
+def verify(directory: Path) -> Manifest:
+    """Read a bundle's manifest and check every file that it names.
+
+    Raises:
+        BundleError: naming the file, and whether it is absent, changed or outside the bundle.
+    """
+    manifest = load_manifest(directory)
+    for name, expected in manifest.files.items():
+        path = directory / name
+        if PurePosixPath(name).name != name or name in (".", ".."):
+            raise BundleError(f"{path}: expected a plain file name inside the bundle, found {name!r}")
+        if not path.is_file():
+            raise BundleError(f"{path}: named in the manifest, but there is no such file")
+        if path.is_symlink():
+            raise BundleError(f"{path}: expected a file, found a link")
+        if (found := sha256_of(path)) != expected:
+            raise BundleError(
+                f"{path}: changed since the bundle was written: expected SHA-256 {expected}, found {found}"
+            )
+    return manifest

@@ -1,0 +1,103 @@
+"""The last look at an action before it becomes a command: finite, range, rate, age."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .clock import Clock
+from .robot import Observation
+from .safety import COMMAND_MARGIN_NS, STOPPED, Command, State
+from .spec import PolicySpec
+
+
+class Refusal(StrEnum):
+    """Why a tick sent nothing."""
+
+    OBSERVATION = "observation refused"
+    ENGINE = "engine failed"
+    NOT_FINITE = "action not finite"
+    LATE = "action late"
+    SKIPPED = "tick skipped"
+    STOPPED = "guard not armed, or stopped"
+
+
+class Limit(StrEnum):
+    """What an admitted action was limited by."""
+
+    RANGE = "range"
+    RATE = "rate"
+
+
+_AFTER_REFUSAL = {State.RUN: State.HOLD, State.HOLD: State.SAFE, State.SAFE: State.LATCHED}
+
+
+class Guard:
+    """Admits actions as commands, or refuses them; the first refusal is HOLD, the second in a row SAFE, then LATCHED.
+
+    Nothing is sent in SAFE and LATCHED, and nothing but `arm` leaves them.
+    """
+
+    def __init__(self, spec: PolicySpec, clock: Clock) -> None:
+        self.state = State.DISARMED
+        self.refused: Counter[Refusal] = Counter()
+        """Ticks that sent nothing, by reason, since the guard was made."""
+        self.limited: Counter[Limit] = Counter()
+        """Actions that were over range or rate and sent limited."""
+        self._spec, self._clock = spec, clock
+        self._low = np.array([actuator.low for actuator in spec.actuators])
+        self._high = np.array([actuator.high for actuator in spec.actuators])
+        self._safe = np.array([actuator.safe for actuator in spec.actuators])
+        rates = [np.inf if actuator.rate_per_s is None else actuator.rate_per_s for actuator in spec.actuators]
+        self._rates = np.array(rates)  # (A,) per second
+        self._sequence = 0
+        self._last_values, self._last_stamp_ns = self._safe, 0
+
+    def arm(self) -> None:
+        """An operator's consent: back to RUN, from the safe command."""
+        self.state = State.RUN
+        self._last_values = self._safe
+        self._last_stamp_ns = self._clock.now_ns() - self._spec.period_ns
+
+    def admit(self, action: NDArray[np.float64], observation: Observation) -> Command | None:
+        """Command for an action (A,) that answers `observation`, or nothing when it must not be sent."""
+        apply_at_ns = observation.stamp_ns + self._spec.action_delay_ns
+        if self.state in STOPPED:
+            reason = Refusal.STOPPED
+        elif not np.isfinite(action).all():
+            reason = Refusal.NOT_FINITE
+        elif self._clock.now_ns() > apply_at_ns:
+            reason = Refusal.LATE
+        else:
+            return self._admit(action, observation, apply_at_ns)
+        self.refuse(reason)
+        return None
+
+    def _admit(self, action: NDArray[np.float64], observation: Observation, apply_at_ns: int) -> Command:
+        values = self._limit(action, observation.stamp_ns)
+        self.state = State.RUN
+        self._sequence += 1
+        self._last_values, self._last_stamp_ns = values, observation.stamp_ns
+        valid_for_ns = self._spec.period_ns + COMMAND_MARGIN_NS
+        return Command(self._sequence, observation.sequence, apply_at_ns, valid_for_ns, values)
+
+    def refuse(self, reason: Refusal) -> None:
+        """Count a tick that sends nothing and go one state further."""
+        self.refused[reason] += 1
+        self.state = _AFTER_REFUSAL.get(self.state, self.state)
+
+    def _limit(self, action: NDArray[np.float64], stamp_ns: int) -> NDArray[np.float64]:
+        """The action within range, and within the rate since the last admitted one; a new array."""
+        values = np.minimum(np.maximum(action, self._low), self._high)
+        if (values != action).any():
+            self.limited[Limit.RANGE] += 1
+        reach = self._rates * ((stamp_ns - self._last_stamp_ns) * 1e-9)
+        slewed: NDArray[np.float64] = np.minimum(
+            np.maximum(values, self._last_values - reach), self._last_values + reach
+        )
+        if (slewed != values).any():
+            self.limited[Limit.RATE] += 1
+        return slewed

@@ -1,0 +1,124 @@
+"""The loop: seven calls in order. Nothing reaches the robot but what the guard returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .decoding import Decoder
+from .errors import EngineError, ObservationError
+from .guard import Guard, Refusal
+from .pacer import Pacer
+from .robot import Observation, Robot
+from .safety import STOPPED, Command
+from .telemetry import Telemetry
+from .tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What one tick saw and did."""
+
+    observation: Observation
+    tokens: NDArray[np.int64]
+    """(A,) action tokens; a copy."""
+    command: Command | None
+    """Nothing when the guard refused."""
+
+
+class ControlLoop:
+    """One robot, one policy, one pace; `decoder` holds the engine, the context and the sampler."""
+
+    def __init__(
+        self, robot: Robot, tokenizer: Tokenizer, decoder: Decoder, guard: Guard, pacer: Pacer, telemetry: Telemetry
+    ) -> None:
+        self.robot, self.tokenizer, self.decoder = robot, tokenizer, decoder
+        self.guard, self.pacer, self.telemetry = guard, pacer, telemetry
+        self.refusal: str | None = None
+        """The last refused tick's sentence."""
+        self._tokens = np.zeros(tokenizer.spec.action_tokens, np.int64)  # (A,)
+
+    def tick(self) -> Tick:
+        """Observe, tokenize, prefill, decode, detokenize, guard, command.
+
+        Raises:
+            ObservationError: nothing was sent; the next tick takes this one's frame.
+            EngineError: as above.
+        """
+        mark, context, tokens = self.telemetry.mark, self.decoder.context, self._tokens
+        context.begin_frame()
+
+        observation = self.robot.observe()
+        mark()
+        self.tokenizer.encode(observation.values, context.observation_ids, context.prefill.patches)
+        mark()
+        tokens[0] = token = self.decoder.prefill()
+        mark()
+        for index in range(1, len(tokens)):
+            tokens[index] = token = self.decoder.decode(index, token)
+            mark()
+        action = self.tokenizer.decode_action(tokens)
+        context.end_frame(token)
+        mark()
+        command = self.guard.admit(action, observation)
+        mark()
+        if command is not None:
+            self.robot.command(command)
+            mark()
+        return Tick(observation, tokens.copy(), command)
+
+    def run(self, ticks: int, on_tick: Callable[[Tick | None], bool | None] | None = None) -> int:
+        """Arm, run at most `ticks` ticks, and stop the robot; returns how many ran.
+
+        `on_tick` runs in the slack after each tick with what it did, or with nothing when it was refused; the run
+        ends when it returns true, and when the guard or the robot has gone to SAFE or LATCHED.
+        """
+        self.guard.arm()
+        self.robot.arm()
+        self.pacer.start()
+        try:
+            for done in range(1, ticks + 1):
+                tick = self._paced_tick()
+                if (on_tick is not None and on_tick(tick)) or self.stopped:
+                    return done
+        finally:
+            self.robot.stop()
+        return ticks
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the guard or the robot takes no more commands."""
+        return self.guard.state in STOPPED or self.robot.state in STOPPED
+
+    def _paced_tick(self) -> Tick | None:
+        wake = self.pacer.wait()
+        self.telemetry.begin(wake)
+        for _ in range(wake.skipped):
+            self.guard.refuse(Refusal.SKIPPED)
+        tick = None
+        try:
+            tick = self.tick()
+        except (ObservationError, EngineError) as error:
+            self.refusal = str(error)
+            self.guard.refuse(Refusal.ENGINE if isinstance(error, EngineError) else Refusal.OBSERVATION)
+        self.telemetry.record()
+        return tick
+
+    def prime(self, frames: Iterable[tuple[Sequence[NDArray[Any]], ArrayLike]]) -> None:
+        """Put prompt frames (observation values, action (A,)) into the context before the first observation.
+
+        Gato's deployment by demonstration (arXiv 2205.06175, section 2.5). Call it before `run`.
+
+        Raises:
+            ObservationError: a value of a frame is refused.
+            EngineError: a pass failed.
+        """
+        context = self.decoder.context
+        for values, action in frames:
+            context.begin_frame()
+            self.tokenizer.encode(values, context.observation_ids, context.prefill.patches)
+            self.decoder.replay(self.tokenizer.encode_action(action))

@@ -1,0 +1,274 @@
+"""Gato's tokens in NumPy (arXiv 2205.06175, section 2.1): observations in, actions out, no allocation that grows.
+
+    text, discrete      the id itself
+    mu_law, unit        squashed into [−1, 1], cut into 1024 uniform bins, shifted to [32000, 33024)
+    image               16×16 patches in raster order, pixels in [−1, 1] / √16
+
+Keys come in Gato's order (text, images, tensors by name), which `PolicySpec` already holds. Letters: O observation
+tokens, P of them image patches, C of them continuous, A action tokens, N observations in a batch, `…` either nothing
+(one tick) or N (training): both run the same arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import EngineError, ObservationError, SpecError
+from .spec import (
+    CONTINUOUS_BINS,
+    DISCRETE_TOKENS,
+    FIRST_CONTINUOUS_ID,
+    PATCH_PIXELS,
+    SEPARATOR_ID,
+    TEXT_TOKENS,
+    ObservationKey,
+    PolicySpec,
+)
+
+Array: TypeAlias = NDArray[Any]
+Floats: TypeAlias = NDArray[np.float64]
+Ids: TypeAlias = NDArray[np.int64]
+
+MU_LAW_MU = 100.0
+MU_LAW_M = 256.0
+_MU_LAW_SCALE = 1.0 / math.log(MU_LAW_MU * MU_LAW_M + 1.0)
+# uint8 → [−1, 1] / √16 in one multiplication and one subtraction.
+_PIXEL_SCALE = np.float32(2.0 / 255.0 / 4.0)
+_PIXEL_OFFSET = np.float32(1.0 / 4.0)
+_IDS_BELOW = {"text": TEXT_TOKENS, "discrete": DISCRETE_TOKENS}
+
+
+def image_patches(images: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+    """Cut images (…, H, W, 3) into `out` (…, P, 3, 16, 16): raster order, pixels in [−1, 1] / 4."""
+    *lead, height, width, channels = images.shape
+    rows, columns, at = height // PATCH_PIXELS, width // PATCH_PIXELS, len(lead)
+    tiles = images.reshape(*lead, rows, PATCH_PIXELS, columns, PATCH_PIXELS, channels)
+    tiles = tiles.transpose(*range(at), at, at + 2, at + 4, at + 1, at + 3)  # (…, rows, columns, 3, 16, 16)
+    grid = out.reshape(tiles.shape)
+    np.multiply(tiles, _PIXEL_SCALE, out=grid)
+    np.subtract(grid, _PIXEL_OFFSET, out=grid)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Where one key's values come from and where its tokens go."""
+
+    key: ObservationKey
+    source: int
+    """Index into an observation's values."""
+    ids: slice
+    """Columns of the ids; of the patches for an image."""
+    scratch: slice
+    """Columns among the C continuous values; empty for other encodings."""
+
+
+@dataclass(slots=True)
+class _Scratch:
+    """Working memory of one encoding, (…, C) each."""
+
+    values: Floats
+    squashed: Floats
+    finite: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...]) -> _Scratch:
+        return cls(np.zeros(shape), np.zeros(shape), np.zeros(shape, np.bool_))
+
+
+class Tokenizer:
+    """Observation arrays to token ids and image patches, action tokens to commands, as `spec` says."""
+
+    def __init__(self, spec: PolicySpec, offered: Sequence[ObservationKey] | None = None) -> None:
+        """Lay out the frame's observation tokens.
+
+        Args:
+            spec: what the policy reads and does.
+            offered: the keys that observations hold, in their order; the policy's own when absent.
+
+        Raises:
+            SpecError: a key is missing, or a range is too narrow or too wide for float64.
+        """
+        self.spec = spec
+        names = [key.name for key in (spec.observations if offered is None else offered)]
+        if missing := [key.name for key in spec.observations if key.name not in names]:
+            raise SpecError(f"the observation lacks key {missing[0]!r}; it offers {sorted(names)}")
+        self._offered = len(names)
+        self._parts: list[_Part] = []
+        ids = patches = continuous = 0
+        for key in spec.observations:
+            image, real = key.encoding == "image", key.encoding in ("mu_law", "unit")
+            start = patches if image else ids
+            end = continuous + key.tokens * real
+            self._parts.append(
+                _Part(key, names.index(key.name), slice(start, start + key.tokens), slice(continuous, end))
+            )
+            patches, ids, continuous = patches + key.tokens * image, ids + key.tokens * (not image), end
+        self._parts_real = [part for part in self._parts if part.key.encoding in ("mu_law", "unit")]
+        self._parts_whole = [part for part in self._parts if part.key.encoding in ("text", "discrete")]
+        self._parts_image = [part for part in self._parts if part.key.encoding == "image"]
+        self._prepare_bins(continuous)
+        self._action_low = np.array([actuator.low for actuator in spec.actuators])
+        self._action_high = np.array([actuator.high for actuator in spec.actuators])
+        self._action_step = (self._action_high - self._action_low) / CONTINUOUS_BINS
+
+    def _prepare_bins(self, continuous: int) -> None:
+        """Ranges, shifts and scales (C,) so that bin = (clip(x) − shift) · scale, after mu-law where it applies."""
+        low, high, mu_law = [], [], []
+        for part in self._parts_real:
+            ranged = part.key.encoding == "unit"
+            low += list(part.key.low) if ranged else [-MU_LAW_M] * part.key.size
+            high += list(part.key.high) if ranged else [MU_LAW_M] * part.key.size
+            mu_law += [not ranged] * part.key.size
+            for bottom, top in zip(part.key.low, part.key.high, strict=True):
+                if not math.isfinite(top - bottom) or not math.isfinite(CONTINUOUS_BINS / (top - bottom)):
+                    raise SpecError(f"{part.key.name}: the range [{bottom}, {top}] cannot be cut into bins in float64")
+        self._low, self._high = np.array(low), np.array(high)
+        self._mu_law = np.array(mu_law, np.bool_)
+        self._any_mu_law = bool(self._mu_law.any())
+        self._shift = np.where(self._mu_law, -1.0, self._low)
+        self._scale = CONTINUOUS_BINS / np.where(self._mu_law, 2.0, self._high - self._low)
+        self._continuous_runs = self._runs()
+        self._scratch = _Scratch.of((continuous,))
+
+    def _runs(self) -> list[tuple[slice, slice]]:
+        """Neighbouring continuous keys joined, so that one copy serves them all: (columns of ids, of scratch)."""
+        runs: list[tuple[slice, slice]] = []
+        for part in self._parts_real:
+            if runs and runs[-1][0].stop == part.ids.start:
+                ids, scratch = runs.pop()
+                runs.append((slice(ids.start, part.ids.stop), slice(scratch.start, part.scratch.stop)))
+            else:
+                runs.append((part.ids, part.scratch))
+        return runs
+
+    def encode(self, values: Sequence[Array], out_ids: Ids, out_patches: NDArray[np.float32] | None = None) -> None:
+        """Tokenize one observation in place.
+
+        Args:
+            values: one array per offered key, with that key's shape and dtype.
+            out_ids: (O − P,) receives text and tensor ids.
+            out_patches: (P, 3, 16, 16) receives the image patches; needed when the policy has images.
+
+        Raises:
+            ObservationError: a shape, dtype or id is wrong, or a value is NaN or infinite; names the key.
+        """
+        self._encode(values, out_ids, out_patches, self._scratch)
+
+    def encode_batch(self, values: Sequence[Array]) -> tuple[Ids, NDArray[np.float32]]:
+        """Tokenize N observations at once, for training: arrays (N, *shape) to ids (N, O − P) and the image patches.
+
+        The patches are (N, P, 3, 16, 16), with P = 0 for a policy without images.
+
+        Raises:
+            ObservationError: as `encode`.
+        """
+        count = len(values[0])
+        ids = np.empty((count, self.spec.observation_tokens - self.spec.image_tokens), np.int64)
+        patches = np.empty((count, self.spec.image_tokens, 3, PATCH_PIXELS, PATCH_PIXELS), np.float32)
+        self._encode(values, ids, patches, _Scratch.of((count, len(self._low))))
+        return ids, patches
+
+    def _encode(self, values: Sequence[Array], ids: Ids, patches: NDArray[np.float32] | None, work: _Scratch) -> None:
+        if len(values) != self._offered:
+            raise ObservationError(f"expected an observation of {self._offered} arrays, found {len(values)}")
+        lead = ids.shape[:-1]
+        for part in self._parts:
+            _check_array(part.key, values[part.source], lead)
+        for part in self._parts_whole:
+            array = values[part.source]
+            _check_ids(part.key, array)
+            ids[..., part.ids] = array.reshape(*lead, -1)
+        for part in self._parts_image:
+            if patches is None:
+                raise ObservationError(f"{part.key.name}: expected a buffer for {part.key.tokens} patches, found none")
+            image_patches(values[part.source], patches[..., part.ids, :, :, :])
+        if self._parts_real:
+            self._encode_real(values, ids, work)
+
+    def _encode_real(self, values: Sequence[Array], ids: Ids, work: _Scratch) -> None:
+        """Clip, squash and cut all C continuous values together."""
+        x = work.values  # (…, C)
+        for part in self._parts_real:
+            array = values[part.source]
+            x[..., part.scratch] = array.reshape(*x.shape[:-1], -1)
+        np.isfinite(x, out=work.finite)
+        if not work.finite.all():
+            self._refuse_not_finite(x)
+        np.maximum(x, self._low, out=x)
+        np.minimum(x, self._high, out=x)
+        if self._any_mu_law:
+            self._squash(x, work.squashed)
+        np.subtract(x, self._shift, out=x)
+        np.multiply(x, self._scale, out=x)
+        np.minimum(x, CONTINUOUS_BINS - 1, out=x)
+        np.floor(x, out=x)
+        np.add(x, FIRST_CONTINUOUS_ID, out=x)
+        for columns, scratch in self._continuous_runs:
+            np.copyto(ids[..., columns], x[..., scratch], casting="unsafe")
+
+    def _squash(self, x: Floats, squashed: Floats) -> None:
+        """F(x) = sgn(x) · ln(μ|x| + 1) / ln(μM + 1) on the mu-law columns; x lies in ±M, so F lies in ±1."""
+        where = self._mu_law
+        np.abs(x, out=squashed, where=where)
+        np.multiply(squashed, MU_LAW_MU, out=squashed, where=where)
+        np.log1p(squashed, out=squashed, where=where)
+        np.multiply(squashed, _MU_LAW_SCALE, out=squashed, where=where)
+        np.copysign(squashed, x, out=x, where=where)
+
+    def _refuse_not_finite(self, x: Floats) -> None:
+        for part in self._parts_real:
+            found = x[..., part.scratch]
+            if not np.isfinite(found).all():
+                bad = found[~np.isfinite(found)][0]
+                raise ObservationError(f"{part.key.name}: expected finite values in {part.key.unit!r}, found {bad}")
+
+    def decode_action(self, tokens: ArrayLike) -> Floats:
+        """Bin centres (A,) of action tokens (A,) in each actuator's unit; a new array, the caller's own.
+
+        Raises:
+            EngineError: a token is not one of the actuators' bins.
+        """
+        bins = np.asarray(tokens, np.int64) - FIRST_CONTINUOUS_ID
+        if bins.shape != self._action_low.shape or bins.min() < 0 or bins.max() >= CONTINUOUS_BINS:
+            raise EngineError(
+                f"expected {len(self._action_low)} action tokens in [{FIRST_CONTINUOUS_ID}, {SEPARATOR_ID}), "
+                f"found {tokens!r}"
+            )
+        centres: Floats = self._action_low + (bins + 0.5) * self._action_step
+        return centres
+
+    def encode_action(self, values: ArrayLike) -> Ids:
+        """Action values (…, A) clipped to each actuator's range, as tokens (…, A).
+
+        Raises:
+            ObservationError: a value is NaN or infinite; names the actuator.
+        """
+        x = np.asarray(values, np.float64)
+        if not (finite := np.isfinite(x)).all():
+            index = int(np.argwhere(~finite)[0][-1])
+            raise ObservationError(
+                f"action {self.spec.actuators[index].name!r}: expected finite values, found {x[~finite][0]}"
+            )
+        x = (np.clip(x, self._action_low, self._action_high) - self._action_low) / self._action_step
+        tokens: Ids = np.floor(np.minimum(x, CONTINUOUS_BINS - 1)).astype(np.int64) + FIRST_CONTINUOUS_ID
+        return tokens
+
+
+def _check_array(key: ObservationKey, array: Array, lead: tuple[int, ...]) -> None:
+    if array.shape != lead + key.shape:
+        raise ObservationError(f"{key.name}: expected shape {lead + key.shape}, found {array.shape}")
+    if array.dtype != key.dtype:
+        raise ObservationError(f"{key.name}: expected dtype {key.dtype}, found {array.dtype}")
+
+
+def _check_ids(key: ObservationKey, array: Array) -> None:
+    below = _IDS_BELOW[key.encoding]
+    if array.size and (array.min() < 0 or array.max() >= below):
+        bad = int(array[(array < 0) | (array >= below)][0])
+        raise ObservationError(f"{key.name}: expected {key.encoding} ids in [0, {below}), found {bad}")

@@ -24,22 +24,15 @@ class CachedModel(Protocol):
     def parameters(self) -> Any:
         """Weights, whose device and precision the cache takes."""
 
-    def forward_cached(
-        self,
-        ids: Tensor,
-        patches: Tensor | None,
-        local: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        mask: Tensor,
-        write_index: Tensor,
-        caches: Any,
-    ) -> tuple[Tensor, Any]:
-        """Logits (R,) of the last position; writes the caches in place at `write_index`."""
+    def forward_cached(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
+        """Logits (R,) of the last position, from a block's arrays in the order of `_Bound` and the caches.
+
+        Keys and values are written into the caches in place at `write_index`.
+        """
 
 
 class _Bound(NamedTuple):
-    """A block's arrays as tensors over the same memory, in `forward_cached`'s order."""
+    """A block's arrays as tensors over the same memory: ids, patches, local, cos, sin, mask, write_index."""
 
     block: Block
     tensors: tuple[Tensor | None, ...]
@@ -73,7 +66,7 @@ class TorchEngine:
         tensors = [None if tensor is None else tensor.to(self._device) for tensor in bound.tensors]
         try:
             with self._torch.inference_mode():
-                logits, _ = self._model.forward_cached(*tensors, self._caches)  # type: ignore[arg-type]
+                logits, _ = self._model.forward_cached(*tensors, self._caches)
                 self._logits_tensor.copy_(logits)
         except RuntimeError as error:
             raise EngineError(f"{self.name}: the pass failed: {error}") from error

@@ -77,6 +77,7 @@ class ControlLoop:
         `on_tick` runs in the slack after each tick with what it did, or with nothing when it was refused; the run
         ends when it returns true, and when the guard or the robot has gone to SAFE or LATCHED.
         """
+        self.robot.observe()  # It answers, and its clock has caught up, before anyone consents to motion.
         self.guard.arm()
         self.robot.arm()
         self.pacer.start()

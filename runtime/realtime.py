@@ -32,23 +32,24 @@ class RealtimeConfig(Strict):
     cpus: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
     """Cores that the loop's thread may run on; none leaves all."""
 
-    @contextmanager
-    def applied(self) -> Iterator[list[str]]:
-        """Run the calling thread so, with garbage collection frozen and off, and put everything back at the end.
 
-        Yields:
-            One sentence per request that was refused, with what would grant it.
-        """
-        refused: list[str] = []
-        with ExitStack() as undo:
-            _stop_collecting(undo)
-            if self.cpus is not None:
-                _pin(self.cpus, undo, refused)
-            if self.lock_memory:
-                _lock_memory(undo, refused)
-            if self.fifo_priority is not None:
-                _schedule_fifo(self.fifo_priority, undo, refused)
-            yield refused
+@contextmanager
+def apply(config: RealtimeConfig) -> Iterator[list[str]]:
+    """Run the calling thread as configured, with garbage collection frozen and off, and put everything back at the end.
+
+    Yields:
+        One sentence per request that was refused, with what would grant it.
+    """
+    refused: list[str] = []
+    with ExitStack() as undo:
+        _stop_collecting(undo)
+        if config.cpus is not None:
+            _pin(config.cpus, undo, refused)
+        if config.lock_memory:
+            _lock_memory(undo, refused)
+        if config.fifo_priority is not None:
+            _schedule_fifo(config.fifo_priority, undo, refused)
+        yield refused
 
 
 def _stop_collecting(undo: ExitStack) -> None:

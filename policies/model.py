@@ -104,7 +104,7 @@ class PatchEmbedding(nn.Module):
         x = self.root(patches.flatten(0, -4))  # (N, C, 4, 4)
         y = self.conv_1(gelu(self.norm_1(x)))
         x = x + self.conv_2(gelu(self.norm_2(y)))  # (N, C, 4, 4)
-        embedded: Tensor = self.project(x.flatten(1)).reshape(*lead, count, -1)  # (…, p, D)
+        embedded: Tensor = self.project(x.flatten(1)).reshape(*lead, count, self.project.out_features)  # (…, p, D)
         row, column = self._positions()
         position: Tensor = self.row(row) + self.column(column)  # (p, D)
         return embedded + position[:count]

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
@@ -31,6 +31,8 @@ PATCH_INTERVALS = 128
 """A patch's row and column are quantised to this many positions over its image (Gato, appendix C.3)."""
 PATCH_CHANNELS = 96
 PATCH_GROUPS = 32
+PATCH_STRIDE = 4
+PATCH_CELLS = PATCH_PIXELS // PATCH_STRIDE
 INIT_STD = 0.02
 BIN_PERIODS = (4.0, 1 / 64)
 """Longest and shortest period of the features that the bin embeddings start from, in units of the [−1, 1] range."""
@@ -73,6 +75,24 @@ def smooth_bins(width: int, generator: torch.Generator | None = None) -> Tensor:
     return INIT_STD * math.sqrt(2) * torch.cos(2 * math.pi * centre[:, None] / period + phase)  # (1024, D)
 
 
+class PatchNorm(nn.Module):
+    """GroupNorm (Wu and He, arXiv 1803.08494) over the 4×4 cells of a patch, written so that no patches at all is fine.
+
+    PyTorch's own becomes an ONNX `Reshape` to (N, groups, −1), which ONNX Runtime refuses at N = 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(PATCH_CHANNELS))
+        self.bias = nn.Parameter(torch.zeros(PATCH_CHANNELS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, 4, 4) within each of the 32 groups of channels."""
+        size = PATCH_CHANNELS // PATCH_GROUPS * PATCH_CELLS**2
+        grouped = layer_norm(x.reshape(-1, PATCH_GROUPS, size), (size,))  # (N, 32, C/32·16)
+        return grouped.reshape(x.shape) * self.weight[:, None, None] + self.bias[:, None, None]
+
+
 class PatchEmbedding(nn.Module):
     """One pre-activation ResNet block per 16×16 patch, and where in its image the patch lies.
 
@@ -83,13 +103,12 @@ class PatchEmbedding(nn.Module):
 
     def __init__(self, spec: PolicySpec, width: int) -> None:
         super().__init__()
-        self.root = nn.Conv2d(3, PATCH_CHANNELS, kernel_size=4, stride=4)
-        self.norm_1 = nn.GroupNorm(PATCH_GROUPS, PATCH_CHANNELS)
+        self.root = nn.Conv2d(3, PATCH_CHANNELS, kernel_size=PATCH_STRIDE, stride=PATCH_STRIDE)
+        self.norm_1 = PatchNorm()
         self.conv_1 = nn.Conv2d(PATCH_CHANNELS, PATCH_CHANNELS, kernel_size=3, padding=1)
-        self.norm_2 = nn.GroupNorm(PATCH_GROUPS, PATCH_CHANNELS)
+        self.norm_2 = PatchNorm()
         self.conv_2 = nn.Conv2d(PATCH_CHANNELS, PATCH_CHANNELS, kernel_size=3, padding=1)
-        cells = (PATCH_PIXELS // 4) ** 2
-        self.project = nn.Linear(PATCH_CHANNELS * cells, width)
+        self.project = nn.Linear(PATCH_CHANNELS * PATCH_CELLS**2, width)
         self.row = nn.Embedding(PATCH_INTERVALS, width)
         self.column = nn.Embedding(PATCH_INTERVALS, width)
         low, high = _patch_intervals(spec)

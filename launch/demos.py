@@ -1,2 +1,6 @@
+"""`gatort demos`."""
+
+
 def demos() -> int:
+    """Not there yet."""
     return 0

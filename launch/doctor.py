@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -76,8 +76,8 @@ def examine() -> Iterator[Finding]:
 
 
 def _python() -> Finding:
-    found = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info[:2] == (3, 11):
+    found = platform.python_version()
+    if found.startswith("3.11."):
         return Finding("Python", "ok", found)
     return Finding("Python", "absent", found, "Python 3.11 is what gatort is tested with")
 
@@ -128,7 +128,12 @@ def _tensorrt() -> Finding:
     for module in ("tensorrt_rtx", "tensorrt"):
         if importlib.util.find_spec(module):
             return Finding("TensorRT", "ok", f"{module} {installed_version(module.replace('_', '-')) or ''}".strip())
-    return Finding("TensorRT", "absent", "neither tensorrt_rtx nor tensorrt", "pip install tensorrt-rtx, on a machine with an NVIDIA GPU")
+    return Finding(
+        "TensorRT",
+        "absent",
+        "neither tensorrt_rtx nor tensorrt",
+        "pip install tensorrt-rtx, on a machine with an NVIDIA GPU",
+    )
 
 
 def _gl() -> Finding:
@@ -150,7 +155,9 @@ def _rendered_frame() -> Finding:
         frame_ms, brightness = time_one_frame()
     except GatortError as error:
         return Finding("rendered frame", "absent", str(error), INSTALL_HINT)
-    return Finding("rendered frame", "ok", f"one 64×64 camera in {frame_ms:.1f} ms, mean brightness {brightness:.0f} of 255")
+    return Finding(
+        "rendered frame", "ok", f"one 64×64 camera in {frame_ms:.1f} ms, mean brightness {brightness:.0f} of 255"
+    )
 
 
 def _clock() -> Finding:

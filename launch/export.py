@@ -1,2 +1,6 @@
+"""`gatort export`."""
+
+
 def export() -> int:
+    """Not there yet."""
     return 0

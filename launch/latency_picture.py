@@ -40,7 +40,7 @@ def latency_picture(
     figure.savefig(path, dpi=DPI, format="png")
 
 
-def _draw_spread(axes: Axes, ticks_ms: NDArray[np.float64], budget_ms: float) -> None:
+def _draw_spread(axes: Axes, ticks_ms: NDArray[np.floating], budget_ms: float) -> None:
     """Percentile curve; the axis of one in ten, one in a hundred… spreads the tail out."""
     exceeded_by = len(ticks_ms) / np.arange(len(ticks_ms), 0, -1)  # (N,): one tick in so many is at least this slow
     axes.step(exceeded_by, ticks_ms, where="post")
@@ -49,7 +49,7 @@ def _draw_spread(axes: Axes, ticks_ms: NDArray[np.float64], budget_ms: float) ->
     axes.legend(loc="lower right", fontsize=8)
 
 
-def _draw_spent(axes: Axes, stages: Sequence[str], durations_ms: NDArray[np.float64], budget_ms: float) -> None:
+def _draw_spent(axes: Axes, stages: Sequence[str], durations_ms: NDArray[np.floating], budget_ms: float) -> None:
     """One bar each for the ticks that stand at p50, p99 and the end: their own stages, so the parts sum to the tick."""
     from matplotlib import colormaps
 

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from gatort.runtime.telemetry import Rate
+
 from .report import Percentiles
 
 PERIOD_NS = 250_000_000
@@ -28,10 +30,7 @@ class Status:
     """A run at one instant."""
 
     elapsed_s: float
-    hz_now: float
-    hz_average: float
-    hz_worst: float
-    """Over the worst whole second so far."""
+    rate: Rate
     tick: Percentiles
     misses: int
     state: str
@@ -44,7 +43,7 @@ class Status:
             table.add_column(column, justify="right")
         latencies = (self.tick.p50, self.tick.p99, self.tick.max)
         table.add_row(
-            *(f"{hz:.1f}" for hz in (self.hz_now, self.hz_average, self.hz_worst)),
+            *(f"{hz:.1f}" for hz in (self.rate.now_hz, self.rate.average_hz, self.rate.worst_second_hz)),
             *(f"[red]{ms:.1f}[/]" if ms > budget_ms else f"{ms:.1f}" for ms in latencies),
             f"[red]{self.misses}[/]" if self.misses else "0",
             self.state,
@@ -82,7 +81,9 @@ class LiveTable:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._closed = True
         self._wake.set()
         self._thread.join(CLOSE_S)

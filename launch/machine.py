@@ -28,7 +28,8 @@ class Machine:
     def __str__(self) -> str:
         """One line for a table's caption."""
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
-        return f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB, {self.system}, Python {self.python}; {versions}"
+        hardware = f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB"
+        return f"{hardware}, {self.system}, Python {self.python}; {versions}"
 
 
 def this_machine() -> Machine:

@@ -34,20 +34,24 @@ class PolicyOptions(Strict):
     temperature: FiniteFloat = Field(default=0.0, ge=0)
     """0 takes the likeliest bin of every action token; above 0 draws from the softmax."""
     engine: OnnxConfig = OnnxConfig()
-    """ONNX Runtime's configuration."""
 
 
-class RunOptions(PolicyOptions):
-    """One run in real time."""
+class LoopOptions(PolicyOptions):
+    """A policy driven by the control loop in real time."""
+
+    seed: NonNegativeInt = 5000
+    """Draws the layout: the same seed gives the same trial."""
+    realtime: RealtimeConfig = RealtimeConfig()
+    """Scheduling of the loop's thread."""
+
+
+class RunOptions(LoopOptions):
+    """One run."""
 
     robot: Literal["mujoco"] = "mujoco"
     """Which robot to drive."""
     seconds: FiniteFloat = Field(default=20.0, gt=0)
     """Longest run; it ends sooner when the task succeeds."""
-    seed: NonNegativeInt = 5000
-    """Draws the layout: the same seed gives the same trial."""
-    realtime: RealtimeConfig = RealtimeConfig()
-    """Scheduling of the loop's thread."""
 
 
 def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) -> Profile:
@@ -66,10 +70,10 @@ def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) ->
     try:
         return kind.model_validate(_merge(_read(path), given))
     except ValidationError as error:
-        raise ConfigError(describe(error, kind, str(path) if path else "the flags")) from error
+        raise ConfigError(describe(error, str(path) if path else "the flags", kind)) from error
 
 
-def describe(error: ValidationError, kind: type[BaseModel] | None, source: str) -> str:
+def describe(error: ValidationError, source: str, kind: type[BaseModel] | None = None) -> str:
     """Turn pydantic's report into one sentence: the key, what was expected, what was found, the valid choices."""
     return f"{source}: " + "; ".join(_describe_one(details, kind) for details in error.errors())
 
@@ -84,8 +88,8 @@ def _describe_one(details: ErrorDetails, kind: type[BaseModel] | None) -> str:
 def unknown_key(key: str, valid: list[str]) -> str:
     """Name an unknown key, the closest valid one and all of them."""
     close = get_close_matches(key.rpartition(".")[2], valid, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ";"
-    return f"unknown key {key!r}{hint} Valid keys are {', '.join(sorted(valid))}" if valid else f"unknown key {key!r}"
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown key {key!r}: {hint}valid keys are {', '.join(sorted(valid))}"
 
 
 def _keys(kind: type[BaseModel] | None, location: tuple[int | str, ...]) -> list[str]:

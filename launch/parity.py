@@ -1,2 +1,6 @@
+"""`gatort parity`."""
+
+
 def parity() -> int:
+    """Not there yet."""
     return 0

@@ -1,2 +1,156 @@
-def profile() -> int:
-    return 0
+"""`gatort profile`: will it hold the budget, and what ate it?"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from pydantic import Field, NonNegativeInt, PositiveInt
+from rich.console import Console
+
+from gatort.runtime.clock import Clock, MonotonicClock, VirtualClock
+from gatort.runtime.decoding import Sampler
+from gatort.runtime.policy import Policy
+from gatort.runtime.realtime import apply
+from gatort.runtime.robot import Robot
+from gatort.runtime.telemetry import LATENESS, Telemetry
+
+from .latency_picture import latency_picture
+from .machine import this_machine
+from .options import LoopOptions, resolve
+from .report import LoopLatency, Percentiles, percentile_record, percentile_table, require_writable, write_json
+from .robots import mujoco_robot, scripted_robot, simulator_installed
+
+Source = Literal["auto", "mujoco", "scripted"]
+
+
+def profile(
+    *,
+    options: Annotated[LoopOptions | None, Parameter(name="*")] = None,
+    profile: Path | None = None,
+    ticks: PositiveInt = 1200,
+    paced: Annotated[bool, Parameter(negative="--flat-out")] = True,
+    budget_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 50.0,
+    max_misses: NonNegativeInt = 0,
+    robot: Source = "auto",
+    json: Path | None = None,
+    plot: Path | None = None,
+) -> int:
+    """Time every stage of the control loop and say whether the budget holds.
+
+    Exit status 1 when more than --max-misses ticks took longer than the budget or sent no command.
+
+    Parameters
+    ----------
+    profile
+        A launch profile: a TOML file, or the name of a shipped one; flags go before it.
+    ticks
+        How many ticks to time, after two that warm up.
+    paced
+        Wake at the control rate as on the robot; flat out runs tick after tick, which flatters.
+    budget_ms
+        A longer tick is a miss.
+    max_misses
+        How many misses still pass.
+    robot
+        What is observed: the simulated arm, or random values, which leave the policy alone to be timed; auto takes the
+        arm where MuJoCo is installed.
+    json
+        Write the figures to this file as well.
+    plot
+        Draw the figures into this .png.
+    """
+    options = resolve(LoopOptions, options, profile)
+    require_writable(json, plot)
+    measured = measure(options, ticks=ticks, paced=paced, budget_ms=budget_ms, source=robot)
+    console = Console()
+    console.print(percentile_table(measured.sentence(max_misses), measured.latency.rows(), budget_ms))
+    console.print(str(this_machine()), style="dim")
+    write_json(json, measured.record(max_misses))
+    if plot is not None:
+        latency = measured.latency
+        latency_picture(plot, measured.sentence(max_misses), latency.stages, latency.durations_ns, budget_ms)
+    return int(not measured.holds(max_misses))
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a profile found."""
+
+    bundle: str
+    engine: str
+    threads: int
+    observations: str
+    """`mujoco` or `scripted`."""
+    paced: bool
+    budget_ms: float
+    ticks: int
+    misses: int
+    """Ticks over the budget, and deadlines skipped."""
+    refused: int
+    """Ticks that sent no command, for example because the action came later than the action delay allows."""
+    lateness: Percentiles
+    """Of the wake-ups."""
+    latency: LoopLatency
+
+    def holds(self, max_misses: int) -> bool:
+        """Whether the budget holds: neither misses nor refused ticks are more than allowed."""
+        return max(self.misses, self.refused) <= max_misses
+
+    def sentence(self, max_misses: int) -> str:
+        """The verdict in one line."""
+        pace = "paced" if self.paced else "flat out"
+        return (
+            f"{self.ticks} ticks {pace}, {self.observations} observations, {self.engine}: "
+            f"p99 {self.latency.tick.p99:.1f} ms, "
+            f"{self.misses} misses of {self.budget_ms:g} ms, {self.refused} refused: "
+            f"the budget {'holds' if self.holds(max_misses) else 'does not hold'}"
+        )
+
+    def record(self, max_misses: int) -> dict[str, Any]:
+        """The JSON form."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("lateness", "latency")}
+        return {
+            **plain,
+            "holds": self.holds(max_misses),
+            "lateness_ms": percentile_record(self.lateness),
+            "latency_ms": self.latency.record(),
+            "machine": asdict(this_machine()),
+        }
+
+
+def measure(options: LoopOptions, *, ticks: int, paced: bool, budget_ms: float, source: Source) -> Measurement:
+    """Run the loop for so many ticks; a loop that its guard stops is armed again and goes on.
+
+    Raises:
+        BundleError, EngineError: the policy cannot be loaded.
+        MissingDependency: the simulator was asked for and is absent.
+    """
+    policy = Policy.load(options.bundle, options.engine, Sampler(options.temperature, options.seed))
+    clock: Clock = MonotonicClock() if paced else VirtualClock()
+    simulated = source == "mujoco" or (source == "auto" and simulator_installed())
+    robot: Robot = (mujoco_robot if simulated else scripted_robot)(policy.spec, clock, options.seed)
+    telemetry = Telemetry(policy.spec, ticks, budget_ns=round(budget_ms * 1e6))
+    loop = policy.control(robot, clock, telemetry=telemetry, collect_garbage=True)
+    with apply(options.realtime) as refused:
+        for sentence in refused:
+            print(sentence, file=sys.stderr)
+        while telemetry.ticks < ticks:
+            loop.run(ticks - telemetry.ticks)
+    robot.close()
+    return Measurement(
+        bundle=policy.manifest.name if policy.manifest else "",
+        engine=policy.decoder.engine.name,
+        threads=options.engine.threads,
+        observations="mujoco" if simulated else "scripted",
+        paced=paced,
+        budget_ms=budget_ms,
+        ticks=telemetry.ticks,
+        misses=telemetry.misses,
+        refused=telemetry.refused,
+        lateness=Percentiles.of(telemetry.percentiles(LATENESS)),
+        latency=LoopLatency.of(telemetry),
+    )

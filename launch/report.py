@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from gatort.runtime import telemetry
 from gatort.runtime.errors import ConfigError
 
 Z_95 = 1.959963984540054
@@ -30,9 +31,49 @@ class Percentiles:
     max: float
 
     @classmethod
+    def of(cls, histogram: telemetry.Percentiles) -> Self:
+        """What the loop's own histograms say."""
+        parts = (histogram.p50_ns, histogram.p99_ns, histogram.p999_ns, histogram.max_ns)
+        return cls(*(round(part * 1e-6, 4) for part in parts))
+
+    @classmethod
     def of_ns(cls, durations_ns: NDArray[np.int64]) -> Self:
         """Summarise durations (N,), N ≥ 1; each percentile is a duration that occurred, never an interpolation."""
-        return cls(*(round(float(q) * 1e-6, 4) for q in np.quantile(durations_ns, (0.5, 0.99, 0.999, 1), method="higher")))
+        return cls(
+            *(round(float(q) * 1e-6, 4) for q in np.quantile(durations_ns, (0.5, 0.99, 0.999, 1), method="higher"))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LoopLatency:
+    """What the ticks of a loop cost, refused ones included: they are often the slow ones."""
+
+    stages: tuple[str, ...]
+    durations_ns: NDArray[np.int64]
+    """(N, S), one row a tick; 0 for a stage that a refused tick did not reach."""
+
+    @classmethod
+    def of(cls, measured: telemetry.Telemetry) -> Self:
+        """Read the ticks that a loop's telemetry still holds; a new array."""
+        kept = min(measured.ticks, len(measured.stamps))
+        stamps = measured.stamps[np.arange(measured.ticks - kept, measured.ticks) % len(measured.stamps)]
+        durations_ns = np.where(stamps[:, 1:] > 0, np.diff(stamps, axis=1), 0)  # (N, S)
+        return cls(measured.stages, durations_ns)
+
+    @property
+    def tick(self) -> Percentiles:
+        """The whole tick."""
+        return Percentiles.of_ns(self.durations_ns.sum(axis=1))
+
+    def rows(self) -> list[tuple[str, Percentiles]]:
+        """The whole tick, then each stage that was reached."""
+        columns = zip(self.stages, self.durations_ns.T, strict=True)
+        reached = [(stage, column[column > 0]) for stage, column in columns]
+        return [("tick", self.tick), *((stage, Percentiles.of_ns(column)) for stage, column in reached if column.size)]
+
+    def record(self) -> dict[str, dict[str, float]]:
+        """The JSON form: stage to percentiles in ms."""
+        return {stage: percentile_record(latency) for stage, latency in self.rows()}
 
 
 def wilson_95(successes: int, episodes: int) -> tuple[float, float]:

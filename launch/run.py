@@ -1,2 +1,210 @@
-def run() -> int:
-    return 0
+"""`gatort run`: one run in real time on the wall clock."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+from numpy.typing import NDArray
+from rich.console import Console
+
+from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.decoding import Sampler
+from gatort.runtime.errors import MissingDependency
+from gatort.runtime.loop import ControlLoop, Tick
+from gatort.runtime.policy import Policy
+from gatort.runtime.realtime import apply
+from gatort.runtime.safety import State
+from gatort.runtime.telemetry import Telemetry
+
+from .graphics import INSTALL_HINT
+from .latency_picture import latency_picture
+from .live import PERIOD_NS, LiveTable, Status
+from .machine import this_machine
+from .options import RunOptions, resolve
+from .pictures import film, require_film
+from .report import LoopLatency, percentile_table, require_writable, write_json
+from .robots import mujoco_robot
+from .viewer import Viewer, require_screen
+
+if TYPE_CHECKING:
+    from gatort.sim.robot import MujocoRobot
+
+DEFAULT_PLOT = Path("runs", "latency.png")
+INTERRUPTED = 130
+
+
+def run(
+    *,
+    options: Annotated[RunOptions | None, Parameter(name="*")] = None,
+    profile: Path | None = None,
+    viewer: Annotated[bool, Parameter(negative="")] = False,
+    video: Path | None = None,
+    plot: Path | None = None,
+    json: Path | None = None,
+) -> int:
+    """Drive the robot with a policy in real time, 20 ticks a second.
+
+    A live table shows rate, latency, misses and state; the run ends with a summary and a latency picture. Ctrl-C is the
+    operator's stop. Exit status 1 when the guard or the robot's watchdog stopped the run.
+
+    Parameters
+    ----------
+    profile
+        A launch profile: a TOML file, or the name of a shipped one; flags go before it.
+    viewer
+        Watch the run in a window; needs a screen.
+    video
+        Film the run into this .mp4; it is drawn after the run, never inside it.
+    plot
+        Where the latency picture goes; runs/latency.png when it is not given.
+    json
+        Write the summary to this file as well.
+    """
+    options = resolve(RunOptions, options, profile)
+    if plot is None:
+        DEFAULT_PLOT.parent.mkdir(exist_ok=True)
+    require_writable(video, plot, json)
+    if viewer:
+        require_screen()
+    console, filming = Console(), require_film(video)
+
+    policy = Policy.load(options.bundle, options.engine, Sampler(options.temperature, options.seed))
+    drive = Drive(policy, options)
+    interrupted = drive.run(console, viewer)
+
+    console.print(percentile_table(drive.sentence, drive.latency.rows(), drive.budget_ms))
+    write_json(json, drive.record())
+    _draw(console, plot or DEFAULT_PLOT, drive)
+    if filming and video is not None:
+        film(video, drive.robot.model, drive.positions, policy.spec.control_hz)
+        console.print(f"film: {video}")
+    elif video is not None:
+        console.print(f"no film: {INSTALL_HINT}")
+    drive.robot.close()
+    return INTERRUPTED if interrupted else int(drive.stopped)
+
+
+class Drive:
+    """One policy driving one simulated robot on the wall clock, and what was seen of it."""
+
+    def __init__(self, policy: Policy, options: RunOptions) -> None:
+        """Lay out the trial.
+
+        Raises:
+            MissingDependency: the simulator is absent.
+            SpecError: the policy reads or commands something else than the robot has.
+        """
+        spec = policy.spec
+        self.policy, self.options = policy, options
+        self.clock = MonotonicClock()
+        self.robot: MujocoRobot = mujoco_robot(spec, self.clock, options.seed)
+        self.ticks = max(1, round(options.seconds * spec.control_hz))
+        self.telemetry = Telemetry(spec, self.ticks)
+        self.loop: ControlLoop = policy.control(self.robot, self.clock, telemetry=self.telemetry, collect_garbage=True)
+        self.budget_ms = self.telemetry.budget_ns * 1e-6
+        self.stopped = False
+        """The guard or the watchdog ended the run."""
+        self._positions = np.zeros((self.ticks, self.robot.model.nq))  # (ticks, nq), for the film
+        self._state = State.DISARMED
+        self._offered_ns = 0
+        self._live: LiveTable | None = None
+        self._viewer: Viewer | None = None
+
+    def run(self, console: Console, viewer: bool) -> bool:
+        """Run until success, the time is up, or something stops it; true when the operator did."""
+        with ExitStack() as stack:
+            self._viewer = stack.enter_context(Viewer(self.robot.model)) if viewer else None
+            self._live = stack.enter_context(LiveTable(console, self.budget_ms))
+            for refused in stack.enter_context(apply(self.options.realtime)):
+                console.print(refused)
+            try:
+                self.loop.run(self.ticks, self._look)
+            except KeyboardInterrupt:
+                return True
+            finally:
+                self._live.offer(self._status())
+        return False
+
+    def _look(self, _: Tick | None) -> bool:
+        """After each tick, in the slack: keep what the film needs and, at most four times a second, show the status."""
+        self._positions[self.telemetry.ticks - 1] = self.robot.data.qpos
+        self._state = max(self.loop.guard.state, self.robot.state, key=list(State).index)
+        self.stopped = self.loop.stopped
+        if self._viewer is not None:
+            self._viewer.offer(self.robot.data.qpos)
+        now_ns = self.clock.now_ns()
+        if self._live is not None and now_ns - self._offered_ns >= PERIOD_NS:
+            self._offered_ns = now_ns
+            self._live.offer(self._status())
+        return self.robot.succeeded
+
+    def _status(self) -> Status:
+        return Status(
+            elapsed_s=self.seconds,
+            rate=self.telemetry.rate,
+            tick=self.latency.tick,
+            misses=self.telemetry.misses,
+            state=self._state,
+            succeeded=self.robot.succeeded,
+        )
+
+    @property
+    def latency(self) -> LoopLatency:
+        """Of every tick so far."""
+        return LoopLatency.of(self.telemetry)
+
+    @property
+    def seconds(self) -> float:
+        """Ticks so far as time on the robot's side, skipped deadlines not counted."""
+        return self.telemetry.ticks / self.policy.spec.control_hz
+
+    @property
+    def positions(self) -> NDArray[np.float64]:
+        """Joint positions (N, nq) after each tick so far."""
+        return self._positions[: self.telemetry.ticks]
+
+    @property
+    def sentence(self) -> str:
+        """The run in one line."""
+        outcome = (
+            "stacked" if self.robot.succeeded else f"stopped: {self.loop.refusal}" if self.stopped else "not stacked"
+        )
+        return (
+            f"seed {self.options.seed}: {outcome} after {self.seconds:.1f} s; {self.telemetry.ticks} ticks at "
+            f"{self.telemetry.rate.average_hz:.2f} Hz, {self.telemetry.misses} misses, {self.telemetry.refused} refused"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The run as JSON."""
+        guard = self.loop.guard
+        return {
+            "bundle": self.policy.manifest.name if self.policy.manifest else None,
+            "seed": self.options.seed,
+            "succeeded": self.robot.succeeded,
+            "stopped": self.stopped,
+            "ticks": self.telemetry.ticks,
+            "seconds": self.seconds,
+            "rate_hz": asdict(self.telemetry.rate),
+            "budget_ms": self.budget_ms,
+            "misses": self.telemetry.misses,
+            "refused": {str(reason): count for reason, count in guard.refused.items()},
+            "limited": {str(reason): count for reason, count in guard.limited.items()},
+            "latency_ms": self.latency.record(),
+            "machine": asdict(this_machine()),
+        }
+
+
+def _draw(console: Console, path: Path, drive: Drive) -> None:
+    """A picture is worth having, but its library is not worth a run."""
+    latency = drive.latency
+    try:
+        latency_picture(path, drive.sentence, latency.stages, latency.durations_ns, drive.budget_ms)
+    except MissingDependency as error:
+        console.print(f"no picture: {error}")
+    else:
+        console.print(f"latency picture: {path}")

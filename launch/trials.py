@@ -1,2 +1,253 @@
-def trials() -> int:
+"""`gatort trials`: seeded trials in lockstep, and how often they succeed.
+
+Each tick waits for the policy, so a slow machine changes how long trials take and nothing else; the action delay is
+simulated. Finished trials are appended to a file beside the report and are not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from functools import cache
+from multiprocessing import get_context
+from os import sched_getaffinity
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+from pydantic import NonNegativeInt, PositiveInt, ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from gatort.runtime.bundle import MANIFEST_FILE, Manifest, verify
+from gatort.runtime.clock import VirtualClock
+from gatort.runtime.decoding import Sampler
+from gatort.runtime.engine_onnx import OnnxConfig
+from gatort.runtime.errors import ConfigError
+from gatort.runtime.policy import Policy
+from gatort.runtime.spec import Strict
+from gatort.runtime.telemetry import Telemetry
+
+from .machine import this_machine
+from .options import PolicyOptions, resolve
+from .report import LoopLatency, Percentiles, percentile_record, require_writable, wilson_95, write_json
+from .robots import mujoco_robot
+
+POLICY_STAGES = slice(1, -2)
+"""Tokenize to detokenize: what the policy adds to a tick, without robot and guard."""
+
+
+class TrialEngine(OnnxConfig):
+    """ONNX Runtime where trials already share the cores out."""
+
+    threads: PositiveInt = 1
+    """Threads of one pass."""
+
+
+class TrialOptions(PolicyOptions):
+    """A policy that is tried many times at once."""
+
+    engine: TrialEngine = TrialEngine()
+
+
+class Trial(Strict):
+    """One finished trial."""
+
+    seed: int
+    succeeded: bool
+    seconds: float
+    """On the robot's side."""
+    refusal: str | None
+    """Why it was stopped, if the guard or the watchdog stopped it."""
+    policy_us: tuple[int, ...]
+    """Wall-clock time of the policy's part of every tick. µs"""
+
+
+def trials(
+    *,
+    options: Annotated[TrialOptions | None, Parameter(name="*")] = None,
+    episodes: PositiveInt = 200,
+    seed: NonNegativeInt = 5000,
+    workers: PositiveInt | None = None,
+    json: Path | None = None,
+) -> int:
+    """Try a policy on seeded layouts in lockstep and report its success rate with a 95 % Wilson interval.
+
+    With --json, finished trials are kept in a file beside it, and the same command goes on where it was stopped.
+
+    Parameters
+    ----------
+    episodes
+        How many trials.
+    seed
+        Layout of the first trial; the others follow one by one. Seeds that the policy has learned from are refused.
+    workers
+        Processes that share the trials; one per core when it is not given.
+    json
+        Write the result to this file as well.
+    """
+    options = resolve(TrialOptions, options, None)
+    require_writable(json)
+    manifest = verify(options.bundle)
+    seeds = range(seed, seed + episodes)
+    require_unseen(seeds, manifest)
+    journal = Journal(json, options) if json is not None else None
+    finished = {trial.seed: trial for trial in (journal.read() if journal else ())}
+    left = [each for each in seeds if each not in finished]
+    workers = min(workers or len(sched_getaffinity(0)), max(1, len(left)))
+    for trial in _with_progress(run_trials(options, left, workers), done=episodes - len(left), episodes=episodes):
+        finished[trial.seed] = trial
+        if journal:
+            journal.append(trial)
+    result = summarise([finished[each] for each in seeds])
+    Console().print(_table(manifest.name, result))
+    write_json(
+        json, {**result, "bundle": manifest.name, "seed": seed, "workers": workers, "machine": asdict(this_machine())}
+    )
     return 0
+
+
+def require_unseen(seeds: range, manifest: Manifest) -> None:
+    """Check that no trial's layout is one that the policy was trained or chosen on.
+
+    Raises:
+        ConfigError: naming the range that overlaps.
+    """
+    ranges = {"training": manifest.training.training_seeds, "validation": manifest.training.validation_seeds}
+    for purpose, used in ranges.items():
+        for first, last in used:
+            if first <= seeds[-1] and seeds[0] <= last:
+                raise ConfigError(
+                    f"--seed {seeds[0]} --episodes {len(seeds)} asks for seeds {seeds[0]} to {seeds[-1]}, and "
+                    f"{manifest.name} used {first} to {last} for {purpose}: choose seeds outside them"
+                )
+
+
+class Journal:
+    """Trials that are finished, one JSON line each, in a file that names what they were run with."""
+
+    def __init__(self, report: Path, options: TrialOptions) -> None:
+        configuration = options.model_dump_json(exclude={"bundle"}).encode()
+        key = hashlib.sha256((options.bundle / MANIFEST_FILE).read_bytes() + configuration).hexdigest()[:12]
+        self.path = report.with_name(f"{report.stem}.{key}.partial.jsonl")
+
+    def read(self) -> list[Trial]:
+        """Trials written so far; a last line that was cut short is forgotten."""
+        if not self.path.exists():
+            return []
+        whole, _, cut = self.path.read_text(encoding="utf-8").rpartition("\n")
+        if cut:
+            self.path.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
+        try:
+            return [Trial.model_validate_json(line) for line in whole.splitlines()]
+        except ValidationError as error:
+            raise ConfigError(f"{self.path} is not a list of trials; remove it to start again") from error
+
+    def append(self, trial: Trial) -> None:
+        """Add a trial; what was written before is never touched."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(trial.model_dump_json() + "\n")
+
+
+class Trialist:
+    """A policy and a simulated arm that one process runs trial after trial with."""
+
+    def __init__(self, options: TrialOptions) -> None:
+        self.options, self.clock = options, VirtualClock()
+        self.policy = Policy.load(options.bundle, options.engine)
+        self.robot = mujoco_robot(self.policy.spec, self.clock, 0)
+
+    def run(self, seed: int) -> Trial:
+        """Run the trial of one seed from a fresh context."""
+        from gatort.sim.task import TRIAL_SECONDS
+
+        spec, robot = self.policy.spec, self.robot
+        ticks = round(TRIAL_SECONDS * spec.control_hz)
+        self.policy.decoder.sampler = Sampler(self.options.temperature, seed)
+        self.policy.reset()
+        robot.reset(seed)
+        telemetry = Telemetry(spec, ticks)
+        loop = self.policy.control(robot, self.clock, telemetry=telemetry)
+        done = loop.run(ticks, lambda _: robot.succeeded)
+        policy_ns = LoopLatency.of(telemetry).durations_ns[:, POLICY_STAGES].sum(axis=1)
+        return Trial(
+            seed=seed,
+            succeeded=robot.succeeded,
+            seconds=done / spec.control_hz,
+            refusal=loop.refusal,
+            policy_us=tuple((policy_ns // 1000).tolist()),
+        )
+
+
+@cache
+def _trialist(options: TrialOptions) -> Trialist:
+    """The one of this process."""
+    return Trialist(options)
+
+
+def _run_in_worker(options: TrialOptions, seed: int) -> Trial:
+    return _trialist(options).run(seed)
+
+
+def run_trials(options: TrialOptions, seeds: Iterable[int], workers: int) -> Iterator[Trial]:
+    """Yield trials as they finish, in whatever order."""
+    if workers == 1:
+        trialist = Trialist(options)
+        yield from map(trialist.run, seeds)
+        return
+    # Ctrl-C is for this process; the workers finish the trial they are in.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    try:
+        for future in as_completed([pool.submit(_run_in_worker, options, seed) for seed in seeds]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def summarise(finished: list[Trial]) -> dict[str, Any]:
+    """The report's figures."""
+    successes = sum(trial.succeeded for trial in finished)
+    policy_us = np.concatenate([np.array(trial.policy_us, np.int64) for trial in finished])
+    return {
+        "episodes": len(finished),
+        "successes": successes,
+        "success_rate": successes / len(finished),
+        "wilson_95": wilson_95(successes, len(finished)),
+        "seconds_per_episode": float(np.mean([trial.seconds for trial in finished])),
+        "latency_ms": percentile_record(Percentiles.of_ns(policy_us * 1000)),
+        "failed_seeds": [trial.seed for trial in finished if not trial.succeeded],
+    }
+
+
+def _with_progress(finishing: Iterator[Trial], done: int, episodes: int) -> Iterator[Trial]:
+    columns = (
+        TextColumn("trials"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    succeeded = 0
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("", total=episodes, completed=done)
+        for count, trial in enumerate(finishing, 1):
+            succeeded += trial.succeeded
+            progress.update(bar, advance=1, description=f"{succeeded} of {count} succeeded")
+            yield trial
+
+
+def _table(name: str, result: dict[str, Any]) -> Table:
+    low, high = result["wilson_95"]
+    latency = result["latency_ms"]
+    table = Table(title=f"{name}, {result['episodes']} trials in lockstep", title_justify="left", show_header=False)
+    table.add_row("success", f"{result['successes']} of {result['episodes']}, {result['success_rate']:.1%}")
+    table.add_row("95 % Wilson interval", f"{low:.1%} to {high:.1%}")
+    table.add_row("seconds a trial", f"{result['seconds_per_episode']:.1f}")
+    table.add_row("policy, ms", f"p50 {latency['p50']:.1f}, p99 {latency['p99']:.1f}, max {latency['max']:.1f}")
+    table.add_row("failed seeds", ", ".join(map(str, result["failed_seeds"])) or "none")
+    return table

@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 from threading import Event
 
+from rich.console import Console
+
 from gatort.launch.live import LiveTable, Status
 from gatort.launch.report import Percentiles
-from rich.console import Console
+from gatort.runtime.telemetry import Rate
 
 STATUS = Status(
     elapsed_s=12.0,
-    hz_now=20.0,
-    hz_average=19.9,
-    hz_worst=18.7,
+    rate=Rate(now_hz=20.0, average_hz=19.9, worst_second_hz=18.7),
     tick=Percentiles(p50=17.1, p99=24.2, p99_9=30.0, max=61.5),
     misses=1,
     state="run",

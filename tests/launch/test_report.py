@@ -7,15 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gatort.launch.report import Percentiles, percentile_record, require_writable, wilson_95, write_json
-from gatort.runtime.errors import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gatort.launch.report import Percentiles, percentile_record, require_writable, wilson_95, write_json
+from gatort.runtime.errors import ConfigError
 
 
 def test_the_wilson_interval_is_the_published_one() -> None:
     # Newcombe 1998, Statistics in Medicine 17:857, table I, method 3, to its four decimals.
-    for successes, episodes, interval in [(81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0.0, 0.1611))]:
+    for successes, episodes, interval in [
+        (81, 263, (0.2553, 0.3662)),
+        (15, 148, (0.0624, 0.1605)),
+        (0, 20, (0.0, 0.1611)),
+    ]:
         assert wilson_95(successes, episodes) == pytest.approx(interval, abs=5e-5)
 
 

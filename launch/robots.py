@@ -1,0 +1,63 @@
+"""Robots by name; the simulator is loaded here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatort.runtime.clock import Clock
+from gatort.runtime.errors import MissingDependency
+from gatort.runtime.robot import ScriptedRobot
+from gatort.runtime.spec import CONTINUOUS_BINS, ObservationKey, PolicySpec
+
+from .graphics import choose_gl
+from .machine import installed_version
+
+if TYPE_CHECKING:
+    from gatort.sim.robot import MujocoRobot
+
+SCRIPTED_OBSERVATIONS = 64
+
+
+def simulator_installed() -> bool:
+    """Whether MuJoCo is there; nothing is imported."""
+    return installed_version("mujoco-core") is not None
+
+
+def mujoco_robot(spec: PolicySpec, clock: Clock, seed: int) -> MujocoRobot:
+    """The simulated arm at the layout of `seed`, with cameras if the policy has images.
+
+    Raises:
+        MissingDependency: the simulator, or for cameras a GL library, is absent.
+    """
+    if not simulator_installed():
+        raise MissingDependency("the simulated robot needs MuJoCo: pip install 'gatort[sim]'")
+    if spec.image_tokens and choose_gl() is None:
+        raise MissingDependency("the policy sees through cameras, and no GL library draws: apt-get install libegl1")
+    from gatort.sim.robot import MujocoRobot
+    from gatort.sim.task import CAMERA_SPEC, STACK_SPEC
+
+    return MujocoRobot(clock, seed, CAMERA_SPEC if spec.image_tokens else STACK_SPEC)
+
+
+def scripted_robot(spec: PolicySpec, clock: Clock, seed: int) -> ScriptedRobot:
+    """A robot without physics that observes random values within the policy's ranges, drawn before the loop starts."""
+    random = np.random.default_rng(seed)
+    script = [[_draw(key, random) for key in spec.observations] for _ in range(SCRIPTED_OBSERVATIONS)]
+
+    def read(sequence: int) -> Sequence[NDArray[Any]]:
+        return script[sequence % len(script)]
+
+    return ScriptedRobot(spec, clock, read)
+
+
+def _draw(key: ObservationKey, random: np.random.Generator) -> NDArray[Any]:
+    if key.encoding == "image":
+        return random.integers(0, 256, key.shape, np.uint8)
+    if key.encoding in ("text", "discrete"):
+        return random.integers(0, CONTINUOUS_BINS, key.shape, np.int32)
+    low, high = (np.reshape(key.low, key.shape), np.reshape(key.high, key.shape)) if key.low else (-1.0, 1.0)
+    return random.uniform(low, high, key.shape).astype(np.float32)

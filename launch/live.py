@@ -76,6 +76,8 @@ class LiveTable:
                 closed = self._closed
                 if (status := self._newest) is not None:
                     live.update(status.table(self._budget_ms), refresh=True)
+        if not self._console.is_terminal:
+            self._console.print()  # a file gets the last table alone, and no end of line after it
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -65,9 +65,11 @@ def profile(
     """
     options = resolve(LoopOptions, options, profile)
     require_writable(json, plot)
-    measured = measure(options, ticks=ticks, paced=paced, budget_ms=budget_ms, source=robot)
     console = Console()
-    console.print(percentile_table(measured.sentence(max_misses), measured.latency.rows(), budget_ms))
+    if paced:
+        console.print(f"timing {ticks} ticks at the control rate…", style="dim")
+    measured = measure(options, ticks=ticks, paced=paced, budget_ms=budget_ms, source=robot)
+    console.print(measured.sentence(max_misses), percentile_table(measured.latency.rows(), budget_ms), sep="\n")
     console.print(str(this_machine()), style="dim")
     write_json(json, measured.record(max_misses))
     if plot is not None:

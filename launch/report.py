@@ -89,9 +89,9 @@ def wilson_95(successes: int, episodes: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def percentile_table(title: str, rows: Sequence[tuple[str, Percentiles]], budget_ms: float) -> Table:
+def percentile_table(rows: Sequence[tuple[str, Percentiles]], budget_ms: float) -> Table:
     """Lay out durations, one row per stage; what exceeds the budget is red."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("ms")
     for column in ("p50", "p99", "p99.9", "max"):
         table.add_column(column, justify="right")

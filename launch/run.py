@@ -77,7 +77,7 @@ def run(
     drive = Drive(policy, options)
     interrupted = drive.run(console, viewer)
 
-    console.print(percentile_table(drive.sentence, drive.latency.rows(), drive.budget_ms))
+    console.print(drive.sentence, percentile_table(drive.latency.rows(), drive.budget_ms), sep="\n")
     write_json(json, drive.record())
     _draw(console, plot or DEFAULT_PLOT, drive)
     if filming and video is not None:
@@ -171,9 +171,9 @@ class Drive:
     @property
     def sentence(self) -> str:
         """The run in one line."""
-        outcome = (
-            "stacked" if self.robot.succeeded else f"stopped: {self.loop.refusal}" if self.stopped else "not stacked"
-        )
+        reasons = ", ".join(f"{count}× {reason}" for reason, count in self.loop.guard.refused.items())
+        stopped = f"stopped in {self._state} ({reasons or 'by the watchdog'})"
+        outcome = "stacked" if self.robot.succeeded else stopped if self.stopped else "not stacked"
         return (
             f"seed {self.options.seed}: {outcome} after {self.seconds:.1f} s; {self.telemetry.ticks} ticks at "
             f"{self.telemetry.rate.average_hz:.2f} Hz, {self.telemetry.misses} misses, {self.telemetry.refused} refused"
@@ -193,6 +193,7 @@ class Drive:
             "budget_ms": self.budget_ms,
             "misses": self.telemetry.misses,
             "refused": {str(reason): count for reason, count in guard.refused.items()},
+            "last_refusal": self.loop.refusal,
             "limited": {str(reason): count for reason, count in guard.limited.items()},
             "latency_ms": self.latency.record(),
             "machine": asdict(this_machine()),

@@ -63,7 +63,7 @@ class Trial(Strict):
     seconds: float
     """On the robot's side."""
     refusal: str | None
-    """Why it was stopped, if the guard or the watchdog stopped it."""
+    """The sentence of its last refused tick."""
     policy_us: tuple[int, ...]
     """Wall-clock time of the policy's part of every tick. µs"""
 
@@ -100,10 +100,15 @@ def trials(
     finished = {trial.seed: trial for trial in (journal.read() if journal else ())}
     left = [each for each in seeds if each not in finished]
     workers = min(workers or len(sched_getaffinity(0)), max(1, len(left)))
-    for trial in _with_progress(run_trials(options, left, workers), done=episodes - len(left), episodes=episodes):
-        finished[trial.seed] = trial
-        if journal:
-            journal.append(trial)
+    try:
+        for trial in _with_progress(run_trials(options, left, workers), done=episodes - len(left), episodes=episodes):
+            finished[trial.seed] = trial
+            if journal:
+                journal.append(trial)
+    except KeyboardInterrupt:
+        kept = f"{journal.path} keeps them, and the same command goes on" if journal else "none is kept without --json"
+        Console(stderr=True).print(f"stopped with {len(finished)} of {episodes} trials finished; {kept}")
+        raise
     result = summarise([finished[each] for each in seeds])
     Console().print(_table(manifest.name, result))
     write_json(

@@ -92,4 +92,5 @@ def _schedule_fifo(priority: int, undo: ExitStack, refused: list[str]) -> None:
             f"SCHED_FIFO {priority} was refused ({error.strerror}); raise the rtprio limit in /etc/security/limits.conf"
         )
     else:
-        undo.callback(os.sched_setscheduler, 0, policy, parameters)
+        # The flag stays: taking it back needs a privilege that setting it does not (sched(7)).
+        undo.callback(os.sched_setscheduler, 0, policy | os.SCHED_RESET_ON_FORK, parameters)

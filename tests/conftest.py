@@ -1,0 +1,54 @@
+"""Specifications that many tests share: small enough to read, with every encoding somewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, Actuator, ModelDims, ObservationKey, PolicySpec
+
+TORQUE = {"unit": "N·m", "low": -30.0, "high": 30.0, "safe": 0.0, "rate_per_s": 1000.0}
+
+
+def observation_key(name: str, size: int, encoding: str = "unit") -> ObservationKey:
+    ends = {"low": (-3.0,) * size, "high": (3.0,) * size} if encoding == "unit" else {}
+    return ObservationKey(name=name, shape=(size,), dtype="float32", unit="rad", encoding=encoding, **ends)
+
+
+@pytest.fixture
+def spec() -> PolicySpec:
+    """Three joints: O = 5, A = 3, T = 9, n = 3, W = 27, 20 Hz, 25 ms delay."""
+    return PolicySpec(
+        observations=(observation_key("arm/velocity", 2, "mu_law"), observation_key("arm/position", 3)),
+        actuators=tuple(Actuator(name=f"joint_{index}", **TORQUE) for index in range(3)),
+        control_hz=20,
+        action_delay_ms=25,
+        window_frames=3,
+    )
+
+
+@pytest.fixture
+def every_encoding_spec(spec: PolicySpec) -> PolicySpec:
+    """Text, two images, discrete, mu-law and unit keys, given out of order."""
+    keys = (
+        observation_key("z", 2),
+        ObservationKey(name="b", shape=(2, 2), dtype="int32", unit="1", encoding="discrete"),
+        observation_key("a", 3, "mu_law"),
+        ObservationKey(name="right", shape=(16, 32, 3), dtype="uint8", unit="1", encoding="image"),
+        ObservationKey(name="left", shape=(32, 16, 3), dtype="uint8", unit="1", encoding="image"),
+        ObservationKey(name="task", shape=(4,), dtype="int32", unit="1", encoding="text"),
+    )
+    return PolicySpec(**{**spec.model_dump(exclude={"observations"}), "observations": keys})
+
+
+@pytest.fixture
+def dims() -> ModelDims:
+    """A model that runs in a millisecond and takes none of the low ids."""
+    return ModelDims(
+        layers=2,
+        heads=2,
+        head_size=16,
+        width=32,
+        ff_half_width=48,
+        first_token_id=FIRST_CONTINUOUS_ID,
+        local_positions=32,
+    )

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatort.runtime.inner_loop import FADE_NS, Drop, InnerLoop
+from gatort.runtime.safety import LONGEST_VALIDITY_NS, Command, State
+from gatort.runtime.spec import Actuator, ObservationKey, PolicySpec
+
+MS = 1_000_000
+PERIOD_NS, VALID_NS = 50 * MS, 60 * MS
+
+
+def command(sequence: int, at_ns: int, *values: float, valid_ns: int = VALID_NS) -> Command:
+    return Command(sequence, sequence, at_ns, valid_ns, np.array(values or (20.0, -10.0, 0.0)))
+
+
+@pytest.fixture
+def loop(spec: PolicySpec) -> InnerLoop:
+    return InnerLoop(spec)
+
+
+@pytest.fixture
+def armed(loop: InnerLoop) -> InnerLoop:
+    loop.arm(0)
+    return loop
+
+
+def test_before_it_is_armed_it_holds_the_safe_command_and_takes_no_other(loop: InnerLoop) -> None:
+    assert loop.state is State.DISARMED
+    assert not loop.accept(command(1, 0), 0)
+    assert loop.step(1000 * MS).tolist() == [0, 0, 0]
+    assert loop.dropped == {Drop.STOPPED: 1}
+
+
+def test_a_command_takes_effect_exactly_at_its_time_and_not_before(armed: InnerLoop) -> None:
+    assert armed.accept(command(1, 25 * MS, 0.5, -0.5, 0.0), 10 * MS)
+    assert armed.step(25 * MS - 1).tolist() == [0, 0, 0]
+    # 1000 N·m/s from 25 ms on: 0.25 N·m after 0.25 ms, all of it after 0.5 ms.
+    np.testing.assert_allclose(armed.step(25 * MS + MS // 4), [0.25, -0.25, 0], atol=1e-9)
+    np.testing.assert_allclose(armed.step(25 * MS + MS), [0.5, -0.5, 0], atol=1e-12)
+
+
+@given(st.lists(st.integers(1, 40 * MS), max_size=20))
+def test_what_is_in_effect_does_not_depend_on_when_it_was_stepped(spec_steps: list[int]) -> None:
+    spec = PolicySpec(
+        observations=(ObservationKey(name="q", shape=(1,), dtype="int32", unit="1", encoding="discrete"),),
+        actuators=(Actuator(name="j", unit="N·m", low=-30, high=30, safe=1, rate_per_s=700),),
+        control_hz=20,
+        action_delay_ms=25,
+        window_frames=1,
+    )
+    stepped, jumped = InnerLoop(spec), InnerLoop(spec)
+    for loop in (stepped, jumped):
+        loop.arm(0)
+        assert loop.accept(command(1, 20 * MS, 25.0), 0)
+        assert loop.accept(command(2, 47 * MS, -25.0), 0)
+    end_ns = 0
+    for step_ns in spec_steps:
+        end_ns += step_ns
+        found = stepped.step(end_ns)
+    if spec_steps:
+        # Sums of up to 20 float64 steps of at most 30 N·m.
+        np.testing.assert_allclose(found, jumped.step(end_ns), atol=1e-9)
+        assert stepped.state is jumped.state
+
+
+def test_it_never_slews_faster_than_the_actuator_allows(armed: InnerLoop) -> None:
+    before = armed.step(0).copy()
+    for at_ns in range(0, 400 * MS, MS):
+        if at_ns % PERIOD_NS == 0:
+            armed.accept(command(at_ns // PERIOD_NS, at_ns, 30 * (-1) ** (at_ns // PERIOD_NS), 0, 0), at_ns)
+        now = armed.step(at_ns).copy()
+        assert np.abs(now - before).max() <= 1.0 + 1e-9  # 1000 N·m/s for 1 ms
+        before = now
+
+
+def test_an_actuator_without_a_rate_reaches_its_target_at_once(spec: PolicySpec) -> None:
+    actuators = tuple(actuator.model_copy(update={"rate_per_s": None}) for actuator in spec.actuators)
+    loop = InnerLoop(spec.model_copy(update={"actuators": actuators}))
+    loop.arm(0)
+    loop.accept(command(1, MS), 0)
+    assert loop.step(MS).tolist() == [20, -10, 0]
+
+
+def test_values_beyond_the_range_are_clipped(armed: InnerLoop) -> None:
+    armed.accept(command(1, 0, 1e9, -1e9, 0), 0)
+    assert armed.step(40 * MS).tolist() == [30, -30, 0]
+
+
+def test_when_commands_stop_it_holds_one_period_then_fades_then_latches(armed: InnerLoop) -> None:
+    armed.accept(command(1, 25 * MS), 0)
+    hold_ns = 25 * MS + VALID_NS + 1
+    safe_ns = hold_ns + PERIOD_NS
+    states = {}
+    for at_ns in (hold_ns - 1, hold_ns, safe_ns - 1, safe_ns, safe_ns + FADE_NS // 2, safe_ns + FADE_NS):
+        values = armed.step(at_ns).tolist()
+        states[at_ns] = (armed.state, values)
+    full, half = [20, -10, 0], [10, -5, 0]
+    assert list(states.values()) == [
+        (State.RUN, full),
+        (State.HOLD, full),
+        (State.HOLD, full),
+        (State.SAFE, full),
+        (State.SAFE, half),
+        (State.LATCHED, [0, 0, 0]),
+    ]
+
+
+def test_lost_commands_reach_the_safe_torque_within_the_bound_of_one_step(armed: InnerLoop) -> None:
+    """From `apply_at`: 60 ms valid, 50 ms hold, 50 ms fade, and not even one late step makes it longer."""
+    armed.accept(command(1, 0), 0)
+    assert armed.step(VALID_NS + PERIOD_NS + FADE_NS + 1).tolist() == [0, 0, 0]
+    assert armed.state is State.LATCHED
+
+
+def test_a_command_during_hold_goes_back_to_run(armed: InnerLoop) -> None:
+    armed.accept(command(1, 0), 0)
+    armed.step(70 * MS)
+    assert armed.state is State.HOLD
+    assert armed.accept(command(2, 80 * MS, 1.0, 1.0, 1.0), 70 * MS)
+    armed.step(80 * MS)
+    assert armed.state is State.RUN
+
+
+def test_without_any_command_the_age_counts_from_arming(armed: InnerLoop) -> None:
+    armed.step(VALID_NS)
+    assert armed.state is State.RUN
+    armed.step(VALID_NS + 1)
+    assert armed.state is State.HOLD
+
+
+@pytest.mark.parametrize("state_at_ms", [115, 400])
+def test_safe_and_latched_take_nothing_until_an_operator_arms_again(armed: InnerLoop, state_at_ms: int) -> None:
+    now_ns = state_at_ms * MS
+    armed.step(now_ns)
+    assert armed.state in (State.SAFE, State.LATCHED)
+    assert not armed.accept(command(1, now_ns), now_ns)
+    armed.arm(now_ns)
+    assert armed.accept(command(1, now_ns), now_ns)
+
+
+def test_a_command_that_waits_when_safe_begins_is_thrown_away(armed: InnerLoop) -> None:
+    armed.step(100 * MS)
+    assert armed.accept(command(1, 130 * MS), 100 * MS)
+    armed.step(500 * MS)
+    assert armed.state is State.LATCHED
+    armed.arm(500 * MS)
+    assert armed.step(540 * MS).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (command(5, 20 * MS), Drop.REPEATED),
+        (command(4, 20 * MS), Drop.REPEATED),
+        (command(6, 10 * MS - 1), Drop.LATE),
+        (command(6, 10 * MS + PERIOD_NS + 1), Drop.EARLY),
+        (command(6, 20 * MS, valid_ns=0), Drop.VALIDITY),
+        (command(6, 20 * MS, valid_ns=LONGEST_VALIDITY_NS + 1), Drop.VALIDITY),
+        (command(6, 15 * MS), Drop.ORDER),
+        (command(6, 20 * MS, 1.0, 2.0), Drop.SHAPE),
+        (command(6, 20 * MS, 1.0, 2.0, np.nan), Drop.NOT_FINITE),
+        (command(6, 20 * MS, 1.0, -np.inf, 3.0), Drop.NOT_FINITE),
+    ],
+)
+def test_a_bad_command_is_dropped_counted_and_changes_nothing(armed: InnerLoop, bad: Command, reason: Drop) -> None:
+    assert armed.accept(command(5, 15 * MS, 1.0, 1.0, 1.0), 10 * MS)
+    assert not armed.accept(bad, 10 * MS)
+    assert armed.dropped == {reason: 1}
+    assert armed.step(40 * MS).tolist() == [1, 1, 1]
+    assert armed.state is State.RUN
+
+
+def test_a_flood_of_commands_fills_the_queue_and_no_more(armed: InnerLoop) -> None:
+    accepted = [armed.accept(command(index, (10 + index) * MS), 0) for index in range(6)]
+    assert accepted == [True] * 4 + [False] * 2
+    assert armed.dropped == {Drop.FULL: 2}
+
+
+def test_an_operators_stop_fades_from_what_is_in_effect_and_latches(armed: InnerLoop) -> None:
+    armed.accept(command(1, 0), 0)
+    armed.step(30 * MS)
+    armed.stop(30 * MS)
+    assert armed.state is State.SAFE
+    assert armed.step(55 * MS).tolist() == [10, -5, 0]
+    armed.step(80 * MS)
+    assert armed.state is State.LATCHED
+
+
+def test_a_stop_before_arming_stays_disarmed(loop: InnerLoop) -> None:
+    loop.stop(0)
+    assert loop.state is State.DISARMED
+
+
+def test_time_that_goes_back_changes_nothing(armed: InnerLoop) -> None:
+    armed.accept(command(1, 10 * MS), 0)
+    before = armed.step(15 * MS).copy()
+    np.testing.assert_array_equal(armed.step(5 * MS), before)
+
+
+def test_the_command_is_copied_so_that_its_owner_may_reuse_it(armed: InnerLoop) -> None:
+    sent = command(1, MS)
+    armed.accept(sent, 0)
+    sent.values[:] = 99
+    assert armed.step(40 * MS).tolist() == [20, -10, 0]

@@ -96,7 +96,7 @@ def verify(directory: Path) -> Manifest:
     manifest = load_manifest(directory)
     for name, expected in manifest.files.items():
         path = directory / name
-        if PurePosixPath(name).name != name or name in (".", ".."):
+        if PurePosixPath(name).name != name or name in ("", ".", ".."):
             raise BundleError(f"{path}: expected a plain file name inside the bundle, found {name!r}")
         if not path.is_file():
             raise BundleError(f"{path}: named in the manifest, but there is no such file")

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gatort.runtime.bundle import (
+    Manifest,
+    SuccessRecord,
+    TrainingRecord,
+    load_manifest,
+    sha256_of,
+    verify,
+    write_manifest,
+)
+from gatort.runtime.errors import BundleError
+from gatort.runtime.spec import ModelDims, PolicySpec
+
+
+@pytest.fixture
+def bundle(spec: PolicySpec, dims: ModelDims, tmp_path: Path) -> Path:
+    (tmp_path / "policy.onnx").write_bytes(b"graph")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    manifest = Manifest(
+        name="test",
+        spec=spec,
+        model=dims,
+        files={name: sha256_of(tmp_path / name) for name in ("policy.onnx", "model.safetensors")},
+        training=TrainingRecord(recipe="none", demonstrations="none", training_seeds=((0, 9),), parameters=1, steps=0),
+        success=SuccessRecord(trials=10, first_seed=5000, successes=9, rate=0.9, wilson_95=(0.6, 0.98)),
+    )
+    write_manifest(tmp_path, manifest)
+    return tmp_path
+
+
+def change(bundle: Path, **fields: object) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_what_was_written_is_what_is_read(bundle: Path, spec: PolicySpec, dims: ModelDims) -> None:
+    manifest = verify(bundle)
+    assert manifest.spec == spec
+    assert manifest.model == dims
+    assert manifest.training.training_seeds == ((0, 9),)
+    assert manifest == load_manifest(bundle)
+
+
+def test_a_changed_file_is_named(bundle: Path) -> None:
+    (bundle / "policy.onnx").write_bytes(b"grapH")
+    with pytest.raises(BundleError, match=r"policy\.onnx: changed since the bundle was written"):
+        verify(bundle)
+
+
+def test_a_file_cut_in_half_is_named(bundle: Path) -> None:
+    (bundle / "model.safetensors").write_bytes(b"wei")
+    with pytest.raises(BundleError, match=r"model\.safetensors: changed"):
+        verify(bundle)
+
+
+def test_a_file_that_is_absent_is_named(bundle: Path) -> None:
+    (bundle / "policy.onnx").unlink()
+    with pytest.raises(BundleError, match=r"policy\.onnx: .*no such file"):
+        verify(bundle)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "..", "sub/file", ""])
+def test_no_name_leads_out_of_the_bundle(bundle: Path, name: str) -> None:
+    change(bundle, files={name: "0" * 64})
+    with pytest.raises(BundleError, match="plain file name"):
+        verify(bundle)
+
+
+def test_a_link_is_refused(bundle: Path, tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    (bundle / "policy.onnx").rename(target)
+    (bundle / "policy.onnx").symlink_to(target)
+    with pytest.raises(BundleError, match="found a link"):
+        verify(bundle)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"format_version": 2}, "format_version: Input should be 1"),
+        ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
+        ({"files": {"policy.onnx": "short"}}, r"files\.policy\.onnx"),
+        ({"model": None}, "model"),
+    ],
+)
+def test_a_manifest_that_is_not_valid_names_the_field(bundle: Path, fields: dict[str, object], message: str) -> None:
+    change(bundle, **fields)
+    with pytest.raises(BundleError, match=message):
+        load_manifest(bundle)
+
+
+def test_a_manifest_cut_in_half_is_refused(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(path.read_text()[:200])
+    with pytest.raises(BundleError, match=r"manifest\.json: .*Invalid JSON"):
+        load_manifest(bundle)
+
+
+def test_a_directory_without_a_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="expected a bundle's manifest"):
+        verify(tmp_path / "nowhere")

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gatort.runtime.clock import VirtualClock
+from gatort.runtime.guard import Guard, Limit, Refusal
+from gatort.runtime.robot import Observation
+from gatort.runtime.safety import COMMAND_MARGIN_NS, State
+from gatort.runtime.spec import PolicySpec
+
+GOOD = np.array([1.0, -2.0, 3.0])
+NAN = np.array([1.0, np.nan, 3.0])
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock(1_000_000_000)
+
+
+@pytest.fixture
+def guard(spec: PolicySpec, clock: VirtualClock) -> Guard:
+    guard = Guard(spec, clock)
+    guard.arm()
+    return guard
+
+
+def seen(clock: VirtualClock, sequence: int = 7) -> Observation:
+    return Observation(sequence, clock.now_ns(), ())
+
+
+def test_a_good_action_becomes_a_command_that_names_its_observation_and_when_it_applies(
+    guard: Guard, clock: VirtualClock, spec: PolicySpec
+) -> None:
+    command = guard.admit(GOOD, seen(clock))
+    assert command is not None
+    assert command.values.tolist() == GOOD.tolist()
+    assert command.observation_sequence == 7
+    assert command.apply_at_ns == clock.now_ns() + spec.action_delay_ns
+    assert command.valid_for_ns == spec.period_ns + COMMAND_MARGIN_NS
+    assert not guard.refused
+    assert not guard.limited
+
+
+def test_the_command_owns_its_values(guard: Guard, clock: VirtualClock) -> None:
+    action = GOOD.copy()
+    command = guard.admit(action, seen(clock))
+    action[:] = 99
+    assert command is not None
+    assert command.values.tolist() == GOOD.tolist()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_action_that_is_not_finite_is_refused_not_limited(guard: Guard, clock: VirtualClock, bad: float) -> None:
+    assert guard.admit(np.array([0.0, bad, 0.0]), seen(clock)) is None
+    assert guard.refused == {Refusal.NOT_FINITE: 1}
+    assert not guard.limited
+
+
+def test_an_action_is_late_only_after_the_moment_at_which_it_should_apply(
+    guard: Guard, clock: VirtualClock, spec: PolicySpec
+) -> None:
+    observation = seen(clock)
+    clock.advance_ns(spec.action_delay_ns)
+    assert guard.admit(GOOD, observation) is not None
+    clock.advance_ns(1)
+    assert guard.admit(GOOD, observation) is None
+    assert guard.refused == {Refusal.LATE: 1}
+
+
+def test_over_range_is_limited_and_flagged(guard: Guard, clock: VirtualClock) -> None:
+    command = guard.admit(np.array([31.0, -1e9, 0.0]), seen(clock))
+    assert command is not None
+    assert command.values.tolist() == [30, -30, 0]
+    assert guard.limited == {Limit.RANGE: 1}
+
+
+def test_over_rate_is_limited_against_the_last_admitted_action_and_flagged(
+    guard: Guard, clock: VirtualClock, spec: PolicySpec
+) -> None:
+    guard.admit(np.full(3, 30.0), seen(clock))
+    clock.advance_ns(spec.period_ns)
+    command = guard.admit(np.full(3, -30.0), seen(clock))
+    assert command is not None
+    np.testing.assert_allclose(command.values, -20.0, rtol=1e-12)  # 1000 N·m/s for 50 ms
+    assert guard.limited == {Limit.RATE: 1}
+
+
+def test_refusals_in_a_row_go_to_hold_then_safe_then_latched(guard: Guard, clock: VirtualClock) -> None:
+    states = []
+    for _ in range(4):
+        guard.admit(NAN, seen(clock))
+        states.append(guard.state)
+    assert states == [State.HOLD, State.SAFE, State.LATCHED, State.LATCHED]
+
+
+def test_a_good_action_after_one_refusal_goes_back_to_run(guard: Guard, clock: VirtualClock) -> None:
+    for _ in range(3):
+        guard.refuse(Refusal.ENGINE)
+        assert guard.state is State.HOLD
+        assert guard.admit(GOOD, seen(clock)) is not None
+        assert guard.state is State.RUN
+
+
+@pytest.mark.parametrize("refusals", [2, 3])
+def test_good_actions_never_re_arm_and_only_an_operator_does(guard: Guard, clock: VirtualClock, refusals: int) -> None:
+    for _ in range(refusals):
+        guard.refuse(Refusal.OBSERVATION)
+    for _ in range(5):
+        assert guard.admit(GOOD, seen(clock)) is None
+    assert guard.state is State.LATCHED
+    guard.arm()
+    assert guard.admit(GOOD, seen(clock)) is not None
+
+
+def test_nothing_is_admitted_before_arming(spec: PolicySpec, clock: VirtualClock) -> None:
+    guard = Guard(spec, clock)
+    assert guard.admit(GOOD, seen(clock)) is None
+    assert guard.state is State.DISARMED
+
+
+def test_sequences_rise_over_arming_too(guard: Guard, clock: VirtualClock) -> None:
+    first = guard.admit(GOOD, seen(clock))
+    guard.arm()
+    second = guard.admit(GOOD, seen(clock))
+    assert first is not None
+    assert second is not None
+    assert second.sequence > first.sequence

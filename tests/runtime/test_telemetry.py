@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gatort.runtime.clock import VirtualClock
+from gatort.runtime.pacer import Wake
+from gatort.runtime.spec import PolicySpec
+from gatort.runtime.telemetry import LATENESS, TICK, Telemetry
+
+MS = 1_000_000
+PERIOD_NS = 50 * MS
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock(MS)
+
+
+@pytest.fixture
+def telemetry(spec: PolicySpec, clock: VirtualClock) -> Telemetry:
+    return Telemetry(spec, capacity=8, clock=clock)
+
+
+def tick(telemetry: Telemetry, clock: VirtualClock, index: int, stage_ms: float = 1.0, skipped: int = 0) -> None:
+    telemetry.begin(Wake(index, index * PERIOD_NS, index * PERIOD_NS + MS // 2, skipped))
+    for _ in telemetry.stages:
+        clock.advance_ns(int(stage_ms * MS))
+        telemetry.mark()
+    telemetry.record()
+
+
+def test_the_stages_are_those_of_the_loop_with_each_decode_on_its_own(telemetry: Telemetry) -> None:
+    expected = "observe tokenize prefill decode_1 decode_2 detokenize guard command"
+    assert telemetry.stages == tuple(expected.split())
+
+
+def test_a_tick_is_stamped_stage_by_stage(telemetry: Telemetry, clock: VirtualClock) -> None:
+    tick(telemetry, clock, 0)
+    assert telemetry.stamps[0].tolist() == [MS * column for column in range(1, 10)]
+    assert telemetry.tick_durations_ns().tolist() == [8 * MS]
+
+
+def test_percentiles_are_within_the_three_digits_that_the_histogram_keeps(
+    telemetry: Telemetry, clock: VirtualClock
+) -> None:
+    for index in range(100):
+        tick(telemetry, clock, index, stage_ms=1 + index / 100)
+    found = telemetry.percentiles("prefill")
+    assert found.count == 100
+    assert found.p50_ns == pytest.approx(1.49 * MS, rel=2e-3)
+    assert found.p99_ns == pytest.approx(1.98 * MS, rel=2e-3)
+    assert found.max_ns == pytest.approx(1.99 * MS, rel=2e-3)
+    assert telemetry.percentiles(TICK).max_ns == pytest.approx(8 * 1.99 * MS, rel=2e-3)
+    assert telemetry.percentiles(LATENESS).p50_ns == pytest.approx(MS / 2, rel=2e-3)
+
+
+def test_the_ring_keeps_the_newest_ticks_in_order(telemetry: Telemetry, clock: VirtualClock) -> None:
+    for index in range(11):
+        tick(telemetry, clock, index, stage_ms=index)
+    assert telemetry.tick_durations_ns().tolist() == [8 * index * MS for index in range(3, 11)]
+    assert telemetry.ticks == 11
+
+
+def test_a_refused_tick_is_counted_and_kept_out_of_the_histograms(telemetry: Telemetry, clock: VirtualClock) -> None:
+    telemetry.begin(Wake(0, 0, 0, 0))
+    telemetry.mark()
+    telemetry.record()
+    assert telemetry.refused == 1
+    assert telemetry.percentiles(TICK).count == 0
+    assert telemetry.percentiles("observe").count == 0
+    assert len(telemetry.tick_durations_ns()) == 0
+
+
+def test_a_tick_over_the_budget_and_the_deadline_that_it_passed_are_one_miss(
+    telemetry: Telemetry, clock: VirtualClock
+) -> None:
+    tick(telemetry, clock, 0)
+    tick(telemetry, clock, 1, stage_ms=7)
+    assert telemetry.misses == 1
+    tick(telemetry, clock, 3, skipped=1)
+    assert telemetry.misses == 1
+    tick(telemetry, clock, 6, skipped=2)
+    assert telemetry.misses == 3
+
+
+def test_a_budget_below_the_period_is_held_too(spec: PolicySpec, clock: VirtualClock) -> None:
+    telemetry = Telemetry(spec, clock=clock, budget_ns=7 * MS)
+    tick(telemetry, clock, 0)
+    assert telemetry.misses == 1
+
+
+def test_the_rate_is_counted_by_deadlines_and_remembers_the_worst_second(
+    telemetry: Telemetry, clock: VirtualClock
+) -> None:
+    skipped_ticks = {25, 26, 27}
+    for index in range(61):
+        if index not in skipped_ticks:
+            tick(telemetry, clock, index)
+    rate = telemetry.rate
+    assert rate.now_hz == 20
+    assert rate.worst_second_hz == 17
+    assert rate.average_hz == pytest.approx(57 / 3.0)
+
+
+def test_a_second_without_any_tick_is_the_worst(telemetry: Telemetry, clock: VirtualClock) -> None:
+    for index in [*range(20), *range(60, 81)]:
+        tick(telemetry, clock, index)
+    assert telemetry.rate.worst_second_hz == 0
+
+
+def test_before_the_first_second_is_over_the_average_stands_for_it(telemetry: Telemetry, clock: VirtualClock) -> None:
+    assert telemetry.rate.now_hz == 0
+    for index in range(5):
+        tick(telemetry, clock, index)
+    assert telemetry.rate.now_hz == telemetry.rate.worst_second_hz == pytest.approx(20)
+
+
+def test_its_memory_is_fixed_when_it_is_made(telemetry: Telemetry, clock: VirtualClock) -> None:
+    before = telemetry.stamps.ctypes.data
+    for index in range(50):
+        tick(telemetry, clock, index)
+    assert telemetry.stamps.ctypes.data == before
+    assert telemetry.stamps.shape == (8, 9)
+    assert telemetry.stamps.dtype == np.int64

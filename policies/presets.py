@@ -18,7 +18,7 @@ PRESETS: dict[str, ModelDims] = {
         width=32,
         ff_half_width=64,
         first_token_id=0,
-        local_positions=64,
+        local_positions=128,
     ),
     "stack": ModelDims(
         layers=4,

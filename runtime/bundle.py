@@ -94,6 +94,10 @@ def verify(directory: Path) -> Manifest:
         BundleError: naming the file, and whether it is absent, changed or outside the bundle.
     """
     manifest = load_manifest(directory)
+    if missing := {ONNX_FILE, WEIGHTS_FILE} - manifest.files.keys():
+        raise BundleError(
+            f"{directory / MANIFEST_FILE}: expected {ONNX_FILE} and {WEIGHTS_FILE} among files, lacks {sorted(missing)}"
+        )
     for name, expected in manifest.files.items():
         path = directory / name
         if PurePosixPath(name).name != name or name in ("", ".", ".."):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 from .bundle import ONNX_FILE, Manifest
 from .context import Block
 from .errors import EngineError, MissingDependency
+from .float_environment import FloatEnvironment
 from .spec import CONTINUOUS_BINS, Strict
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -20,6 +21,7 @@ _PROVIDERS: dict[str, str] = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+_BLOCK_INPUTS = ("ids", "local", "cos", "sin", "mask", "write_index")
 
 
 class OnnxConfig(Strict):
@@ -30,6 +32,16 @@ class OnnxConfig(Strict):
     spinning: bool = False
     """Keep threads spinning between passes: about 25 % faster for a whole core."""
     provider: Provider = "cpu"
+
+
+class _Bound(NamedTuple):
+    """What one block size is bound to."""
+
+    block: Block
+    """Kept so that its id stays taken."""
+    binding: Any
+    renewed: list[tuple[Any, NDArray[Any]]]
+    """Device copies and the arrays that each pass copies into them; empty on the CPU, which reads the block itself."""
 
 
 class OnnxEngine:
@@ -49,29 +61,32 @@ class OnnxEngine:
         self._runtime = runtime = _import_onnxruntime()
         self.name = f"onnx {config.provider}"
         self._device = "cpu" if config.provider == "cpu" else "cuda"
+        self._ordinary = FloatEnvironment()
         self._session = _open_session(runtime, directory / ONNX_FILE, config)
-        window = manifest.spec.window_tokens
-        shape = (1, manifest.model.heads, window, manifest.model.head_size)
-        self._inputs = {value.name: list(value.shape) for value in self._session.get_inputs()}
+        self._denormals_off = FloatEnvironment()
+        self._ordinary.put_on()
+        shape = (1, manifest.model.heads, manifest.spec.window_tokens, manifest.model.head_size)
         names = [f"{kind}_{layer}" for layer in range(manifest.model.layers) for kind in "kv"]
-        self._require_inputs(names, shape)
+        self._read = [*_BLOCK_INPUTS, "patches"] if manifest.spec.image_tokens else [*_BLOCK_INPUTS]
+        self._check_graph(dict.fromkeys(names, shape))
         self._cache = {name: self._ort(np.zeros(shape, np.float32)) for name in names}
-        outputs = {value.name: tuple(value.shape) for value in self._session.get_outputs()}
-        if (
-            "logits" not in outputs
-            or int(np.prod([s for s in outputs["logits"] if isinstance(s, int)])) != CONTINUOUS_BINS
-        ):
-            raise EngineError(f"expected an output logits of {CONTINUOUS_BINS} values, found outputs {outputs}")
-        rank = len(outputs["logits"])
-        self._logits_by_rank = np.zeros((1,) * (rank - 1) + (CONTINUOUS_BINS,), np.float32)
-        self._logits = self._logits_by_rank.reshape(CONTINUOUS_BINS)
-        self._logits_ort = runtime.OrtValue.ortvalue_from_numpy(self._logits_by_rank)
-        self._bindings: dict[int, tuple[Block, Any, list[tuple[Any, NDArray[Any]]]]] = {}
+        self._logits = np.zeros(CONTINUOUS_BINS, np.float32)  # (R,)
+        self._logits_ort = runtime.OrtValue.ortvalue_from_numpy(self._logits)
+        self._bindings: dict[int, _Bound] = {}
 
-    def _require_inputs(self, caches: list[str], shape: tuple[int, ...]) -> None:
-        for name in caches:
-            if self._inputs.get(name) != list(shape):
-                raise EngineError(f"expected an input {name} of shape {shape}, found {self._inputs.get(name)}")
+    def _check_graph(self, caches: dict[str, tuple[int, ...]]) -> None:
+        """Refuse a graph whose names or cache shapes are not those of the manifest, before anything is bound."""
+        inputs = {value.name: tuple(value.shape) for value in self._session.get_inputs()}
+        outputs = {value.name: tuple(value.shape) for value in self._session.get_outputs()}
+        if inputs.keys() != {*self._read, *caches}:
+            raise EngineError(f"{ONNX_FILE}: expected inputs {[*self._read, *caches]}, found {list(inputs)}")
+        for name, shape in caches.items():
+            if inputs[name] != shape:
+                raise EngineError(f"{ONNX_FILE}: expected input {name} of shape {shape}, found {inputs[name]}")
+        if outputs.get("logits") != (CONTINUOUS_BINS,) or not outputs.keys() >= {f"{name}_out" for name in caches}:
+            raise EngineError(
+                f"{ONNX_FILE}: expected outputs logits ({CONTINUOUS_BINS},) and each cache's NAME_out, found {outputs}"
+            )
 
     def _ort(self, array: NDArray[Any]) -> Any:
         return self._runtime.OrtValue.ortvalue_from_numpy(array, self._device, 0)
@@ -79,21 +94,23 @@ class OnnxEngine:
     def forward(self, block: Block) -> NDArray[np.float32]:
         """See `Engine.forward`."""
         bound = self._bindings.get(id(block)) or self._bind(block)
-        for value, array in bound[2]:
+        for value, array in bound.renewed:
             value.update_inplace(array)
+        self._denormals_off.put_on()
         try:
-            self._session.run_with_iobinding(bound[1])
+            self._session.run_with_iobinding(bound.binding)
         except Exception as error:  # ONNX Runtime raises types of its own that derive from Exception alone
             raise EngineError(f"{self.name}: the pass failed: {error}") from error
+        finally:
+            self._ordinary.put_on()
         return self._logits
 
-    def _bind(self, block: Block) -> tuple[Block, Any, list[tuple[Any, NDArray[Any]]]]:
-        """Bind a block's memory once; on a device, also list the copies that each pass must renew."""
+    def _bind(self, block: Block) -> _Bound:
+        """Bind a block's memory once."""
         binding = self._session.io_binding()
         renewed = []
-        for name in self._inputs.keys() - self._cache.keys():
-            if (array := getattr(block, name)) is None:
-                raise EngineError(f"the model has an input {name}, but the policy has none")
+        for name in self._read:
+            array = getattr(block, name)
             value = self._ort(array)
             binding.bind_ortvalue_input(name, value)
             if self._device != "cpu":
@@ -102,8 +119,7 @@ class OnnxEngine:
             binding.bind_ortvalue_input(name, value)
             binding.bind_ortvalue_output(f"{name}_out", value)
         binding.bind_ortvalue_output("logits", self._logits_ort)
-        # The block is kept too: its id stays taken for as long as the binding is.
-        bound = self._bindings[id(block)] = (block, binding, renewed)
+        bound = self._bindings[id(block)] = _Bound(block, binding, renewed)
         return bound
 
     def reset(self) -> None:
@@ -125,6 +141,8 @@ def _open_session(runtime: Any, path: Path, config: OnnxConfig) -> Any:
     if wanted not in available:
         valid = [name for name, provider in _PROVIDERS.items() if provider in available]
         raise EngineError(f"provider {config.provider!r} is not in this ONNX Runtime; it has {valid}")
+    # TensorRT leaves what it cannot run to CUDA.
+    providers = [wanted, _PROVIDERS["cuda"]] if config.provider == "tensorrt" else [wanted]
     options = runtime.SessionOptions()
     options.intra_op_num_threads = config.threads
     options.inter_op_num_threads = 1
@@ -132,7 +150,7 @@ def _open_session(runtime: Any, path: Path, config: OnnxConfig) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spinning)))
     options.log_severity_level = 3
     try:
-        session = runtime.InferenceSession(str(path), options, providers=[wanted])
+        session = runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime raises types of its own that derive from Exception alone
         raise EngineError(f"{path}: ONNX Runtime cannot load it: {error}") from error
     if wanted not in session.get_providers():

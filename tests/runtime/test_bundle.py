@@ -67,7 +67,7 @@ def test_a_file_that_is_absent_is_named(bundle: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "..", "sub/file", ""])
 def test_no_name_leads_out_of_the_bundle(bundle: Path, name: str) -> None:
-    change(bundle, files={name: "0" * 64})
+    change(bundle, files=json.loads((bundle / "manifest.json").read_text())["files"] | {name: "0" * 64})
     with pytest.raises(BundleError, match="plain file name"):
         verify(bundle)
 
@@ -105,3 +105,9 @@ def test_a_manifest_cut_in_half_is_refused(bundle: Path) -> None:
 def test_a_directory_without_a_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="expected a bundle's manifest"):
         verify(tmp_path / "nowhere")
+
+
+def test_a_manifest_that_does_not_vouch_for_the_graph_is_refused(bundle: Path) -> None:
+    change(bundle, files={"model.safetensors": sha256_of(bundle / "model.safetensors")})
+    with pytest.raises(BundleError, match=r"lacks \['policy\.onnx'\]"):
+        verify(bundle)

@@ -152,7 +152,9 @@ def main() -> None:
         for index in range(args.rounds):
             start = time.perf_counter()
             first = TRAINING_SEEDS.start + index * 10_000
-            rate = run_seeds(driver, list(range(first, first + args.episodes)), args.out / f"round{index}", args.workers)
+            rate = run_seeds(
+                driver, list(range(first, first + args.episodes)), args.out / f"round{index}", args.workers
+            )
             print(f"round {index}: {rate:.0%} of {args.episodes} ({time.perf_counter() - start:.0f} s)", flush=True)
             paths = sorted(args.out.glob("round*/*.npz"))
             if model is None:

@@ -1,6 +1,192 @@
-"""`gatort train`."""
+"""`gatort train`: clone the expert, then learn from the policy's own rollouts (DAgger).
+
+Each round drives with the policy as it is, labels every tick with what the expert would have done, and trains on all
+rounds so far (Ross et al. 2011, arXiv 1011.0686). `torchrun -m gatort.launch.cli train …` shares a batch out over
+processes or GPUs.
+"""
+
+from __future__ import annotations
+
+from os import sched_getaffinity
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from pydantic import NonNegativeInt, PositiveInt
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gatort.policies.demos import DemonstrationManifest, load_episodes, load_manifest, tokenize
+from gatort.policies.presets import preset as preset_named
+from gatort.policies.recipe import TrainConfig
+from gatort.runtime.bundle import TrainingRecord
+from gatort.runtime.errors import ConfigError, MissingDependency
+
+from .collect import Collection, collect
+from .demos import require_training_seeds
+from .machine import installed_version
+from .options import resolve
+
+if TYPE_CHECKING:
+    from gatort.policies.demos import Frames
+    from gatort.policies.train import Trainer
+
+HELD_OUT = 20
+"""One episode in so many of the demonstrations gives the validation loss."""
+FIRST_ROUND_SEED = 1_500_000
+"""Layouts of the policy's own rollouts start here, past those of the demonstrations."""
 
 
-def train() -> int:
-    """Not there yet."""
+class TrainOptions(TrainConfig):
+    """One training run with its rounds of DAgger."""
+
+    preset: str = "stack"
+    """Model size."""
+    rounds: NonNegativeInt = 6
+    """Rounds of the policy's own rollouts after the first fit; 0 is plain cloning."""
+    round_episodes: PositiveInt = 120
+    """Rollouts in each round."""
+    first_share: float = 0.4
+    """Share of the steps that comes before the first round; the rounds share out the rest."""
+    workers: PositiveInt = len(sched_getaffinity(0))
+    """Processes that share the rollouts."""
+
+
+def train(
+    demos: Annotated[list[Path], Parameter(consume_multiple=True)],
+    *,
+    out: Path,
+    options: Annotated[TrainOptions | None, Parameter(name="*")] = None,
+    profile: Path | None = None,
+) -> int:
+    """Train a policy on demonstrations and on its own rollouts, and write it as a bundle.
+
+    The same command goes on from the last checkpoint.
+
+    Parameters
+    ----------
+    demos
+        Folders of demonstrations.
+    out
+        Folder for the checkpoint, the rounds and the bundle.
+    profile
+        TOML file with any of these options.
+    """
+    options = resolve(TrainOptions, options, profile)
+    if installed_version("torch") is None:
+        raise MissingDependency("training needs PyTorch: pip install 'gatort[train]'")
+    from gatort.policies.train import Trainer
+
+    dims = preset_named(options.preset)
+    manifests = [load_manifest(folder) for folder in demos]
+    if not manifests:
+        raise ConfigError("expected at least one folder of demonstrations, found none; make one with `gatort demos`")
+    spec = manifests[0].spec
+    trainer = Trainer(spec, dims, options, out)
+    course = Course(trainer, options, out)
+    course.add(demos, hold_out=True)
+    for done in range(options.rounds + 1):
+        course.fit(until_step=course.steps_until(done))
+        course.write_bundle(manifests)
+        if done < options.rounds:
+            manifests.append(course.roll_out(done))
     return 0
+
+
+class Course:
+    """A trainer and all that it has learned from so far."""
+
+    def __init__(self, trainer: Trainer, options: TrainOptions, out: Path) -> None:
+        self.trainer, self.options, self.out = trainer, options, out
+        self.bundle = out / "bundle"
+        self._learned: list[Frames] = []
+        self._held_out: Frames | None = None
+        self._successes = ""
+
+    def add(self, folders: list[Path], hold_out: bool = False) -> None:
+        """Learn from these folders too."""
+        spec = self.trainer.spec
+        episodes = [episode for folder in folders for episode in load_episodes(folder, spec)]
+        if hold_out:
+            self._held_out = tokenize(episodes[::HELD_OUT], spec)
+            episodes = [episode for index, episode in enumerate(episodes) if index % HELD_OUT]
+        self._learned.append(tokenize(episodes, spec))
+
+    def steps_until(self, done: int) -> int:
+        """Step count at which the fit that follows `done` rounds ends."""
+        first = round(self.options.steps * self.options.first_share)
+        if done == self.options.rounds:
+            return self.options.steps
+        return first + (self.options.steps - first) * done // self.options.rounds
+
+    def fit(self, until_step: int) -> None:
+        """Train on everything added so far, with a progress bar."""
+        from gatort.policies.train import join
+
+        trainer = self.trainer
+        columns = (
+            TextColumn("steps"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        with Progress(*columns, console=Console(stderr=True), disable=trainer.rank > 0) as progress:
+            bar = progress.add_task("", total=self.options.steps, completed=trainer.step)
+
+            def show(loss: float) -> None:
+                text = f"loss {loss:.3f}, {trainer.tokens_per_s:,.0f} tokens/s{self._successes}"
+                progress.update(bar, completed=trainer.step, description=text)
+
+            trainer.fit(join(self._learned), until_step, show)
+        held_out = trainer.validation_loss(self._held_out) if self._held_out else float("nan")
+        Console(stderr=True).print(f"step {trainer.step}: validation loss {held_out:.3f}{self._successes}")
+
+    def roll_out(self, index: int) -> DemonstrationManifest:
+        """Drive with the policy as it is on fresh layouts; what the expert would have done is learned from."""
+        folder = self.out / f"round{index}"
+        first = FIRST_ROUND_SEED + index * 10_000
+        require_training_seeds(range(first, first + self.options.round_episodes))
+        if self.trainer.rank == 0:
+            collect(
+                Collection(
+                    spec=self.trainer.spec,
+                    directory=folder,
+                    first_seed=first,
+                    episodes=self.options.round_episodes,
+                    bundle=self.bundle,
+                ),
+                self.options.workers,
+            )
+        self.trainer.wait_for_all()
+        manifest = load_manifest(folder)
+        self._successes = f", rollouts {manifest.successes / manifest.episodes:.0%}"
+        Console(stderr=True).print(f"round {index}: {manifest.successes} of {manifest.episodes} rollouts succeeded")
+        self.add([folder])
+        return manifest
+
+    def write_bundle(self, manifests: list[DemonstrationManifest]) -> None:
+        """Export the policy as it is."""
+        from gatort.export.bundle_writer import write_bundle
+
+        trainer = self.trainer
+        if trainer.rank == 0:
+            trainer.model.eval()
+            write_bundle(
+                self.bundle,
+                name=self.options.preset,
+                spec=trainer.spec,
+                dims=trainer.model.dims,
+                model=trainer.model,
+                training=TrainingRecord(
+                    recipe=f"behavioural cloning, then {len(self._learned) - 1} rounds of DAgger on the policy's own rollouts; "
+                    f"loss on action tokens, labels spread over {self.options.label_std_bins} bins, "
+                    f"action tokens hidden in {self.options.forget_actions:.0%} of the frames",
+                    demonstrations=f"{sum(m.episodes for m in manifests)} episodes, {sum(m.ticks for m in manifests)} ticks, "
+                    "every tick labelled by the scripted expert",
+                    training_seeds=tuple((m.first_seed, m.last_seed) for m in manifests),
+                    parameters=trainer.model.parameters_total,
+                    steps=trainer.step,
+                ),
+            )
+        trainer.wait_for_all()

@@ -17,8 +17,8 @@ from .task import GRIPPER_OPEN_M, HOME_RAD, TORQUE_NM
 
 Array = NDArray[np.float64]
 
-STIFFNESS_PER_S2: Final = 36.0
-DAMPING_PER_S: Final = 9.0
+STIFFNESS_PER_S2: Final = 100.0
+DAMPING_PER_S: Final = 16.0
 LEAST_SQUARES_DAMPING: Final = 0.05
 POSTURE_GAIN: Final = 0.1
 LONGEST_STEP_M: Final = 0.08
@@ -36,8 +36,6 @@ class Scene:
     """(7,) rad."""
     joint_velocity: Array
     """(7,) rad/s."""
-    tool_position: Array
-    """(3,) m in W."""
     tool_rotation: Array
     """(3, 3) R_world_tool."""
     jacobian: Array
@@ -90,14 +88,14 @@ def _placed(scene: Scene) -> bool:
     """Red's centre is over blue and no higher than contact allows (4 mm)."""
     red_from_blue = -scene.blue_from_red
     gap = red_from_blue[2] - _stack_height(scene)
-    return bool(np.hypot(*red_from_blue[:2]) < 0.014 and -0.01 < gap < 0.004)
+    return bool(np.hypot(*red_from_blue[:2]) < 0.016 and -0.01 < gap < 0.004)
 
 
 def _holding(scene: Scene) -> bool:
     """The fingers are as close as red allows and red's centre is between them."""
     return bool(
         scene.width_m < scene.red_edge_m + 0.003
-        and np.hypot(*scene.red_from_tool[:2]) < 0.016
+        and np.hypot(*scene.red_from_tool[:2]) < 0.02
         and abs(scene.red_from_tool[2]) < 0.02
     )
 
@@ -119,8 +117,8 @@ def _carry(scene: Scene) -> Goal:
     above = -scene.blue_from_red[2] - _stack_height(scene)
     step = scene.blue_from_red.copy()
     # Above blue it comes down as it comes near; elsewhere it first rises, and moves only once it is clear.
-    hover = np.clip((aside - 0.008) / 0.02, 0.0, 1.0) * 0.05
-    step[2] += _stack_height(scene) + hover - 0.003
+    hover = np.clip((aside - 0.010) / 0.02, 0.0, 1.0) * 0.05
+    step[2] += _stack_height(scene) + hover - 0.010
     step[:2] *= np.clip((above - 0.01) / 0.02, 0.0, 1.0) if aside > 0.02 else 1.0
     return Goal(step=step, yaw_rad=0.0, width_m=0.0)
 
@@ -129,11 +127,11 @@ def _fetch(scene: Scene) -> Goal:
     """Open, hover over red with the fingers along its sides, come down, close."""
     aside = np.hypot(*scene.red_from_tool[:2])
     turn = abs(scene.red_yaw_from_tool)
-    if aside < 0.007 and abs(scene.red_from_tool[2]) < 0.008 and turn < 0.12:
+    if aside < 0.013 and abs(scene.red_from_tool[2]) < 0.014 and turn < 0.2:
         return Goal(step=scene.red_from_tool, yaw_rad=0.0, width_m=0.0)
-    away = max((aside - 0.006) / 0.03, (turn - 0.08) / 0.3, (scene.red_edge_m + 0.014 - scene.width_m) / 0.01)
+    away = max((aside - 0.010) / 0.03, (turn - 0.15) / 0.3, (scene.red_edge_m + 0.014 - scene.width_m) / 0.01)
     hover = np.clip(away, 0.0, 1.0) * HOVER_M
-    step = scene.red_from_tool + np.array([0.0, 0.0, hover])
+    step = scene.red_from_tool + np.array([0.0, 0.0, hover - 0.004])
     # Low and far from red the tool rises before it moves, so that the hand sweeps no block aside.
     if aside > 0.03:
         step[:2] *= np.clip((-scene.red_from_tool[2] - 0.03) / 0.03, 0.0, 1.0)

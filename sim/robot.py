@@ -70,7 +70,9 @@ class MujocoRobot:
         self._jacobian = np.zeros((6, self.model.nv))
         self._mass_matrix = np.zeros((self.model.nv, self.model.nv))
         self._cameras = {
-            key.name: mujoco.Renderer(self.model, *key.shape[:2]) for key in spec.observations if key.encoding == "image"
+            key.name: mujoco.Renderer(self.model, *key.shape[:2])
+            for key in spec.observations
+            if key.encoding == "image"
         }
         self.reset(seed)
 
@@ -201,21 +203,18 @@ class MujocoRobot:
 
     def _read(self, name: str) -> NDArray[np.float32] | NDArray[np.uint8]:
         data = self.data
-        tool = data.site_xpos[self._tool]
-        red, blue = self._blocks[0], self._blocks[1]
+        red, blue = self._blocks[:2]
         match name:
             case "arm/joint_position":
                 value = data.qpos[_ARM]
             case "arm/joint_velocity":
                 value = data.qvel[_ARM]
-            case "arm/tool_position":
-                value = tool
             case "blocks/blue_from_red":
                 value = data.xpos[blue] - data.xpos[red]
             case "blocks/edge":
                 value = self._edges_m[:2]
             case "blocks/red_from_tool":
-                value = data.xpos[red] - tool
+                value = data.xpos[red] - data.site_xpos[self._tool]
             case "blocks/red_yaw_from_tool":
                 value = np.array([self._red_yaw_from_tool()])
             case "gripper/width":
@@ -244,7 +243,6 @@ class MujocoRobot:
         return expert.Scene(
             joint_position=data.qpos[_ARM],
             joint_velocity=data.qvel[_ARM],
-            tool_position=tool,
             tool_rotation=data.site_xmat[self._tool].reshape(3, 3),
             jacobian=self._jacobian[:, _ARM],
             mass_matrix=self._mass_matrix[_ARM, _ARM],

@@ -35,9 +35,7 @@ HOME_RAD: Final = np.array([0.0, -0.4, 0.0, -2.3, 0.0, 1.9, 0.785])
 
 
 def _tensor(name: str, unit: str, low: tuple[float, ...], high: tuple[float, ...]) -> ObservationKey:
-    return ObservationKey(
-        name=name, shape=(len(low),), dtype="float32", unit=unit, encoding="unit", low=low, high=high
-    )
+    return ObservationKey(name=name, shape=(len(low),), dtype="float32", unit=unit, encoding="unit", low=low, high=high)
 
 
 def _offset(name: str) -> ObservationKey:
@@ -48,7 +46,6 @@ def _offset(name: str) -> ObservationKey:
 STACK_OBSERVATIONS: Final = (
     _tensor("arm/joint_position", "rad", JOINT_LOW_RAD, JOINT_HIGH_RAD),
     _tensor("arm/joint_velocity", "rad/s", tuple(-v for v in JOINT_SPEED_RAD_S), JOINT_SPEED_RAD_S),
-    _tensor("arm/tool_position", "m", (0.2, -0.4, -0.05), (0.8, 0.4, 0.6)),
     _offset("blocks/blue_from_red"),
     _tensor("blocks/edge", "m", (0.03, 0.03), (0.07, 0.07)),
     _offset("blocks/red_from_tool"),
@@ -82,7 +79,7 @@ STACK_SPEC: Final = PolicySpec(
     action_delay_ms=ACTION_DELAY_MS,
     window_frames=4,
 )
-"""What the shipped `stack` policy reads and commands: block poses instead of pictures, 36 tokens a frame."""
+"""What the shipped `stack` policy reads and commands: block poses instead of pictures, 33 tokens a frame."""
 
 CAMERA_SPEC: Final = PolicySpec(
     observations=(*CAMERA_OBSERVATIONS, *(k for k in STACK_OBSERVATIONS if not k.name.startswith("blocks/"))),

@@ -33,6 +33,7 @@ app = App(
     help="Run a Gato-style policy on a robot arm in real time.",
     version=lambda: version("gatort"),
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 for _command in (run, trials, profile, demos, train, export, parity, doctor):
     app.command(_command)

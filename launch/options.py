@@ -34,6 +34,7 @@ class PolicyOptions(Strict):
     temperature: FiniteFloat = Field(default=0.0, ge=0)
     """0 takes the likeliest bin of every action token; above 0 draws from the softmax."""
     engine: OnnxConfig = OnnxConfig()
+    """What computes the passes."""
 
 
 class LoopOptions(PolicyOptions):
@@ -82,7 +83,8 @@ def _describe_one(details: ErrorDetails, kind: type[BaseModel] | None) -> str:
     key = ".".join(map(str, details["loc"]))
     if details["type"] == "extra_forbidden":
         return unknown_key(key, _keys(kind, details["loc"][:-1]))
-    return f"{key}: {_lower_first(details['msg'])}, found {details['input']!r}" if key else _lower_first(details["msg"])
+    expected = _lower_first(details["msg"])
+    return f"{f'{key}: ' if key else ''}{expected}, found {details['input']!r}"
 
 
 def unknown_key(key: str, valid: list[str]) -> str:

@@ -53,6 +53,7 @@ class TrialOptions(PolicyOptions):
     """A policy that is tried many times at once."""
 
     engine: TrialEngine = TrialEngine()
+    """What computes the passes."""
 
 
 class Trial(Strict):

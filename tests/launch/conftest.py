@@ -35,9 +35,7 @@ def write_random_bundle(directory: Path, spec: PolicySpec) -> Path:
         steps=0,
     )
     files = {name: sha256_of(directory / name) for name in (ONNX_FILE, WEIGHTS_FILE)}
-    write_manifest(
-        directory, Manifest(name="random", spec=spec, model=dims, files=files, training=training)
-    )
+    write_manifest(directory, Manifest(name="random", spec=spec, model=dims, files=files, training=training))
     return directory
 
 

@@ -1,0 +1,106 @@
+"""The command line answers bad input with one sentence and exit status 2, and starts light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gatort.launch import cli
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """What standard error says when a command line is refused, which is one line."""
+    assert cli.main([str(each) for each in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("gatort: ")
+    return captured.err
+
+
+def test_help_names_every_command_and_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for command in ("run", "trials", "profile", "demos", "train", "export", "parity", "doctor"):
+        assert f"│ {command} " in text
+
+
+@pytest.mark.parametrize("command", ["run", "trials", "profile", "demos", "train", "export", "parity", "doctor"])
+def test_every_flag_is_documented(command: str) -> None:
+    undocumented = [
+        argument.name
+        for argument in cli.app[command].assemble_argument_collection(parse_docstring=True)
+        if argument.parameter.help in (None, "") and not argument.children and argument.parse
+    ]
+    assert undocumented == []
+
+
+def test_the_command_line_starts_without_torch_mujoco_onnx_or_matplotlib() -> None:
+    code = (
+        "import sys; from gatort.launch.cli import main; main(['--help']); "
+        "heavy = {'torch', 'mujoco', 'onnx', 'onnxruntime', 'matplotlib', 'imageio_ffmpeg'}; "
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert started.stderr.strip() == "[]"
+
+
+def test_a_refused_command_prints_one_sentence_and_no_traceback() -> None:
+    command = [sys.executable, "-m", "gatort.launch.cli", "run", "--bundle", "nowhere"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert refused.stderr.count("\n") == 1
+    assert "nowhere/manifest.json: expected a bundle's manifest, found none" in refused.stderr
+
+
+def test_a_misspelt_command_or_flag_is_answered_with_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert 'Did you mean "trials"' in refusal(capsys, "trial")
+    assert "Did you mean --seconds" in refusal(capsys, "run", "--secnds", "3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("run", "--seconds", "nan"), "seconds: input should be a finite number, found 'nan'"),
+        (("run", "--seconds", "0"), "seconds: input should be greater than 0, found '0'"),
+        (("run", "--robot", "real"), "robot: input should be 'mujoco', found 'real'"),
+        (("run", "--realtime.fifo-priority", "100"), "less than or equal to 99, found '100'"),
+        (("run", "--engine.threads", "none"), "engine.threads: input should be a valid integer"),
+        (("profile", "--budget-ms", "-5"), "--budget-ms: input should be greater than 0, found -5"),
+        (("profile", "--ticks", "0"), "--ticks: input should be greater than 0, found 0"),
+        (("trials", "--episodes", "0"), "--episodes: input should be greater than 0, found 0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_its_flag_and_the_range(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], sentence: str
+) -> None:
+    assert sentence in refusal(capsys, *arguments)
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_policy_is_loaded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for command in ("run", "trials", "profile", "doctor"):
+        assert "there is no directory" in refusal(capsys, command, "--json", tmp_path / "missing" / "t.json")
+
+
+def test_a_film_must_be_an_mp4_and_a_viewer_needs_a_screen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert "expected a name that ends in .mp4" in refusal(capsys, "run", "--video", "run.avi")
+    assert "DISPLAY is not set; --video FILE films the run instead" in refusal(capsys, "run", "--viewer")
+
+
+def test_a_fault_of_gatort_itself_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["run"])

@@ -1,0 +1,58 @@
+"""A value comes from the flag, else from the launch profile, else from the class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gatort.launch.options import SHIPPED_PROFILES, RunOptions, resolve
+from gatort.runtime.engine_onnx import OnnxConfig
+from gatort.runtime.errors import ConfigError
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    path = tmp_path / "arm.toml"
+    path.write_text("seconds = 7.0\nseed = 3\n[engine]\nthreads = 1\nspinning = true\n")
+    return path
+
+
+def test_without_flags_and_profile_every_value_is_the_default_of_the_class() -> None:
+    assert resolve(RunOptions, None, None) == RunOptions()
+
+
+def test_a_flag_goes_before_the_profile_and_the_profile_before_the_default(profile: Path) -> None:
+    flags = RunOptions(seed=9, engine=OnnxConfig(threads=4))
+    resolved = resolve(RunOptions, flags, profile)
+    assert (resolved.seed, resolved.seconds, resolved.temperature) == (9, 7.0, RunOptions().temperature)
+    assert (resolved.engine.threads, resolved.engine.spinning) == (4, True)
+
+
+def test_an_unknown_key_is_refused_with_the_closest_and_all_valid_ones(profile: Path) -> None:
+    profile.write_text("[engine]\nspining = true\n")
+    with pytest.raises(
+        ConfigError, match=r"arm\.toml: unknown key 'engine\.spining': did you mean 'spinning'\?"
+    ) as refused:
+        resolve(RunOptions, None, profile)
+    assert all(name in str(refused.value) for name in OnnxConfig.model_fields)
+
+
+@pytest.mark.parametrize("text", ["seconds = nan", "seconds = 0", "seconds = 'long'"])
+def test_a_value_that_is_not_valid_is_refused_with_its_key(profile: Path, text: str) -> None:
+    profile.write_text(text)
+    with pytest.raises(ConfigError, match=r"arm\.toml: seconds: input should be .*, found"):
+        resolve(RunOptions, None, profile)
+
+
+def test_a_profile_that_is_missing_or_not_toml_is_refused_with_the_shipped_names(profile: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a TOML file or one of realtime"):
+        resolve(RunOptions, None, Path("nowhere.toml"))
+    profile.write_text("seconds = ")
+    with pytest.raises(ConfigError, match="cannot be read: Invalid value"):
+        resolve(RunOptions, None, profile)
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED_PROFILES.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_shipped_profile_is_valid_and_is_found_by_its_name(path: Path) -> None:
+    assert resolve(RunOptions, None, Path(path.stem)) == resolve(RunOptions, None, path)

@@ -1,0 +1,81 @@
+"""`gatort profile` times every stage and says by its exit status whether the budget holds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gatort.launch import cli, robots
+
+
+def profile(bundle: Path, *arguments: str, ticks: int = 20) -> int:
+    return cli.main(["profile", "--bundle", str(bundle), "--ticks", str(ticks), *arguments])
+
+
+def test_a_profile_says_what_each_stage_took_on_which_machine(bundle: Path, tmp_path: Path) -> None:
+    report, plot = tmp_path / "p.json", tmp_path / "p.png"
+    assert profile(bundle, "--flat-out", "--budget-ms", "5000", "--json", str(report), "--plot", str(plot)) == 0
+    record = json.loads(report.read_text())
+    decodes = [f"decode_{index}" for index in range(1, 8)]
+    stages = ["tick", "observe", "tokenize", "prefill", *decodes, "detokenize", "guard", "command"]
+    assert list(record["latency_ms"]) == stages
+    assert all(each.keys() == {"p50", "p99", "p99.9", "max"} for each in record["latency_ms"].values())
+    assert (record["ticks"], record["misses"], record["refused"], record["holds"]) == (20, 0, 0, True)
+    assert (record["paced"], record["observations"]) == (False, "mujoco")
+    assert record["machine"]["versions"]["onnxruntime"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_budget_that_does_not_hold_exits_with_1_unless_the_misses_are_allowed(bundle: Path) -> None:
+    # A microsecond is less than one clock reading per stage takes.
+    strict = ("--flat-out", "--robot", "scripted", "--budget-ms", "0.001")
+    assert profile(bundle, *strict) == 1
+    assert profile(bundle, *strict, "--max-misses", "19") == 1
+    assert profile(bundle, *strict, "--max-misses", "20") == 0
+
+
+def test_a_paced_profile_wakes_at_the_control_rate(bundle: Path, tmp_path: Path) -> None:
+    report = tmp_path / "p.json"
+    profile(bundle, "--robot", "scripted", "--json", str(report), ticks=5)
+    record = json.loads(report.read_text())
+    assert record["paced"]
+    assert record["lateness_ms"]["max"] > 0
+
+
+def test_ticks_that_send_no_command_do_not_stop_the_profile_and_count_against_the_budget(
+    bundle: Path, tmp_path: Path
+) -> None:
+    manifest = bundle / "manifest.json"
+    record = json.loads(manifest.read_text())
+    record["spec"]["action_delay_ms"] = 1
+    manifest.write_text(json.dumps(record))
+    report = tmp_path / "p.json"
+    assert profile(bundle, "--budget-ms", "5000", "--json", str(report), ticks=6) == 1
+    measured = json.loads(report.read_text())
+    assert measured["ticks"] == 6
+    assert measured["misses"] == 0
+    assert measured["refused"] > 0
+
+
+def test_without_the_simulator_the_policy_alone_is_timed_and_the_report_says_so(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(robots, "installed_version", lambda _: None)
+    assert profile(bundle, "--flat-out", "--budget-ms", "5000") == 0
+    assert "scripted observations" in capsys.readouterr().out
+    assert profile(bundle, "--robot", "mujoco") == 2
+    assert "pip install 'gatort[sim]'" in capsys.readouterr().err
+
+
+def test_a_profile_of_the_policy_alone_loads_neither_torch_nor_the_simulator(bundle: Path) -> None:
+    code = (
+        "import sys; from gatort.launch.cli import main; "
+        f"status = main(['profile', '--bundle', {str(bundle)!r}, '--ticks', '3', '--flat-out', '--robot', 'scripted', "
+        "'--budget-ms', '5000']); "
+        "sys.exit(status or len({'torch', 'mujoco', 'onnx'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

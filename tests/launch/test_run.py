@@ -1,0 +1,135 @@
+"""`gatort run` on the wall clock, half a second at a time, and the bundles and robots that it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatort.launch import cli, graphics
+from gatort.launch.run import Drive
+from gatort.runtime.bundle import MANIFEST_FILE, ONNX_FILE
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(bundle: Path, *arguments: str) -> int:
+    return cli.main(["run", "--bundle", str(bundle), "--seconds", "0.5", *arguments])
+
+
+def edit_manifest(bundle: Path, edit: Any) -> None:
+    path = bundle / MANIFEST_FILE
+    manifest = json.loads(path.read_text())
+    edit(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def test_a_run_ends_with_a_summary_a_latency_picture_and_its_figures(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(bundle, "--json", "r.json", "--seed", "7") == 0
+    text = capsys.readouterr().out
+    assert "seed 7: not stacked after 0.5 s; 10 ticks" in text
+    assert "prefill" in text
+    assert (tmp_path / "runs" / "latency.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert (record["ticks"], record["succeeded"], record["stopped"]) == (10, False, False)
+    assert list(record["latency_ms"])[:3] == ["tick", "observe", "tokenize"]
+    assert record["latency_ms"]["tick"].keys() == {"p50", "p99", "p99.9", "max"}
+
+
+def test_a_run_whose_actions_come_late_is_stopped_and_exits_with_1(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # No engine answers within 1 ms here: one prefill and seven decodes.
+    edit_manifest(bundle, lambda manifest: manifest["spec"].update(action_delay_ms=1))
+    assert run(bundle, "--json", "r.json") == 1
+    record = json.loads(Path("r.json").read_text())
+    assert record["stopped"]
+    assert record["ticks"] < 10
+    assert record["refused"]
+    assert "stopped in" in capsys.readouterr().out
+
+
+def test_ctrl_c_stops_the_robot_and_still_gives_the_summary(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Drive._look
+
+    def press_ctrl_c(drive: Drive, tick: Any) -> bool:
+        look(drive, tick)
+        if drive.telemetry.ticks == 3:
+            raise KeyboardInterrupt
+        return False
+
+    monkeypatch.setattr(Drive, "_look", press_ctrl_c)
+    assert run(bundle, "--json", "r.json") == 130
+    assert json.loads(Path("r.json").read_text())["ticks"] == 3
+
+
+def test_a_film_is_drawn_after_the_run(bundle: Path) -> None:
+    if graphics.choose_gl() is None:
+        pytest.skip(graphics.INSTALL_HINT)
+    assert run(bundle, "--video", "run.mp4") == 0
+    assert b"ftyp" in Path("run.mp4").read_bytes()[:12]
+
+
+def test_without_a_gl_library_the_run_goes_on_and_says_what_gives_pictures(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "no such library")
+    graphics.choose_gl.cache_clear()
+    try:
+        assert run(bundle, "--video", "run.mp4") == 0
+    finally:
+        graphics.choose_gl.cache_clear()
+    assert "no film: apt-get install libegl1" in capsys.readouterr().out
+    assert not Path("run.mp4").exists()
+
+
+def change_a_byte(bundle: Path) -> None:
+    onnx = bundle / ONNX_FILE
+    onnx.write_bytes(onnx.read_bytes()[:-1] + b"\0")
+
+
+def drop_the_model(bundle: Path) -> None:
+    (bundle / ONNX_FILE).unlink()
+
+
+def cut_the_manifest(bundle: Path) -> None:
+    path = bundle / MANIFEST_FILE
+    path.write_text(path.read_text()[:200])
+
+
+def widen_the_model(bundle: Path) -> None:
+    edit_manifest(bundle, lambda manifest: manifest["model"].update(heads=4))
+
+
+def ask_for_a_force(bundle: Path) -> None:
+    edit_manifest(bundle, lambda manifest: manifest["spec"]["observations"][-1].update(name="hand/force"))
+
+
+def limit_a_torque_to_zero(bundle: Path) -> None:
+    edit_manifest(bundle, lambda manifest: manifest["spec"]["actuators"][0].update(low=0.0, high=0.0))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (change_a_byte, "policy.onnx: changed since the bundle was written"),
+        (drop_the_model, "policy.onnx: named in the manifest, but there is no such file"),
+        (cut_the_manifest, "manifest.json: the file: Invalid JSON"),
+        (widen_the_model, "input k_0 of shape (1, 4, 132, 16), found"),
+        (ask_for_a_force, "lacks observation key 'hand/force'; it offers ['arm/joint_position'"),
+        (limit_a_torque_to_zero, "expected low < high, found [0.0, 0.0] N·m"),
+    ],
+)
+def test_a_bundle_that_is_damaged_or_made_for_another_robot_is_refused(
+    bundle: Path, damage: Any, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(bundle)
+    assert run(bundle) == 2
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,123 @@
+"""`gatort trials`: the same seeds give the same trials, whoever runs them and however often they are stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gatort.launch import cli
+from gatort.launch.options import resolve
+from gatort.launch.trials import Journal, Trial, Trialist, TrialOptions, run_trials
+from gatort.runtime.errors import ConfigError
+
+FIELDS = ["episodes", "successes", "success_rate", "wilson_95", "seconds_per_episode", "latency_ms"]
+
+
+@pytest.fixture
+def options(bundle: Path) -> TrialOptions:
+    return resolve(TrialOptions, TrialOptions(bundle=bundle), None)
+
+
+@pytest.fixture
+def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatort.sim.task.TRIAL_SECONDS", 1.0)
+
+
+def outcome(trial: Trial) -> dict[str, object]:
+    return trial.model_dump(exclude={"policy_us"})
+
+
+def trials(bundle: Path, report: Path, episodes: int, seed: int = 40) -> int:
+    which = ["--bundle", str(bundle), "--episodes", str(episodes), "--seed", str(seed)]
+    return cli.main(["trials", *which, "--workers", "1", "--json", str(report)])
+
+
+@pytest.mark.usefixtures("short_trials")
+def test_the_report_has_the_success_rate_its_interval_and_the_latency(bundle: Path, tmp_path: Path) -> None:
+    report = tmp_path / "t.json"
+    assert trials(bundle, report, episodes=2) == 0
+    record = json.loads(report.read_text())
+    assert list(record)[: len(FIELDS)] == FIELDS
+    assert (record["episodes"], record["successes"], record["seconds_per_episode"]) == (2, 0, 1.0)
+    assert record["wilson_95"] == pytest.approx([0.0, 0.6576], abs=1e-4)
+    assert record["latency_ms"]["p50"] > 0
+
+
+@pytest.mark.usefixtures("short_trials")
+def test_trials_go_on_where_they_were_stopped(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report, run, ran = tmp_path / "t.json", Trialist.run, []
+
+    def run_until_ctrl_c(trialist: Trialist, seed: int) -> Trial:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append(seed)
+        return run(trialist, seed)
+
+    monkeypatch.setattr(Trialist, "run", run_until_ctrl_c)
+    assert trials(bundle, report, episodes=3) == 130
+    assert "2 of 3 trials finished" in " ".join(capsys.readouterr().err.split())
+    assert not report.exists()
+    monkeypatch.setattr(Trialist, "run", lambda trialist, seed: ran.append(seed) or run(trialist, seed))
+    assert trials(bundle, report, episodes=3) == 0
+    assert ran == [40, 41, 42]
+    assert json.loads(report.read_text())["episodes"] == 3
+
+
+def trial(seed: int) -> Trial:
+    return Trial(seed=seed, succeeded=True, seconds=8.0, refusal=None, policy_us=(1000, 1100))
+
+
+def test_a_journal_that_was_cut_in_its_last_line_keeps_the_others(options: TrialOptions, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "t.json", options)
+    for seed in range(3):
+        journal.append(trial(seed))
+    journal.path.write_text(journal.path.read_text()[:-20])
+    assert journal.read() == [trial(0), trial(1)]
+    journal.append(trial(7))
+    assert journal.read() == [trial(0), trial(1), trial(7)]
+
+
+def test_another_bundle_or_another_temperature_has_a_journal_of_its_own(options: TrialOptions, tmp_path: Path) -> None:
+    report = tmp_path / "t.json"
+    warmer = options.model_copy(update={"temperature": 0.5})
+    paths = {Journal(report, options).path, Journal(report, warmer).path}
+    manifest = options.bundle / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"random"', '"other"'))
+    assert len(paths | {Journal(report, options).path}) == 3
+
+
+@pytest.mark.usefixtures("short_trials")
+def test_the_same_seed_gives_the_same_trial_after_another_one(options: TrialOptions) -> None:
+    first, _, again = run_trials(options, [40, 41, 40], workers=1)
+    assert outcome(first) == outcome(again)
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(options: TrialOptions) -> None:
+    alone = sorted(run_trials(options, [40, 41], workers=1), key=lambda each: each.seed)
+    shared = sorted(run_trials(options, [40, 41], workers=2), key=lambda each: each.seed)
+    assert [outcome(each) for each in alone] == [outcome(each) for each in shared]
+
+
+@pytest.mark.parametrize(
+    ("seed", "purpose"),
+    [(999_999, "training"), (1_000_099, "training"), (899_999, "validation"), (900_019, "validation")],
+)
+def test_seeds_that_the_policy_learned_from_are_refused(
+    bundle: Path, tmp_path: Path, seed: int, purpose: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trials(bundle, tmp_path / "t.json", episodes=2, seed=seed) == 2
+    sentence = capsys.readouterr().err
+    assert f"for {purpose}: choose seeds outside them" in sentence
+    assert str(seed) in sentence
+
+
+def test_a_journal_that_holds_something_else_is_refused(options: TrialOptions, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "t.json", options)
+    journal.path.write_text('{"seed": 1}\n')
+    with pytest.raises(ConfigError, match="is not a list of trials; remove it to start again"):
+        journal.read()

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
 import pytest
 
+from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, Actuator, ModelDims, ObservationKey, PolicySpec
+
+if TYPE_CHECKING:
+    from gatort.policies.model import Gato
 
 TORQUE = {"unit": "N·m", "low": -30.0, "high": 30.0, "safe": 0.0, "rate_per_s": 1000.0}
 
@@ -14,7 +21,7 @@ def observation_key(name: str, size: int, encoding: str = "unit") -> Observation
     return ObservationKey(name=name, shape=(size,), dtype="float32", unit="rad", encoding=encoding, **ends)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spec() -> PolicySpec:
     """Three joints: O = 5, A = 3, T = 9, n = 3, W = 27, 20 Hz, 25 ms delay."""
     return PolicySpec(
@@ -26,7 +33,7 @@ def spec() -> PolicySpec:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def every_encoding_spec(spec: PolicySpec) -> PolicySpec:
     """Text, two images, discrete, mu-law and unit keys, given out of order."""
     keys = (
@@ -40,7 +47,7 @@ def every_encoding_spec(spec: PolicySpec) -> PolicySpec:
     return PolicySpec(**{**spec.model_dump(exclude={"observations"}), "observations": keys})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dims() -> ModelDims:
     """A model that runs in a millisecond and takes none of the low ids."""
     return ModelDims(
@@ -52,3 +59,30 @@ def dims() -> ModelDims:
         first_token_id=FIRST_CONTINUOUS_ID,
         local_positions=32,
     )
+
+
+class Exported(NamedTuple):
+    """One model twice: the PyTorch module and the bundle written from it."""
+
+    model: Gato
+    bundle: Path
+
+
+@pytest.fixture(scope="session")
+def exported(spec: PolicySpec, dims: ModelDims, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A seeded, untrained model and its bundle, made once for the whole session."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from gatort.export.bundle_writer import write_bundle
+    from gatort.policies.model import Gato
+
+    torch.manual_seed(0)
+    model = Gato(spec, dims)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Untrained weights give nearly equal logits; these make what was attended to visible in them.
+            parameter.mul_(3.0)
+    directory = tmp_path_factory.mktemp("exported") / "bundle"
+    record = TrainingRecord(recipe="none", demonstrations="none", parameters=model.parameters_total, steps=0)
+    write_bundle(directory, "untrained", model, record)
+    return Exported(model, directory)

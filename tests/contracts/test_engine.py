@@ -1,0 +1,147 @@
+"""What every engine promises; add a new one to `ENGINES`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gatort.runtime.bundle import load_manifest
+from gatort.runtime.context import Context, rotary_tables
+from gatort.runtime.engine import Engine, ScriptedEngine
+from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
+from gatort.runtime.engine_torch import TorchEngine
+from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
+
+if TYPE_CHECKING:
+    from tests.conftest import Exported
+
+
+def make_scripted(_: Exported) -> Engine:
+    return ScriptedEngine([FIRST_CONTINUOUS_ID + index for index in (1, 2, 3)])
+
+
+def make_torch(exported: Exported) -> Engine:
+    return TorchEngine(exported.model, exported.model.spec, exported.model.dims)
+
+
+def make_onnx(exported: Exported) -> Engine:
+    return OnnxEngine(exported.bundle, load_manifest(exported.bundle), OnnxConfig(threads=1))
+
+
+ENGINES = [make_scripted, make_torch, make_onnx]
+MODELS = [make_torch, make_onnx]
+ABANDONED = frozenset({2, 5, 9})
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, exported: Exported) -> Engine:
+    made: Engine = request.param(exported)
+    return made
+
+
+@pytest.fixture(params=MODELS)
+def model_engine(request: pytest.FixtureRequest, exported: Exported) -> Engine:
+    made: Engine = request.param(exported)
+    return made
+
+
+@pytest.fixture
+def context(spec: PolicySpec, dims: ModelDims) -> Context:
+    return Context(spec, dims)
+
+
+def observations(spec: PolicySpec, frames: int, seed: int = 0) -> NDArray[np.int64]:
+    """Random observation tokens (frames, O)."""
+    bins = np.random.default_rng(seed).integers(0, CONTINUOUS_BINS, (frames, spec.observation_tokens))
+    return bins + FIRST_CONTINUOUS_ID
+
+
+def run(
+    engine: Engine, context: Context, frames: Iterable[NDArray[np.int64]], abandoned: frozenset[int] = frozenset()
+) -> tuple[NDArray[np.float32], list[int]]:
+    """Greedy frames; gives the logits (frames·A, R) of every pass and the whole stream of tokens.
+
+    Before each frame in `abandoned`, a tick with another observation is begun, decoded and given up.
+    """
+    spec, logits, stream = context.spec, [], []
+    for index, observed in enumerate(frames):
+        if index in abandoned:
+            context.begin_frame()
+            context.observation_ids[:] = observed[::-1]
+            engine.forward(context.prefill)
+            context.feed(spec.observation_tokens + 2, FIRST_CONTINUOUS_ID)
+            engine.forward(context.decode)
+        context.begin_frame()
+        context.observation_ids[:] = observed
+        stream += context.prefill.ids[0].tolist()
+        logits.append(engine.forward(context.prefill).copy())
+        for position in range(spec.observation_tokens + 2, spec.frame_tokens):
+            stream.append(FIRST_CONTINUOUS_ID + int(logits[-1].argmax()))
+            context.feed(position, stream[-1])
+            logits.append(engine.forward(context.decode).copy())
+        context.end_frame(FIRST_CONTINUOUS_ID + int(logits[-1].argmax()))
+    return np.array(logits), stream
+
+
+def test_logits_are_finite_float32_one_per_bin(engine: Engine, context: Context, spec: PolicySpec) -> None:
+    logits, _ = run(engine, context, observations(spec, 2))
+    assert logits.shape == (2 * spec.action_tokens, CONTINUOUS_BINS)
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+
+
+def test_the_logits_stay_in_one_buffer_of_the_engines(engine: Engine, context: Context) -> None:
+    context.begin_frame()
+    first = engine.forward(context.prefill)
+    assert engine.forward(context.prefill).ctypes.data == first.ctypes.data
+
+
+def test_a_pass_leaves_its_block_as_it_was(engine: Engine, context: Context, spec: PolicySpec) -> None:
+    run(engine, context, observations(spec, 4))
+    context.begin_frame()
+    fields = ("ids", "local", "cos", "sin", "mask", "write_index")
+    before = [getattr(context.prefill, name).copy() for name in fields]
+    engine.forward(context.prefill)
+    for name, value in zip(fields, before, strict=True):
+        np.testing.assert_array_equal(getattr(context.prefill, name), value)
+
+
+def test_after_a_reset_the_same_frames_give_the_same_logits_to_the_bit(
+    engine: Engine, context: Context, spec: PolicySpec
+) -> None:
+    first, _ = run(engine, context, observations(spec, 7))
+    run(engine, context, observations(spec, 3, seed=1))
+    context.reset()
+    engine.reset()
+    again, _ = run(engine, context, observations(spec, 7))
+    np.testing.assert_array_equal(again, first)
+
+
+def test_it_has_a_name_for_reports(engine: Engine) -> None:
+    assert engine.name
+
+
+@pytest.mark.parametrize("abandoned", [frozenset(), ABANDONED], ids=["every tick kept", "some ticks given up"])
+def test_over_four_wraps_the_ring_equals_one_pass_over_the_whole_stream_under_the_banded_mask(
+    model_engine: Engine, context: Context, exported: Exported, abandoned: frozenset[int]
+) -> None:
+    import torch
+
+    from gatort.policies.model import action_positions, banded_mask
+
+    spec, frames = context.spec, 4 * context.spec.window_frames + 1
+    ring, stream = run(model_engine, context, observations(spec, frames), abandoned)
+    positions = np.arange(len(stream), dtype=np.float64)
+    cos, sin = map(torch.from_numpy, rotary_tables(positions, exported.model.dims.head_size))
+    local = torch.arange(len(stream)) % spec.frame_tokens
+    with torch.no_grad():
+        mask = banded_mask(frames, spec.frame_tokens, spec.window_frames)
+        hidden = exported.model.eval()(torch.tensor([stream]), None, local, cos, sin, mask)
+        whole = exported.model.head(hidden)[0][action_positions(frames, spec)].numpy()
+    # float32 sums in another order: 2e-6 was seen on logits up to 4. Any wrong row or angle is off by more than 0.1.
+    np.testing.assert_allclose(ring, whole, atol=2e-5)
+    assert np.ptp(whole) > 1.0

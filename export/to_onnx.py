@@ -54,10 +54,10 @@ def export_onnx(model: Gato, path: Path) -> None:
 
 def _example(model: Gato, block: Block) -> tuple[Any, ...]:
     """A prefill block as `_Pass` takes it; values do not matter, shapes do."""
-    patches = None if block.patches is None else torch.from_numpy(block.patches)
-    given = (torch.from_numpy(a) for a in (block.local, block.cos, block.sin, block.mask, block.write_index))
+    arrays = (block.ids, block.patches, block.local, block.cos, block.sin, block.mask, block.write_index)
+    device = model.tokens.weight.device
     caches = [tensor for pair in model.empty_caches() for tensor in pair]
-    return torch.from_numpy(block.ids), patches, *given, caches
+    return *(None if array is None else torch.from_numpy(array).to(device) for array in arrays), caches
 
 
 def _dynamic_axes(model: Gato) -> dict[str, Any]:

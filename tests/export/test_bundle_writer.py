@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gatort.export.bundle_writer import read_model, record_success, write_bundle
+from gatort.policies.model import Gato
+from gatort.runtime.bundle import (
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    SuccessRecord,
+    TrainingRecord,
+    load_manifest,
+    sha256_of,
+    verify,
+    write_manifest,
+)
+from gatort.runtime.errors import BundleError
+
+
+@pytest.fixture
+def own_bundle(bundle: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(bundle, tmp_path / "bundle")
+
+
+class Unexportable(Gato):
+    """A model whose head fails, so that writing its bundle fails half-way."""
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        raise ValueError(f"no head for {hidden.shape}")
+
+
+def test_the_model_comes_back_as_it_was_written(bundle: Path, make_model: Callable[..., Gato]) -> None:
+    written, read = make_model().state_dict(), read_model(bundle).state_dict()
+    assert written.keys() == read.keys()
+    assert all(torch.equal(written[name], read[name]) for name in written)
+
+
+def test_a_bundle_holds_its_manifest_and_nothing_that_the_manifest_does_not_name(bundle: Path) -> None:
+    assert set(verify(bundle).files) == {ONNX_FILE, WEIGHTS_FILE}
+    assert {path.name for path in bundle.iterdir()} == {"manifest.json", ONNX_FILE, WEIGHTS_FILE}
+
+
+def test_a_newer_bundle_replaces_an_older_one_and_leaves_nothing_beside_it(
+    own_bundle: Path, make_model: Callable[..., Gato], training: TrainingRecord
+) -> None:
+    before = sha256_of(own_bundle / WEIGHTS_FILE)
+    write_bundle(own_bundle, "newer", make_model(seed=1), training)
+    assert verify(own_bundle).name == "newer"
+    assert sha256_of(own_bundle / WEIGHTS_FILE) != before
+    assert [path.name for path in own_bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_a_failed_export_leaves_the_older_bundle(own_bundle: Path, training: TrainingRecord) -> None:
+    manifest = load_manifest(own_bundle)
+    with pytest.raises(Exception, match="no head for"):
+        write_bundle(own_bundle, "broken", Unexportable(manifest.spec, manifest.model), training)
+    assert verify(own_bundle) == manifest
+    assert [path.name for path in own_bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(
+    tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(BundleError, match="expected a free name, an empty folder or a bundle to replace"):
+        write_bundle(tmp_path, "careless", make_model(), training)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_measured_success_goes_into_the_manifest_and_touches_no_other_file(own_bundle: Path) -> None:
+    files = load_manifest(own_bundle).files
+    success = SuccessRecord(trials=200, first_seed=5000, successes=196, rate=0.98, wilson_95=(0.95, 0.99))
+    record_success(own_bundle, success)
+    manifest = verify(own_bundle)
+    assert (manifest.success, manifest.files) == (success, files)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def _drop_tensor(path: Path) -> None:
+    tensors = load_file(path)
+    del tensors["norm.bias"]
+    save_file(tensors, path)
+
+
+def _reshape_tensor(path: Path) -> None:
+    tensors = load_file(path)
+    save_file({**tensors, "norm.bias": torch.zeros(7)}, path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (_cut, "expected safetensors"),
+        (_drop_tensor, r"do not fit its tensors \['norm.bias'\]"),
+        (_reshape_tensor, r"norm.bias: expected \(32,\), found \(7,\)"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(
+    own_bundle: Path, damage: Callable[[Path], None], sentence: str
+) -> None:
+    damage(own_bundle / WEIGHTS_FILE)
+    with pytest.raises(BundleError, match="changed since the bundle was written"):
+        read_model(own_bundle)
+    manifest = load_manifest(own_bundle)
+    files = {**manifest.files, WEIGHTS_FILE: sha256_of(own_bundle / WEIGHTS_FILE)}
+    write_manifest(own_bundle, manifest.model_copy(update={"files": files}))
+    with pytest.raises(BundleError, match=sentence):
+        read_model(own_bundle)

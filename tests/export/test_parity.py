@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from gatort.export.bundle_writer import read_model
+from gatort.export.parity import LOGIT_TOLERANCE, PairParity, ParityReport, check_parity, compare
+from gatort.policies.model import Gato
+from gatort.runtime.bundle import load_manifest
+from gatort.runtime.context import Block
+from gatort.runtime.engine import Engine
+from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
+from gatort.runtime.engine_torch import TorchEngine
+
+ONE_THREAD = OnnxConfig(threads=1)
+
+
+def onnx_engine(directory: Path) -> OnnxEngine:
+    return OnnxEngine(directory, load_manifest(directory), ONE_THREAD)
+
+
+class Disturbed:
+    """An engine whose block is changed on the way in, as a wrong graph would read it."""
+
+    name = "disturbed"
+
+    def __init__(self, engine: Engine, disturb: Callable[[Block], None]) -> None:
+        self.engine, self.disturb = engine, disturb
+
+    def forward(self, block: Block) -> NDArray[np.float32]:
+        self.disturb(block)
+        return self.engine.forward(block)
+
+    def reset(self) -> None:
+        self.engine.reset()
+
+
+def test_a_policy_with_two_cameras_agrees_over_more_than_three_wraps(camera_bundle: Path) -> None:
+    report = check_parity(camera_bundle, config=ONE_THREAD)
+    assert report.wraps > 3
+    assert report.tokens == report.frames * 3
+    assert report.agrees, report
+    # In practice far less than the tolerance: float32 rounding alone.
+    assert report.largest_difference < 1e-4
+    assert report.largest_logit > 1
+
+
+def test_a_policy_without_images_agrees_and_with_other_observations_too(bundle: Path) -> None:
+    reports = [check_parity(bundle, seed=seed, config=ONE_THREAD) for seed in (0, 1)]
+    assert all(report.agrees for report in reports), reports
+    assert reports[0].largest_logit != reports[1].largest_logit
+
+
+def test_the_three_paths_are_named(bundle: Path) -> None:
+    pairs = [(pair.first, pair.second) for pair in check_parity(bundle, config=ONE_THREAD).pairs]
+    assert pairs == [
+        ("torch whole", "torch cpu ring"),
+        ("torch whole", "onnx cpu ring"),
+        ("torch cpu ring", "onnx cpu ring"),
+    ]
+
+
+def test_one_weight_that_differs_is_found(bundle: Path) -> None:
+    model = read_model(bundle)
+    with torch.no_grad():
+        model.layers[0].attention.qkv.weight[0, 0] += 1.0
+    report = compare(model, onnx_engine(bundle))
+    assert not report.agrees
+    # The two PyTorch paths share the change; only ONNX Runtime's differs.
+    assert report.pairs[0].largest_difference < LOGIT_TOLERANCE < report.pairs[1].largest_difference
+
+
+def _other_half(block: Block) -> None:
+    block.sin *= -1
+
+
+def _own_frame_only(block: Block) -> None:
+    block.mask[:] = np.roll(block.mask, 1, axis=1)
+
+
+def _one_row_further(block: Block) -> None:
+    block.write_index -= block.write_index[0] > 0
+
+
+@pytest.mark.parametrize("disturb", [_other_half, _own_frame_only, _one_row_further])
+def test_a_wrong_angle_mask_or_cache_row_is_found(bundle: Path, disturb: Callable[[Block], None]) -> None:
+    assert not compare(read_model(bundle), Disturbed(onnx_engine(bundle), disturb)).agrees
+
+
+def test_a_window_that_only_looks_right_until_it_wraps_is_found(make_model: Callable[..., Gato]) -> None:
+    model = make_model()
+    window = model.spec.window_tokens
+
+    def hide_wrapped(block: Block) -> None:
+        if block.cos[0, 0] != 1.0 and block.write_index[0] == 0:
+            block.mask[:, window // 3 :] = False
+
+    report = compare(model, Disturbed(TorchEngine(model, model.spec, model.dims), hide_wrapped))
+    assert not report.agrees
+
+
+def test_logits_that_are_not_finite_never_agree() -> None:
+    pair = PairParity("a", "b", float("nan"), 1.0)
+    report = ParityReport(frames=10, wraps=3.1, tokens=30, largest_logit=1.0, pairs=(pair,))
+    assert not report.agrees

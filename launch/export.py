@@ -1,6 +1,94 @@
-"""`gatort export`."""
+"""`gatort export`: PyTorch → ONNX → bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from pydantic import NonNegativeInt
+from rich.console import Console
+
+from gatort.policies.presets import preset as preset_named
+from gatort.runtime.bundle import TrainingRecord, verify
+from gatort.runtime.errors import ConfigError, MissingDependency
+
+from .machine import installed_version
+
+if TYPE_CHECKING:
+    from gatort.policies.model import Gato
 
 
-def export() -> int:
-    """Not there yet."""
+def export(
+    source: Path | None = None,
+    *,
+    out: Path,
+    preset: str | None = None,
+    cameras: Annotated[bool, Parameter(negative="")] = False,
+    name: str | None = None,
+    seed: NonNegativeInt = 0,
+) -> int:
+    """Export a model to ONNX and write it as a bundle: manifest, weights and graph, with a hash of each.
+
+    Training exports by itself; this exports a bundle's weights again, or an untrained model to try a machine with.
+
+    Parameters
+    ----------
+    source
+        Bundle whose weights are exported again; its success rate has to be measured again.
+    out
+        Folder of the new bundle; a bundle that is there is replaced once the new one is whole.
+    preset
+        Export an untrained model of this size instead.
+    cameras
+        Let the untrained model see through two 64×64 cameras, and not know where the blocks are.
+    name
+        What the bundle is called; the source's name or the preset when it is not given.
+    seed
+        Draws the untrained model's weights.
+    """
+    if (source is None) == (preset is None):
+        raise ConfigError("expected a bundle to export again or --preset NAME for an untrained model, one of the two")
+    require_torch("exporting")
+    from gatort.export.bundle_writer import read_model, write_bundle
+
+    if source is not None:
+        manifest = verify(source)
+        called, model, training = manifest.name, read_model(source), manifest.training
+    else:
+        model = _untrained(preset or "", cameras, seed)
+        called, training = preset or "", _no_training(model, seed)
+    written = write_bundle(out, name or called, model, training)
+    Console().print(f"{written.name}: {training.parameters:,} parameters in {out}")
     return 0
+
+
+def require_torch(purpose: str) -> None:
+    """Check that PyTorch and what exports it are there.
+
+    Raises:
+        MissingDependency: with the line that installs them.
+    """
+    missing = [package for package in ("torch", "onnx", "onnxscript", "safetensors") if not installed_version(package)]
+    if missing:
+        raise MissingDependency(f"{purpose} needs {', '.join(missing)}: pip install 'gatort[train]'")
+
+
+def _untrained(preset: str, cameras: bool, seed: int) -> Gato:
+    dims = preset_named(preset)
+    import torch
+
+    from gatort.policies.model import Gato
+    from gatort.sim.task import CAMERA_SPEC, STACK_SPEC
+
+    torch.manual_seed(seed)
+    return Gato(CAMERA_SPEC if cameras else STACK_SPEC, dims)
+
+
+def _no_training(model: Gato, seed: int) -> TrainingRecord:
+    return TrainingRecord(
+        recipe=f"none: weights drawn from seed {seed}",
+        demonstrations="none",
+        parameters=model.parameters_total,
+        steps=0,
+    )

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gatort.runtime.bundle import MANIFEST_FILE, Manifest, verify
+from gatort.runtime.bundle import Manifest, SuccessRecord, verify
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.engine_onnx import OnnxConfig
@@ -33,6 +33,7 @@ from gatort.runtime.policy import Policy
 from gatort.runtime.spec import Strict
 from gatort.runtime.telemetry import Telemetry
 
+from .export import require_torch
 from .machine import this_machine
 from .options import PolicyOptions, resolve
 from .report import LoopLatency, Percentiles, percentile_record, require_writable, wilson_95, write_json
@@ -76,6 +77,7 @@ def trials(
     seed: NonNegativeInt = 5000,
     workers: PositiveInt | None = None,
     json: Path | None = None,
+    record: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Try a policy on seeded layouts in lockstep and report its success rate with a 95 % Wilson interval.
 
@@ -91,31 +93,54 @@ def trials(
         Processes that share the trials; one per core when it is not given.
     json
         Write the result to this file as well.
+    record
+        Write the success rate into the bundle's manifest.
     """
     options = resolve(TrialOptions, options, None)
     require_writable(json)
     manifest = verify(options.bundle)
     seeds = range(seed, seed + episodes)
     require_unseen(seeds, manifest)
-    journal = Journal(json, options) if json is not None else None
-    finished = {trial.seed: trial for trial in (journal.read() if journal else ())}
-    left = [each for each in seeds if each not in finished]
-    workers = min(workers or len(sched_getaffinity(0)), max(1, len(left)))
+    journal = Journal(json, manifest, options) if json is not None else None
+    finished = _run_what_is_left(options, seeds, workers or len(sched_getaffinity(0)), journal)
+    result = summarise([finished[each] for each in seeds])
+    Console().print(_table(manifest.name, result))
+    write_json(json, {**result, "bundle": manifest.name, "seed": seed, "machine": asdict(this_machine())})
+    if record:
+        _record(options.bundle, seed, result)
+    return 0
+
+
+def _run_what_is_left(options: TrialOptions, seeds: range, workers: int, journal: Journal | None) -> dict[int, Trial]:
+    """Take finished trials from the journal and run the others; every trial by its seed."""
+    kept = {trial.seed: trial for trial in (journal.read() if journal else ())}
+    finished = {each: kept[each] for each in seeds if each in kept}
+    left = [each for each in seeds if each not in kept]
+    running = run_trials(options, left, min(workers, max(1, len(left))))
     try:
-        for trial in _with_progress(run_trials(options, left, workers), done=episodes - len(left), episodes=episodes):
+        for trial in _with_progress(running, done=len(finished), episodes=len(seeds)):
             finished[trial.seed] = trial
             if journal:
                 journal.append(trial)
     except KeyboardInterrupt:
-        kept = f"{journal.path} keeps them, and the same command goes on" if journal else "none is kept without --json"
-        Console(stderr=True).print(f"stopped with {len(finished)} of {episodes} trials finished; {kept}")
+        fate = f"{journal.path} keeps them, and the same command goes on" if journal else "none is kept without --json"
+        Console(stderr=True).print(f"stopped with {len(finished)} of {len(seeds)} trials finished; {fate}")
         raise
-    result = summarise([finished[each] for each in seeds])
-    Console().print(_table(manifest.name, result))
-    write_json(
-        json, {**result, "bundle": manifest.name, "seed": seed, "workers": workers, "machine": asdict(this_machine())}
+    return finished
+
+
+def _record(bundle: Path, first_seed: int, result: dict[str, Any]) -> None:
+    require_torch("writing a bundle")
+    from gatort.export.bundle_writer import record_success
+
+    success = SuccessRecord(
+        trials=result["episodes"],
+        first_seed=first_seed,
+        successes=result["successes"],
+        rate=result["success_rate"],
+        wilson_95=result["wilson_95"],
     )
-    return 0
+    record_success(bundle, success)
 
 
 def require_unseen(seeds: range, manifest: Manifest) -> None:
@@ -137,9 +162,10 @@ def require_unseen(seeds: range, manifest: Manifest) -> None:
 class Journal:
     """Trials that are finished, one JSON line each, in a file that names what they were run with."""
 
-    def __init__(self, report: Path, options: TrialOptions) -> None:
+    def __init__(self, report: Path, manifest: Manifest, options: TrialOptions) -> None:
         configuration = options.model_dump_json(exclude={"bundle"}).encode()
-        key = hashlib.sha256((options.bundle / MANIFEST_FILE).read_bytes() + configuration).hexdigest()[:12]
+        policy = manifest.model_dump_json(exclude={"success"}).encode()
+        key = hashlib.sha256(policy + configuration).hexdigest()[:12]
         self.path = report.with_name(f"{report.stem}.{key}.partial.jsonl")
 
     def read(self) -> list[Trial]:

@@ -7,41 +7,49 @@ from pathlib import Path
 
 import pytest
 
-from gatort.runtime.bundle import ONNX_FILE, WEIGHTS_FILE, Manifest, TrainingRecord, sha256_of, write_manifest
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, PolicySpec
+from gatort.runtime.bundle import TrainingRecord
+from gatort.runtime.clock import VirtualClock
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID
 from gatort.sim.task import STACK_SPEC
 
 
-def write_random_bundle(directory: Path, spec: PolicySpec) -> Path:
+def write_random_bundle(directory: Path) -> Path:
     import torch
-    from safetensors.torch import save_file
 
-    from gatort.export.to_onnx import export_onnx
+    from gatort.export.bundle_writer import write_bundle
     from gatort.policies.model import Gato
     from gatort.policies.presets import preset
 
-    dims = preset("tiny").model_copy(update={"first_token_id": FIRST_CONTINUOUS_ID})
     torch.manual_seed(0)
-    model = Gato(spec, dims)
-    directory.mkdir()
-    export_onnx(model, directory / ONNX_FILE)
-    save_file(model.state_dict(), directory / WEIGHTS_FILE)
+    model = Gato(STACK_SPEC, preset("tiny").model_copy(update={"first_token_id": FIRST_CONTINUOUS_ID}))
     training = TrainingRecord(
         recipe="random weights",
         demonstrations="none",
         training_seeds=((1_000_000, 1_000_099),),
         validation_seeds=((900_000, 900_019),),
-        parameters=sum(each.numel() for each in model.parameters()),
+        parameters=model.parameters_total,
         steps=0,
     )
-    files = {name: sha256_of(directory / name) for name in (ONNX_FILE, WEIGHTS_FILE)}
-    write_manifest(directory, Manifest(name="random", spec=spec, model=dims, files=files, training=training))
+    write_bundle(directory, "random", model, training)
     return directory
+
+
+class SlowClock(VirtualClock):
+    """Every reading takes 30 ms, longer than the 25 ms within which an action has to come."""
+
+    def now_ns(self) -> int:
+        self.advance_ns(30_000_000)
+        return super().now_ns()
+
+
+@pytest.fixture
+def slow_clock() -> type[VirtualClock]:
+    return SlowClock
 
 
 @pytest.fixture(scope="session")
 def pristine_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_random_bundle(tmp_path_factory.mktemp("bundle") / "random", STACK_SPEC)
+    return write_random_bundle(tmp_path_factory.mktemp("bundle") / "random")
 
 
 @pytest.fixture

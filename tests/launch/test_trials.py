@@ -10,6 +10,7 @@ import pytest
 from gatort.launch import cli
 from gatort.launch.options import resolve
 from gatort.launch.trials import Journal, Trial, Trialist, TrialOptions, run_trials
+from gatort.runtime.bundle import SuccessRecord, load_manifest, verify
 from gatort.runtime.errors import ConfigError
 
 FIELDS = ["episodes", "successes", "success_rate", "wilson_95", "seconds_per_episode", "latency_ms"]
@@ -18,6 +19,11 @@ FIELDS = ["episodes", "successes", "success_rate", "wilson_95", "seconds_per_epi
 @pytest.fixture
 def options(bundle: Path) -> TrialOptions:
     return resolve(TrialOptions, TrialOptions(bundle=bundle), None)
+
+
+@pytest.fixture
+def journal(options: TrialOptions, tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "t.json", load_manifest(options.bundle), options)
 
 
 @pytest.fixture
@@ -71,8 +77,7 @@ def trial(seed: int) -> Trial:
     return Trial(seed=seed, succeeded=True, seconds=8.0, refusal=None, policy_us=(1000, 1100))
 
 
-def test_a_journal_that_was_cut_in_its_last_line_keeps_the_others(options: TrialOptions, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "t.json", options)
+def test_a_journal_that_was_cut_in_its_last_line_keeps_the_others(journal: Journal) -> None:
     for seed in range(3):
         journal.append(trial(seed))
     journal.path.write_text(journal.path.read_text()[:-20])
@@ -81,13 +86,27 @@ def test_a_journal_that_was_cut_in_its_last_line_keeps_the_others(options: Trial
     assert journal.read() == [trial(0), trial(1), trial(7)]
 
 
-def test_another_bundle_or_another_temperature_has_a_journal_of_its_own(options: TrialOptions, tmp_path: Path) -> None:
-    report = tmp_path / "t.json"
+def test_another_policy_or_temperature_has_a_journal_of_its_own_but_a_measured_success_rate_does_not(
+    options: TrialOptions, journal: Journal, tmp_path: Path
+) -> None:
+    manifest, report = load_manifest(options.bundle), tmp_path / "t.json"
     warmer = options.model_copy(update={"temperature": 0.5})
-    paths = {Journal(report, options).path, Journal(report, warmer).path}
-    manifest = options.bundle / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"random"', '"other"'))
-    assert len(paths | {Journal(report, options).path}) == 3
+    retrained = manifest.model_copy(update={"files": {"policy.onnx": "0" * 64}})
+    success = SuccessRecord(trials=2, first_seed=0, successes=1, rate=0.5, wilson_95=(0.1, 0.9))
+    measured = manifest.model_copy(update={"success": success})
+    assert len({journal.path, Journal(report, manifest, warmer).path, Journal(report, retrained, options).path}) == 3
+    assert Journal(report, measured, options).path == journal.path
+
+
+@pytest.mark.usefixtures("short_trials")
+def test_a_success_rate_is_recorded_in_the_bundle_when_asked_for(bundle: Path) -> None:
+    which = ["--bundle", str(bundle), "--episodes", "1", "--seed", "40", "--workers", "1"]
+    assert cli.main(["trials", *which]) == 0
+    assert load_manifest(bundle).success is None
+    assert cli.main(["trials", *which, "--record"]) == 0
+    success = verify(bundle).success
+    assert success is not None
+    assert (success.trials, success.first_seed, success.successes) == (1, 40, 0)
 
 
 @pytest.mark.usefixtures("short_trials")
@@ -116,8 +135,7 @@ def test_seeds_that_the_policy_learned_from_are_refused(
     assert str(seed) in sentence
 
 
-def test_a_journal_that_holds_something_else_is_refused(options: TrialOptions, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "t.json", options)
+def test_a_journal_that_holds_something_else_is_refused(journal: Journal) -> None:
     journal.path.write_text('{"seed": 1}\n')
     with pytest.raises(ConfigError, match="is not a list of trials; remove it to start again"):
         journal.read()

@@ -1,0 +1,72 @@
+"""`gatort export` and `gatort parity`: what is exported passes parity, and what is not PyTorch's twin does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gatort.launch import cli, export
+from gatort.runtime.bundle import load_manifest, verify
+
+
+def test_a_bundle_is_exported_again_with_the_same_weights_and_passes_parity(bundle: Path, tmp_path: Path) -> None:
+    out, report = tmp_path / "again", tmp_path / "parity.json"
+    assert cli.main(["export", str(bundle), "--out", str(out), "--name", "again"]) == 0
+    old, new = load_manifest(bundle), verify(out)
+    assert new.name == "again"
+    assert new.files["model.safetensors"] == old.files["model.safetensors"]
+    assert new.training == old.training
+    assert cli.main(["parity", "--bundle", str(out), "--json", str(report)]) == 0
+    record = json.loads(report.read_text())
+    assert record["agrees"]
+    assert record["wraps"] >= 3
+    assert len(record["pairs"]) == 3
+
+
+@pytest.mark.slow
+def test_an_untrained_policy_that_sees_through_cameras_exports_and_passes_parity(tmp_path: Path) -> None:
+    out = tmp_path / "cameras"
+    assert cli.main(["export", "--preset", "tiny", "--cameras", "--out", str(out)]) == 0
+    assert verify(out).spec.image_tokens == 32
+    assert cli.main(["parity", "--bundle", str(out)]) == 0
+
+
+def test_paths_that_disagree_exit_with_1(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from gatort.runtime.bundle import sha256_of, write_manifest
+
+    weights = bundle / "model.safetensors"
+    save_file({name: tensor * 1.01 for name, tensor in load_file(weights).items()}, weights)
+    manifest = load_manifest(bundle)
+    write_manifest(bundle, manifest.model_copy(update={"files": {**manifest.files, weights.name: sha256_of(weights)}}))
+    assert cli.main(["parity", "--bundle", str(bundle)]) == 1
+    assert "the paths disagree" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--preset", "tinny"], "unknown preset 'tinny': expected one of tiny, stack,"),
+        ([], "expected a bundle to export again or --preset NAME"),
+        (["nowhere", "--preset", "tiny"], "one of the two"),
+        (["nowhere"], "nowhere/manifest.json: expected a bundle's manifest, found none"),
+    ],
+)
+def test_an_export_of_nothing_or_of_something_unknown_is_refused(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["export", *arguments, "--out", str(tmp_path / "out")]) == 2
+    assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_pytorch_the_line_that_installs_it_is_given(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "installed_version", lambda _: None)
+    for command in (["export", str(bundle), "--out", str(tmp_path / "out")], ["parity", "--bundle", str(bundle)]):
+        assert cli.main(command) == 2
+        assert "pip install 'gatort[train]'" in capsys.readouterr().err

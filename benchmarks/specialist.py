@@ -15,6 +15,7 @@ import json
 import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,9 +29,10 @@ from gatort.runtime.episode import Episode
 from gatort.runtime.robot import Observation
 from gatort.sim.robot import MujocoRobot
 from gatort.sim.rollout import follow_expert, rollout
-from gatort.sim.task import STACK_SPEC, TRAINING_SEEDS
+from gatort.sim.task import STACK_SPEC, TRAINING_SEEDS, TRIAL_SECONDS
 
 HISTORY = 4
+ROLLOUT_SECONDS = 8.0
 LOW = np.array([a.low for a in STACK_SPEC.actuators], np.float32)
 HIGH = np.array([a.high for a in STACK_SPEC.actuators], np.float32)
 
@@ -44,7 +46,7 @@ class Specialist(nn.Module):
         self.register_buffer("std", torch.ones(features))
         sizes = [HISTORY * features, 512, 512, 512, len(LOW)]
         layers: list[nn.Module] = []
-        for i, o in zip(sizes[:-1], sizes[1:], strict=True):
+        for i, o in pairwise(sizes):
             layers += [nn.Linear(i, o), nn.GELU()]
         self.net = nn.Sequential(*layers[:-1])
 
@@ -91,7 +93,7 @@ def drive_episodes(job: tuple[str | None, list[int], str | None]) -> list[bool]:
                     y = model(torch.from_numpy(np.stack(past))[None])[0].numpy()
                 return LOW + (y + 1) / 2 * (HIGH - LOW)
 
-        episode = rollout(robot, clock, seed, drive)
+        episode = rollout(robot, clock, seed, drive, ROLLOUT_SECONDS if out else TRIAL_SECONDS)
         results.append(episode.succeeded)
         if out:
             episode.save(Path(out) / f"{seed}.npz", STACK_SPEC)

@@ -40,6 +40,9 @@ class Collection(Strict):
     noise_nm: tuple[FiniteFloat, ...] = (0.0,)
     """Standard deviation of white noise on the expert's torques; each episode draws one of these. N·m"""
 
+    seconds: float = 8.0
+    """Longest episode; one that is stuck shows nothing new."""
+
     @property
     def seeds(self) -> range:
         """Layout of each episode."""
@@ -58,7 +61,7 @@ class _Collector:
         """Run and save one episode; whether it succeeded, and its ticks."""
         from gatort.sim.rollout import rollout
 
-        episode = rollout(self.robot, self.clock, seed, self._driver(seed))
+        episode = rollout(self.robot, self.clock, seed, self._driver(seed), self.collection.seconds)
         episode.save(self.collection.directory / f"{seed}.npz", self.collection.spec)
         return episode.succeeded, episode.ticks
 

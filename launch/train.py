@@ -175,15 +175,13 @@ class Course:
             write_bundle(
                 self.bundle,
                 name=self.options.preset,
-                spec=trainer.spec,
-                dims=trainer.model.dims,
                 model=trainer.model,
                 training=TrainingRecord(
-                    recipe=f"behavioural cloning, then {len(self._learned) - 1} rounds of DAgger on the policy's own rollouts; "
-                    f"loss on action tokens, labels spread over {self.options.label_std_bins} bins, "
-                    f"action tokens hidden in {self.options.forget_actions:.0%} of the frames",
-                    demonstrations=f"{sum(m.episodes for m in manifests)} episodes, {sum(m.ticks for m in manifests)} ticks, "
-                    "every tick labelled by the scripted expert",
+                    recipe=f"behavioural cloning and {len(self._learned) - 1} rounds of DAgger on the policy's own "
+                    f"rollouts; labels spread over {self.options.label_std_bins} bins, action tokens hidden in "
+                    f"{self.options.forget_actions:.0%} of the frames",
+                    demonstrations=f"{sum(m.episodes for m in manifests)} episodes of "
+                    f"{sum(m.ticks for m in manifests)} ticks, each labelled by the scripted expert",
                     training_seeds=tuple((m.first_seed, m.last_seed) for m in manifests),
                     parameters=trainer.model.parameters_total,
                     steps=trainer.step,

@@ -54,7 +54,7 @@ class Trainer:
         """
         if config.sequence_frames < spec.window_frames:
             raise ConfigError(
-                f"sequence_frames must be at least the window of {spec.window_frames} frames, found {config.sequence_frames}"
+                f"sequence_frames must be at least the window of {spec.window_frames}, found {config.sequence_frames}"
             )
         torch.manual_seed(config.training_seed)
         self.spec, self.config, self.directory = spec, config, directory
@@ -189,7 +189,10 @@ class Trainer:
 
 def _bf16(device: torch.device) -> torch.autocast:
     """Autocast to bfloat16 where the hardware computes in it, else a context that does nothing."""
-    supported = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    if device.type == "cuda":
+        supported = torch.cuda.is_bf16_supported()
+    else:
+        supported = any(torch.cpu.get_capabilities().get(name, False) for name in ("amx_bf16", "avx512_bf16"))
     return torch.autocast(device.type, torch.bfloat16, enabled=supported)
 
 

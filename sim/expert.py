@@ -140,7 +140,7 @@ def _fetch(scene: Scene) -> Goal:
 
 def _torque(scene: Scene, goal: Goal) -> Array:
     """Computed torque towards the goal, at most 8 cm and 0.4 rad away, limited to the actuators' range. (7,) N·m."""
-    step = goal.step * min(1.0, LONGEST_STEP_M / (np.linalg.norm(goal.step) + 1e-9))
+    step = goal.step * min(1.0, LONGEST_STEP_M / (float(np.linalg.norm(goal.step)) + 1e-9))
     yaw = np.clip(goal.yaw_rad, -LONGEST_TURN_RAD, LONGEST_TURN_RAD)
     # The tool's z axis points down: the cross product gives the smallest turn that brings it there.
     tilt = np.cross(scene.tool_rotation[:, 2], np.array([0.0, 0.0, -1.0]))
@@ -151,4 +151,5 @@ def _torque(scene: Scene, goal: Goal) -> Array:
     motion = inverse @ twist + posture - inverse @ (jacobian @ posture)  # (7,) rad
     torque = scene.mass_matrix @ (STIFFNESS_PER_S2 * motion - DAMPING_PER_S * scene.joint_velocity)
     limit = np.array(TORQUE_NM)
-    return np.clip(torque, -limit, limit)
+    limited: Array = np.clip(torque, -limit, limit)
+    return limited

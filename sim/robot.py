@@ -21,7 +21,7 @@ from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import Actuator, ObservationKey, PolicySpec
 
 from . import expert
-from .task import BLOCKS, GRIPPER_OPEN_M, Layout, STACK_SPEC, draw_layout
+from .task import BLOCKS, GRIPPER_OPEN_M, STACK_SPEC, Layout, draw_layout
 
 Array = NDArray[np.float64]
 
@@ -193,10 +193,10 @@ class MujocoRobot:
             return False
         away = np.linalg.norm(self.data.site_xpos[self._tool] - red) > AWAY_M
         opened = self.data.qpos[_FINGERS].sum() > self._edges_m[0] + 0.005
-        return bool(away and opened and self._touching(0, 1))
+        return bool(away and opened and self._red_touches_blue())
 
-    def _touching(self, first: int, second: int) -> bool:
-        pair = {self._block_geoms[first], self._block_geoms[second]}
+    def _red_touches_blue(self) -> bool:
+        pair = set(self._block_geoms[:2])
         return any(set(geoms) == pair for geoms in self.data.contact.geom.tolist())
 
     # -- Reading -------------------------------------------------------------------------------------------------
@@ -220,10 +220,15 @@ class MujocoRobot:
             case "gripper/width":
                 value = np.array([data.qpos[_FINGERS].sum()])
             case _:
-                camera = self._cameras[name]
-                camera.update_scene(data, camera=name.removeprefix("camera/"))
-                return camera.render()
-        return value.astype(np.float32)
+                return self._picture(name)
+        reading: NDArray[np.float32] = value.astype(np.float32)
+        return reading
+
+    def _picture(self, name: str) -> NDArray[np.uint8]:
+        camera = self._cameras[name]
+        camera.update_scene(self.data, camera=name.removeprefix("camera/"))
+        picture: NDArray[np.uint8] = camera.render()
+        return picture
 
     def _red_yaw_from_tool(self) -> float:
         """Yaw of red's x axis from the tool's x axis about the vertical, folded into ±π/4. rad."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,13 @@ Array = NDArray[np.float64]
 Driver = Callable[[Observation, Array], Array]
 """From an observation and what the expert would do, both of this tick, to the action to take, (A,)."""
 
+LINGER_TICKS: Final = 5
+"""How long an episode goes on after success, so that a policy learns what to do there."""
 
-def rollout(robot: MujocoRobot, clock: VirtualClock, seed: int, drive: Driver, linger_ticks: int = 5) -> Episode:
+
+def rollout(
+    robot: MujocoRobot, clock: VirtualClock, seed: int, drive: Driver, seconds: float = TRIAL_SECONDS
+) -> Episode:
     """Run the trial of `seed` until it succeeds or its time is up.
 
     Args:
@@ -29,7 +35,7 @@ def rollout(robot: MujocoRobot, clock: VirtualClock, seed: int, drive: Driver, l
         clock: moved on by one period a tick.
         seed: of the layout.
         drive: decides what is done; every action is cut to the actuators' bins, as a policy's tokens would be.
-        linger_ticks: how long to go on after success, so that a policy learns what to do there.
+        seconds: longest episode; a learner that is stuck shows nothing new after a while.
     """
     spec = robot.spec
     tokenizer = Tokenizer(spec)
@@ -37,10 +43,10 @@ def rollout(robot: MujocoRobot, clock: VirtualClock, seed: int, drive: Driver, l
     robot.arm()
     observed, done, labels = [], [], []
     lingered = 0
-    for sequence in range(int(TRIAL_SECONDS * spec.control_hz)):
+    for sequence in range(int(seconds * spec.control_hz)):
         observation = robot.observe()
         lingered += robot.succeeded
-        if lingered > linger_ticks:
+        if lingered > LINGER_TICKS:
             break
         expert_action = robot.expert_action()
         action = tokenizer.decode_action(tokenizer.encode_action(drive(observation, expert_action)))

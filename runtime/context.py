@@ -140,8 +140,7 @@ class Context:
         block.local[0] = position
         block.cos[0] = self._cos[position]
         block.sin[0] = self._sin[position]
-        block.mask[0, self._slot_row : row + 1] = True
-        block.mask[0, row + 1 : self._slot_row + self.spec.frame_tokens] = False
+        block.mask[0, row] = True
         block.write_index[0] = row
 
     def end_frame(self, last_token: int) -> None:

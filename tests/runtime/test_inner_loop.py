@@ -145,6 +145,8 @@ def test_safe_and_latched_take_nothing_until_an_operator_arms_again(armed: Inner
 def test_a_command_that_waits_when_safe_begins_is_thrown_away(armed: InnerLoop) -> None:
     armed.step(100 * MS)
     assert armed.accept(command(1, 130 * MS), 100 * MS)
+    assert armed.step(135 * MS).tolist() == [0, 0, 0]
+    assert armed.state is State.SAFE
     armed.step(500 * MS)
     assert armed.state is State.LATCHED
     armed.arm(500 * MS)

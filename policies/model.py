@@ -156,7 +156,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     `x` is (…, h); `cos` and `sin` (…, h/2) broadcast against it. As one complex product this costs a third of
     the usual halves, products and concatenation; it is computed in float32 whatever the precision of `x`.
     """
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # (…, h/2)
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))  # (…, h/2)
     return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2).type_as(x)
 
 

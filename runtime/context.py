@@ -75,7 +75,8 @@ class Context:
     """Owns the blocks of a tick and the frame counter; `begin_frame`, then `feed` per action token, then `end_frame`.
 
     A tick that is given up before `end_frame` leaves nothing behind: the next `begin_frame` takes the same slot
-    and positions, and rows that the abandoned tick wrote are masked until they are written again.
+    and positions, and rows that the abandoned tick wrote are masked until they are written again. Only NaN gets
+    through a mask (0 · NaN): a model that computed one fails the next tick too, which ends in SAFE.
     """
 
     def __init__(self, spec: PolicySpec, dims: ModelDims) -> None:

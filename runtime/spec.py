@@ -99,7 +99,7 @@ class Actuator(Strict):
     high: FiniteFloat
     safe: FiniteFloat
     """What the robot fades to in SAFE."""
-    rate_per_s: Annotated[float, FiniteFloat] | None = None
+    rate_per_s: FiniteFloat | None = None
     """Largest change per second that the inner loop passes on; none means no limit."""
 
     @model_validator(mode="after")

@@ -64,7 +64,8 @@ class Telemetry:
         """
         self.stages = stage_names(spec)
         self.budget_ns = spec.period_ns if budget_ns is None else budget_ns
-        self.stamps = np.zeros((capacity, len(self.stages) + 1), np.int64)  # (ticks, stages + 1) ns
+        # Written once here, so that no page of it is touched for the first time inside the loop.
+        self.stamps = np.full((capacity, len(self.stages) + 1), 0, np.int64)  # (ticks, stages + 1) ns
         """Ring of stamps: column 0 when the tick began, column i + 1 when stage i ended; 0 where it never did."""
         self.ticks = 0
         """Ticks begun, refused ones included."""

@@ -11,12 +11,13 @@ BIN := .venv/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-RUN_ARGS ?=
+RUN_ARGS ?= --video runs/stack.mp4 --json runs/stack.json
 TEST_ARGS ?=
 
 .PHONY: run test check bench build clean
 
 run: .venv/.installed-run
+	mkdir -p runs
 	$(BIN)/gatort run $(RUN_ARGS)
 
 test: .venv/.installed-dev

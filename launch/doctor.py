@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from rich.table import Table
+from rich.text import Text
 
 from gatort.runtime.bundle import verify
 from gatort.runtime.clock import MonotonicClock
@@ -21,7 +23,7 @@ from gatort.runtime.errors import GatortError
 from .graphics import INSTALL_HINT, choose_gl
 from .machine import installed_version, this_machine
 from .options import SHIPPED_BUNDLE
-from .report import require_writable, write_json
+from .report import require_writable, screen, write_json
 
 WAKE_UPS = 100
 WAKE_UP_PERIOD_NS = 5_000_000
@@ -49,18 +51,15 @@ def doctor(*, json: Path | None = None) -> int:
     json
         Write the findings to this file as well.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     require_writable(json)
     findings = list(examine())
     table = Table(title=str(this_machine()), title_justify="left")
     for column in ("", "subject", "found", "what to do"):
         table.add_column(column, overflow="fold")
-    marks = {"ok": "[green]✓[/]", "absent": "[yellow]–[/]", "broken": "[red]✗[/]"}
+    marks = {"ok": Text("✓", "green"), "absent": Text("–", "yellow"), "broken": Text("✗", "red")}
     for finding in findings:
         table.add_row(marks[finding.state], finding.subject, finding.found, finding.mend)
-    Console().print(table, markup=True)
+    screen().print(table)
     write_json(json, {"machine": asdict(this_machine()), "findings": [asdict(finding) for finding in findings]})
     return int(any(finding.state == "broken" for finding in findings))
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from pydantic import NonNegativeInt
-from rich.console import Console
 
 from gatort.policies.presets import preset as preset_named
 from gatort.runtime.bundle import TrainingRecord, verify
 from gatort.runtime.errors import ConfigError, MissingDependency
 
 from .machine import installed_version
+from .report import screen
 
 if TYPE_CHECKING:
     from gatort.policies.model import Gato
@@ -59,7 +59,7 @@ def export(
         model = _untrained(preset or "", cameras, seed)
         called, training = preset or "", _no_training(model, seed)
     written = write_bundle(out, name or called, model, training)
-    Console().print(f"{written.name}: {training.parameters:,} parameters in {out}")
+    screen().print(f"{written.name}: {training.parameters:,} parameters in {out}")
     return 0
 
 

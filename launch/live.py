@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from gatort.runtime.safety import State
 from gatort.runtime.telemetry import Rate
 
-from .report import Percentiles
+from .report import Percentiles, alarming
 
 PERIOD_NS = 250_000_000
 """At most four drawings a second."""
@@ -33,7 +34,7 @@ class Status:
     rate: Rate
     tick: Percentiles
     misses: int
-    state: str
+    state: State
     succeeded: bool
 
     def table(self, budget_ms: float) -> Table:
@@ -44,10 +45,10 @@ class Status:
         latencies = (self.tick.p50, self.tick.p99, self.tick.max)
         table.add_row(
             *(f"{hz:.1f}" for hz in (self.rate.now_hz, self.rate.average_hz, self.rate.worst_second_hz)),
-            *(f"[red]{ms:.1f}[/]" if ms > budget_ms else f"{ms:.1f}" for ms in latencies),
-            f"[red]{self.misses}[/]" if self.misses else "0",
-            self.state,
-            "[green]yes[/]" if self.succeeded else "not yet",
+            *(alarming(f"{ms:.1f}", ms > budget_ms) for ms in latencies),
+            alarming(str(self.misses), self.misses > 0),
+            alarming(self.state, self.state != State.RUN),
+            "yes" if self.succeeded else "not yet",
         )
         return table
 

@@ -6,13 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveInt
-from rich.console import Console
 from rich.table import Table
 
 from .export import require_torch
 from .machine import this_machine
 from .options import SHIPPED_BUNDLE
-from .report import require_writable, write_json
+from .report import require_writable, screen, write_json
 
 
 def parity(
@@ -43,6 +42,6 @@ def parity(
         table.add_row(f"{pair.first} – {pair.second}", f"{pair.largest_difference:.1e}", f"{pair.argmax_agreement:.2%}")
     extent = f"{report.tokens} action tokens, {report.wraps:.1f} wraps, logits up to {report.largest_logit:.1f}"
     verdict = f"the paths {'agree' if report.agrees else 'disagree'} (within {LOGIT_TOLERANCE:g}, and in every token)"
-    Console().print(f"{extent}: {verdict}", table, sep="\n")
+    screen().print(f"{extent}: {verdict}", table, sep="\n")
     write_json(json, {**asdict(report), "agrees": report.agrees, "machine": asdict(this_machine())})
     return int(not report.agrees)

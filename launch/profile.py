@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from pydantic import Field, NonNegativeInt, PositiveInt
-from rich.console import Console
 
 from gatort.runtime.clock import Clock, MonotonicClock, VirtualClock
 from gatort.runtime.decoding import Sampler
@@ -21,7 +20,7 @@ from gatort.runtime.telemetry import LATENESS, Telemetry
 from .latency_picture import latency_picture
 from .machine import this_machine
 from .options import LoopOptions, resolve
-from .report import LoopLatency, Percentiles, percentile_record, percentile_table, require_writable, write_json
+from .report import LoopLatency, Percentiles, percentile_record, percentile_table, require_writable, screen, write_json
 from .robots import mujoco_robot, scripted_robot, simulator_installed
 
 Source = Literal["auto", "mujoco", "scripted"]
@@ -65,7 +64,7 @@ def profile(
     """
     options = resolve(LoopOptions, options, profile)
     require_writable(json, plot)
-    console = Console()
+    console = screen()
     if paced:
         console.print(f"timing {ticks} ticks at the control rate…", style="dim")
     measured = measure(options, ticks=ticks, paced=paced, budget_ms=budget_ms, source=robot)

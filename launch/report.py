@@ -12,7 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gatort.runtime import telemetry
 from gatort.runtime.errors import ConfigError
@@ -97,8 +99,18 @@ def percentile_table(rows: Sequence[tuple[str, Percentiles]], budget_ms: float) 
         table.add_column(column, justify="right")
     for name, latency in rows:
         cells = (latency.p50, latency.p99, latency.p99_9, latency.max)
-        table.add_row(name, *(f"[red]{value:.2f}[/]" if value > budget_ms else f"{value:.2f}" for value in cells))
+        table.add_row(name, *(alarming(f"{value:.2f}", value > budget_ms) for value in cells))
     return table
+
+
+def alarming(text: str, alarm: bool) -> Text:
+    """A table's cell, red when there is something wrong with it."""
+    return Text(text, style="red" if alarm else "")
+
+
+def screen(*, stderr: bool = False) -> Console:
+    """Where a command prints; text stands as it is, so that `gatort[sim]` is no markup."""
+    return Console(stderr=stderr, markup=False, highlight=False)
 
 
 def percentile_record(latency: Percentiles) -> dict[str, float]:

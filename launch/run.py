@@ -27,7 +27,7 @@ from .live import PERIOD_NS, LiveTable, Status
 from .machine import this_machine
 from .options import RunOptions, resolve
 from .pictures import film, require_film
-from .report import LoopLatency, percentile_table, require_writable, write_json
+from .report import LoopLatency, percentile_table, require_writable, screen, write_json
 from .robots import mujoco_robot
 from .viewer import Viewer, require_screen
 
@@ -71,7 +71,7 @@ def run(
     require_writable(video, plot, json)
     if viewer:
         require_screen()
-    console, filming = Console(), require_film(video)
+    console, filming = screen(), require_film(video)
 
     policy = Policy.load(options.bundle, options.engine, Sampler(options.temperature, options.seed))
     drive = Drive(policy, options)

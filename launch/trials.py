@@ -20,7 +20,6 @@ from typing import Annotated, Any
 import numpy as np
 from cyclopts import Parameter
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -36,7 +35,7 @@ from gatort.runtime.telemetry import Telemetry
 from .export import require_torch
 from .machine import this_machine
 from .options import PolicyOptions, resolve
-from .report import LoopLatency, Percentiles, percentile_record, require_writable, wilson_95, write_json
+from .report import LoopLatency, Percentiles, percentile_record, require_writable, screen, wilson_95, write_json
 from .robots import mujoco_robot
 
 POLICY_STAGES = slice(1, -2)
@@ -104,7 +103,7 @@ def trials(
     journal = Journal(json, manifest, options) if json is not None else None
     finished = _run_what_is_left(options, seeds, workers or len(sched_getaffinity(0)), journal)
     result = summarise([finished[each] for each in seeds])
-    Console().print(_table(manifest.name, result))
+    screen().print(_table(manifest.name, result))
     write_json(json, {**result, "bundle": manifest.name, "seed": seed, "machine": asdict(this_machine())})
     if record:
         _record(options.bundle, seed, result)
@@ -124,7 +123,7 @@ def _run_what_is_left(options: TrialOptions, seeds: range, workers: int, journal
                 journal.append(trial)
     except KeyboardInterrupt:
         fate = f"{journal.path} keeps them, and the same command goes on" if journal else "none is kept without --json"
-        Console(stderr=True).print(f"stopped with {len(finished)} of {len(seeds)} trials finished; {fate}")
+        screen(stderr=True).print(f"stopped with {len(finished)} of {len(seeds)} trials finished; {fate}")
         raise
     return finished
 
@@ -265,7 +264,7 @@ def _with_progress(finishing: Iterator[Trial], done: int, episodes: int) -> Iter
         TextColumn("{task.description}"),
     )
     succeeded = 0
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=screen(stderr=True)) as progress:
         bar = progress.add_task("", total=episodes, completed=done)
         for count, trial in enumerate(finishing, 1):
             succeeded += trial.succeeded

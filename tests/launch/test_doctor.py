@@ -71,3 +71,11 @@ def test_the_frame_that_is_rendered_is_neither_black_nor_white() -> None:
     assert found.state == "ok"
     assert 20 < float(found.found.split("brightness ")[1].split(" of")[0]) < 240
     assert robots.simulator_installed()
+
+
+def test_the_line_that_mends_it_is_printed_with_its_brackets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "installed_version", lambda _: None)
+    cli.main(["doctor"])
+    assert "'gatort[sim]'" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from gatort.launch.live import LiveTable, Status
 from gatort.launch.report import Percentiles
+from gatort.runtime.safety import State
 from gatort.runtime.telemetry import Rate
 
 STATUS = Status(
@@ -16,7 +17,7 @@ STATUS = Status(
     rate=Rate(now_hz=20.0, average_hz=19.9, worst_second_hz=18.7),
     tick=Percentiles(p50=17.1, p99=24.2, p99_9=30.0, max=61.5),
     misses=1,
-    state="run",
+    state=State.RUN,
     succeeded=False,
 )
 

@@ -15,7 +15,7 @@ from gatort.runtime.errors import ConfigError
 if TYPE_CHECKING:
     import mujoco
 
-CLOSE_S = 2.0
+OPEN_S, CLOSE_S = 10.0, 2.0
 
 
 def require_screen() -> None:
@@ -34,7 +34,7 @@ class Viewer:
     def __init__(self, model: mujoco.MjModel) -> None:
         self._model = model
         self._newest: NDArray[np.float64] = model.qpos0.copy()  # (nq,)
-        self._wake, self._closed = Event(), False
+        self._wake, self._opened, self._closed = Event(), Event(), False
         self._thread = Thread(target=self._show, name="viewer", daemon=True)
 
     def offer(self, positions: NDArray[np.float64]) -> None:
@@ -48,6 +48,8 @@ class Viewer:
 
         data = mujoco.MjData(self._model)
         with mujoco.viewer.launch_passive(self._model, data, show_left_ui=False, show_right_ui=False) as window:
+            window.sync()
+            self._opened.set()
             while not self._closed and window.is_running():
                 self._wake.wait()
                 self._wake.clear()
@@ -57,6 +59,7 @@ class Viewer:
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self._opened.wait(OPEN_S)  # opening a window takes 0.3 s of the interpreter, which no tick may wait for
         return self
 
     def __exit__(

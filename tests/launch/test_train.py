@@ -1,0 +1,81 @@
+"""`gatort demos` and `gatort train`: what is shown is stored whole, and what cannot be learned from is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gatort.launch import cli
+from gatort.policies.demos import load_manifest
+from gatort.runtime.episode import Episode
+from gatort.sim.task import STACK_SPEC
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demos") / "shown"
+    assert cli.main(["demos", str(folder), "--episodes", "2", "--workers", "1"]) == 0
+    return folder
+
+
+@pytest.fixture
+def demonstrations(shown: Path, tmp_path: Path) -> Path:
+    """A copy of its own, so that a test may damage it."""
+    return shutil.copytree(shown, tmp_path / "demos")
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    assert cli.main([str(each) for each in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("gatort: ")
+    return error
+
+
+def test_demonstrations_are_episodes_with_a_manifest_of_what_they_hold(shown: Path) -> None:
+    manifest = load_manifest(shown)
+    episodes = [Episode.load(path, STACK_SPEC) for path in sorted(shown.glob("*.npz"))]
+    assert [episode.seed for episode in episodes] == [manifest.first_seed, manifest.last_seed]
+    assert manifest.ticks == sum(episode.ticks for episode in episodes)
+
+
+def test_layouts_that_trials_are_made_on_are_not_for_demonstrations(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "1000000" in refusal(capsys, "demos", tmp_path / "demos", "--episodes", "2", "--seed", "5000")
+
+
+# NumPy leaves a file that it opened itself open when its archive is cut short.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_demonstration_file_that_was_cut_in_half_is_refused_by_its_name(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = min(demonstrations.glob("*.npz"))
+    half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
+    sentence = refusal(capsys, "train", demonstrations, "--out", tmp_path / "out", "--preset", "tiny")
+    assert f"{half.name}: expected a whole NPZ episode, found one that cannot be read" in sentence
+
+
+def test_an_unknown_preset_is_refused_with_the_closest(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = refusal(capsys, "train", demonstrations, "--out", tmp_path / "out", "--preset", "stak")
+    assert "unknown preset 'stak'" in sentence
+    assert "did you mean 'stack'?" in sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_demonstrations_is_refused_with_the_command_that_makes_some(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "make some with `gatort demos`" in refusal(capsys, "train", tmp_path, "--out", tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_policy_is_trained_from_demonstrations_to_a_bundle_that_drives(demonstrations: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--preset", "tiny", "--steps", "4", "--batch-sequences", "2", "--rounds", "1", "--round-episodes", "1"]
+    assert cli.main(["train", str(demonstrations), "--out", str(out), "--workers", "1", *options]) == 0
+    drive = ["--flat-out", "--ticks", "3", "--budget-ms", "5000"]
+    assert cli.main(["profile", "--bundle", str(out / "bundle"), *drive]) == 0

@@ -33,6 +33,7 @@ class Status:
     elapsed_s: float
     rate: Rate
     tick: Percentiles
+    """Of the last minute."""
     misses: int
     state: State
     succeeded: bool

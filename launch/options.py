@@ -51,7 +51,7 @@ class RunOptions(LoopOptions):
 
     robot: Literal["mujoco"] = "mujoco"
     """Which robot to drive."""
-    seconds: FiniteFloat = Field(default=20.0, gt=0)
+    seconds: FiniteFloat = Field(default=20.0, gt=0, le=1e6)
     """Longest run; it ends sooner when the task succeeds."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 
 from gatort.runtime.clock import Clock, MonotonicClock, VirtualClock
 from gatort.runtime.decoding import Sampler
@@ -30,7 +30,7 @@ def profile(
     *,
     options: Annotated[LoopOptions | None, Parameter(name="*")] = None,
     profile: Path | None = None,
-    ticks: PositiveInt = 1200,
+    ticks: Annotated[int, Field(ge=1, le=1_000_000)] = 1200,
     paced: Annotated[bool, Parameter(negative="--flat-out")] = True,
     budget_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 50.0,
     max_misses: NonNegativeInt = 0,

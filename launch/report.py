@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -55,9 +56,9 @@ class LoopLatency:
     """(N, S), one row a tick; 0 for a stage that a refused tick did not reach."""
 
     @classmethod
-    def of(cls, measured: telemetry.Telemetry) -> Self:
-        """Read the ticks that a loop's telemetry still holds; a new array."""
-        kept = min(measured.ticks, len(measured.stamps))
+    def of(cls, measured: telemetry.Telemetry, newest: int | None = None) -> Self:
+        """Read the ticks, or the newest ones, that a loop's telemetry still holds; a new array."""
+        kept = min(measured.ticks, len(measured.stamps), newest or measured.ticks)
         stamps = measured.stamps[np.arange(measured.ticks - kept, measured.ticks) % len(measured.stamps)]
         durations_ns = np.where(stamps[:, 1:] > 0, np.diff(stamps, axis=1), 0)  # (N, S)
         return cls(measured.stages, durations_ns)
@@ -111,6 +112,18 @@ def alarming(text: str, alarm: bool) -> Text:
 def screen(*, stderr: bool = False) -> Console:
     """Where a command prints; text stands as it is, so that `gatort[sim]` is no markup."""
     return Console(stderr=stderr, markup=False, highlight=False)
+
+
+def progress_bar(noun: str) -> Progress:
+    """A bar on standard error that counts things and says how long it will take; a task's description stands last."""
+    columns = (
+        TextColumn(noun),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    return Progress(*columns, console=screen(stderr=True))
 
 
 def percentile_record(latency: Percentiles) -> dict[str, float]:

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 DEFAULT_PLOT = Path("runs", "latency.png")
 INTERRUPTED = 130
+KEPT_TICKS = 72_000
+"""An hour at 20 Hz: of a longer run the last hour's latencies are reported and the first hour is filmed."""
+LIVE_TICKS = 1_200
+"""The live table's latencies are the last minute's, so that a long run takes no more of the slack than a short one."""
 
 
 def run(
@@ -104,12 +108,12 @@ class Drive:
         self.clock = MonotonicClock()
         self.robot: MujocoRobot = mujoco_robot(spec, self.clock, options.seed)
         self.ticks = max(1, round(options.seconds * spec.control_hz))
-        self.telemetry = Telemetry(spec, self.ticks)
+        self.telemetry = Telemetry(spec, min(self.ticks, KEPT_TICKS))
         self.loop: ControlLoop = policy.control(self.robot, self.clock, telemetry=self.telemetry, collect_garbage=True)
         self.budget_ms = self.telemetry.budget_ns * 1e-6
         self.stopped = False
         """The guard or the watchdog ended the run."""
-        self._positions = np.zeros((self.ticks, self.robot.model.nq))  # (ticks, nq), for the film
+        self._positions = np.zeros((len(self.telemetry.stamps), self.robot.model.nq))  # (ticks, nq), for the film
         self._state = State.DISARMED
         self._offered_ns = 0
         self._live: LiveTable | None = None
@@ -132,7 +136,8 @@ class Drive:
 
     def _look(self, _: Tick | None) -> bool:
         """After each tick, in the slack: keep what the film needs and, at most four times a second, show the status."""
-        self._positions[self.telemetry.ticks - 1] = self.robot.data.qpos
+        if self.telemetry.ticks <= len(self._positions):
+            self._positions[self.telemetry.ticks - 1] = self.robot.data.qpos
         self._state = max(self.loop.guard.state, self.robot.state, key=list(State).index)
         self.stopped = self.loop.stopped
         if self._viewer is not None:
@@ -147,7 +152,7 @@ class Drive:
         return Status(
             elapsed_s=self.seconds,
             rate=self.telemetry.rate,
-            tick=self.latency.tick,
+            tick=LoopLatency.of(self.telemetry, newest=LIVE_TICKS).tick,
             misses=self.telemetry.misses,
             state=self._state,
             succeeded=self.robot.succeeded,

@@ -6,7 +6,6 @@ simulated. Finished trials are appended to a file beside the report and are not 
 
 from __future__ import annotations
 
-import hashlib
 import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,8 +18,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
-from pydantic import NonNegativeInt, PositiveInt, ValidationError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from pydantic import NonNegativeInt, PositiveInt
 from rich.table import Table
 
 from gatort.runtime.bundle import Manifest, SuccessRecord, verify
@@ -29,13 +27,22 @@ from gatort.runtime.decoding import Sampler
 from gatort.runtime.engine_onnx import OnnxConfig
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.policy import Policy
-from gatort.runtime.spec import Strict
 from gatort.runtime.telemetry import Telemetry
 
 from .export import require_torch
+from .journal import Journal, Trial
 from .machine import this_machine
 from .options import PolicyOptions, resolve
-from .report import LoopLatency, Percentiles, percentile_record, require_writable, screen, wilson_95, write_json
+from .report import (
+    LoopLatency,
+    Percentiles,
+    percentile_record,
+    progress_bar,
+    require_writable,
+    screen,
+    wilson_95,
+    write_json,
+)
 from .robots import mujoco_robot
 
 POLICY_STAGES = slice(1, -2)
@@ -54,19 +61,6 @@ class TrialOptions(PolicyOptions):
 
     engine: TrialEngine = TrialEngine()
     """What computes the passes."""
-
-
-class Trial(Strict):
-    """One finished trial."""
-
-    seed: int
-    succeeded: bool
-    seconds: float
-    """On the robot's side."""
-    refusal: str | None
-    """The sentence of its last refused tick."""
-    policy_us: tuple[int, ...]
-    """Wall-clock time of the policy's part of every tick. µs"""
 
 
 def trials(
@@ -101,10 +95,12 @@ def trials(
     seeds = range(seed, seed + episodes)
     require_unseen(seeds, manifest)
     journal = Journal(json, manifest, options) if json is not None else None
-    finished = _run_what_is_left(options, seeds, workers or len(sched_getaffinity(0)), journal)
+    workers = workers or len(sched_getaffinity(0))
+    finished = _run_what_is_left(options, seeds, workers, journal)
     result = summarise([finished[each] for each in seeds])
     screen().print(_table(manifest.name, result))
-    write_json(json, {**result, "bundle": manifest.name, "seed": seed, "machine": asdict(this_machine())})
+    origin = {"bundle": manifest.name, "seed": seed, "workers": workers, "machine": asdict(this_machine())}
+    write_json(json, {**result, **origin})
     if record:
         _record(options.bundle, seed, result)
     return 0
@@ -158,33 +154,6 @@ def require_unseen(seeds: range, manifest: Manifest) -> None:
                 )
 
 
-class Journal:
-    """Trials that are finished, one JSON line each, in a file that names what they were run with."""
-
-    def __init__(self, report: Path, manifest: Manifest, options: TrialOptions) -> None:
-        configuration = options.model_dump_json(exclude={"bundle"}).encode()
-        policy = manifest.model_dump_json(exclude={"success"}).encode()
-        key = hashlib.sha256(policy + configuration).hexdigest()[:12]
-        self.path = report.with_name(f"{report.stem}.{key}.partial.jsonl")
-
-    def read(self) -> list[Trial]:
-        """Trials written so far; a last line that was cut short is forgotten."""
-        if not self.path.exists():
-            return []
-        whole, _, cut = self.path.read_text(encoding="utf-8").rpartition("\n")
-        if cut:
-            self.path.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
-        try:
-            return [Trial.model_validate_json(line) for line in whole.splitlines()]
-        except ValidationError as error:
-            raise ConfigError(f"{self.path} is not a list of trials; remove it to start again") from error
-
-    def append(self, trial: Trial) -> None:
-        """Add a trial; what was written before is never touched."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(trial.model_dump_json() + "\n")
-
-
 class Trialist:
     """A policy and a simulated arm that one process runs trial after trial with."""
 
@@ -228,8 +197,7 @@ def _run_in_worker(options: TrialOptions, seed: int) -> Trial:
 def run_trials(options: TrialOptions, seeds: Iterable[int], workers: int) -> Iterator[Trial]:
     """Yield trials as they finish, in whatever order."""
     if workers == 1:
-        trialist = Trialist(options)
-        yield from map(trialist.run, seeds)
+        yield from (_run_in_worker(options, seed) for seed in seeds)
         return
     # Ctrl-C is for this process; the workers finish the trial they are in.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
@@ -256,15 +224,8 @@ def summarise(finished: list[Trial]) -> dict[str, Any]:
 
 
 def _with_progress(finishing: Iterator[Trial], done: int, episodes: int) -> Iterator[Trial]:
-    columns = (
-        TextColumn("trials"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
     succeeded = 0
-    with Progress(*columns, console=screen(stderr=True)) as progress:
+    with progress_bar("trials") as progress:
         bar = progress.add_task("", total=episodes, completed=done)
         for count, trial in enumerate(finishing, 1):
             succeeded += trial.succeeded

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli
+from gatort.launch.journal import Journal, Trial
 from gatort.launch.options import resolve
-from gatort.launch.trials import Journal, Trial, Trialist, TrialOptions, run_trials
+from gatort.launch.trials import Trialist, TrialOptions, run_trials
 from gatort.runtime.bundle import SuccessRecord, load_manifest, verify
 from gatort.runtime.errors import ConfigError
 

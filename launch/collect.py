@@ -38,7 +38,7 @@ class Collection(Strict):
     bundle: Path | None = None
     """The policy that drives; the expert when none."""
     noise_nm: tuple[FiniteFloat, ...] = (0.0,)
-    """Standard deviation of white noise on the expert's torques; each episode draws one of these. N·m"""
+    """Standard deviation of the noise on the expert's torques; each episode draws one of these. N·m"""
 
     seconds: float = 8.0
     """Longest episode; one that is stuck shows nothing new."""

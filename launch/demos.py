@@ -16,7 +16,7 @@ def demos(
     *,
     episodes: PositiveInt = 200,
     seed: PositiveInt | None = None,
-    noise_nm: tuple[NonNegativeFloat, ...] = (0.0, 1.0, 2.0),
+    noise_nm: tuple[NonNegativeFloat, ...] = (0.0, 1.0, 2.0, 4.0),
     workers: PositiveInt | None = None,
 ) -> int:
     """Let the scripted expert stack, and store what it saw and did as episodes with a manifest.
@@ -32,7 +32,7 @@ def demos(
     seed
         Layout of the first; the others follow one by one. The first training seed when it is not given.
     noise_nm
-        White noise on the torques, so that the expert shows how it recovers; each episode draws one. N·m
+        Noise on the torques, so that the expert shows how it recovers; each episode draws one. N·m
     workers
         Processes that share the episodes; one per core when it is not given.
     """

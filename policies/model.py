@@ -34,7 +34,7 @@ PATCH_GROUPS = 32
 PATCH_STRIDE = 4
 PATCH_CELLS = PATCH_PIXELS // PATCH_STRIDE
 INIT_STD = 0.02
-BIN_PERIODS = (4.0, 1 / 64)
+BIN_PERIODS = (4.0, 1 / 8)
 """Longest and shortest period of the features that the bin embeddings start from, in units of the [−1, 1] range."""
 
 Cache = tuple[Tensor, Tensor]

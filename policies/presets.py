@@ -21,10 +21,10 @@ PRESETS: dict[str, ModelDims] = {
         local_positions=128,
     ),
     "stack": ModelDims(
-        layers=4,
-        heads=6,
+        layers=3,
+        heads=4,
         head_size=32,
-        width=192,
+        width=128,
         ff_half_width=384,
         first_token_id=FIRST_CONTINUOUS_ID,
         local_positions=64,

@@ -12,25 +12,25 @@ from gatort.runtime.spec import Strict
 class TrainConfig(Strict):
     """Gato's optimizer and schedule (arXiv 2205.06175, appendix C), its warm-up shortened to the run."""
 
-    steps: PositiveInt = 6000
+    steps: PositiveInt = 30_000
     """Optimizer steps in all."""
     batch_sequences: PositiveInt = 32
     """Sequences in a batch, over all processes."""
-    sequence_frames: PositiveInt = 8
+    sequence_frames: PositiveInt = 4
     """Frames in a sequence: at least the policy's window."""
-    learning_rate: PositiveFloat = 2e-3
+    learning_rate: PositiveFloat = 1e-3
     """The highest, after warm-up."""
     warmup_steps: NonNegativeInt = 200
     """Steps from 1e-7 to the highest learning rate."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Of AdamW."""
-    label_std_bins: PositiveFloat = 4.0
+    label_std_bins: PositiveFloat = 6.0
     """Width of a target over neighbouring bins (HL-Gauss, Imani and White 2018, arXiv 1806.04613)."""
     forget_actions: float = Field(default=0.3, ge=0, le=1)
     """Share of frames whose action tokens are hidden, against copying the previous action."""
     stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
     """Share of sequences that skip a layer's branch."""
-    checkpoint_steps: PositiveInt = 250
+    checkpoint_steps: PositiveInt = 500
     """Steps between checkpoints."""
     training_seed: int = 0
     """Draws weights and batches."""

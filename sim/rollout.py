@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 Driver = Callable[[Observation, Array], Array]
 """From an observation and what the expert would do, both of this tick, to the action to take, (A,)."""
 
+NOISE_MEMORY: Final = 0.8
 LINGER_TICKS: Final = 5
 """How long an episode goes on after success, so that a policy learns what to do there."""
 
@@ -73,11 +74,15 @@ def rollout(
 
 
 def follow_expert(noise_nm: float, rng: np.random.Generator) -> Driver:
-    """A driver that does as the expert would, with white noise on the torques (standard deviation in N·m)."""
+    """A driver that does as the expert would, with noise on the torques (standard deviation in N·m).
+
+    The noise lasts for a few ticks (first-order, correlation NOISE_MEMORY from one to the next), so that it pushes
+    the arm off its path and the expert shows the way back.
+    """
+    noise = np.zeros(7)
 
     def drive(_: Observation, expert_action: Array) -> Array:
-        torque_noise = rng.normal(0.0, noise_nm, len(expert_action))
-        torque_noise[-1] = 0.0
-        return expert_action + torque_noise
+        noise[:] = NOISE_MEMORY * noise + np.sqrt(1 - NOISE_MEMORY**2) * rng.normal(0.0, noise_nm, 7)
+        return expert_action + np.append(noise, 0.0)
 
     return drive

@@ -22,10 +22,11 @@ TRIAL_SEEDS: Final = range(900_000)
 VALIDATION_SEEDS: Final = range(900_000, 1_000_000)
 TRAINING_SEEDS: Final = range(1_000_000, 2_000_000)
 
-# Panda's joint limits: Franka Robotics, "Robot and interface specifications".
-JOINT_LOW_RAD: Final = (-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973)
-JOINT_HIGH_RAD: Final = (2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973)
-JOINT_SPEED_RAD_S: Final = (2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61)
+# The part of Panda's joint range that stacking uses, so that a bin is 2 to 4 mrad; beyond it a token is clipped.
+# Franka's limits ("Robot and interface specifications") are in stacking.xml.
+JOINT_LOW_RAD: Final = (-1.4, -1.2, -1.4, -3.0718, -1.4, 1.2, -1.2)
+JOINT_HIGH_RAD: Final = (1.4, 1.2, 1.4, -1.2, 1.4, 3.7525, 2.8973)
+JOINT_SPEED_RAD_S: Final = (2.0,) * 7
 TORQUE_NM: Final = (30.0, 30.0, 30.0, 30.0, 12.0, 12.0, 12.0)
 """What the policy may ask for beside gravity; the robot allows 87 and 12."""
 TORQUE_RATE_NM_S: Final = 1000.0
@@ -47,7 +48,7 @@ STACK_OBSERVATIONS: Final = (
     _tensor("arm/joint_position", "rad", JOINT_LOW_RAD, JOINT_HIGH_RAD),
     _tensor("arm/joint_velocity", "rad/s", tuple(-v for v in JOINT_SPEED_RAD_S), JOINT_SPEED_RAD_S),
     _offset("blocks/blue_from_red"),
-    _tensor("blocks/edge", "m", (0.03, 0.03), (0.07, 0.07)),
+    _tensor("blocks/edge", "m", (0.04, 0.04), (0.06, 0.06)),
     _offset("blocks/red_from_tool"),
     _tensor("blocks/red_yaw_from_tool", "rad", (-np.pi / 4,), (np.pi / 4,)),
     _tensor("gripper/width", "m", (0.0,), (GRIPPER_OPEN_M,)),
@@ -77,7 +78,7 @@ STACK_SPEC: Final = PolicySpec(
     actuators=STACK_ACTUATORS,
     control_hz=CONTROL_HZ,
     action_delay_ms=ACTION_DELAY_MS,
-    window_frames=4,
+    window_frames=2,
 )
 """What the shipped `stack` policy reads and commands: block poses instead of pictures, 33 tokens a frame."""
 

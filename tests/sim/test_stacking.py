@@ -1,0 +1,130 @@
+"""The simulated arm, its task and its expert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gatort.runtime.clock import VirtualClock
+from gatort.runtime.errors import RobotError
+from gatort.runtime.safety import Command, State
+from gatort.sim import task
+from gatort.sim.robot import MujocoRobot
+from gatort.sim.rollout import follow_expert, rollout
+
+VALIDATION_SEED = task.VALIDATION_SEEDS.start
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def robot(clock: VirtualClock) -> MujocoRobot:
+    return MujocoRobot(clock, VALIDATION_SEED)
+
+
+def command(robot: MujocoRobot, sequence: int, stamp_ns: int, values: np.ndarray) -> Command:
+    return Command(
+        sequence=sequence,
+        observation_sequence=sequence,
+        apply_at_ns=stamp_ns + robot.spec.action_delay_ns,
+        valid_for_ns=60_000_000,
+        values=values,
+    )
+
+
+@pytest.mark.parametrize("seed", range(VALIDATION_SEED, VALIDATION_SEED + 4))
+def test_the_expert_stacks_within_the_trial(robot: MujocoRobot, clock: VirtualClock, seed: int) -> None:
+    episode = rollout(robot, clock, seed, follow_expert(0.0, np.random.default_rng(0)))
+    assert episode.succeeded
+    assert episode.ticks < task.TRIAL_SECONDS * task.CONTROL_HZ
+
+
+def test_the_expert_stacks_through_torque_noise(robot: MujocoRobot, clock: VirtualClock) -> None:
+    assert rollout(robot, clock, VALIDATION_SEED, follow_expert(2.0, np.random.default_rng(0))).succeeded
+
+
+def test_an_arm_that_does_nothing_never_succeeds(robot: MujocoRobot, clock: VirtualClock) -> None:
+    episode = rollout(robot, clock, VALIDATION_SEED, lambda *_: np.zeros(8), seconds=2.0)
+    assert not episode.succeeded
+
+
+def test_the_same_seed_gives_the_same_trial_bit_for_bit(clock: VirtualClock) -> None:
+    first, second = MujocoRobot(clock), MujocoRobot(clock)
+    rollout(second, clock, VALIDATION_SEED + 1, lambda *_: np.zeros(8), seconds=0.5)  # A past must leave no trace.
+    drive = follow_expert(0.0, np.random.default_rng(0))
+    one = rollout(first, clock, VALIDATION_SEED, drive, seconds=2.0)
+    other = rollout(second, clock, VALIDATION_SEED, drive, seconds=2.0)
+    for mine, theirs in zip((*one.observations, one.actions), (*other.observations, other.actions), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_layouts_differ_between_seeds_and_keep_the_blocks_apart() -> None:
+    layouts = [task.draw_layout(seed) for seed in range(100)]
+    assert len(set(layouts)) == 100
+    for layout in layouts:
+        places = np.array([(block.x_m, block.y_m) for block in layout.blocks])
+        gaps = np.linalg.norm(places[:, None] - places[None], axis=-1) + np.eye(3)
+        assert gaps.min() > 0.12
+
+
+def test_training_validation_and_trial_seeds_never_meet() -> None:
+    ranges = (task.TRIAL_SEEDS, task.VALIDATION_SEEDS, task.TRAINING_SEEDS)
+    for first in ranges:
+        for second in ranges:
+            assert first is second or first.stop <= second.start or second.stop <= first.start
+
+
+def test_an_unarmed_arm_holds_still_against_gravity(robot: MujocoRobot, clock: VirtualClock) -> None:
+    before = robot.observe().values[0].copy()
+    clock.advance_ns(2_000_000_000)
+    after = robot.observe()
+    assert robot.state is State.DISARMED
+    np.testing.assert_allclose(after.values[0], before, atol=0.02)  # rad; what damping lets through of the compensation
+
+
+def test_a_command_takes_effect_at_its_time_and_not_before(robot: MujocoRobot, clock: VirtualClock) -> None:
+    robot.arm()
+    stamp_ns = robot.observe().stamp_ns
+    robot.command(command(robot, 0, stamp_ns, np.array([10.0, 0, 0, 0, 0, 0, 0, 0.08])))
+    clock.advance_ns(robot.spec.action_delay_ns)
+    still = robot.observe().values[1][0]
+    clock.advance_ns(20_000_000)
+    moving = robot.observe().values[1][0]
+    assert abs(still) < 1e-3 < moving
+
+
+def test_silence_ends_in_latched_and_a_slow_arm(robot: MujocoRobot, clock: VirtualClock) -> None:
+    robot.arm()
+    stamp_ns = robot.observe().stamp_ns
+    robot.command(command(robot, 0, stamp_ns, np.array([20.0, 0, 0, 0, 0, 0, 0, 0.0])))
+    clock.advance_ns(2_500_000_000)
+    values = robot.observe().values
+    assert robot.state is State.LATCHED
+    assert np.abs(values[1]).max() < 0.05  # rad/s
+
+
+def test_an_observation_does_not_change_when_the_robot_moves_on(robot: MujocoRobot, clock: VirtualClock) -> None:
+    robot.arm()
+    first = robot.observe()
+    copies = [value.copy() for value in first.values]
+    robot.command(command(robot, 0, first.stamp_ns, np.array([20.0, 0, 0, 0, 0, 0, 0, 0.0])))
+    clock.advance_ns(60_000_000)
+    robot.observe()
+    for value, copy in zip(first.values, copies, strict=True):
+        np.testing.assert_array_equal(value, copy)
+
+
+def test_diverged_physics_is_an_error_and_leaves_no_log_file(
+    robot: MujocoRobot, clock: VirtualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    robot.data.qvel[0] = np.nan
+    clock.advance_ns(5_000_000)
+    with pytest.raises(RobotError, match="diverged"):
+        robot.observe()
+    assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gatort.policies.demos import DemonstrationManifest, load_episodes, load_manifest, tokenize
+from gatort.policies.demos import DemonstrationManifest, join, load_episodes, load_manifest, tokenize
 from gatort.policies.presets import preset as preset_named
 from gatort.policies.recipe import TrainConfig
 from gatort.runtime.bundle import TrainingRecord
@@ -121,8 +121,6 @@ class Course:
 
     def fit(self, until_step: int) -> None:
         """Train on everything added so far, with a progress bar."""
-        from gatort.policies.train import join
-
         trainer = self.trainer
         columns = (
             TextColumn("steps"),

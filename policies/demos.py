@@ -7,6 +7,7 @@ demos/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,4 +126,17 @@ def tokenize(episodes: list[Episode], spec: PolicySpec) -> Frames:
         patches=np.concatenate(patches),
         targets=np.concatenate(targets).astype(np.float32),
         starts=np.cumsum([0, *(episode.ticks for episode in episodes)]),
+    )
+
+
+def join(sets: Sequence[Frames]) -> Frames:
+    """Put several sets of frames one after another."""
+    counts = np.cumsum([0, *(frames.count for frames in sets)])
+    return Frames(
+        ids=np.concatenate([frames.ids for frames in sets]),
+        patches=np.concatenate([frames.patches for frames in sets]),
+        targets=np.concatenate([frames.targets for frames in sets]),
+        starts=np.concatenate(
+            [np.concatenate([f.starts[:-1] + c for f, c in zip(sets, counts[:-1], strict=True)]), counts[-1:]]
+        ),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -194,16 +194,3 @@ def _bf16(device: torch.device) -> torch.autocast:
     else:
         supported = any(torch.cpu.get_capabilities().get(name, False) for name in ("amx_bf16", "avx512_bf16"))
     return torch.autocast(device.type, torch.bfloat16, enabled=supported)
-
-
-def join(sets: Sequence[Frames]) -> Frames:
-    """Put several sets of frames one after another."""
-    counts = np.cumsum([0, *(frames.count for frames in sets)])
-    return Frames(
-        ids=np.concatenate([frames.ids for frames in sets]),
-        patches=np.concatenate([frames.patches for frames in sets]),
-        targets=np.concatenate([frames.targets for frames in sets]),
-        starts=np.concatenate(
-            [np.concatenate([f.starts[:-1] + c for f, c in zip(sets, counts[:-1], strict=True)]), counts[-1:]]
-        ),
-    )

@@ -1,0 +1,113 @@
+"""Training: schedule, labels, frames, checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gatort.policies.demos import Frames, join, tokenize
+from gatort.policies.presets import preset
+from gatort.policies.recipe import TrainConfig, learning_rate
+from gatort.policies.train import Trainer, label_distribution
+from gatort.runtime.episode import Episode
+from gatort.runtime.errors import ConfigError, DemonstrationError
+from gatort.runtime.spec import SEPARATOR_ID, PolicySpec
+from gatort.runtime.tokenizer import Tokenizer
+
+CONFIG = TrainConfig(steps=60, batch_sequences=4, sequence_frames=4, learning_rate=3e-3, warmup_steps=5)
+
+
+def episode(spec: PolicySpec, ticks: int, seed: int = 0) -> Episode:
+    """An expert that always does the same, and a learner that did something else."""
+    rng = np.random.default_rng(seed)
+    lows = np.array([actuator.low for actuator in spec.actuators])
+    highs = np.array([actuator.high for actuator in spec.actuators])
+    return Episode(
+        seed=seed,
+        succeeded=True,
+        observations=tuple(rng.uniform(-1, 1, (ticks, *key.shape)).astype(key.dtype) for key in spec.observations),
+        actions=rng.uniform(lows, highs, (ticks, len(lows))).astype(np.float32),
+        expert_actions=np.tile(lows + 0.3 * (highs - lows), (ticks, 1)).astype(np.float32),
+    )
+
+
+def test_the_learning_rate_warms_up_and_decays_to_a_tenth() -> None:
+    assert learning_rate(0, CONFIG) == pytest.approx(1e-7)
+    assert learning_rate(CONFIG.warmup_steps, CONFIG) == pytest.approx(CONFIG.learning_rate)
+    assert learning_rate(CONFIG.steps, CONFIG) == pytest.approx(CONFIG.learning_rate / 10)
+
+
+def test_a_label_is_a_distribution_around_its_target() -> None:
+    labels = label_distribution(torch.tensor([0.5, 500.2, 1023.9]), std_bins=4.0)
+    torch.testing.assert_close(labels.sum(-1), torch.ones(3))
+    assert labels.argmax(-1).tolist() == [0, 500, 1023]
+    assert labels[1, 504] > labels[1, 510] > labels[1, 560]
+
+
+def test_a_frame_opens_with_the_last_action_token_and_holds_what_was_done(spec: PolicySpec) -> None:
+    one = episode(spec, ticks=3)
+    frames = tokenize([one, one], spec)
+    done = Tokenizer(spec).encode_action(one.actions)
+    assert frames.starts.tolist() == [0, 3, 6]
+    assert frames.ids.shape[1] == spec.frame_tokens - spec.image_tokens
+    assert frames.ids[0, 0] == frames.ids[3, 0] == SEPARATOR_ID  # Nothing was done before an episode's first tick.
+    np.testing.assert_array_equal(frames.ids[1:3, 0], done[:-1, -1])
+    np.testing.assert_array_equal(frames.ids[:3, -(spec.action_tokens - 1) :], done[:, :-1])
+
+
+def test_targets_are_what_the_expert_would_have_done(spec: PolicySpec) -> None:
+    frames = tokenize([episode(spec, ticks=3)], spec)
+    np.testing.assert_allclose(frames.targets, 0.3 * 1024, rtol=1e-4)
+
+
+def test_windows_never_span_two_episodes(spec: PolicySpec) -> None:
+    frames = join([tokenize([episode(spec, 5)], spec), tokenize([episode(spec, 3), episode(spec, 4)], spec)])
+    assert frames.starts.tolist() == [0, 5, 8, 12]
+    assert frames.windows(4).tolist() == [0, 1, 8]
+
+
+def test_training_learns_the_experts_action_and_not_what_was_done(spec: PolicySpec, tmp_path: Path) -> None:
+    frames = tokenize([episode(spec, ticks=40)], spec)
+    trainer = Trainer(spec, preset("tiny"), CONFIG, tmp_path)
+    before = trainer.validation_loss(frames)
+    trainer.fit(frames, until_step=CONFIG.steps)
+    assert trainer.validation_loss(frames) < 0.7 * before
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(spec: PolicySpec, tmp_path: Path) -> None:
+    frames = tokenize([episode(spec, ticks=40)], spec)
+    whole = Trainer(spec, preset("tiny"), CONFIG, tmp_path / "whole")
+    whole.fit(frames, until_step=6)
+    whole.fit(frames, until_step=12)
+    Trainer(spec, preset("tiny"), CONFIG, tmp_path / "cut").fit(frames, until_step=6)
+    resumed = Trainer(spec, preset("tiny"), CONFIG, tmp_path / "cut")
+    assert resumed.step == 6
+    resumed.fit(frames, until_step=12)
+    for (name, mine), theirs in zip(resumed.model.named_parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, msg=name)
+
+
+def test_hidden_actions_leave_the_observations_in_place(spec: PolicySpec, tmp_path: Path) -> None:
+    trainer = Trainer(spec, preset("tiny"), CONFIG.model_copy(update={"forget_actions": 1.0}), tmp_path)
+    frames = tokenize([episode(spec, ticks=8)], spec)
+    ids = frames.ids[None].copy()
+    trainer._forget_actions(ids, np.random.default_rng(0))
+    observed = slice(1, 1 + spec.observation_tokens - spec.image_tokens)
+    np.testing.assert_array_equal(ids[0, :, observed], frames.ids[:, observed])
+    assert (ids[..., 0] == SEPARATOR_ID).all()
+    assert (ids[..., observed.stop :] == SEPARATOR_ID).all()
+
+
+def test_a_sequence_shorter_than_the_window_is_refused(spec: PolicySpec, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least the window"):
+        Trainer(spec, preset("tiny"), CONFIG.model_copy(update={"sequence_frames": 1}), tmp_path)
+
+
+def test_episodes_shorter_than_a_sequence_are_refused(spec: PolicySpec, tmp_path: Path) -> None:
+    trainer = Trainer(spec, preset("tiny"), CONFIG, tmp_path)
+    empty: Frames = tokenize([episode(spec, ticks=2)], spec)
+    with pytest.raises(DemonstrationError, match="at least 4 ticks"):
+        trainer.fit(empty, until_step=1)

@@ -42,11 +42,11 @@ class TrainOptions(TrainConfig):
 
     preset: str = "stack"
     """Model size."""
-    rounds: NonNegativeInt = 12
+    rounds: NonNegativeInt = 3
     """Rounds of the policy's own rollouts after the first fit; 0 is plain cloning."""
     round_episodes: PositiveInt = 120
     """Rollouts in each round."""
-    first_share: float = 0.2
+    first_share: float = 0.5
     """Share of the steps that comes before the first round; the rounds share out the rest."""
     workers: PositiveInt = len(sched_getaffinity(0))
     """Processes that share the rollouts."""

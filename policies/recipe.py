@@ -12,7 +12,7 @@ from gatort.runtime.spec import Strict
 class TrainConfig(Strict):
     """Gato's optimizer and schedule (arXiv 2205.06175, appendix C), its warm-up shortened to the run."""
 
-    steps: PositiveInt = 30_000
+    steps: PositiveInt = 12_000
     """Optimizer steps in all."""
     batch_sequences: PositiveInt = 32
     """Sequences in a batch, over all processes."""

@@ -24,8 +24,29 @@ POSTURE_GAIN: Final = 0.1
 LONGEST_STEP_M: Final = 0.08
 LONGEST_TURN_RAD: Final = 0.4
 
+# Grasp: the fingers open 80 mm and a block is at most 56 mm wide, so 13 mm aside still closes around it.
+GRASP_ASIDE_M: Final = 0.013
+GRASP_ABOVE_M: Final = 0.014
+GRASP_TURN_RAD: Final = 0.2
 HOVER_M: Final = 0.08
-"""Height above a grasp or a place from which the tool comes down."""
+"""Height over red at which the tool turns and opens before it comes down."""
+CLEAR_M: Final = 0.03
+"""The tool moves sideways only this far above red's centre, so that the hand sweeps no block away."""
+
+# Hold: what tells that red is between the fingers.
+HOLD_SLACK_M: Final = 0.003
+HOLD_OFFSET_M: Final = 0.02
+
+# Place: half a block is at least 21 mm, so 16 mm off centre still rests.
+PLACE_ASIDE_M: Final = 0.016
+PLACE_ABOVE_M: Final = 0.004
+CARRY_HEIGHT_M: Final = 0.05
+PRESS_M: Final = 0.010
+"""How far below contact the carried block aims, so that a torque error does not leave it hanging."""
+
+# Leave.
+OPENED_M: Final = 0.012
+LEAVE_M: Final = 0.13
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +106,33 @@ def _stack_height(scene: Scene) -> float:
 
 
 def _placed(scene: Scene) -> bool:
-    """Red's centre is over blue and no higher than contact allows (4 mm)."""
-    red_from_blue = -scene.blue_from_red
-    gap = red_from_blue[2] - _stack_height(scene)
-    return bool(np.hypot(*red_from_blue[:2]) < 0.016 and -0.01 < gap < 0.004)
+    """Red's centre is over blue and no higher than contact allows."""
+    above = -scene.blue_from_red[2] - _stack_height(scene)
+    return bool(_aside(scene.blue_from_red) < PLACE_ASIDE_M and -0.01 < above < PLACE_ABOVE_M)
 
 
 def _holding(scene: Scene) -> bool:
     """The fingers are as close as red allows and red's centre is between them."""
     return bool(
-        scene.width_m < scene.red_edge_m + 0.003
-        and np.hypot(*scene.red_from_tool[:2]) < 0.02
-        and abs(scene.red_from_tool[2]) < 0.02
+        scene.width_m < scene.red_edge_m + HOLD_SLACK_M
+        and _aside(scene.red_from_tool) < HOLD_OFFSET_M
+        and abs(scene.red_from_tool[2]) < HOLD_OFFSET_M
     )
+
+
+def _aside(offset: Array) -> float:
+    """Horizontal length of an offset (3,) in W, in metres."""
+    return float(np.hypot(offset[0], offset[1]))
+
+
+def _share(value: float) -> float:
+    return min(1.0, max(0.0, value))
 
 
 def _leave(scene: Scene) -> Goal:
     """Open first, then rise straight up; stay there."""
-    opened = scene.width_m > scene.red_edge_m + 0.012
-    step = scene.red_from_tool + np.array([0.0, 0.0, 0.13])
-    if not opened:
+    step = scene.red_from_tool + np.array([0.0, 0.0, LEAVE_M])
+    if scene.width_m <= scene.red_edge_m + OPENED_M:
         step = np.zeros(3)
     elif scene.red_from_tool[2] > -0.06:
         step[:2] = 0.0
@@ -113,28 +141,26 @@ def _leave(scene: Scene) -> Goal:
 
 def _carry(scene: Scene) -> Goal:
     """Lift red clear of the others, move it over blue, set it down."""
-    aside = np.hypot(*scene.blue_from_red[:2])
+    aside = _aside(scene.blue_from_red)
     above = -scene.blue_from_red[2] - _stack_height(scene)
     step = scene.blue_from_red.copy()
     # Above blue it comes down as it comes near; elsewhere it first rises, and moves only once it is clear.
-    hover = np.clip((aside - 0.010) / 0.02, 0.0, 1.0) * 0.05
-    step[2] += _stack_height(scene) + hover - 0.010
-    step[:2] *= np.clip((above - 0.01) / 0.02, 0.0, 1.0) if aside > 0.02 else 1.0
+    step[2] += _stack_height(scene) + _share((aside - 0.010) / 0.02) * CARRY_HEIGHT_M - PRESS_M
+    if aside > 0.02:
+        step[:2] *= _share((above - 0.01) / 0.02)
     return Goal(step=step, yaw_rad=0.0, width_m=0.0)
 
 
 def _fetch(scene: Scene) -> Goal:
     """Open, hover over red with the fingers along its sides, come down, close."""
-    aside = np.hypot(*scene.red_from_tool[:2])
-    turn = abs(scene.red_yaw_from_tool)
-    if aside < 0.013 and abs(scene.red_from_tool[2]) < 0.014 and turn < 0.2:
+    aside, turn = _aside(scene.red_from_tool), abs(scene.red_yaw_from_tool)
+    if aside < GRASP_ASIDE_M and abs(scene.red_from_tool[2]) < GRASP_ABOVE_M and turn < GRASP_TURN_RAD:
         return Goal(step=scene.red_from_tool, yaw_rad=0.0, width_m=0.0)
-    away = max((aside - 0.010) / 0.03, (turn - 0.15) / 0.3, (scene.red_edge_m + 0.014 - scene.width_m) / 0.01)
-    hover = np.clip(away, 0.0, 1.0) * HOVER_M
-    step = scene.red_from_tool + np.array([0.0, 0.0, hover - 0.004])
-    # Low and far from red the tool rises before it moves, so that the hand sweeps no block aside.
+    # Whichever is farthest from ready keeps the tool up: place, turn or opening.
+    unready = max((aside - 0.010) / 0.03, (turn - 0.15) / 0.3, (scene.red_edge_m + 0.014 - scene.width_m) / 0.01)
+    step = scene.red_from_tool + np.array([0.0, 0.0, _share(unready) * HOVER_M - 0.004])
     if aside > 0.03:
-        step[:2] *= np.clip((-scene.red_from_tool[2] - 0.03) / 0.03, 0.0, 1.0)
+        step[:2] *= _share((-scene.red_from_tool[2] - CLEAR_M) / 0.03)
     return Goal(step=step, yaw_rad=scene.red_yaw_from_tool, width_m=GRIPPER_OPEN_M)
 
 

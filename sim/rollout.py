@@ -83,6 +83,7 @@ def follow_expert(noise_nm: float, rng: np.random.Generator) -> Driver:
 
     def drive(_: Observation, expert_action: Array) -> Array:
         noise[:] = NOISE_MEMORY * noise + np.sqrt(1 - NOISE_MEMORY**2) * rng.normal(0.0, noise_nm, 7)
-        return expert_action + np.append(noise, 0.0)
+        pushed: Array = expert_action + np.append(noise, 0.0)
+        return pushed
 
     return drive

@@ -59,7 +59,8 @@ class Trainer:
         torch.manual_seed(config.training_seed)
         self.spec, self.config, self.directory = spec, config, directory
         self.rank, self.processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        self.device = torch.device("cuda", self.rank) if torch.cuda.is_available() else torch.device("cpu")
+        on_gpu = torch.cuda.is_available()
+        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
         self.model = Gato(spec, dims, config.stochastic_depth).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),

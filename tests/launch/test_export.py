@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gatort.launch import cli, export
+from gatort.launch.graphics import choose_gl
 from gatort.runtime.bundle import load_manifest, verify
 
 
@@ -26,11 +29,21 @@ def test_a_bundle_is_exported_again_with_the_same_weights_and_passes_parity(bund
 
 
 @pytest.mark.slow
-def test_an_untrained_policy_that_sees_through_cameras_exports_and_passes_parity(tmp_path: Path) -> None:
+def test_an_untrained_policy_that_sees_through_cameras_exports_runs_and_passes_parity(tmp_path: Path) -> None:
     out = tmp_path / "cameras"
     assert cli.main(["export", "--preset", "tiny", "--cameras", "--out", str(out)]) == 0
     assert verify(out).spec.image_tokens == 32
     assert cli.main(["parity", "--bundle", str(out)]) == 0
+    # A process of its own: MuJoCo keeps to the GL library that it first saw.
+    command = [sys.executable, "-m", "gatort.launch.cli", "profile", "--bundle", str(out)]
+    run = [*command, "--robot", "mujoco", "--flat-out", "--ticks", "20", "--budget-ms", "60000"]
+    tried = subprocess.run(run, capture_output=True, text=True, check=False)
+    if choose_gl() is None:
+        assert tried.returncode == 2
+        assert "libegl1" in tried.stderr
+    else:
+        assert tried.returncode == 0, tried.stderr
+        assert "20 ticks flat out, mujoco observations" in tried.stdout
 
 
 def test_paths_that_disagree_exit_with_1(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

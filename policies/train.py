@@ -50,7 +50,7 @@ class Trainer:
         """Start anew, or go on from the directory's checkpoint.
 
         Raises:
-            ConfigError: a sequence is shorter than the window.
+            ConfigError: a sequence is shorter than the window, or the checkpoint is of another model.
         """
         if config.sequence_frames < spec.window_frames:
             raise ConfigError(
@@ -180,6 +180,12 @@ class Trainer:
     def _resume(self) -> None:
         tensors = load_file(self.directory / CHECKPOINT, device=str(self.device))
         names = [name for name, _ in self.model.named_parameters()]
+        kept = {name.removeprefix("model."): t.shape for name, t in tensors.items() if name.startswith("model.")}
+        if kept != {name: tensor.shape for name, tensor in self.model.state_dict().items()}:
+            raise ConfigError(
+                f"{self.directory / CHECKPOINT} is of a model with other dimensions; "
+                "give the preset that it was started with, or another --out"
+            )
         self.step = int(tensors.pop("step"))
         moments = ("exp_avg", "exp_avg_sq", "step")
         state = {i: {moment: tensors.pop(f"{moment}.{name}") for moment in moments} for i, name in enumerate(names)}

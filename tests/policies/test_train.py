@@ -90,6 +90,12 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(spec: PolicySpec, 
         torch.testing.assert_close(mine, theirs, msg=name)
 
 
+def test_a_checkpoint_of_another_model_is_refused(spec: PolicySpec, tmp_path: Path) -> None:
+    Trainer(spec, preset("tiny"), CONFIG, tmp_path).save()
+    with pytest.raises(ConfigError, match="other dimensions"):
+        Trainer(spec, preset("stack"), CONFIG, tmp_path)
+
+
 def test_hidden_actions_leave_the_observations_in_place(spec: PolicySpec, tmp_path: Path) -> None:
     trainer = Trainer(spec, preset("tiny"), CONFIG.model_copy(update={"forget_actions": 1.0}), tmp_path)
     frames = tokenize([episode(spec, ticks=8)], spec)

@@ -53,6 +53,8 @@ class RunOptions(LoopOptions):
     """Which robot to drive."""
     seconds: FiniteFloat = Field(default=20.0, gt=0, le=1e6)
     """Longest run; it ends sooner when the task succeeds."""
+    prompt: Path | None = None
+    """An episode (.npz) whose last frames stand before the first observation: Gato's deployment by demonstration."""
 
 
 def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) -> Profile:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.decoding import Sampler
+from gatort.runtime.episode import Episode
 from gatort.runtime.errors import MissingDependency
 from gatort.runtime.loop import ControlLoop, Tick
 from gatort.runtime.policy import Policy
@@ -102,6 +103,7 @@ class Drive:
         Raises:
             MissingDependency: the simulator is absent.
             SpecError: the policy reads or commands something else than the robot has.
+            DemonstrationError: the prompt is not an episode of this policy's specification.
         """
         spec = policy.spec
         self.policy, self.options = policy, options
@@ -110,6 +112,8 @@ class Drive:
         self.ticks = max(1, round(options.seconds * spec.control_hz))
         self.telemetry = Telemetry(spec, min(self.ticks, KEPT_TICKS))
         self.loop: ControlLoop = policy.control(self.robot, self.clock, telemetry=self.telemetry, collect_garbage=True)
+        if options.prompt is not None:
+            self.loop.prime(Episode.load(options.prompt, spec).frames(last=spec.window_frames))
         self.budget_ms = self.telemetry.budget_ns * 1e-6
         self.stopped = False
         """The guard or the watchdog ended the run."""

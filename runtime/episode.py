@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,11 @@ class Episode:
         """K."""
         return len(self.actions)
 
+    def frames(self, last: int) -> Iterator[tuple[tuple[NDArray[Any], ...], NDArray[np.float32]]]:
+        """The last so many ticks, as (observation values, action (A,)) each: a prompt for `ControlLoop.prime`."""
+        for tick in range(max(0, self.ticks - last), self.ticks):
+            yield tuple(values[tick] for values in self.observations), self.actions[tick]
+
     def save(self, path: Path, spec: PolicySpec) -> None:
         """Write a compressed NPZ; a reader sees the whole file or none."""
         arrays = {
@@ -59,7 +65,8 @@ class Episode:
             DemonstrationError: the file is cut short, lacks a key, or has another shape.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here, because NumPy would leave a file that it opened itself open when the archive is cut short.
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DemonstrationError(

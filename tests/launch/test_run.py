@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from gatort.launch import cli, graphics
+from gatort.launch.options import RunOptions
 from gatort.launch.run import Drive
 from gatort.runtime.bundle import MANIFEST_FILE, ONNX_FILE
 from gatort.runtime.clock import MonotonicClock, VirtualClock
+from gatort.runtime.policy import Policy
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +60,19 @@ def test_a_run_whose_actions_come_late_is_stopped_and_exits_with_1(
     assert record["ticks"] < 10
     assert record["refused"]["action late"] > 0
     assert "stopped in" in capsys.readouterr().out
+
+
+def test_a_demonstration_may_stand_before_the_first_observation(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["demos", "shown", "--episodes", "1", "--workers", "1", "--noise-nm", "0"]) == 0
+    prompt = next(Path("shown").glob("*.npz"))
+    drive = Drive(Policy.load(bundle), RunOptions(bundle=bundle, prompt=prompt))
+    assert drive.loop.decoder.context.frame == drive.policy.spec.window_frames
+    assert run(bundle, "--prompt", str(prompt)) == 0
+    prompt.write_bytes(prompt.read_bytes()[:500])
+    assert run(bundle, "--prompt", str(prompt)) == 2
+    assert "expected a whole NPZ episode" in capsys.readouterr().err
 
 
 def test_a_run_is_paced_by_the_wall_clock(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,8 +46,6 @@ def test_layouts_that_trials_are_made_on_are_not_for_demonstrations(
     assert "1000000" in refusal(capsys, "demos", tmp_path / "demos", "--episodes", "2", "--seed", "5000")
 
 
-# NumPy leaves a file that it opened itself open when its archive is cut short.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_demonstration_file_that_was_cut_in_half_is_refused_by_its_name(
     demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

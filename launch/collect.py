@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cache
-from multiprocessing import get_context
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import FiniteFloat
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gatort.policies.demos import DemonstrationManifest, write_manifest
 from gatort.runtime.clock import VirtualClock
@@ -22,7 +17,9 @@ from gatort.runtime.episode import Episode
 from gatort.runtime.policy import Policy
 from gatort.runtime.spec import PolicySpec, Strict
 
+from .report import progress_bar
 from .robots import mujoco_robot
+from .workers import spread
 
 if TYPE_CHECKING:
     from gatort.sim.rollout import Driver
@@ -103,7 +100,7 @@ def collect(collection: Collection, workers: int) -> DemonstrationManifest:
             made.append((episode.succeeded, episode.ticks))
         else:
             left.append(seed)
-    made += _with_progress(_make(collection, left, workers), len(left))
+    made += _with_progress(spread(partial(_make_in_worker, collection), left, workers), len(left))
     manifest = DemonstrationManifest(
         spec=collection.spec,
         driver=str(collection.bundle.name) if collection.bundle else f"expert, noise {collection.noise_nm} N·m",
@@ -117,26 +114,9 @@ def collect(collection: Collection, workers: int) -> DemonstrationManifest:
     return manifest
 
 
-def _make(collection: Collection, seeds: list[int], workers: int) -> Iterator[tuple[bool, int]]:
-    # Ctrl-C is for this process; the workers finish the episode they are in.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    try:
-        for future in as_completed([pool.submit(_make_in_worker, collection, seed) for seed in seeds]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _with_progress(making: Iterator[tuple[bool, int]], episodes: int) -> list[tuple[bool, int]]:
-    columns = (
-        TextColumn("episodes"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
     made = []
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with progress_bar("episodes") as progress:
         bar = progress.add_task("", total=episodes)
         for each in making:
             made.append(each)

@@ -6,9 +6,10 @@ from os import sched_getaffinity
 from pathlib import Path
 
 from pydantic import NonNegativeFloat, PositiveInt
-from rich.console import Console
 
 from gatort.runtime.errors import ConfigError
+
+from .report import screen
 
 
 def demos(
@@ -44,7 +45,7 @@ def demos(
     require_training_seeds(range(first, first + episodes))
     collection = Collection(spec=STACK_SPEC, directory=out, first_seed=first, episodes=episodes, noise_nm=noise_nm)
     manifest = collect(collection, workers or len(sched_getaffinity(0)))
-    Console().print(
+    screen().print(
         f"{manifest.episodes} episodes, {manifest.successes} succeeded, {manifest.ticks} ticks, seeds "
         f"{manifest.first_seed} to {manifest.last_seed} in {out}"
     )

@@ -114,7 +114,7 @@ def screen(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, highlight=False)
 
 
-def progress_bar(noun: str) -> Progress:
+def progress_bar(noun: str, *, shown: bool = True) -> Progress:
     """A bar on standard error that counts things and says how long it will take; a task's description stands last."""
     columns = (
         TextColumn(noun),
@@ -123,7 +123,7 @@ def progress_bar(noun: str) -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    return Progress(*columns, console=screen(stderr=True))
+    return Progress(*columns, console=screen(stderr=True), disable=not shown)
 
 
 def percentile_record(latency: Percentiles) -> dict[str, float]:

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from pydantic import NonNegativeInt, PositiveInt
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gatort.policies.demos import DemonstrationManifest, join, load_episodes, load_manifest, tokenize
 from gatort.policies.presets import preset as preset_named
@@ -26,6 +24,7 @@ from .collect import Collection, collect
 from .demos import require_training_seeds
 from .machine import installed_version
 from .options import resolve
+from .report import progress_bar, screen
 
 if TYPE_CHECKING:
     from gatort.policies.demos import Frames
@@ -122,14 +121,7 @@ class Course:
     def fit(self, until_step: int) -> None:
         """Train on everything added so far, with a progress bar."""
         trainer = self.trainer
-        columns = (
-            TextColumn("steps"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-        )
-        with Progress(*columns, console=Console(stderr=True), disable=trainer.rank > 0) as progress:
+        with progress_bar("steps", shown=trainer.rank == 0) as progress:
             bar = progress.add_task("", total=self.options.steps, completed=trainer.step)
 
             def show(loss: float) -> None:
@@ -137,8 +129,9 @@ class Course:
                 progress.update(bar, completed=trainer.step, description=text)
 
             trainer.fit(join(self._learned), until_step, show)
-        held_out = trainer.validation_loss(self._held_out) if self._held_out else float("nan")
-        Console(stderr=True).print(f"step {trainer.step}: validation loss {held_out:.3f}{self._successes}")
+        if trainer.rank == 0 and self._held_out is not None:
+            held_out = trainer.validation_loss(self._held_out)
+            screen(stderr=True).print(f"step {trainer.step}: validation loss {held_out:.3f}{self._successes}")
 
     def roll_out(self, index: int) -> DemonstrationManifest:
         """Drive with the policy as it is on fresh layouts; what the expert would have done is learned from."""
@@ -159,7 +152,7 @@ class Course:
         self.trainer.wait_for_all()
         manifest = load_manifest(folder)
         self._successes = f", rollouts {manifest.successes / manifest.episodes:.0%}"
-        Console(stderr=True).print(f"round {index}: {manifest.successes} of {manifest.episodes} rollouts succeeded")
+        screen(stderr=True).print(f"round {index}: {manifest.successes} of {manifest.episodes} rollouts succeeded")
         self.add([folder])
         return manifest
 

@@ -6,12 +6,9 @@ simulated. Finished trials are appended to a file beside the report and are not 
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
-from functools import cache
-from multiprocessing import get_context
+from functools import cache, partial
 from os import sched_getaffinity
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +41,7 @@ from .report import (
     write_json,
 )
 from .robots import mujoco_robot
+from .workers import spread
 
 POLICY_STAGES = slice(1, -2)
 """Tokenize to detokenize: what the policy adds to a tick, without robot and guard."""
@@ -196,16 +194,7 @@ def _run_in_worker(options: TrialOptions, seed: int) -> Trial:
 
 def run_trials(options: TrialOptions, seeds: Iterable[int], workers: int) -> Iterator[Trial]:
     """Yield trials as they finish, in whatever order."""
-    if workers == 1:
-        yield from (_run_in_worker(options, seed) for seed in seeds)
-        return
-    # Ctrl-C is for this process; the workers finish the trial they are in.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    try:
-        for future in as_completed([pool.submit(_run_in_worker, options, seed) for seed in seeds]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return spread(partial(_run_in_worker, options), seeds, workers)
 
 
 def summarise(finished: list[Trial]) -> dict[str, Any]:

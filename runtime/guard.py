@@ -20,6 +20,7 @@ class Refusal(StrEnum):
     OBSERVATION = "observation refused"
     ENGINE = "engine failed"
     NOT_FINITE = "action not finite"
+    STALE = "observation not newer than the last one answered"
     LATE = "action late"
     SKIPPED = "tick skipped"
     STOPPED = "guard not armed, or stopped"
@@ -69,6 +70,8 @@ class Guard:
             reason = Refusal.STOPPED
         elif not np.isfinite(action).all():
             reason = Refusal.NOT_FINITE
+        elif not self._last_stamp_ns < observation.stamp_ns <= self._clock.now_ns():
+            reason = Refusal.STALE
         elif self._clock.now_ns() > apply_at_ns:
             reason = Refusal.LATE
         else:

@@ -63,9 +63,24 @@ def test_an_action_is_late_only_after_the_moment_at_which_it_should_apply(
     observation = seen(clock)
     clock.advance_ns(spec.action_delay_ns)
     assert guard.admit(GOOD, observation) is not None
-    clock.advance_ns(1)
+    observation = seen(clock)
+    clock.advance_ns(spec.action_delay_ns + 1)
     assert guard.admit(GOOD, observation) is None
     assert guard.refused == {Refusal.LATE: 1}
+
+
+@pytest.mark.parametrize("shift_ns", [0, -50_000_000, 100_000_000])
+def test_an_observation_that_is_not_newer_or_from_the_future_is_not_answered(
+    spec: PolicySpec, clock: VirtualClock, shift_ns: int
+) -> None:
+    # Without a rate limit nothing else would stand between a repeated stamp and a NaN.
+    free = tuple(actuator.model_copy(update={"rate_per_s": None}) for actuator in spec.actuators)
+    guard = Guard(spec.model_copy(update={"actuators": free}), clock)
+    guard.arm()
+    clock.advance_ns(50_000_000)
+    assert guard.admit(GOOD, seen(clock)) is not None
+    assert guard.admit(GOOD, Observation(8, clock.now_ns() + shift_ns, ())) is None
+    assert guard.refused == {Refusal.STALE: 1}
 
 
 def test_over_range_is_limited_and_flagged(guard: Guard, clock: VirtualClock) -> None:
@@ -98,6 +113,7 @@ def test_a_good_action_after_one_refusal_goes_back_to_run(guard: Guard, clock: V
     for _ in range(3):
         guard.refuse(Refusal.ENGINE)
         assert guard.state is State.HOLD
+        clock.advance_ns(50_000_000)
         assert guard.admit(GOOD, seen(clock)) is not None
         assert guard.state is State.RUN
 

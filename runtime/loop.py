@@ -62,17 +62,19 @@ class ControlLoop:
             tokens[index] = token = self.decoder.decode(index, token)
             mark()
         action = self.tokenizer.decode_action(tokens)
-        context.end_frame(token)
         mark()
         command = self.guard.admit(action, observation)
         mark()
         if command is not None:
             self.robot.command(command)
+            context.end_frame(token)  # What was not done must not stand in the context as if it had been.
             mark()
         return Tick(observation, tokens.copy(), command)
 
     def run(self, ticks: int, on_tick: Callable[[Tick | None], bool | None] | None = None) -> int:
         """Arm, run at most `ticks` ticks, and stop the robot; returns how many ran.
+
+        The context goes on from where it is, so that a prompt may stand in it: `Policy.reset` begins a new session.
 
         `on_tick` runs in the slack after each tick with what it did, or with nothing when it was refused; the run
         ends when it returns true, and when the guard or the robot has gone to SAFE or LATCHED.

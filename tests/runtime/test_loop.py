@@ -167,6 +167,7 @@ def test_a_late_action_is_dropped_and_never_used_for_a_later_observation(build: 
     answered = [command.observation_sequence for command in sent(loop)]
     # The first observation is the one that is made before arming.
     assert answered == [2, 3, 4, 5, 7, 8, 9]
+    assert loop.decoder.context.frame == len(answered)  # Nor does it stand in the context as if it had been done.
     assert loop.telemetry.misses == 0
 
 

@@ -121,6 +121,7 @@ class MujocoRobot:
 
     def reset(self, seed: int) -> None:
         """Lay out the trial of this seed, disarmed, at the clock's present. Bit for bit the same on one machine."""
+        _warnings.clear()
         self._lay_out(draw_layout(seed))
         self._inner = InnerLoop(self.spec)
         self._time_ns = self._clock.now_ns()
@@ -167,7 +168,8 @@ class MujocoRobot:
             np.multiply(speed, -JOINT_DAMPING_NMS_RAD, out=applied)
             applied += bias
             applied += command[_ARM]
-            data.ctrl[:] = command[7] / 2
+            if inner.state is not State.DISARMED:  # Nothing moves before the operator's consent.
+                data.ctrl[:] = command[7] / 2
             mujoco.mj_step(self.model, data)
             self._time_ns += PHYSICS_STEP_NS
             if self._time_ns // PHYSICS_STEP_NS % 10 == 0:
@@ -176,7 +178,9 @@ class MujocoRobot:
         mujoco.mj_kinematics(self.model, data)
         mujoco.mj_comPos(self.model, data)
         if _warnings:
-            raise RobotError(f"the simulation diverged: {_warnings.pop()}")
+            sentence = _warnings[0]
+            _warnings.clear()
+            raise RobotError(f"the simulation diverged: {sentence}")
 
     def _watch_success(self) -> None:
         if not self._stacked():

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.episode import Episode
+from gatort.runtime.guard import Guard
 from gatort.runtime.robot import Observation
-from gatort.runtime.safety import COMMAND_MARGIN_NS, Command
 from gatort.runtime.tokenizer import Tokenizer
 
 from .robot import MujocoRobot
@@ -41,27 +41,23 @@ def rollout(
     spec = robot.spec
     tokenizer = Tokenizer(spec)
     robot.reset(seed)
+    guard = Guard(spec, clock)
+    guard.arm()
     robot.arm()
     observed, done, labels = [], [], []
     lingered = 0
-    for sequence in range(int(seconds * spec.control_hz)):
+    for _ in range(int(seconds * spec.control_hz)):
         observation = robot.observe()
         lingered += robot.succeeded
         if lingered > LINGER_TICKS:
             break
         expert_action = robot.expert_action()
         action = tokenizer.decode_action(tokenizer.encode_action(drive(observation, expert_action)))
-        robot.command(
-            Command(
-                sequence=sequence,
-                observation_sequence=observation.sequence,
-                apply_at_ns=observation.stamp_ns + spec.action_delay_ns,
-                valid_for_ns=spec.period_ns + COMMAND_MARGIN_NS,
-                values=action,
-            )
-        )
+        if (command := guard.admit(action, observation)) is None:
+            break
+        robot.command(command)
         observed.append(observation.values)
-        done.append(action)
+        done.append(command.values)
         labels.append(expert_action)
         clock.advance_ns(spec.period_ns)
     return Episode(

@@ -87,6 +87,13 @@ def test_an_unarmed_arm_holds_still_against_gravity(robot: MujocoRobot, clock: V
     np.testing.assert_allclose(after.values[0], before, atol=0.02)  # rad; what damping lets through of the compensation
 
 
+def test_nothing_moves_before_the_operators_consent(robot: MujocoRobot, clock: VirtualClock) -> None:
+    width = [key.name for key in robot.observation_keys].index("gripper/width")
+    before = robot.observe().values[width].copy()
+    clock.advance_ns(500_000_000)
+    np.testing.assert_allclose(robot.observe().values[width], before, atol=1e-4)  # m; the fingers settle
+
+
 def test_a_command_takes_effect_at_its_time_and_not_before(robot: MujocoRobot, clock: VirtualClock) -> None:
     robot.arm()
     stamp_ns = robot.observe().stamp_ns
@@ -128,3 +135,6 @@ def test_diverged_physics_is_an_error_and_leaves_no_log_file(
     with pytest.raises(RobotError, match="diverged"):
         robot.observe()
     assert not list(tmp_path.iterdir())
+    robot.reset(VALIDATION_SEED)
+    clock.advance_ns(5_000_000)
+    robot.observe()  # The next trial is a healthy one.

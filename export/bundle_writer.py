@@ -10,7 +10,6 @@ import torch
 
 from gatort.policies.model import Gato
 from gatort.runtime.bundle import (
-    MANIFEST_FILE,
     ONNX_FILE,
     WEIGHTS_FILE,
     Manifest,
@@ -53,19 +52,6 @@ def write_bundle(
         )
         write_manifest(made, manifest)
         _swap(made, directory, Path(scratch) / "old")
-    return manifest
-
-
-def record_success(directory: Path, success: SuccessRecord) -> Manifest:
-    """Put what a bundle was measured to do into its manifest; its other files stay as they are.
-
-    Raises:
-        BundleError: the bundle is incomplete or changed.
-    """
-    manifest = verify(directory).model_copy(update={"success": success})
-    with tempfile.TemporaryDirectory(prefix=".manifest-", dir=directory) as scratch:
-        write_manifest(Path(scratch), manifest)
-        (Path(scratch) / MANIFEST_FILE).replace(directory / MANIFEST_FILE)
     return manifest
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -110,4 +111,17 @@ def verify(directory: Path) -> Manifest:
             raise BundleError(
                 f"{path}: changed since the bundle was written: expected SHA-256 {expected}, found {found}"
             )
+    return manifest
+
+
+def record_success(directory: Path, success: SuccessRecord) -> Manifest:
+    """Put what a bundle was measured to do into its manifest; its other files stay as they are.
+
+    Raises:
+        BundleError: the bundle is incomplete or changed.
+    """
+    manifest = verify(directory).model_copy(update={"success": success})
+    with tempfile.TemporaryDirectory(prefix=".manifest-", dir=directory) as scratch:
+        write_manifest(Path(scratch), manifest)
+        (Path(scratch) / MANIFEST_FILE).replace(directory / MANIFEST_FILE)
     return manifest

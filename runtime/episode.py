@@ -66,7 +66,7 @@ class Episode:
         """
         try:
             # Opened here, because NumPy would leave a file that it opened itself open when the archive is cut short.
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            with path.open("rb") as opened, zipfile.ZipFile(opened), np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DemonstrationError(

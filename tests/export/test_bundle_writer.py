@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gatort.export.bundle_writer import read_model, record_success, write_bundle
+from gatort.export.bundle_writer import read_model, write_bundle
 from gatort.policies.model import Gato
 from gatort.runtime.bundle import (
     ONNX_FILE,
@@ -16,6 +16,7 @@ from gatort.runtime.bundle import (
     SuccessRecord,
     TrainingRecord,
     load_manifest,
+    record_success,
     sha256_of,
     verify,
     write_manifest,

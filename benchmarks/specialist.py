@@ -130,10 +130,9 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     weights = args.out / "specialist.safetensors"
-    if not weights.exists():
-        torch.manual_seed(0)
-        episodes = [episode for folder in args.demos for episode in load_episodes(folder, STACK_SPEC)]
-        save_file(fit(episodes).state_dict(), weights)
+    torch.manual_seed(0)
+    episodes = [episode for folder in args.demos for episode in load_episodes(folder, STACK_SPEC)]
+    save_file(fit(episodes).state_dict(), weights)
     seeds = list(range(args.seed, args.seed + args.episodes))
     shares = [seeds[worker :: args.workers] for worker in range(args.workers)]
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:

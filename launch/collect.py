@@ -11,9 +11,11 @@ import numpy as np
 from pydantic import FiniteFloat
 
 from gatort.policies.demos import DemonstrationManifest, write_manifest
+from gatort.runtime.bundle import MANIFEST_FILE, sha256_of
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.engine_onnx import OnnxConfig
 from gatort.runtime.episode import Episode
+from gatort.runtime.errors import DemonstrationError
 from gatort.runtime.policy import Policy
 from gatort.runtime.spec import PolicySpec, Strict
 
@@ -23,6 +25,9 @@ from .workers import spread
 
 if TYPE_CHECKING:
     from gatort.sim.rollout import Driver
+
+
+CLAIM = "collection.txt"
 
 
 class Collection(Strict):
@@ -38,7 +43,32 @@ class Collection(Strict):
     """Standard deviation of the noise on the expert's torques; each episode draws one of these. N·m"""
 
     seconds: float = 8.0
-    """Longest episode; one that is stuck shows nothing new."""
+    """Longest episode, twice what the expert needs; one that is stuck shows nothing new."""
+
+    @property
+    def driver(self) -> str:
+        """Who drives, down to the weights."""
+        if self.bundle is None:
+            return f"expert, noise {', '.join(f'{noise:g}' for noise in self.noise_nm)} N·m"
+        return f"policy, manifest SHA-256 {sha256_of(self.bundle / MANIFEST_FILE)}"
+
+    def claim(self) -> None:
+        """Say in the folder what is being made there, before the first episode; the same again may go on.
+
+        Raises:
+            DemonstrationError: the folder holds something else.
+        """
+        claim = self.directory / CLAIM
+        text = f"{self.driver}, seeds {self.seeds[0]} to {self.seeds[-1]}, at most {self.seconds:g} s\n"
+        text += self.spec.model_dump_json() + "\n"
+        if claim.exists() or any(self.directory.glob("*.npz")):
+            found = claim.read_text(encoding="utf-8") if claim.exists() else "episodes of an unknown origin"
+            if found != text:
+                raise DemonstrationError(
+                    f"{self.directory}: expected a folder that is empty or was begun with {text.splitlines()[0]}; "
+                    f"found {found.splitlines()[0]}, or another specification"
+                )
+        claim.write_text(text, encoding="utf-8")
 
     @property
     def seeds(self) -> range:
@@ -88,22 +118,22 @@ def collect(collection: Collection, workers: int) -> DemonstrationManifest:
     Raises:
         MissingDependency: the simulator is absent.
         BundleError: the driving policy cannot be loaded.
+        DemonstrationError: the folder holds something else, or an episode that cannot be read.
     """
     directory, seeds = collection.directory, collection.seeds
     directory.mkdir(parents=True, exist_ok=True)
-    made: list[tuple[bool, int]] = []
-    left = []
-    for seed in seeds:
-        path = directory / f"{seed}.npz"
-        if path.exists():
-            episode = Episode.load(path, collection.spec)
-            made.append((episode.succeeded, episode.ticks))
-        else:
-            left.append(seed)
+    collection.claim()
+    made = [
+        (episode.succeeded, episode.ticks)
+        for path in directory.glob("*.npz")
+        for episode in (Episode.load(path, collection.spec),)
+    ]
+    left = [seed for seed in seeds if not (directory / f"{seed}.npz").exists()]
     made += _with_progress(spread(partial(_make_in_worker, collection), left, workers), len(left))
     manifest = DemonstrationManifest(
         spec=collection.spec,
-        driver=str(collection.bundle.name) if collection.bundle else f"expert, noise {collection.noise_nm} N·m",
+        driver=collection.driver,
+        seconds=collection.seconds,
         first_seed=seeds[0],
         last_seed=seeds[-1],
         episodes=len(seeds),

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
-from gatort.policies.demos import DemonstrationManifest, join, load_episodes, load_manifest, tokenize
+from gatort.policies.demos import MANIFEST, DemonstrationManifest, join, load_episodes, load_manifest, tokenize
 from gatort.policies.presets import preset as preset_named
 from gatort.policies.recipe import TrainConfig
 from gatort.runtime.bundle import TrainingRecord
-from gatort.runtime.errors import ConfigError, MissingDependency
+from gatort.runtime.errors import ConfigError, DemonstrationError, MissingDependency
 
 from .collect import Collection, collect
 from .demos import require_training_seeds
@@ -45,7 +45,7 @@ class TrainOptions(TrainConfig):
     """Rounds of the policy's own rollouts after the first fit; 0 is plain cloning."""
     round_episodes: PositiveInt = 120
     """Rollouts in each round."""
-    first_share: float = 0.5
+    first_share: float = Field(default=0.5, gt=0, le=1)
     """Share of the steps that comes before the first round; the rounds share out the rest."""
     workers: PositiveInt = len(sched_getaffinity(0))
     """Processes that share the rollouts."""
@@ -86,7 +86,8 @@ def train(
     course.add(demos, hold_out=True)
     for done in range(options.rounds + 1):
         course.fit(until_step=course.steps_until(done))
-        course.write_bundle(manifests)
+        if trainer.step == course.steps_until(done):  # Not so while catching up with a run that was stopped later.
+            course.write_bundle(manifests)
         if done < options.rounds:
             manifests.append(course.roll_out(done))
     return 0
@@ -107,6 +108,8 @@ class Course:
         spec = self.trainer.spec
         episodes = [episode for folder in folders for episode in load_episodes(folder, spec)]
         if hold_out:
+            if len(episodes) < 2:
+                raise DemonstrationError("expected 2 episodes or more, one of them to validate on, found 1")
             self._held_out = tokenize(episodes[::HELD_OUT], spec)
             episodes = [episode for index, episode in enumerate(episodes) if index % HELD_OUT]
         self._learned.append(tokenize(episodes, spec))
@@ -138,7 +141,7 @@ class Course:
         folder = self.out / f"round{index}"
         first = FIRST_ROUND_SEED + index * 10_000
         require_training_seeds(range(first, first + self.options.round_episodes))
-        if self.trainer.rank == 0:
+        if self.trainer.rank == 0 and not (folder / MANIFEST).exists():
             collect(
                 Collection(
                     spec=self.trainer.spec,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, PositiveInt, ValidationError
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import DemonstrationError
@@ -29,6 +29,8 @@ class DemonstrationManifest(Strict):
     spec: PolicySpec
     driver: str
     """Who chose the actions: the expert, or a policy whose ticks the expert labelled."""
+    seconds: PositiveFloat
+    """Longest episode; one that had not succeeded by then was ended."""
     first_seed: NonNegativeInt
     last_seed: NonNegativeInt
     episodes: PositiveInt
@@ -65,13 +67,9 @@ def load_episodes(directory: Path, spec: PolicySpec) -> list[Episode]:
         DemonstrationError: the specification differs, a file is missing, or one cannot be read.
     """
     manifest = load_manifest(directory)
-    same = manifest.spec.observations == spec.observations and manifest.spec.actuators == spec.actuators
-    if not same:
-        raise DemonstrationError(
-            f"{directory}: holds {[k.name for k in manifest.spec.observations]} and "
-            f"{[a.name for a in manifest.spec.actuators]}, or the same in other units or ranges; "
-            "the policy expects its own specification"
-        )
+    for field in ("observations", "actuators", "control_hz", "action_delay_ms"):
+        if (found := getattr(manifest.spec, field)) != (expected := getattr(spec, field)):
+            raise DemonstrationError(f"{directory}: {field} differ: expected {expected}, found {found}")
     paths = sorted(directory.glob("*.npz"), key=lambda path: int(path.stem))
     if len(paths) != manifest.episodes:
         raise DemonstrationError(f"{directory}: expected {manifest.episodes} episodes, found {len(paths)}")

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -149,7 +150,7 @@ class Trainer:
         """Hide past actions in some frames of `ids` (B, F, T − p): what it cannot see it cannot copy."""
         actions = self.spec.action_tokens - 1
         hidden = rng.random(ids.shape[:2]) < self.config.forget_actions  # (B, F)
-        ids[..., -actions:][hidden] = SEPARATOR_ID
+        ids[..., ids.shape[-1] - actions :][hidden] = SEPARATOR_ID
         ids[..., 0][hidden] = SEPARATOR_ID
 
     @torch.inference_mode()
@@ -174,7 +175,8 @@ class Trainer:
         tensors["step"] = torch.tensor(self.step)
         self.directory.mkdir(parents=True, exist_ok=True)
         part = self.directory / f"{CHECKPOINT}.part"
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
+        metadata = {"specification": self.spec.model_dump_json()}
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata)
         part.rename(self.directory / CHECKPOINT)
 
     def _resume(self) -> None:
@@ -186,6 +188,12 @@ class Trainer:
                 f"{self.directory / CHECKPOINT} is of a model with other dimensions; "
                 "give the preset that it was started with, or another --out"
             )
+        with safe_open(self.directory / CHECKPOINT, "pt") as file:
+            if file.metadata() != {"specification": self.spec.model_dump_json()}:
+                raise ConfigError(
+                    f"{self.directory / CHECKPOINT} learned another specification; "
+                    "give the demonstrations that it was started with, or another --out"
+                )
         self.step = int(tensors.pop("step"))
         moments = ("exp_avg", "exp_avg_sq", "step")
         state = {i: {moment: tensors.pop(f"{moment}.{name}") for moment in moments} for i, name in enumerate(names)}

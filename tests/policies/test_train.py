@@ -107,6 +107,22 @@ def test_hidden_actions_leave_the_observations_in_place(spec: PolicySpec, tmp_pa
     assert (ids[..., observed.stop :] == SEPARATOR_ID).all()
 
 
+def test_hiding_the_only_actuators_past_leaves_the_observation(spec: PolicySpec, tmp_path: Path) -> None:
+    single = spec.model_copy(update={"actuators": spec.actuators[:1]})
+    trainer = Trainer(single, preset("tiny"), CONFIG.model_copy(update={"forget_actions": 1.0}), tmp_path)
+    frames = tokenize([episode(single, ticks=8)], single)
+    ids = frames.ids[None].copy()
+    trainer._forget_actions(ids, np.random.default_rng(0))
+    np.testing.assert_array_equal(ids[0, :, 1:], frames.ids[:, 1:])
+
+
+def test_a_checkpoint_that_learned_other_ranges_is_refused(spec: PolicySpec, tmp_path: Path) -> None:
+    Trainer(spec, preset("tiny"), CONFIG, tmp_path).save()
+    slower = spec.model_copy(update={"action_delay_ms": spec.action_delay_ms + 5})
+    with pytest.raises(ConfigError, match="another specification"):
+        Trainer(slower, preset("tiny"), CONFIG, tmp_path)
+
+
 def test_a_sequence_shorter_than_the_window_is_refused(spec: PolicySpec, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least the window"):
         Trainer(spec, preset("tiny"), CONFIG.model_copy(update={"sequence_frames": 1}), tmp_path)

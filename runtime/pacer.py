@@ -10,7 +10,10 @@ from .errors import ConfigError
 
 _WAKE_MARGIN_NS = 5_000_000
 """Slack that garbage collection must leave before the next deadline."""
-_LATEST_GENERATION_EVERY = 20
+_DUE_EVERY_TICKS = (1, 20, 1_200)
+"""When each generation is collected: at 20 Hz the youngest every tick, the next every second, the last every minute."""
+_FIRST_GUESSES_NS = (0, 0, 10_000_000)
+"""How long each is taken to last before it was measured; the last one walks the whole heap that is not frozen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ class Pacer:
         Args:
             clock: what to wait on.
             period_ns: one tick.
-            collect_garbage: collect the young generations in the slack, for a loop that runs with `gc` disabled.
+            collect_garbage: collect garbage in the slack, for a loop that runs with `gc` disabled: young generations
+                often, the last one now and then, each only where what it took last time leaves enough.
 
         Raises:
             ConfigError: the period is not positive.
@@ -50,7 +54,7 @@ class Pacer:
             raise ConfigError(f"expected a period above 0 ns, found {period_ns}")
         self.period_ns = period_ns
         self._clock, self._collects = clock, collect_garbage
-        self._longest_collection_ns = [0, 0]
+        self._took_ns = list(_FIRST_GUESSES_NS)
         self.start()
 
     def start(self) -> None:
@@ -75,11 +79,17 @@ class Pacer:
         return Wake(self._tick, deadline_ns, self._clock.now_ns(), skipped)
 
     def _collect(self, deadline_ns: int) -> None:
-        """Collect generation 0, every twentieth time 0 and 1, if twice the longest so far fits before the deadline."""
-        generation = int(self._tick % _LATEST_GENERATION_EVERY == 0)
+        """Collect the oldest generation that is due and that fits, at twice what it took last time."""
         before_ns = self._clock.now_ns()
-        if before_ns + 2 * self._longest_collection_ns[generation] + _WAKE_MARGIN_NS > deadline_ns:
-            return
-        gc.collect(generation)
-        took_ns = self._clock.now_ns() - before_ns
-        self._longest_collection_ns[generation] = max(self._longest_collection_ns[generation], took_ns)
+        slack_ns = deadline_ns - before_ns - _WAKE_MARGIN_NS
+        for generation in (2, 1, 0):
+            if self._tick % _DUE_EVERY_TICKS[generation] == 0 and 2 * self._took_ns[generation] <= slack_ns:
+                gc.collect(generation)
+                self._learn(generation, self._clock.now_ns() - before_ns)
+                return
+
+    def _learn(self, generation: int, took_ns: int) -> None:
+        """A younger generation takes no longer, so that one slow collection does not end that generation's for good."""
+        self._took_ns[generation] = took_ns
+        for younger in range(generation):
+            self._took_ns[younger] = min(self._took_ns[younger], took_ns)

@@ -88,3 +88,64 @@ def test_garbage_is_collected_in_the_slack_and_left_when_there_is_none(clock: Vi
         assert gc.collect(0) == 0
     finally:
         gc.enable()
+
+
+class Collector:
+    """Stands in for `gc.collect`: notes what is collected, and takes as long as it is told."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.collected: list[int] = []
+        self.takes_ns = {0: 0, 1: 0, 2: 0}
+        self._clock = clock
+
+    def collect(self, generation: int) -> int:
+        self.collected.append(generation)
+        self._clock.advance_ns(self.takes_ns[generation])
+        return 0
+
+
+@pytest.fixture
+def collector(clock: VirtualClock, monkeypatch: pytest.MonkeyPatch) -> Collector:
+    collector = Collector(clock)
+    monkeypatch.setattr("gatort.runtime.pacer.gc.collect", collector.collect)
+    return collector
+
+
+def wait_often(pacer: Pacer, ticks: int) -> None:
+    pacer.start()
+    for _ in range(ticks):
+        pacer.wait()
+
+
+def test_young_generations_are_collected_often_and_the_last_one_once_a_minute(
+    clock: VirtualClock, collector: Collector
+) -> None:
+    wait_often(Pacer(clock, PERIOD_NS, collect_garbage=True), 2_401)
+    # Tick 0 has no slack before it.
+    assert [collector.collected.count(generation) for generation in range(3)] == [2_280, 118, 2]
+    assert collector.collected[19] == 1
+    assert collector.collected[1_199] == 2
+
+
+def test_the_last_generation_is_left_where_what_it_took_last_time_does_not_fit_twice(
+    clock: VirtualClock, collector: Collector
+) -> None:
+    collector.takes_ns[2] = 23_000_000  # twice that and the margin of 5 ms are more than a period
+    wait_often(Pacer(clock, PERIOD_NS, collect_garbage=True), 3_601)
+    assert collector.collected.count(2) == 1
+    assert collector.collected[2_399] == 1
+
+
+def test_one_slow_collection_of_the_youngest_is_forgotten_when_an_older_one_was_fast(
+    clock: VirtualClock, collector: Collector
+) -> None:
+    pacer = Pacer(clock, PERIOD_NS, collect_garbage=True)
+    collector.takes_ns[0] = 30_000_000
+    wait_often(pacer, 19)
+    assert collector.collected == [0]
+    collector.takes_ns[0] = 0
+    pacer.wait()
+    assert collector.collected == [0]
+    pacer.wait()
+    pacer.wait()
+    assert collector.collected == [0, 1, 0]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli, robots
-from gatort.runtime.clock import VirtualClock
+from gatort.runtime.clock import MonotonicClock, VirtualClock
 
 
 def profile(bundle: Path, *arguments: str, ticks: int = 20) -> int:
@@ -39,11 +39,26 @@ def test_a_budget_that_does_not_hold_exits_with_1_unless_the_misses_are_allowed(
     assert profile(bundle, *strict, "--max-misses", "20") == 0
 
 
-def test_a_paced_profile_wakes_at_the_control_rate(bundle: Path, tmp_path: Path) -> None:
+def test_a_paced_profile_wakes_at_the_control_rate(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woke_ns: list[tuple[int, int]] = []
+
+    class WatchedClock(MonotonicClock):
+        def sleep_until_ns(self, deadline_ns: int) -> None:
+            super().sleep_until_ns(deadline_ns)
+            woke_ns.append((deadline_ns, MonotonicClock().now_ns()))
+
+    monkeypatch.setattr("gatort.launch.profile.MonotonicClock", WatchedClock)
     report = tmp_path / "p.json"
     profile(bundle, "--robot", "scripted", "--json", str(report), ticks=5)
     record = json.loads(report.read_text())
     assert record["paced"]
+    (first_ns, _), (last_ns, last_woke_ns) = woke_ns[0], woke_ns[-1]
+    assert len(woke_ns) == 5
+    # On a crowded machine the loop may be late, is armed again, and then starts from a new deadline.
+    periods = 4 - record["refused"]
+    assert last_woke_ns - first_ns >= last_ns - first_ns >= periods * 50_000_000
     assert record["lateness_ms"]["max"] > 0
 
 

@@ -18,7 +18,7 @@ from cyclopts import Parameter
 from pydantic import NonNegativeInt, PositiveInt
 from rich.table import Table
 
-from gatort.runtime.bundle import Manifest, SuccessRecord, verify
+from gatort.runtime.bundle import Manifest, SuccessRecord, record_success, verify
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.engine_onnx import OnnxConfig
@@ -26,7 +26,6 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.policy import Policy
 from gatort.runtime.telemetry import Telemetry
 
-from .export import require_torch
 from .journal import Journal, Trial
 from .machine import this_machine
 from .options import PolicyOptions, resolve
@@ -123,9 +122,6 @@ def _run_what_is_left(options: TrialOptions, seeds: range, workers: int, journal
 
 
 def _record(bundle: Path, first_seed: int, result: dict[str, Any]) -> None:
-    require_torch("writing a bundle")
-    from gatort.export.bundle_writer import record_success
-
     success = SuccessRecord(
         trials=result["episodes"],
         first_seed=first_seed,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,17 @@ def test_a_success_rate_is_recorded_in_the_bundle_when_asked_for(bundle: Path) -
     success = verify(bundle).success
     assert success is not None
     assert (success.trials, success.first_seed, success.successes) == (1, 40, 0)
+
+
+def test_recording_a_success_rate_needs_no_torch(bundle: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; "
+        "import gatort.sim.task; gatort.sim.task.TRIAL_SECONDS = 0.1; "
+        "from gatort.launch.cli import main; "
+        f"sys.exit(main(['trials', '--bundle', {str(bundle)!r}, '--episodes', '1', '--workers', '1', '--record']))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    assert verify(bundle).success is not None
 
 
 @pytest.mark.usefixtures("short_trials")

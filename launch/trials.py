@@ -133,19 +133,26 @@ def _record(bundle: Path, first_seed: int, result: dict[str, Any]) -> None:
 
 
 def require_unseen(seeds: range, manifest: Manifest) -> None:
-    """Check that no trial's layout is one that the policy was trained or chosen on.
+    """Check that no trial's layout is one that the policy was trained or chosen on, or that is for training at all.
 
     Raises:
         ConfigError: naming the range that overlaps.
     """
-    ranges = {"training": manifest.training.training_seeds, "validation": manifest.training.validation_seeds}
-    for purpose, used in ranges.items():
-        for first, last in used:
-            if first <= seeds[-1] and seeds[0] <= last:
-                raise ConfigError(
-                    f"--seed {seeds[0]} --episodes {len(seeds)} asks for seeds {seeds[0]} to {seeds[-1]}, and "
-                    f"{manifest.name} used {first} to {last} for {purpose}: choose seeds outside them"
-                )
+    from gatort.sim.task import TRAINING_SEEDS
+
+    name, training = manifest.name, manifest.training
+    ranges = [
+        *((f"{name} used", "for training", used) for used in training.training_seeds),
+        *((f"{name} used", "for validation", used) for used in training.validation_seeds),
+        # Whatever the manifest says: it may be silent about what a policy has seen.
+        ("demonstrations use", "for training", (TRAINING_SEEDS[0], TRAINING_SEEDS[-1])),
+    ]
+    for who, purpose, (first, last) in ranges:
+        if first <= seeds[-1] and seeds[0] <= last:
+            raise ConfigError(
+                f"--seed {seeds[0]} --episodes {len(seeds)} asks for seeds {seeds[0]} to {seeds[-1]}, and "
+                f"{who} {first} to {last} {purpose}: choose seeds outside them"
+            )
 
 
 class Trialist:

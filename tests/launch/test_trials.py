@@ -149,6 +149,14 @@ def test_seeds_that_the_policy_learned_from_are_refused(
     assert str(seed) in sentence
 
 
+@pytest.mark.parametrize("seed", [1_000_100, 1_999_999])
+def test_training_seeds_are_refused_even_when_the_manifest_names_none(
+    bundle: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trials(bundle, tmp_path / "t.json", episodes=1, seed=seed) == 2
+    assert "demonstrations use 1000000 to 1999999 for training" in capsys.readouterr().err
+
+
 def test_a_journal_that_holds_something_else_is_refused(journal: Journal) -> None:
     journal.path.write_text('{"seed": 1}\n')
     with pytest.raises(ConfigError, match="is not a list of trials; remove it to start again"):

@@ -26,7 +26,8 @@ _PROBE = (
 def choose_gl() -> str | None:
     """Find a GL library that draws, and set MUJOCO_GL to it; call this before MuJoCo is first imported.
 
-    A MUJOCO_GL that is already set is tried first and never replaced by another.
+    A MUJOCO_GL that is already set is tried alone and never replaced by another. Where it draws nothing it is taken
+    back, because MuJoCo cannot even be imported with a library that is missing.
 
     Returns:
         The value of MUJOCO_GL that works, or none: then everything but pictures works.
@@ -36,6 +37,7 @@ def choose_gl() -> str | None:
         if _draws(candidate):
             os.environ["MUJOCO_GL"] = candidate
             return candidate
+    os.environ.pop("MUJOCO_GL", None)
     return None
 
 

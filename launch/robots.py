@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,9 @@ def mujoco_robot(spec: PolicySpec, clock: Clock, seed: int) -> MujocoRobot:
     """
     if not simulator_installed():
         raise MissingDependency("the simulated robot needs MuJoCo: pip install 'gatort[sim]'")
-    if spec.image_tokens and choose_gl() is None:
+    # A MUJOCO_GL that is set is tried even where nothing is drawn: if it fails, so does importing MuJoCo.
+    tried = bool(spec.image_tokens) or "MUJOCO_GL" in os.environ
+    if tried and choose_gl() is None and spec.image_tokens:
         raise MissingDependency("the policy sees through cameras, and no GL library draws: apt-get install libegl1")
     from gatort.sim.robot import MujocoRobot
     from gatort.sim.task import CAMERA_SPEC, STACK_SPEC

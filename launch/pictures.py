@@ -13,6 +13,7 @@ from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError, MissingDependency, RobotError
 
 from .graphics import INSTALL_HINT, choose_gl
+from .machine import installed_version
 
 if TYPE_CHECKING:
     import mujoco
@@ -20,22 +21,23 @@ if TYPE_CHECKING:
 FILM_SIZE = (480, 640)
 """Height and width of a film. px"""
 FILM_CAMERA = "view"
+FFMPEG_HINT = "films need ffmpeg: pip install 'gatort[sim]'"
 
 
-def require_film(path: Path | None) -> bool:
-    """Check that a film can be made; call this before MuJoCo is first imported.
+def film_obstacle(path: Path) -> str | None:
+    """Why no film can be made, and what mends it; call this before MuJoCo is first imported.
 
     Returns:
-        Whether to film: false when no film is asked for, or when no GL library draws, which is not worth a run.
+        Nothing when there is no obstacle. What is missing for a film is not worth a run.
 
     Raises:
         ConfigError: the name does not end like a film.
     """
-    if path is None:
-        return False
     if path.suffix != ".mp4":
         raise ConfigError(f"--video {path}: expected a name that ends in .mp4")
-    return choose_gl() is not None
+    if installed_version("imageio-ffmpeg") is None:
+        return FFMPEG_HINT
+    return INSTALL_HINT if choose_gl() is None else None
 
 
 def film(path: Path, model: mujoco.MjModel, positions: NDArray[np.float64], hz: int) -> None:
@@ -48,7 +50,7 @@ def film(path: Path, model: mujoco.MjModel, positions: NDArray[np.float64], hz: 
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise MissingDependency("films need ffmpeg: pip install 'gatort[sim]'") from error
+        raise MissingDependency(FFMPEG_HINT) from error
 
     height, width = FILM_SIZE
     writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=hz, ffmpeg_log_level="error")

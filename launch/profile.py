@@ -12,13 +12,14 @@ from pydantic import Field, NonNegativeInt
 
 from gatort.runtime.clock import Clock, MonotonicClock, VirtualClock
 from gatort.runtime.decoding import Sampler
+from gatort.runtime.errors import MissingDependency
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
 from gatort.runtime.robot import Robot
 from gatort.runtime.telemetry import LATENESS, Telemetry
 
 from .latency_picture import latency_picture
-from .machine import this_machine
+from .machine import installed_version, this_machine
 from .options import LoopOptions, resolve
 from .report import LoopLatency, Percentiles, percentile_record, percentile_table, require_writable, screen, write_json
 from .robots import mujoco_robot, scripted_robot, simulator_installed
@@ -64,6 +65,8 @@ def profile(
     """
     options = resolve(LoopOptions, options, profile)
     require_writable(json, plot)
+    if plot is not None and installed_version("matplotlib") is None:
+        raise MissingDependency("--plot needs matplotlib: pip install 'gatort[trials]'")
     console = screen()
     if paced:
         console.print(f"timing {ticks} ticks at the control rate…", style="dim")

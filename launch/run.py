@@ -22,12 +22,11 @@ from gatort.runtime.realtime import apply
 from gatort.runtime.safety import State
 from gatort.runtime.telemetry import Telemetry
 
-from .graphics import INSTALL_HINT
 from .latency_picture import latency_picture
 from .live import PERIOD_NS, LiveTable, Status
 from .machine import this_machine
 from .options import RunOptions, resolve
-from .pictures import film, require_film
+from .pictures import film, film_obstacle
 from .report import LoopLatency, percentile_table, require_writable, screen, write_json
 from .robots import mujoco_robot
 from .viewer import Viewer, require_screen
@@ -76,7 +75,10 @@ def run(
     require_writable(video, plot, json)
     if viewer:
         require_screen()
-    console, filming = screen(), require_film(video)
+    console = screen()
+    if video is not None and (obstacle := film_obstacle(video)) is not None:
+        console.print(f"no film: {obstacle}")
+        video = None
 
     policy = Policy.load(options.bundle, options.engine, Sampler(options.temperature, options.seed))
     drive = Drive(policy, options)
@@ -85,11 +87,9 @@ def run(
     console.print(drive.sentence, percentile_table(drive.latency.rows(), drive.budget_ms), sep="\n")
     write_json(json, drive.record())
     _draw(console, plot or DEFAULT_PLOT, drive)
-    if filming and video is not None:
+    if video is not None:
         film(video, drive.robot.model, drive.positions, policy.spec.control_hz)
         console.print(f"film: {video}")
-    elif video is not None:
-        console.print(f"no film: {INSTALL_HINT}")
     drive.robot.close()
     return INTERRUPTED if interrupted else int(drive.stopped)
 

@@ -83,6 +83,16 @@ def test_without_the_simulator_the_policy_alone_is_timed_and_the_report_says_so(
     assert "pip install 'gatort[sim]'" in capsys.readouterr().err
 
 
+def test_a_plot_without_matplotlib_is_refused_before_anything_is_timed(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gatort.launch.profile.installed_version", lambda _: None)
+    report = tmp_path / "p.json"
+    assert profile(bundle, "--json", str(report), "--plot", str(tmp_path / "p.png"), ticks=1_000_000) == 2
+    assert "pip install 'gatort[trials]'" in capsys.readouterr().err
+    assert not report.exists()
+
+
 def test_a_profile_of_the_policy_alone_loads_neither_torch_nor_the_simulator(bundle: Path) -> None:
     code = (
         "import sys; from gatort.launch.cli import main; "

@@ -129,7 +129,16 @@ def test_without_a_gl_library_the_run_goes_on_and_says_what_gives_pictures(bundl
     # In a process of its own: MuJoCo reads MUJOCO_GL once, when it is imported, and cannot be imported with this one.
     ran = run_in_a_process(bundle, "--video", "run.mp4", MUJOCO_GL="no such library")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "no film: apt-get install libegl1" in ran.stdout
+    assert ran.stdout.startswith("no film: apt-get install libegl1")
+    assert not Path("run.mp4").exists()
+
+
+def test_without_ffmpeg_the_run_goes_on_and_says_so_before_it_begins(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gatort.launch.pictures.installed_version", lambda _: None)
+    assert run(bundle, "--video", "run.mp4") == 0
+    assert capsys.readouterr().out.startswith("no film: films need ffmpeg: pip install 'gatort[sim]'")
     assert not Path("run.mp4").exists()
 
 

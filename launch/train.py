@@ -18,11 +18,12 @@ from gatort.policies.demos import MANIFEST, DemonstrationManifest, join, load_ep
 from gatort.policies.presets import preset as preset_named
 from gatort.policies.recipe import TrainConfig
 from gatort.runtime.bundle import TrainingRecord
-from gatort.runtime.errors import ConfigError, DemonstrationError, MissingDependency
+from gatort.runtime.bundle import load_manifest as load_bundle_manifest
+from gatort.runtime.errors import ConfigError, DemonstrationError
 
 from .collect import Collection, collect
 from .demos import require_training_seeds
-from .machine import installed_version
+from .export import require_torch
 from .options import resolve
 from .report import progress_bar, screen
 
@@ -72,8 +73,7 @@ def train(
         TOML file with any of these options.
     """
     options = resolve(TrainOptions, options, profile)
-    if installed_version("torch") is None:
-        raise MissingDependency("training needs PyTorch: pip install 'gatort[train]'")
+    require_torch("training")
     from gatort.policies.train import Trainer
 
     dims = preset_named(options.preset)
@@ -155,16 +155,18 @@ class Course:
         self.trainer.wait_for_all()
         manifest = load_manifest(folder)
         self._successes = f", rollouts {manifest.successes / manifest.episodes:.0%}"
-        screen(stderr=True).print(f"round {index}: {manifest.successes} of {manifest.episodes} rollouts succeeded")
+        if self.trainer.rank == 0:
+            screen(stderr=True).print(f"round {index}: {manifest.successes} of {manifest.episodes} rollouts succeeded")
         self.add([folder])
         return manifest
 
     def write_bundle(self, manifests: list[DemonstrationManifest]) -> None:
-        """Export the policy as it is."""
+        """Export the policy as it is, unless that has been done and perhaps tried since."""
         from gatort.export.bundle_writer import write_bundle
 
         trainer = self.trainer
-        if trainer.rank == 0:
+        written = load_bundle_manifest(self.bundle).training.steps if self.bundle.exists() else None
+        if trainer.rank == 0 and written != trainer.step:
             trainer.model.eval()
             write_bundle(
                 self.bundle,

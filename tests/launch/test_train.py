@@ -9,6 +9,7 @@ import pytest
 
 from gatort.launch import cli
 from gatort.policies.demos import load_manifest
+from gatort.runtime.bundle import SuccessRecord, record_success
 from gatort.runtime.episode import Episode
 from gatort.sim.task import STACK_SPEC
 
@@ -74,6 +75,21 @@ def test_a_folder_without_demonstrations_is_refused_with_the_command_that_makes_
 def test_a_policy_is_trained_from_demonstrations_to_a_bundle_that_drives(demonstrations: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--preset", "tiny", "--steps", "4", "--batch-sequences", "2", "--rounds", "1", "--round-episodes", "1"]
-    assert cli.main(["train", str(demonstrations), "--out", str(out), "--workers", "1", *options]) == 0
+    train = ["train", str(demonstrations), "--out", str(out), "--workers", "1", *options]
+    assert cli.main(train) == 0
     drive = ["--flat-out", "--ticks", "3", "--budget-ms", "5000"]
     assert cli.main(["profile", "--bundle", str(out / "bundle"), *drive]) == 0
+    manifest = (out / "bundle" / "manifest.json").read_bytes()
+    assert str(load_manifest(out / "round0").first_seed).encode() in manifest
+    record_success(
+        out / "bundle", SuccessRecord(trials=1, first_seed=5000, successes=1, rate=1.0, wilson_95=(0.2, 1.0))
+    )
+    recorded = (out / "bundle" / "manifest.json").read_bytes()
+    assert cli.main(train) == 0  # It is finished: the same command again changes nothing.
+    assert (out / "bundle" / "manifest.json").read_bytes() == recorded != manifest
+
+
+def test_a_folder_of_other_episodes_is_not_added_to(demonstrations: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = refusal(capsys, "demos", demonstrations, "--episodes", "2", "--noise-nm", "3")
+    assert "begun with expert, noise 3 N·m" in sentence
+    assert "found expert, noise 0, 1, 2, 4 N·m" in sentence

@@ -15,7 +15,7 @@ from rich.console import Console
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.episode import Episode
-from gatort.runtime.errors import MissingDependency
+from gatort.runtime.errors import MissingDependency, RobotError
 from gatort.runtime.loop import ControlLoop, Tick
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
@@ -54,7 +54,7 @@ def run(
     """Drive the robot with a policy in real time, 20 ticks a second.
 
     A live table shows rate, latency, misses and state; the run ends with a summary and a latency picture. Ctrl-C is the
-    operator's stop. Exit status 1 when the guard or the robot's watchdog stopped the run.
+    operator's stop. Exit status 1 when the guard, the robot's watchdog or a failure of the robot stopped the run.
 
     Parameters
     ----------
@@ -84,10 +84,12 @@ def run(
     drive = Drive(policy, options)
     interrupted = drive.run(console, viewer)
 
-    console.print(drive.sentence, percentile_table(drive.latency.rows(), drive.budget_ms), sep="\n")
+    console.print(drive.sentence)
     write_json(json, drive.record())
-    _draw(console, plot or DEFAULT_PLOT, drive)
-    if video is not None:
+    if drive.telemetry.ticks:
+        console.print(percentile_table(drive.latency.rows(), drive.budget_ms))
+        _draw(console, plot or DEFAULT_PLOT, drive)
+    if video is not None and len(drive.positions):
         film(video, drive.robot.model, drive.positions, policy.spec.control_hz)
         console.print(f"film: {video}")
     drive.robot.close()
@@ -116,7 +118,10 @@ class Drive:
             self.loop.prime(Episode.load(options.prompt, spec).frames(last=spec.window_frames))
         self.budget_ms = self.telemetry.budget_ns * 1e-6
         self.stopped = False
-        """The guard or the watchdog ended the run."""
+        """The guard, the watchdog or a failure of the robot ended the run."""
+        self.failure: str | None = None
+        """The sentence with which the robot failed."""
+        self._looks = 0
         self._positions = np.zeros((len(self.telemetry.stamps), self.robot.model.nq))  # (ticks, nq), for the film
         self._state = State.DISARMED
         self._offered_ns = 0
@@ -124,7 +129,11 @@ class Drive:
         self._viewer: Viewer | None = None
 
     def run(self, console: Console, viewer: bool) -> bool:
-        """Run until success, the time is up, or something stops it; true when the operator did."""
+        """Run until success, the time is up, or something stops it; true when the operator did.
+
+        Raises:
+            RobotError: the robot failed before the first tick.
+        """
         with ExitStack() as stack:
             self._viewer = stack.enter_context(Viewer(self.robot.model)) if viewer else None
             self._live = stack.enter_context(LiveTable(console, self.budget_ms))
@@ -134,14 +143,20 @@ class Drive:
                 self.loop.run(self.ticks, self._look)
             except KeyboardInterrupt:
                 return True
+            except RobotError as error:
+                if not self.telemetry.ticks:
+                    raise
+                self.failure, self.stopped = str(error), True
             finally:
-                self._live.offer(self._status())
+                if self.telemetry.ticks:
+                    self._live.offer(self._status())
         return False
 
     def _look(self, _: Tick | None) -> bool:
         """After each tick, in the slack: keep what the film needs and, at most four times a second, show the status."""
-        if self.telemetry.ticks <= len(self._positions):
-            self._positions[self.telemetry.ticks - 1] = self.robot.data.qpos
+        if self._looks < len(self._positions):
+            self._positions[self._looks] = self.robot.data.qpos
+            self._looks += 1
         self._state = max(self.loop.guard.state, self.robot.state, key=list(State).index)
         self.stopped = self.loop.stopped
         if self._viewer is not None:
@@ -174,8 +189,8 @@ class Drive:
 
     @property
     def positions(self) -> NDArray[np.float64]:
-        """Joint positions (N, nq) after each tick so far."""
-        return self._positions[: self.telemetry.ticks]
+        """Joint positions (N, nq) after each tick that was finished so far."""
+        return self._positions[: self._looks]
 
     @property
     def sentence(self) -> str:
@@ -183,6 +198,8 @@ class Drive:
         reasons = ", ".join(f"{count}× {reason}" for reason, count in self.loop.guard.refused.items())
         stopped = f"stopped in {self._state} ({reasons or 'by the watchdog'})"
         outcome = "stacked" if self.robot.succeeded else stopped if self.stopped else "not stacked"
+        if self.failure is not None:
+            outcome = f"the robot failed ({self.failure})"
         return (
             f"seed {self.options.seed}: {outcome} after {self.seconds:.1f} s; {self.telemetry.ticks} ticks at "
             f"{self.telemetry.rate.average_hz:.2f} Hz, {self.telemetry.misses} misses, {self.telemetry.refused} refused"
@@ -203,8 +220,9 @@ class Drive:
             "misses": self.telemetry.misses,
             "refused": {str(reason): count for reason, count in guard.refused.items()},
             "last_refusal": self.loop.refusal,
+            "robot_failure": self.failure,
             "limited": {str(reason): count for reason, count in guard.limited.items()},
-            "latency_ms": self.latency.record(),
+            "latency_ms": self.latency.record() if self.telemetry.ticks else {},
             "machine": asdict(this_machine()),
         }
 

@@ -16,7 +16,10 @@ from gatort.launch.options import RunOptions
 from gatort.launch.run import Drive
 from gatort.runtime.bundle import MANIFEST_FILE, ONNX_FILE
 from gatort.runtime.clock import MonotonicClock, VirtualClock
+from gatort.runtime.errors import RobotError
 from gatort.runtime.policy import Policy
+from gatort.runtime.robot import Observation
+from gatort.sim.robot import MujocoRobot
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +109,55 @@ def test_ctrl_c_stops_the_robot_and_still_gives_the_summary(bundle: Path, monkey
     monkeypatch.setattr(Drive, "_look", press_ctrl_c)
     assert run(bundle, "--json", "r.json") == 130
     assert json.loads(Path("r.json").read_text())["ticks"] == 3
+
+
+def diverge_at(observation: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the robot fail where it reads its sensors; the first observation comes before the first tick."""
+    observe, count = MujocoRobot.observe, iter(range(1, 1_000))
+
+    def observe_or_fail(robot: MujocoRobot) -> Observation:
+        if next(count) == observation:
+            raise error
+        return observe(robot)
+
+    monkeypatch.setattr(MujocoRobot, "observe", observe_or_fail)
+
+
+def test_a_robot_that_fails_in_a_run_is_reported_with_figures_and_exit_status_1(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    diverge_at(5, RobotError("the simulation diverged"), monkeypatch)
+    assert run(bundle, "--json", "r.json") == 1
+    assert "the robot failed (the simulation diverged) after 0.2 s; 4 ticks" in capsys.readouterr().out
+    record = json.loads(Path("r.json").read_text())
+    assert (record["stopped"], record["ticks"], record["robot_failure"]) == (True, 4, "the simulation diverged")
+    assert Path("runs", "latency.png").exists()
+
+
+def test_a_robot_that_fails_in_the_very_first_tick_is_reported_too(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverge_at(2, RobotError("the simulation diverged"), monkeypatch)
+    assert run(bundle, "--json", "r.json") == 1
+    assert json.loads(Path("r.json").read_text())["ticks"] == 1
+
+
+def test_a_robot_that_fails_before_the_first_tick_is_refused_in_one_sentence(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    diverge_at(1, RobotError("no answer"), monkeypatch)
+    assert run(bundle) == 2
+    assert capsys.readouterr().err == "gatort: no answer\n"
+
+
+def test_ctrl_c_before_the_first_tick_gives_a_summary_without_latencies(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    diverge_at(1, KeyboardInterrupt(), monkeypatch)
+    assert run(bundle, "--json", "r.json") == 130
+    assert "0 ticks" in capsys.readouterr().out
+    assert json.loads(Path("r.json").read_text())["latency_ms"] == {}
+    assert not Path("runs", "latency.png").exists()
 
 
 def test_a_film_is_drawn_after_the_run(bundle: Path) -> None:

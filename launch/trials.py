@@ -22,7 +22,7 @@ from gatort.runtime.bundle import Manifest, SuccessRecord, record_success, verif
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.engine_onnx import OnnxConfig
-from gatort.runtime.errors import ConfigError
+from gatort.runtime.errors import ConfigError, RobotError
 from gatort.runtime.policy import Policy
 from gatort.runtime.telemetry import Telemetry
 
@@ -164,7 +164,7 @@ class Trialist:
         self.robot = mujoco_robot(self.policy.spec, self.clock, 0)
 
     def run(self, seed: int) -> Trial:
-        """Run the trial of one seed from a fresh context."""
+        """Run the trial of one seed from a fresh context; where the robot fails, so does the trial."""
         from gatort.sim.task import TRIAL_SECONDS
 
         spec, robot = self.policy.spec, self.robot
@@ -174,14 +174,18 @@ class Trialist:
         robot.reset(seed)
         telemetry = Telemetry(spec, ticks)
         loop = self.policy.control(robot, self.clock, telemetry=telemetry)
-        done = loop.run(ticks, lambda _: robot.succeeded)
+        failure = None
+        try:
+            loop.run(ticks, lambda _: robot.succeeded)
+        except RobotError as error:
+            failure = str(error)
         policy_ns = LoopLatency.of(telemetry).durations_ns[:, POLICY_STAGES].sum(axis=1)
         return Trial(
             seed=seed,
-            succeeded=robot.succeeded,
-            seconds=done / spec.control_hz,
-            refusal=loop.refusal,
-            policy_us=tuple((policy_ns // 1000).tolist()),
+            succeeded=robot.succeeded and failure is None,
+            seconds=telemetry.ticks / spec.control_hz,
+            refusal=failure or loop.refusal,
+            policy_us=tuple((policy_ns[policy_ns > 0] // 1000).tolist()),
         )
 
 

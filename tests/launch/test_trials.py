@@ -14,7 +14,9 @@ from gatort.launch.journal import Journal, Trial
 from gatort.launch.options import resolve
 from gatort.launch.trials import Trialist, TrialOptions, run_trials
 from gatort.runtime.bundle import SuccessRecord, load_manifest, verify
-from gatort.runtime.errors import ConfigError
+from gatort.runtime.errors import ConfigError, RobotError
+from gatort.runtime.robot import Observation
+from gatort.sim.robot import MujocoRobot
 
 FIELDS = ["episodes", "successes", "success_rate", "wilson_95", "seconds_per_episode", "latency_ms"]
 
@@ -110,6 +112,31 @@ def test_a_success_rate_is_recorded_in_the_bundle_when_asked_for(bundle: Path) -
     success = verify(bundle).success
     assert success is not None
     assert (success.trials, success.first_seed, success.successes) == (1, 40, 0)
+
+
+@pytest.mark.usefixtures("short_trials")
+@pytest.mark.parametrize("observation", [1, 5])
+def test_a_robot_that_fails_fails_its_own_trial_alone_and_only_once(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, observation: int
+) -> None:
+    observe, reset, seeds = MujocoRobot.observe, MujocoRobot.reset, []
+
+    def observe_or_fail(robot: MujocoRobot) -> Observation:
+        if seeds[-1] == 41 and robot._sequence == observation - 1:
+            raise RobotError("the simulation diverged")
+        return observe(robot)
+
+    monkeypatch.setattr(MujocoRobot, "reset", lambda robot, seed: seeds.append(seed) or reset(robot, seed))
+    monkeypatch.setattr(MujocoRobot, "observe", observe_or_fail)
+    report = tmp_path / "t.json"
+    assert trials(bundle, report, episodes=3) == 0
+    assert json.loads(report.read_text())["failed_seeds"] == [40, 41, 42]
+    journal = next(tmp_path.glob("*.partial.jsonl"))
+    refusals = {trial["seed"]: trial["refusal"] for trial in map(json.loads, journal.read_text().splitlines())}
+    assert refusals == {40: None, 41: "the simulation diverged", 42: None}
+    seeds.clear()
+    assert trials(bundle, report, episodes=3) == 0
+    assert 41 not in seeds
 
 
 def test_recording_a_success_rate_needs_no_torch(bundle: Path) -> None:

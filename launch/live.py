@@ -16,9 +16,9 @@ from rich.live import Live
 from rich.table import Table
 
 from gatort.runtime.safety import State
-from gatort.runtime.telemetry import Rate
+from gatort.runtime.telemetry import Percentiles, Rate
 
-from .report import Percentiles, alarming
+from .report import alarming
 
 PERIOD_NS = 250_000_000
 """At most four drawings a second."""
@@ -33,7 +33,7 @@ class Status:
     elapsed_s: float
     rate: Rate
     tick: Percentiles
-    """Of the last minute."""
+    """Of every tick so far."""
     misses: int
     state: State
     succeeded: bool
@@ -43,7 +43,7 @@ class Status:
         table = Table(title=f"{self.elapsed_s:5.1f} s", title_justify="left")
         for column in ("Hz now", "average", "worst second", "p50 ms", "p99", "max", "misses", "state", "success"):
             table.add_column(column, justify="right")
-        latencies = (self.tick.p50, self.tick.p99, self.tick.max)
+        latencies = (self.tick.p50_ms, self.tick.p99_ms, self.tick.max_ms)
         table.add_row(
             *(f"{hz:.1f}" for hz in (self.rate.now_hz, self.rate.average_hz, self.rate.worst_second_hz)),
             *(alarming(f"{ms:.1f}", ms > budget_ms) for ms in latencies),

@@ -16,12 +16,12 @@ from gatort.runtime.errors import MissingDependency
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
 from gatort.runtime.robot import Robot
-from gatort.runtime.telemetry import LATENESS, Telemetry
+from gatort.runtime.telemetry import LATENESS, TICK, Telemetry
 
 from .latency_picture import latency_picture
 from .machine import installed_version, this_machine
 from .options import LoopOptions, resolve
-from .report import LoopLatency, Percentiles, percentile_record, percentile_table, require_writable, screen, write_json
+from .report import latency_record, percentile_record, percentile_table, require_writable, screen, write_json
 from .robots import mujoco_robot, scripted_robot, simulator_installed
 
 Source = Literal["auto", "mujoco", "scripted"]
@@ -71,12 +71,14 @@ def profile(
     if paced:
         console.print(f"timing {ticks} ticks at the control rate…", style="dim")
     measured = measure(options, ticks=ticks, paced=paced, budget_ms=budget_ms, source=robot)
-    console.print(measured.sentence(max_misses), percentile_table(measured.latency.rows(), budget_ms), sep="\n")
+    console.print(measured.sentence(max_misses), percentile_table(measured.telemetry.summary(), budget_ms), sep="\n")
     console.print(str(this_machine()), style="dim")
     write_json(json, measured.record(max_misses))
     if plot is not None:
-        latency = measured.latency
-        latency_picture(plot, measured.sentence(max_misses), latency.stages, latency.durations_ns, budget_ms)
+        telemetry = measured.telemetry
+        latency_picture(
+            plot, measured.sentence(max_misses), telemetry.stages, telemetry.stage_durations_ns(), budget_ms
+        )
     return int(not measured.holds(max_misses))
 
 
@@ -96,9 +98,8 @@ class Measurement:
     """Ticks over the budget, and deadlines skipped."""
     refused: int
     """Ticks that sent no command, for example because the action came later than the action delay allows."""
-    lateness: Percentiles
-    """Of the wake-ups."""
-    latency: LoopLatency
+    telemetry: Telemetry
+    """What the ticks cost, and how late they woke."""
 
     def holds(self, max_misses: int) -> bool:
         """Whether the budget holds: neither misses nor refused ticks are more than allowed."""
@@ -109,19 +110,19 @@ class Measurement:
         pace = "paced" if self.paced else "flat out"
         return (
             f"{self.ticks} ticks {pace}, {self.observations} observations, {self.engine}: "
-            f"p99 {self.latency.tick.p99:.1f} ms, "
+            f"p99 {self.telemetry.percentiles(TICK).p99_ms:.1f} ms, "
             f"{self.misses} misses of {self.budget_ms:g} ms, {self.refused} refused: "
             f"the budget {'holds' if self.holds(max_misses) else 'does not hold'}"
         )
 
     def record(self, max_misses: int) -> dict[str, Any]:
         """The JSON form."""
-        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("lateness", "latency")}
+        plain = {name: getattr(self, name) for name in self.__slots__ if name != "telemetry"}
         return {
             **plain,
             "holds": self.holds(max_misses),
-            "lateness_ms": percentile_record(self.lateness),
-            "latency_ms": self.latency.record(),
+            "lateness_ms": percentile_record(self.telemetry.percentiles(LATENESS)),
+            "latency_ms": latency_record(self.telemetry.summary()),
             "machine": asdict(this_machine()),
         }
 
@@ -155,6 +156,5 @@ def measure(options: LoopOptions, *, ticks: int, paced: bool, budget_ms: float, 
         ticks=telemetry.ticks,
         misses=telemetry.misses,
         refused=telemetry.refused,
-        lateness=Percentiles.of(telemetry.percentiles(LATENESS)),
-        latency=LoopLatency.of(telemetry),
+        telemetry=telemetry,
     )

@@ -5,78 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from math import sqrt
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from gatort.runtime import telemetry
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.telemetry import Percentiles
 
 Z_95 = 1.959963984540054
 """97.5th percentile of the standard normal distribution."""
-
-
-@dataclass(frozen=True, slots=True)
-class Percentiles:
-    """A distribution of durations, in ms."""
-
-    p50: float
-    p99: float
-    p99_9: float
-    max: float
-
-    @classmethod
-    def of(cls, histogram: telemetry.Percentiles) -> Self:
-        """What the loop's own histograms say."""
-        parts = (histogram.p50_ns, histogram.p99_ns, histogram.p999_ns, histogram.max_ns)
-        return cls(*(round(part * 1e-6, 4) for part in parts))
-
-    @classmethod
-    def of_ns(cls, durations_ns: NDArray[np.int64]) -> Self:
-        """Summarise durations (N,), N ≥ 1; each percentile is a duration that occurred, never an interpolation."""
-        return cls(
-            *(round(float(q) * 1e-6, 4) for q in np.quantile(durations_ns, (0.5, 0.99, 0.999, 1), method="higher"))
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class LoopLatency:
-    """What the ticks of a loop cost, refused ones included: they are often the slow ones."""
-
-    stages: tuple[str, ...]
-    durations_ns: NDArray[np.int64]
-    """(N, S), one row a tick; 0 for a stage that a refused tick did not reach."""
-
-    @classmethod
-    def of(cls, measured: telemetry.Telemetry, newest: int | None = None) -> Self:
-        """Read the ticks, or the newest ones, that a loop's telemetry still holds; a new array."""
-        kept = min(measured.ticks, len(measured.stamps), newest or measured.ticks)
-        stamps = measured.stamps[np.arange(measured.ticks - kept, measured.ticks) % len(measured.stamps)]
-        durations_ns = np.where(stamps[:, 1:] > 0, np.diff(stamps, axis=1), 0)  # (N, S)
-        return cls(measured.stages, durations_ns)
-
-    @property
-    def tick(self) -> Percentiles:
-        """The whole tick."""
-        return Percentiles.of_ns(self.durations_ns.sum(axis=1))
-
-    def rows(self) -> list[tuple[str, Percentiles]]:
-        """The whole tick, then each stage that was reached."""
-        columns = zip(self.stages, self.durations_ns.T, strict=True)
-        reached = [(stage, column[column > 0]) for stage, column in columns]
-        return [("tick", self.tick), *((stage, Percentiles.of_ns(column)) for stage, column in reached if column.size)]
-
-    def record(self) -> dict[str, dict[str, float]]:
-        """The JSON form: stage to percentiles in ms."""
-        return {stage: percentile_record(latency) for stage, latency in self.rows()}
 
 
 def wilson_95(successes: int, episodes: int) -> tuple[float, float]:
@@ -99,7 +41,7 @@ def percentile_table(rows: Sequence[tuple[str, Percentiles]], budget_ms: float) 
     for column in ("p50", "p99", "p99.9", "max"):
         table.add_column(column, justify="right")
     for name, latency in rows:
-        cells = (latency.p50, latency.p99, latency.p99_9, latency.max)
+        cells = (latency.p50_ms, latency.p99_ms, latency.p99_9_ms, latency.max_ms)
         table.add_row(name, *(alarming(f"{value:.2f}", value > budget_ms) for value in cells))
     return table
 
@@ -127,8 +69,13 @@ def progress_bar(noun: str, *, shown: bool = True) -> Progress:
 
 
 def percentile_record(latency: Percentiles) -> dict[str, float]:
-    """The JSON form, `{"p50", "p99", "p99.9", "max"}` in ms."""
-    return {name.replace("_", "."): value for name, value in asdict(latency).items()}
+    """The JSON form, in ms."""
+    return {"p50": latency.p50_ms, "p99": latency.p99_ms, "p99.9": latency.p99_9_ms, "max": latency.max_ms}
+
+
+def latency_record(rows: Sequence[tuple[str, Percentiles]]) -> dict[str, dict[str, float]]:
+    """The JSON form of a loop's stages, each name to its percentiles in ms."""
+    return {name: percentile_record(latency) for name, latency in rows}
 
 
 def require_writable(*paths: Path | None) -> None:

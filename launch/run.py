@@ -20,14 +20,14 @@ from gatort.runtime.loop import ControlLoop, Tick
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
 from gatort.runtime.safety import State
-from gatort.runtime.telemetry import Telemetry
+from gatort.runtime.telemetry import TICK, Telemetry
 
 from .latency_picture import latency_picture
 from .live import PERIOD_NS, LiveTable, Status
 from .machine import this_machine
 from .options import RunOptions, resolve
 from .pictures import film, film_obstacle
-from .report import LoopLatency, percentile_table, require_writable, screen, write_json
+from .report import latency_record, percentile_table, require_writable, screen, write_json
 from .robots import mujoco_robot
 from .viewer import Viewer, require_screen
 
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 DEFAULT_PLOT = Path("runs", "latency.png")
 INTERRUPTED = 130
 KEPT_TICKS = 72_000
-"""An hour at 20 Hz: of a longer run the last hour's latencies are reported and the first hour is filmed."""
-LIVE_TICKS = 1_200
-"""The live table's latencies are the last minute's, so that a long run takes no more of the slack than a short one."""
+"""An hour at 20 Hz: of a longer run the last hour stands in the latency picture and the first hour is filmed."""
 
 
 def run(
@@ -87,7 +85,7 @@ def run(
     console.print(drive.sentence)
     write_json(json, drive.record())
     if drive.telemetry.ticks:
-        console.print(percentile_table(drive.latency.rows(), drive.budget_ms))
+        console.print(percentile_table(drive.telemetry.summary(), drive.budget_ms))
         _draw(console, plot or DEFAULT_PLOT, drive)
     if video is not None and len(drive.positions):
         film(video, drive.robot.model, drive.positions, policy.spec.control_hz)
@@ -148,8 +146,7 @@ class Drive:
                     raise
                 self.failure, self.stopped = str(error), True
             finally:
-                if self.telemetry.ticks:
-                    self._live.offer(self._status())
+                self._live.offer(self._status())
         return False
 
     def _look(self, _: Tick | None) -> bool:
@@ -171,16 +168,11 @@ class Drive:
         return Status(
             elapsed_s=self.seconds,
             rate=self.telemetry.rate,
-            tick=LoopLatency.of(self.telemetry, newest=LIVE_TICKS).tick,
+            tick=self.telemetry.percentiles(TICK),
             misses=self.telemetry.misses,
             state=self._state,
             succeeded=self.robot.succeeded,
         )
-
-    @property
-    def latency(self) -> LoopLatency:
-        """Of every tick so far."""
-        return LoopLatency.of(self.telemetry)
 
     @property
     def seconds(self) -> float:
@@ -222,16 +214,16 @@ class Drive:
             "last_refusal": self.loop.refusal,
             "robot_failure": self.failure,
             "limited": {str(reason): count for reason, count in guard.limited.items()},
-            "latency_ms": self.latency.record() if self.telemetry.ticks else {},
+            "latency_ms": latency_record(self.telemetry.summary()),
             "machine": asdict(this_machine()),
         }
 
 
 def _draw(console: Console, path: Path, drive: Drive) -> None:
     """A picture is worth having, but its library is not worth a run."""
-    latency = drive.latency
+    measured = drive.telemetry
     try:
-        latency_picture(path, drive.sentence, latency.stages, latency.durations_ns, drive.budget_ms)
+        latency_picture(path, drive.sentence, measured.stages, measured.stage_durations_ns(), drive.budget_ms)
     except MissingDependency as error:
         console.print(f"no picture: {error}")
     else:

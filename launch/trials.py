@@ -24,14 +24,12 @@ from gatort.runtime.decoding import Sampler
 from gatort.runtime.engine_onnx import OnnxConfig
 from gatort.runtime.errors import ConfigError, RobotError
 from gatort.runtime.policy import Policy
-from gatort.runtime.telemetry import Telemetry
+from gatort.runtime.telemetry import Percentiles, Telemetry
 
 from .journal import Journal, Trial
 from .machine import this_machine
 from .options import PolicyOptions, resolve
 from .report import (
-    LoopLatency,
-    Percentiles,
     percentile_record,
     progress_bar,
     require_writable,
@@ -179,7 +177,7 @@ class Trialist:
             loop.run(ticks, lambda _: robot.succeeded)
         except RobotError as error:
             failure = str(error)
-        policy_ns = LoopLatency.of(telemetry).durations_ns[:, POLICY_STAGES].sum(axis=1)
+        policy_ns = telemetry.stage_durations_ns()[:, POLICY_STAGES].sum(axis=1)
         return Trial(
             seed=seed,
             succeeded=robot.succeeded and failure is None,

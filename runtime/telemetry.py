@@ -1,15 +1,18 @@
 """What the ticks cost: a stamp per stage in a preallocated array, histograms filled in the slack.
 
 During a tick only `mark` runs: one clock reading and one integer stored. `record` moves a finished tick into the
-histograms after its command went out.
+histograms after its command went out. What a loop reports comes from the histograms, which hold every tick since the
+start; the stamps of the newest ticks are kept for pictures.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
+from numpy.typing import NDArray
 
 from .clock import Clock, MonotonicClock
 from .pacer import Wake
@@ -19,6 +22,7 @@ TICK = "tick"
 LATENESS = "lateness"
 _SHORTEST_NS, _LONGEST_NS, _DIGITS = 100, 60_000_000_000, 3
 _SECOND_NS = 1_000_000_000
+_FRACTIONS = (0.5, 0.99, 0.999)
 
 
 def stage_names(spec: PolicySpec) -> tuple[str, ...]:
@@ -29,13 +33,40 @@ def stage_names(spec: PolicySpec) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Durations of one stage, in nanoseconds."""
+    """A distribution of durations; zeros when there are none."""
 
     count: int
-    p50_ns: int
-    p99_ns: int
-    p999_ns: int
-    max_ns: int
+    p50_ms: float
+    p99_ms: float
+    p99_9_ms: float
+    max_ms: float
+
+    @classmethod
+    def of_ns(cls, durations_ns: NDArray[np.int64]) -> Self:
+        """Summarise durations (N,), by the same rule as a loop's."""
+        histogram = _empty_histogram()
+        for duration_ns in durations_ns.tolist():
+            histogram.record_value(duration_ns)
+        return cls.of_histogram(histogram)
+
+    @classmethod
+    def of_histogram(cls, histogram: HdrHistogram) -> Self:
+        """Summarise what a histogram has counted; percentiles to its three digits, the longest exactly."""
+        if not histogram.get_total_count():
+            return cls(0, 0.0, 0.0, 0.0, 0.0)
+        found = histogram.get_percentile_to_value_dict([100 * fraction for fraction in _FRACTIONS])
+        longest_ns = int(histogram.max_value)
+        # A histogram gives the upper end of a bucket, which may lie above everything that fell into it.
+        p50_ms, p99_ms, p99_9_ms = (_ms(min(found[100 * fraction], longest_ns)) for fraction in _FRACTIONS)
+        return cls(int(histogram.get_total_count()), p50_ms, p99_ms, p99_9_ms, _ms(longest_ns))
+
+
+def _empty_histogram() -> HdrHistogram:
+    return HdrHistogram(_SHORTEST_NS, _LONGEST_NS, _DIGITS)
+
+
+def _ms(duration_ns: int) -> float:
+    return round(duration_ns * 1e-6, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +105,7 @@ class Telemetry:
         self.misses = 0
         """Ticks over the budget, and skipped deadlines that no such tick explains."""
         self._clock = clock or MonotonicClock()
-        self._histograms = {
-            name: HdrHistogram(_SHORTEST_NS, _LONGEST_NS, _DIGITS) for name in (*self.stages, TICK, LATENESS)
-        }
+        self._histograms = {name: _empty_histogram() for name in (*self.stages, TICK, LATENESS)}
         self._row, self._column = self.stamps[0], 0
         self._over = 0
         self._first_deadline_ns = self._deadline_ns = 0
@@ -99,21 +128,18 @@ class Telemetry:
         self._row[self._column] = self._clock.now_ns()
 
     def record(self) -> None:
-        """Move the finished tick into the histograms; call it in the slack."""
-        self._over = 0
-        row = self._row.tolist()
+        """Move the finished tick into the histograms, as far as it came; call it in the slack."""
+        row = self._row[: self._column + 1].tolist()
+        for name, start_ns, end_ns in zip(self.stages, row, row[1:], strict=False):
+            self._histograms[name].record_value(end_ns - start_ns)
+        self._histograms[TICK].record_value(row[-1] - row[0])
         if self._column < len(self.stages):
             self.refused += 1
-            row = row[: self._column + 1]
         else:
             self._whole += 1
             self._in_second += 1
-            self._histograms[TICK].record_value(row[-1] - row[0])
-            for name, start_ns, end_ns in zip(self.stages, row, row[1:], strict=False):
-                self._histograms[name].record_value(end_ns - start_ns)
-        if row[-1] - row[0] > self.budget_ns:
-            self.misses += 1
-            self._over = 1
+        self._over = int(row[-1] - row[0] > self.budget_ns)
+        self.misses += self._over
 
     def _count_wake(self, wake: Wake) -> None:
         """A tick over the budget makes the next deadline skip: one miss, not two."""
@@ -130,13 +156,17 @@ class Telemetry:
             self._worst_second = worst if self._worst_second is None else min(self._worst_second, worst)
             self._second, self._in_second = second, 0
 
-    def percentiles(self, stage: str) -> Percentiles:
-        """Durations of a stage, of `TICK` or of `LATENESS`; zeros when nothing was recorded."""
-        histogram = self._histograms[stage]
-        if not histogram.get_total_count():
-            return Percentiles(0, 0, 0, 0, 0)
-        p50, p99, p999 = (int(histogram.get_value_at_percentile(p)) for p in (50.0, 99.0, 99.9))
-        return Percentiles(int(histogram.get_total_count()), p50, p99, p999, int(histogram.get_max_value()))
+    def percentiles(self, name: str) -> Percentiles:
+        """Durations of a stage, of `TICK` or of `LATENESS` since the start.
+
+        Refused ticks count as far as they came: they are often the slow ones.
+        """
+        return Percentiles.of_histogram(self._histograms[name])
+
+    def summary(self) -> list[tuple[str, Percentiles]]:
+        """The whole tick, then each stage that was reached."""
+        rows = [(name, self.percentiles(name)) for name in (TICK, *self.stages)]
+        return [(name, found) for name, found in rows if found.count]
 
     @property
     def rate(self) -> Rate:
@@ -149,10 +179,16 @@ class Telemetry:
         span_ns = self._deadline_ns - self._first_deadline_ns
         return (self._whole - 1) * _SECOND_NS / span_ns if span_ns > 0 and self._whole > 1 else 0.0
 
-    def tick_durations_ns(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """Whole-tick durations still in the ring, oldest first; a new array."""
+    def stage_durations_ns(self) -> NDArray[np.int64]:
+        """Durations (N, S) of the ticks still in the ring, oldest first; a new array.
+
+        0 for a stage that a refused tick did not reach.
+        """
         kept = min(self.ticks, len(self.stamps))
-        order = np.arange(self.ticks - kept, self.ticks) % len(self.stamps)
-        rows = self.stamps[order]
-        rows = rows[rows[:, -1] > 0]
-        return np.asarray(rows[:, -1] - rows[:, 0])
+        stamps = self.stamps[np.arange(self.ticks - kept, self.ticks) % len(self.stamps)]
+        return np.where(stamps[:, 1:] > 0, np.diff(stamps, axis=1), 0)
+
+    def tick_durations_ns(self) -> NDArray[np.int64]:
+        """Durations (N,) of whole ticks, as `stage_durations_ns` gives them."""
+        durations_ns: NDArray[np.int64] = self.stage_durations_ns().sum(axis=1)
+        return durations_ns

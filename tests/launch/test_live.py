@@ -8,14 +8,13 @@ from threading import Event
 from rich.console import Console
 
 from gatort.launch.live import LiveTable, Status
-from gatort.launch.report import Percentiles
 from gatort.runtime.safety import State
-from gatort.runtime.telemetry import Rate
+from gatort.runtime.telemetry import Percentiles, Rate
 
 STATUS = Status(
     elapsed_s=12.0,
     rate=Rate(now_hz=20.0, average_hz=19.9, worst_second_hz=18.7),
-    tick=Percentiles(p50=17.1, p99=24.2, p99_9=30.0, max=61.5),
+    tick=Percentiles(count=1200, p50_ms=17.1, p99_ms=24.2, p99_9_ms=30.0, max_ms=61.5),
     misses=1,
     state=State.RUN,
     succeeded=False,

@@ -6,7 +6,7 @@ import pytest
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.pacer import Wake
 from gatort.runtime.spec import PolicySpec
-from gatort.runtime.telemetry import LATENESS, TICK, Telemetry
+from gatort.runtime.telemetry import LATENESS, TICK, Percentiles, Telemetry
 
 MS = 1_000_000
 PERIOD_NS = 50 * MS
@@ -48,11 +48,27 @@ def test_percentiles_are_within_the_three_digits_that_the_histogram_keeps(
         tick(telemetry, clock, index, stage_ms=1 + index / 100)
     found = telemetry.percentiles("prefill")
     assert found.count == 100
-    assert found.p50_ns == pytest.approx(1.49 * MS, rel=2e-3)
-    assert found.p99_ns == pytest.approx(1.98 * MS, rel=2e-3)
-    assert found.max_ns == pytest.approx(1.99 * MS, rel=2e-3)
-    assert telemetry.percentiles(TICK).max_ns == pytest.approx(8 * 1.99 * MS, rel=2e-3)
-    assert telemetry.percentiles(LATENESS).p50_ns == pytest.approx(MS / 2, rel=2e-3)
+    assert found.p50_ms == pytest.approx(1.49, rel=2e-3)
+    assert found.p99_ms == pytest.approx(1.98, rel=2e-3)
+    assert found.max_ms == 1.99
+    assert telemetry.percentiles(TICK).max_ms == 8 * 1.99
+    assert telemetry.percentiles(LATENESS).p50_ms == pytest.approx(0.5, rel=2e-3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 60, 1_300])
+def test_percentiles_are_durations_at_their_rank_and_never_above_the_longest(count: int) -> None:
+    durations_ns = np.random.default_rng(count).integers(MS, 60 * MS, count)
+    found, ordered_ms = Percentiles.of_ns(durations_ns), np.sort(durations_ns) * 1e-6
+    for fraction, found_ms in [(0.5, found.p50_ms), (0.99, found.p99_ms), (0.999, found.p99_9_ms)]:
+        rank = max(1, int(fraction * count + 0.5))
+        assert found_ms == pytest.approx(ordered_ms[rank - 1], rel=1e-3)  # three digits
+        assert found_ms <= found.max_ms == pytest.approx(ordered_ms[-1], abs=1e-4)
+
+
+def test_of_nothing_the_percentiles_are_zeros(telemetry: Telemetry) -> None:
+    assert telemetry.percentiles(TICK) == Percentiles.of_ns(telemetry.tick_durations_ns())
+    assert telemetry.percentiles(TICK).count == 0
+    assert telemetry.summary() == []
 
 
 def test_the_ring_keeps_the_newest_ticks_in_order(telemetry: Telemetry, clock: VirtualClock) -> None:
@@ -62,14 +78,23 @@ def test_the_ring_keeps_the_newest_ticks_in_order(telemetry: Telemetry, clock: V
     assert telemetry.ticks == 11
 
 
-def test_a_refused_tick_is_counted_and_kept_out_of_the_histograms(telemetry: Telemetry, clock: VirtualClock) -> None:
+def test_a_refused_tick_counts_as_far_as_it_came(telemetry: Telemetry, clock: VirtualClock) -> None:
+    tick(telemetry, clock, 0)
+    telemetry.begin(Wake(1, PERIOD_NS, PERIOD_NS, 0))
+    clock.advance_ns(60 * MS)
+    telemetry.mark()
+    telemetry.record()
+    assert (telemetry.refused, telemetry.misses) == (1, 1)
+    assert telemetry.percentiles(TICK).max_ms == telemetry.percentiles("observe").max_ms == 60
+    assert telemetry.percentiles("tokenize").count == 1
+    assert telemetry.stage_durations_ns()[1].tolist() == [60 * MS, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_the_summary_has_the_tick_and_the_stages_that_were_reached(telemetry: Telemetry) -> None:
     telemetry.begin(Wake(0, 0, 0, 0))
     telemetry.mark()
     telemetry.record()
-    assert telemetry.refused == 1
-    assert telemetry.percentiles(TICK).count == 0
-    assert telemetry.percentiles("observe").count == 0
-    assert len(telemetry.tick_durations_ns()) == 0
+    assert [name for name, _ in telemetry.summary()] == ["tick", "observe"]
 
 
 def test_a_tick_over_the_budget_and_the_deadline_that_it_passed_are_one_miss(

@@ -138,10 +138,10 @@ def _tensorrt() -> Finding:
 def _gl() -> Finding:
     if not installed_version("mujoco-core"):
         return Finding("GL", "absent", "not tried: no simulator", "pip install 'gatort[sim]'")
+    asked = os.environ.get("MUJOCO_GL")
     found = choose_gl()
     if found:
         return Finding("GL", "ok", f"MUJOCO_GL={found}")
-    asked = os.environ.get("MUJOCO_GL")
     return Finding("GL", "absent", f"MUJOCO_GL={asked} draws nothing" if asked else "no library draws", INSTALL_HINT)
 
 

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _flag_sentence(error: CycloptsError) -> str:
     if isinstance(error.__cause__, ValidationError):
         flag = error.argument.name if error.argument is not None else ""
-        return describe(error.__cause__, flag or "the flags")
+        return describe(error.__cause__, flag if flag.startswith("--") else "the flags")
     return str(error)
 
 

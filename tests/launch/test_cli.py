@@ -64,7 +64,7 @@ def test_a_misspelt_command_or_flag_is_answered_with_the_closest(capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("run", "--seconds", "nan"), "seconds: input should be a finite number, found 'nan'"),
+        (("run", "--seconds", "nan"), "gatort: the flags: seconds: input should be a finite number, found 'nan'"),
         (("run", "--seconds", "0"), "seconds: input should be greater than 0, found '0'"),
         (("run", "--robot", "real"), "robot: input should be 'mujoco', found 'real'"),
         (("run", "--realtime.fifo-priority", "100"), "less than or equal to 99, found '100'"),

@@ -63,11 +63,8 @@ def read_model(directory: Path) -> Gato:
         MissingDependency: safetensors is not installed.
     """
     manifest = verify(directory)
-    path = directory / WEIGHTS_FILE
-    if WEIGHTS_FILE not in manifest.files:
-        raise BundleError(f"{path}: expected among the manifest's files, found {sorted(manifest.files)}")
     model = Gato(manifest.spec, manifest.model)
-    _read_weights(model, path)
+    _read_weights(model, directory / WEIGHTS_FILE)
     return model.eval()
 
 

@@ -18,12 +18,16 @@ from .report import screen
 if TYPE_CHECKING:
     from gatort.policies.model import Gato
 
+GATO = "gato-"
+"""What the presets of the paper's sizes begin with; they bring the paper's frame."""
+
 
 def export(
     source: Path | None = None,
     *,
     out: Path,
     preset: str | None = None,
+    random_weights: Annotated[bool, Parameter(negative="")] = False,
     cameras: Annotated[bool, Parameter(negative="")] = False,
     name: str | None = None,
     seed: NonNegativeInt = 0,
@@ -39,9 +43,12 @@ def export(
     out
         Folder of the new bundle; a bundle that is there is replaced once the new one is whole.
     preset
-        Export an untrained model of this size instead.
+        Export an untrained model of this size instead. The gato sizes have Gato's frame: two 128×128 cameras and
+        proprioception.
+    random_weights
+        Say that the preset's weights may be drawn at random: it knows nothing and is there to be timed.
     cameras
-        Let the untrained model see through two 64×64 cameras, and not know where the blocks are.
+        Let a tiny or stack model see through two 64×64 cameras, and not know where the blocks are.
     name
         What the bundle is called; the source's name or the preset when it is not given.
     seed
@@ -49,6 +56,7 @@ def export(
     """
     if (source is None) == (preset is None):
         raise ConfigError("expected a bundle to export again or --preset NAME for an untrained model, one of the two")
+    _require_asked_for(preset, random_weights, cameras)
     require_torch("exporting")
     from gatort.export.bundle_writer import read_model, write_bundle
 
@@ -74,15 +82,28 @@ def require_torch(purpose: str) -> None:
         raise MissingDependency(f"{purpose} needs {', '.join(missing)}: pip install 'gatort[train]'")
 
 
+def _require_asked_for(preset: str | None, random_weights: bool, cameras: bool) -> None:
+    """Refuse an untrained model that nobody asked for, so that none is taken for a policy."""
+    if preset is None:
+        if random_weights or cameras:
+            raise ConfigError("--random-weights and --cameras go with --preset: a bundle has its weights and its frame")
+        return
+    preset_named(preset)
+    if not random_weights:
+        raise ConfigError(f"{preset!r} is a size, not a policy: ask for an untrained one with --random-weights")
+    if cameras and preset.startswith(GATO):
+        raise ConfigError(f"{preset!r} sees through two 128×128 cameras already: leave --cameras out")
+
+
 def _untrained(preset: str, cameras: bool, seed: int) -> Gato:
-    dims = preset_named(preset)
     import torch
 
     from gatort.policies.model import Gato
-    from gatort.sim.task import CAMERA_SPEC, STACK_SPEC
+    from gatort.sim.task import CAMERA_SPEC, GATO_SPEC, STACK_SPEC
 
     torch.manual_seed(seed)
-    return Gato(CAMERA_SPEC if cameras else STACK_SPEC, dims)
+    spec = GATO_SPEC if preset.startswith(GATO) else CAMERA_SPEC if cameras else STACK_SPEC
+    return Gato(spec, preset_named(preset))
 
 
 def _no_training(model: Gato, seed: int) -> TrainingRecord:

@@ -41,9 +41,12 @@ def mujoco_robot(spec: PolicySpec, clock: Clock, seed: int) -> MujocoRobot:
     if tried and choose_gl() is None and spec.image_tokens:
         raise MissingDependency("the policy sees through cameras, and no GL library draws: apt-get install libegl1")
     from gatort.sim.robot import MujocoRobot
-    from gatort.sim.task import CAMERA_SPEC, STACK_SPEC
+    from gatort.sim.task import CAMERA_SPEC, SPECS, STACK_SPEC
 
-    return MujocoRobot(clock, seed, CAMERA_SPEC if spec.image_tokens else STACK_SPEC)
+    # A policy that none of them suits is refused with the first key that differs from the nearest.
+    nearest = CAMERA_SPEC if spec.image_tokens else STACK_SPEC
+    suits = (each for each in SPECS if set(spec.observations) <= set(each.observations))
+    return MujocoRobot(clock, seed, next(suits, nearest))
 
 
 def scripted_robot(spec: PolicySpec, clock: Clock, seed: int) -> ScriptedRobot:

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from gatort.runtime.spec import Actuator, ObservationKey, PolicySpec
+from gatort.runtime.spec import MAX_WINDOW_TOKENS, Actuator, ObservationKey, PolicySpec
 
 BLOCKS: Final = ("red", "blue", "green")
 TRIAL_SECONDS: Final = 20.0
@@ -54,10 +54,15 @@ STACK_OBSERVATIONS: Final = (
     _tensor("gripper/width", "m", (0.0,), (GRIPPER_OPEN_M,)),
 )
 
-CAMERA_OBSERVATIONS: Final = tuple(
-    ObservationKey(name=f"camera/{name}", shape=(64, 64, 3), dtype="uint8", unit="1", encoding="image")
-    for name in ("front", "wrist")
-)
+PROPRIOCEPTION: Final = tuple(key for key in STACK_OBSERVATIONS if not key.name.startswith("blocks/"))
+
+
+def _cameras(pixels: int) -> tuple[ObservationKey, ...]:
+    return tuple(
+        ObservationKey(name=f"camera/{name}", shape=(pixels, pixels, 3), dtype="uint8", unit="1", encoding="image")
+        for name in ("front", "wrist")
+    )
+
 
 STACK_ACTUATORS: Final = (
     *(
@@ -83,13 +88,27 @@ STACK_SPEC: Final = PolicySpec(
 """What the shipped `stack` policy reads and commands: block poses instead of pictures, 33 tokens a frame."""
 
 CAMERA_SPEC: Final = PolicySpec(
-    observations=(*CAMERA_OBSERVATIONS, *(k for k in STACK_OBSERVATIONS if not k.name.startswith("blocks/"))),
+    observations=(*_cameras(64), *PROPRIOCEPTION),
     actuators=STACK_ACTUATORS,
     control_hz=CONTROL_HZ,
     action_delay_ms=ACTION_DELAY_MS,
     window_frames=4,
 )
 """Two 64×64 cameras and proprioception, no block poses: the way of the paper."""
+
+_GATO_OBSERVATIONS: Final = (*_cameras(128), *PROPRIOCEPTION)
+_GATO_FRAME_TOKENS: Final = sum(key.tokens for key in _GATO_OBSERVATIONS) + len(STACK_ACTUATORS) + 1
+GATO_SPEC: Final = PolicySpec(
+    observations=_GATO_OBSERVATIONS,
+    actuators=STACK_ACTUATORS,
+    control_hz=CONTROL_HZ,
+    action_delay_ms=ACTION_DELAY_MS,
+    window_frames=MAX_WINDOW_TOKENS // _GATO_FRAME_TOKENS,
+)
+"""Gato's stacking frame at full size: 128 patches, 15 joint values, 8 actions; six frames of 152 fit in 1024 tokens."""
+
+SPECS: Final = (STACK_SPEC, CAMERA_SPEC, GATO_SPEC)
+"""What the simulated arm can be observed with."""
 
 
 @dataclass(frozen=True, slots=True)

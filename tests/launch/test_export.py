@@ -31,7 +31,7 @@ def test_a_bundle_is_exported_again_with_the_same_weights_and_passes_parity(bund
 @pytest.mark.slow
 def test_an_untrained_policy_that_sees_through_cameras_exports_runs_and_passes_parity(tmp_path: Path) -> None:
     out = tmp_path / "cameras"
-    assert cli.main(["export", "--preset", "tiny", "--cameras", "--out", str(out)]) == 0
+    assert cli.main(["export", "--preset", "tiny", "--random-weights", "--cameras", "--out", str(out)]) == 0
     assert verify(out).spec.image_tokens == 32
     assert cli.main(["parity", "--bundle", str(out)]) == 0
     # A process of its own: MuJoCo keeps to the GL library that it first saw.
@@ -65,6 +65,9 @@ def test_paths_that_disagree_exit_with_1(bundle: Path, tmp_path: Path, capsys: p
         (["--preset", "tinny"], "unknown preset 'tinny': expected one of tiny, stack,"),
         ([], "expected a bundle to export again or --preset NAME"),
         (["nowhere", "--preset", "tiny"], "one of the two"),
+        (["--preset", "tiny"], "'tiny' is a size, not a policy: ask for an untrained one with --random-weights"),
+        (["nowhere", "--random-weights"], "--random-weights and --cameras go with --preset"),
+        (["--preset", "gato-79m", "--random-weights", "--cameras"], "sees through two 128×128 cameras already"),
         (["nowhere"], "nowhere/manifest.json: expected a bundle's manifest, found none"),
     ],
 )

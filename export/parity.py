@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from gatort.policies.model import Gato, action_positions, banded_mask
 from gatort.runtime.bundle import verify
 from gatort.runtime.context import Context, rotary_tables
+from gatort.runtime.decoding import Decoder, Sampler
 from gatort.runtime.engine import Engine
 from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
 from gatort.runtime.engine_torch import TorchEngine
 from gatort.runtime.spec import (
     DISCRETE_TOKENS,
-    FIRST_CONTINUOUS_ID,
     SEPARATOR_ID,
     TEXT_TOKENS,
     ObservationKey,
@@ -154,23 +154,23 @@ def _drive(
     engine: Engine, context: Context, history: _History, forced: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Run every frame as the loop does; logits (N, A, R) and the tokens (N, A) fed: greedy ones, or `forced`."""
-    spec = context.spec
-    logits: list[NDArray[np.float32]] = []
-    tokens = np.zeros((len(history.ids), spec.action_tokens), np.int64)
+    decoder = Decoder(engine, context, Sampler())
+    logits = np.zeros((len(history.ids), *context.frame.logits.shape), np.float32)  # (N, A, R)
+    tokens = np.zeros(logits.shape[:2], np.int64)  # (N, A)
     engine.reset()
-    for frame, (ids, patches) in enumerate(zip(history.ids, history.patches, strict=True)):
+    for index, (ids, patches) in enumerate(zip(history.ids, history.patches, strict=True)):
         context.begin_frame()
         context.observation_ids[:] = ids
-        if context.prefill.patches is not None:
-            context.prefill.patches[:] = patches
-        for index in range(spec.action_tokens):
-            if index:
-                context.feed(spec.observation_tokens + 1 + index, int(tokens[frame, index - 1]))
-            logits.append(engine.forward(context.decode if index else context.prefill).copy())
-            greedy = FIRST_CONTINUOUS_ID + int(logits[-1].argmax())
-            tokens[frame, index] = greedy if forced is None else forced[frame, index]
-        context.end_frame(int(tokens[frame, -1]))
-    return np.stack(logits).reshape(*tokens.shape, -1), tokens
+        if context.patches is not None:
+            context.patches[:] = patches
+        if forced is None:
+            tokens[index] = decoder.decode()
+            context.end_frame(int(tokens[index, -1]))
+        else:
+            tokens[index] = forced[index]
+            decoder.replay(forced[index])
+        logits[index] = context.frame.logits
+    return logits, tokens
 
 
 def _whole(model: Gato, history: _History, tokens: NDArray[np.int64]) -> NDArray[np.float32]:

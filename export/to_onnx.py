@@ -5,8 +5,9 @@ under an explicit mask, `RotaryEmbedding`. The token axis t and the patch axis p
 fixed. Letters as in `policies/model.py`.
 
     inputs   ids (1, t − p)  [patches (p, 3, 16, 16)]  local (t,)  cos, sin (t, h/2)  mask (t, W)  write_index (1,)
-             k_0, v_0, … (1, H, W, h)
-    outputs  logits (R,)  k_0_out, v_0_out, … : bind each to its input's memory
+             bias (R,)  k_0, v_0, … (1, H, W, h)
+    outputs  logits (R,)  token (1, 1), the bin where logits + bias is largest, as an id
+             k_0_out, v_0_out, … : bind each to its input's memory
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
 from gatort.policies.model import Cache, Gato
-from gatort.runtime.context import Block, Context
+from gatort.runtime.context import allocate_frame
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID
 
 OPSET = 24
 
@@ -34,11 +37,10 @@ def export_onnx(model: Gato, path: Path) -> None:
     The model is left in evaluation mode. Nothing of this machine (paths, stack traces) goes into the file, and the
     same weights give the same bytes.
     """
-    block = Context(model.spec, model.dims).prefill
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             _Pass(model.eval()),
-            _example(model, block),
+            _example(model),
             dynamo=True,
             opset_version=OPSET,
             dynamic_shapes=_dynamic_axes(model),
@@ -52,10 +54,11 @@ def export_onnx(model: Gato, path: Path) -> None:
     program.save(path)
 
 
-def _example(model: Gato, block: Block) -> tuple[Any, ...]:
-    """A prefill block as `_Pass` takes it; values do not matter, shapes do."""
-    arrays = (block.ids, block.patches, block.local, block.cos, block.sin, block.mask, block.write_index)
-    device = model.tokens.weight.device
+def _example(model: Gato) -> tuple[Any, ...]:
+    """A prefill's block as `_Pass` takes it; values do not matter, shapes do."""
+    block, device = allocate_frame(model.spec, model.dims).prefill, model.tokens.weight.device
+    ids = np.full_like(block.ids, FIRST_CONTINUOUS_ID)  # an id that every table has
+    arrays = (ids, block.patches, block.local, block.cos, block.sin, block.mask, block.write_index, block.bias)
     caches = [tensor for pair in model.empty_caches() for tensor in pair]
     return *(None if array is None else torch.from_numpy(array).to(device) for array in arrays), caches
 
@@ -71,6 +74,7 @@ def _dynamic_axes(model: Gato) -> dict[str, Any]:
         "sin": token,
         "mask": token,
         "write_index": None,
+        "bias": None,
         "caches": [None] * (2 * len(model.layers)),
     }
 
@@ -81,11 +85,11 @@ def _cache_names(model: Gato) -> list[str]:
 
 def _input_names(model: Gato) -> list[str]:
     patches = ["patches"] if model.patches is not None else []
-    return ["ids", *patches, "local", "cos", "sin", "mask", "write_index", *_cache_names(model)]
+    return ["ids", *patches, "local", "cos", "sin", "mask", "write_index", "bias", *_cache_names(model)]
 
 
 def _output_names(model: Gato) -> list[str]:
-    return ["logits", *(f"{name}_out" for name in _cache_names(model))]
+    return ["logits", "token", *(f"{name}_out" for name in _cache_names(model))]
 
 
 @contextmanager
@@ -167,10 +171,12 @@ class _Pass(nn.Module):
         sin: Tensor,
         mask: Tensor,
         write_index: Tensor,
+        bias: Tensor,
         caches: list[Tensor],
     ) -> tuple[Tensor, ...]:
         pairs: list[Cache] = list(zip(caches[::2], caches[1::2], strict=True))
         logits, written = self.model.forward_cached(
             ids, patches, local, cos, sin, mask, write_index, pairs, OnnxAttention()
         )
-        return logits, *(tensor for pair in written for tensor in pair)
+        token = (logits + bias).argmax(dim=0).reshape(1, 1) + FIRST_CONTINUOUS_ID  # (1, 1)
+        return logits, token, *(tensor for pair in written for tensor in pair)

@@ -177,8 +177,10 @@ class InPlaceAttention:
     """PyTorch's operators, the cache written in place."""
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """See `CachedAttention.rotate`."""
-        return rotate(x, cos, sin)
+        """See `CachedAttention.rotate`; in real numbers, because torch.compile knows no complex ones."""
+        even, odd = x.float().reshape(*x.shape[:-1], -1, 2).unbind(-1)  # (1, heads, t, h/2) each
+        turned = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1)  # (1, heads, t, h/2, 2)
+        return turned.flatten(-2).type_as(x)
 
     def write(self, cache: Tensor, rows: Tensor, write_index: Tensor) -> Tensor:
         """See `CachedAttention.write`."""
@@ -369,7 +371,7 @@ class Gato(nn.Module):
             how: the operators of the cache; the exporter passes ONNX's.
 
         Returns:
-            Logits (R,) of the last of the t tokens, and the caches.
+            Logits (R,) of the last of the t tokens in float32, and the caches.
         """
         x = self._embed(ids, None if patches is None else patches[None]) + self.local(local)  # (1, t, D)
         last = len(self.layers) - 1
@@ -377,7 +379,7 @@ class Gato(nn.Module):
         for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
             x, kept = layer.cached(x, cos, sin, mask, write_index, cache, how, index == last)  # type: ignore[operator]
             written.append(kept)
-        return self.head(self.norm(x[0, 0])), written
+        return self.head(self.norm(x[0, 0])).float(), written
 
     def empty_caches(self) -> list[Cache]:
         """Zeroed keys and values for each layer, on the model's device and in its precision."""
@@ -396,7 +398,7 @@ class Gato(nn.Module):
         if patches is None or self.patches is None:
             return x
         before, after = x[..., : self.image_at, :], x[..., self.image_at :, :]
-        return torch.cat((before, self.patches(patches), after), dim=-2)  # (…, t, D)
+        return torch.cat((before, self.patches(patches.type_as(x)), after), dim=-2)  # (…, t, D)
 
     def _initialise(self) -> None:
         """Normal weights of 0.02, branches scaled by depth (Radford et al. 2019), bins smooth."""

@@ -1,23 +1,28 @@
-"""The ring of frames: which positions, cache rows, angles and mask each pass gets.
+"""The ring of frames: which positions, cache rows, angles and mask each pass of a tick gets.
 
     frame k = [ last action token of tick k−1 | O observation tokens | separator | first A−1 action tokens of tick k ]
 
 Frame k lives in slot k mod n of the cache, position j at row slot·T + j, so no write ever wraps. It sees itself
 causally and the n−1 frames before it whole. Letters: O, A, T = O + A + 1, n, W = n·T as in `spec`; P image patches
-in a frame; H half the head size; t positions of a pass.
+in a frame; H half the head size; R bins; t positions of a pass.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from .errors import SpecError
-from .spec import PATCH_PIXELS, SEPARATOR_ID, ModelDims, PolicySpec
+from .spec import CONTINUOUS_BINS, PATCH_PIXELS, SEPARATOR_ID, ModelDims, PolicySpec
 
 ROTARY_BASE = 10_000.0
+ALIGNMENT_BYTES = 256
+"""What TensorRT asks of a tensor's address."""
 
 
 def rotary_frequencies(head_size: int) -> NDArray[np.float64]:
@@ -33,10 +38,7 @@ def rotary_tables(positions: NDArray[np.float64], head_size: int) -> tuple[NDArr
 
 @dataclass(slots=True)
 class Block:
-    """What one pass of an engine reads: t positions of one frame, rewritten in place and never reallocated.
-
-    The context owns the arrays; an engine may bind their memory once and read it during `forward`.
-    """
+    """What one pass reads: t positions of one frame, of which p are image patches."""
 
     ids: NDArray[np.int64]
     """(1, t − p) token ids in frame order, image patches left out."""
@@ -52,27 +54,108 @@ class Block:
     """(t, W), true where a position may attend to a cache row."""
     write_index: NDArray[np.int64]
     """(1,) first cache row that this pass writes."""
-    image_at: int
-    """The index in `ids` before which the patches stand: 1 + text tokens."""
+    bias: NDArray[np.float32]
+    """(R,) added to the logits before the largest is taken: zeros, a sampler's noise, or a token to force."""
 
 
-def _block(tokens: int, patches: int, spec: PolicySpec, dims: ModelDims) -> Block:
-    text = sum(key.tokens for key in spec.observations if key.encoding == "text")
+@dataclass(slots=True)
+class Frame:
+    """Everything that the A passes of a tick read and write: one prefill, then A − 1 decodes.
+
+    All arrays are views of `memory`, each aligned for a device, so that an engine may copy a tick's inputs in at
+    once and its outputs out at once. They are rewritten in place and never reallocated: an engine may bind them.
+    """
+
+    memory: NDArray[np.uint8]
+    """Inputs first, then outputs."""
+    outputs_at: int
+    """Where in `memory` the tokens and logits begin."""
+    passes: tuple[Block, ...]
+    """(A,) prefill (t = O + 2), then a decode (t = 1) for each action token but the last.
+
+    The ids of decode i are the memory of token i − 1, so that a pass feeds the next one."""
+    bias: NDArray[np.float32]
+    """(A, R), a row for each pass."""
+    tokens: NDArray[np.int64]
+    """(A,) action tokens, written by the engine; far apart in memory, because each is an input on a device."""
+    logits: NDArray[np.float32]
+    """(A, R), written by the engine."""
+
+    @property
+    def prefill(self) -> Block:
+        """The pass over the last action token, the observation and the separator."""
+        return self.passes[0]
+
+    def offset(self, array: NDArray[Any]) -> int:
+        """Where in `memory` one of the frame's arrays begins."""
+        return array.ctypes.data - self.memory.ctypes.data
+
+
+_Wanted = tuple[tuple[int, ...], DTypeLike]
+"""Shape and dtype of an array that is to lie in a frame's memory."""
+
+
+def _allot(wanted: list[_Wanted]) -> tuple[NDArray[np.uint8], list[NDArray[Any]]]:
+    """One zeroed buffer, and aligned views of the wanted shapes and dtypes in it, in order."""
+    sizes = [prod(shape) * np.dtype(dtype).itemsize for shape, dtype in wanted]
+    starts = [0, *accumulate(-(-max(size, 1) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for size in sizes)]
+    memory = np.zeros(starts[-1], np.uint8)
+    views = [
+        memory[start : start + size].view(dtype).reshape(shape)
+        for start, size, (shape, dtype) in zip(starts, sizes, wanted, strict=False)
+    ]
+    return memory, views
+
+
+def _block_arrays(tokens: int, patches: int, spec: PolicySpec, dims: ModelDims) -> list[_Wanted]:
+    """A block's arrays but ids and bias, in the order of its fields."""
     half = dims.head_size // 2
-    return Block(
-        ids=np.full((1, tokens - patches), SEPARATOR_ID, np.int64),
-        patches=np.zeros((patches, 3, PATCH_PIXELS, PATCH_PIXELS), np.float32) if spec.image_tokens else None,
-        local=np.arange(tokens, dtype=np.int64),
-        cos=np.ones((tokens, half), np.float32),
-        sin=np.zeros((tokens, half), np.float32),
-        mask=np.zeros((tokens, spec.window_tokens), np.bool_),
-        write_index=np.zeros(1, np.int64),
-        image_at=1 + text,
+    return [
+        ((patches, 3, PATCH_PIXELS, PATCH_PIXELS), np.float32),
+        ((tokens,), np.int64),
+        ((tokens, half), np.float32),
+        ((tokens, half), np.float32),
+        ((tokens, spec.window_tokens), np.bool_),
+        ((1,), np.int64),
+    ]
+
+
+def _block(
+    ids: NDArray[np.int64], arrays: list[NDArray[Any]], bias: NDArray[np.float32], first: int, has_images: bool
+) -> Block:
+    """A block over `_block_arrays`, its first position `first`."""
+    patches, local, cos, sin, mask, write_index = arrays
+    local[:] = first + np.arange(len(local))
+    return Block(ids, patches if has_images else None, local, cos, sin, mask, write_index, bias)
+
+
+def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
+    """Lay a tick's arrays out in one buffer."""
+    prefill, actions = spec.observation_tokens + 2, spec.action_tokens
+    first = [0, *range(prefill, spec.frame_tokens)]  # (A,) frame position at which each pass begins
+    wanted: list[_Wanted] = [
+        ((1, prefill - spec.image_tokens), np.int64),
+        ((actions, CONTINUOUS_BINS), np.float32),
+        *_block_arrays(prefill, spec.image_tokens, spec, dims),
+        *_block_arrays(1, 0, spec, dims) * (actions - 1),
+        ((actions, ALIGNMENT_BYTES // np.dtype(np.int64).itemsize), np.int64),  # a token a row, so that each is aligned
+        ((actions, CONTINUOUS_BINS), np.float32),
+    ]
+    memory, (prefill_ids, bias, *inputs, tokens, logits) = _allot(wanted)
+    ids = [prefill_ids, *(tokens[index : index + 1, :1] for index in range(actions - 1))]
+    each = len(inputs) // actions
+    passes = tuple(
+        _block(
+            ids[index], inputs[index * each : (index + 1) * each], bias[index], first[index], bool(spec.image_tokens)
+        )
+        for index in range(actions)
     )
+    outputs_at = tokens.ctypes.data - memory.ctypes.data
+    return Frame(memory, outputs_at, passes, bias, tokens[:, 0], logits)
 
 
 class Context:
-    """Owns the blocks of a tick and the frame counter; `begin_frame`, then `feed` per action token, then `end_frame`.
+    """Owns the frame of a tick and counts frames; `begin_frame`, then the engine, then `end_frame`.
 
     A tick that is given up before `end_frame` leaves nothing behind: the next `begin_frame` takes the same slot
     and positions, and rows that the abandoned tick wrote are masked until they are written again. Only NaN gets
@@ -80,74 +163,57 @@ class Context:
     """
 
     def __init__(self, spec: PolicySpec, dims: ModelDims) -> None:
-        """Allocate both blocks.
+        """Allocate the frame.
 
         Raises:
             SpecError: the model's dimensions cannot carry the policy's frame.
         """
         require_dims_fit(spec, dims)
         self.spec = spec
-        self.prefill = _block(spec.observation_tokens + 2, spec.image_tokens, spec, dims)
-        """O + 2 positions: last action token, observation, separator."""
-        self.decode = _block(1, 0, spec, dims)
-        """One position: an action token of this tick."""
-        self.observation_ids = self.prefill.ids[0, 1:-1]
+        self.frame = allocate_frame(spec, dims)
+        prefill = self.frame.prefill
+        prefill.ids[:] = SEPARATOR_ID
+        self.observation_ids = prefill.ids[0, 1:-1]
         """(O − P,) view where the tokenizer writes an observation's ids."""
+        self.patches = prefill.patches
+        """(P, 3, 16, 16) where it writes the image patches; none when the policy has no images."""
         frequencies = rotary_frequencies(dims.head_size)
         self._frequencies = frequencies
-        frame = np.arange(spec.frame_tokens, dtype=np.float64)
-        self._turns = np.exp(1j * frame[:, None] * frequencies)  # (T, H), angle of j alone
+        within = np.arange(spec.frame_tokens, dtype=np.float64)
+        self._turns = np.exp(1j * within[:, None] * frequencies)  # (T, H), angle of j alone
         self._turned = np.empty_like(self._turns)  # (T, H), angle of k·T + j
-        self._cos = np.empty((spec.frame_tokens, dims.head_size // 2), np.float32)  # (T, H)
-        self._sin = np.empty_like(self._cos)  # (T, H)
-        self._causal = np.tri(spec.observation_tokens + 2, spec.frame_tokens, dtype=np.bool_)  # (O + 2, T)
+        self._causal = np.tri(spec.frame_tokens, dtype=np.bool_)  # (T, T)
         self.reset()
 
     def reset(self) -> None:
         """Forget every frame; cache rows need no clearing, since the mask hides them."""
-        self.frame = 0
+        self.frames = 0
         """k, the number of frames completed since the reset."""
         self.last_token = SEPARATOR_ID
-        self.prefill.mask[:] = False
+        for block in self.frame.passes:
+            block.mask[:] = False
 
     def begin_frame(self) -> None:
-        """Set up both blocks for frame k; the tokenizer fills `observation_ids` and the patches before or after."""
-        spec, prefill, decode = self.spec, self.prefill, self.decode
-        tokens = spec.frame_tokens
-        first = self._slot_row = (self.frame % spec.window_frames) * tokens
-        if self.frame:
-            before = ((self.frame - 1) % spec.window_frames) * tokens
-            prefill.mask[:, before : before + tokens] = True
-        prefill.mask[:, first : first + tokens] = self._causal
-        prefill.ids[0, 0] = self.last_token
-        prefill.write_index[0] = first
-        decode.mask[0] = prefill.mask[-1]
-        self._rotate()
-
-    def _rotate(self) -> None:
-        """Angles of the frame's T positions: that of k·T in float64, times the table of the T angles j."""
-        angles = float(self.frame * self.spec.frame_tokens) * self._frequencies  # (H,)
-        np.multiply(self._turns, np.exp(1j * angles), out=self._turned)
-        self._cos[:] = self._turned.real
-        self._sin[:] = self._turned.imag
-        count = len(self.prefill.cos)
-        self.prefill.cos[:] = self._cos[:count]
-        self.prefill.sin[:] = self._sin[:count]
-
-    def feed(self, position: int, token: int) -> None:
-        """Set the decode block to `token` at frame position j = `position`, from O + 2 to T − 1 in order."""
-        block, row = self.decode, self._slot_row + position
-        block.ids[0, 0] = token
-        block.local[0] = position
-        block.cos[0] = self._cos[position]
-        block.sin[0] = self._sin[position]
-        block.mask[0, row] = True
-        block.write_index[0] = row
+        """Set every pass up for frame k; the tokenizer fills `observation_ids` and `patches` before or after."""
+        tokens = self.spec.frame_tokens
+        first = (self.frames % self.spec.window_frames) * tokens
+        before = ((self.frames - 1) % self.spec.window_frames) * tokens
+        np.multiply(self._turns, np.exp(1j * float(self.frames * tokens) * self._frequencies), out=self._turned)
+        self.frame.prefill.ids[0, 0] = self.last_token
+        for block in self.frame.passes:
+            start = int(block.local[0])
+            within = slice(start, start + len(block.local))
+            if self.frames:
+                block.mask[:, before : before + tokens] = True
+            block.mask[:, first : first + tokens] = self._causal[within]
+            block.cos[:] = self._turned[within].real
+            block.sin[:] = self._turned[within].imag
+            block.write_index[0] = first + start
 
     def end_frame(self, last_token: int) -> None:
         """Complete frame k; `last_token`, its last action token, opens frame k + 1."""
         self.last_token = last_token
-        self.frame += 1
+        self.frames += 1
 
 
 def require_dims_fit(spec: PolicySpec, dims: ModelDims) -> None:

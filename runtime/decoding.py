@@ -1,4 +1,4 @@
-"""From logits to action tokens: one prefill, then A − 1 decodes, constrained to the actuators' bins."""
+"""From a frame to action tokens: what is added to the logits before the engine takes the largest."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .context import Context
-from .engine import Engine
+from .engine import Engine, Mark, no_mark
 from .errors import ConfigError, EngineError
 from .spec import FIRST_CONTINUOUS_ID
 
+FORCED = 1e9
+"""A bias that no logit outweighs."""
+
 
 class Sampler:
-    """Picks a bin from logits: the largest by default, by chance at a temperature above 0."""
+    """How bins are picked: the likeliest by default, by chance at a temperature above 0."""
 
     def __init__(self, temperature: float = 0.0, seed: int = 0) -> None:
         """Fix how bins are picked.
@@ -32,46 +35,37 @@ class Sampler:
         """Start the random numbers again from the seed."""
         self._random = np.random.default_rng(self._seed)
 
-    def pick(self, logits: NDArray[np.float32]) -> int:
-        """Bin in [0, R) for logits (R,).
+    def draw(self, bias: NDArray[np.float32]) -> None:
+        """Fill a frame's `bias` (A, R) so that the largest of logits + bias is a draw from the softmax.
 
-        Raises:
-            EngineError: the logits hold NaN or infinity; the whole action is void.
+        That is Gumbel noise times the temperature (Gumbel 1954; Maddison et al., arXiv 1411.0030), and it makes
+        sampling a matter of input: an engine that runs a whole tick on a device samples as any other does.
         """
-        best = int(logits.argmax())
-        # NumPy's argmax returns the first NaN if there is one, so this one value answers for all.
-        if not math.isfinite(logits[best]):
-            raise EngineError(f"expected finite logits, found {logits[best]} at bin {best}")
         if self.temperature == 0.0:
-            return best
-        odds = np.exp((logits.astype(np.float64) - float(logits[best])) / self.temperature)
-        return min(int(np.searchsorted(odds.cumsum(), self._random.random() * odds.sum(), "right")), len(odds) - 1)
+            bias.fill(0.0)
+        else:
+            bias[:] = self._random.gumbel(scale=self.temperature, size=bias.shape)
 
 
 class Decoder:
-    """The passes of a tick over an engine and a context."""
+    """An engine over a context: the tokens of a tick's action."""
 
     def __init__(self, engine: Engine, context: Context, sampler: Sampler) -> None:
         self.engine, self.context, self.sampler = engine, context, sampler
-        self._first_position = context.spec.observation_tokens + 1
-        """Frame position of the separator, whose logits give action token 0."""
 
-    def prefill(self) -> int:
-        """Run the block of O + 2 positions and return the first action token.
+    def decode(self, mark: Mark = no_mark) -> NDArray[np.int64]:
+        """Prefill, then A − 1 decodes: action tokens (A,), the frame's own array.
 
         Raises:
-            EngineError: the pass failed or its logits are not finite.
+            EngineError: a pass failed or its logits are not finite; the whole action is void.
         """
-        return FIRST_CONTINUOUS_ID + self.sampler.pick(self.engine.forward(self.context.prefill))
-
-    def decode(self, index: int, token: int) -> int:
-        """Feed action token `index` − 1 and return token `index` ≥ 1.
-
-        Raises:
-            EngineError: as `prefill`.
-        """
-        self.context.feed(self._first_position + index, token)
-        return FIRST_CONTINUOUS_ID + self.sampler.pick(self.engine.forward(self.context.decode))
+        frame = self.context.frame
+        self.sampler.draw(frame.bias)
+        self.engine.tick(frame, mark)
+        largest = frame.logits.max(axis=1)  # (A,), NaN where a row has one
+        if not np.isfinite(largest).all():
+            raise EngineError(f"expected finite logits, found {largest.tolist()} as the largest of each pass")
+        return frame.tokens
 
     def replay(self, tokens: NDArray[np.int64]) -> None:
         """Run a whole frame whose action tokens (A,) are given, as a prompt does, and complete it.
@@ -79,8 +73,8 @@ class Decoder:
         Raises:
             EngineError: a pass failed.
         """
-        self.engine.forward(self.context.prefill)
-        for index in range(1, len(tokens)):
-            self.context.feed(self._first_position + index, int(tokens[index - 1]))
-            self.engine.forward(self.context.decode)
+        frame = self.context.frame
+        frame.bias.fill(0.0)
+        frame.bias[np.arange(len(tokens)), tokens - FIRST_CONTINUOUS_ID] = FORCED
+        self.engine.tick(frame)
         self.context.end_frame(int(tokens[-1]))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from .bundle import ONNX_FILE, Manifest
-from .context import Block
+from .context import Block, Frame
+from .engine import Mark, no_mark
 from .errors import EngineError, MissingDependency
 from .float_environment import FloatEnvironment
 from .spec import CONTINUOUS_BINS, Strict
@@ -21,7 +22,7 @@ _PROVIDERS: dict[str, str] = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-_BLOCK_INPUTS = ("ids", "local", "cos", "sin", "mask", "write_index")
+_BLOCK_INPUTS = ("ids", "local", "cos", "sin", "mask", "write_index", "bias")
 
 
 class OnnxConfig(Strict):
@@ -34,14 +35,20 @@ class OnnxConfig(Strict):
     provider: Provider = "cpu"
 
 
-class _Bound(NamedTuple):
-    """What one block size is bound to."""
+class _Pass(NamedTuple):
+    """What one pass is bound to."""
 
-    block: Block
-    """Kept so that its id stays taken."""
     binding: Any
     renewed: list[tuple[Any, NDArray[Any]]]
     """Device copies and the arrays that each pass copies into them; empty on the CPU, which reads the block itself."""
+
+
+class _Bound(NamedTuple):
+    """What a frame is bound to."""
+
+    frame: Frame
+    """Kept so that its id stays taken."""
+    passes: list[_Pass]
 
 
 class OnnxEngine:
@@ -60,6 +67,7 @@ class OnnxEngine:
         """
         self._runtime = runtime = _import_onnxruntime()
         self.name = f"onnx {config.provider}"
+        self.stepwise = True
         self._device = "cpu" if config.provider == "cpu" else "cuda"
         self._ordinary = FloatEnvironment()
         self._session = _open_session(runtime, directory / ONNX_FILE, config)
@@ -70,9 +78,7 @@ class OnnxEngine:
         self._read = [*_BLOCK_INPUTS, "patches"] if manifest.spec.image_tokens else [*_BLOCK_INPUTS]
         self._check_graph(dict.fromkeys(names, shape))
         self._cache = {name: self._ort(np.zeros(shape, np.float32)) for name in names}
-        self._logits = np.zeros(CONTINUOUS_BINS, np.float32)  # (R,)
-        self._logits_ort = runtime.OrtValue.ortvalue_from_numpy(self._logits)
-        self._bindings: dict[int, _Bound] = {}
+        self._bound: dict[int, _Bound] = {}
 
     def _check_graph(self, caches: dict[str, tuple[int, ...]]) -> None:
         """Refuse a graph whose names or cache shapes are not those of the manifest, before anything is bound."""
@@ -83,30 +89,43 @@ class OnnxEngine:
         for name, shape in caches.items():
             if inputs[name] != shape:
                 raise EngineError(f"{ONNX_FILE}: expected input {name} of shape {shape}, found {inputs[name]}")
-        if outputs.get("logits") != (CONTINUOUS_BINS,) or not outputs.keys() >= {f"{name}_out" for name in caches}:
+        if outputs.get("logits") != (CONTINUOUS_BINS,) or not outputs.keys() >= {
+            "token",
+            *(f"{name}_out" for name in caches),
+        }:
             raise EngineError(
-                f"{ONNX_FILE}: expected outputs logits ({CONTINUOUS_BINS},) and each cache's NAME_out, found {outputs}"
+                f"{ONNX_FILE}: expected outputs logits ({CONTINUOUS_BINS},), token and each cache's NAME_out, "
+                f"found {outputs}"
             )
 
     def _ort(self, array: NDArray[Any]) -> Any:
         return self._runtime.OrtValue.ortvalue_from_numpy(array, self._device, 0)
 
-    def forward(self, block: Block) -> NDArray[np.float32]:
-        """See `Engine.forward`."""
-        bound = self._bindings.get(id(block)) or self._bind(block)
-        for value, array in bound.renewed:
-            value.update_inplace(array)
+    def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
+        """See `Engine.tick`."""
+        bound = self._bound.get(id(frame)) or self._bind(frame)
         self._denormals_off.put_on()
         try:
-            self._session.run_with_iobinding(bound.binding)
+            for one in bound.passes:
+                for value, array in one.renewed:
+                    value.update_inplace(array)
+                self._session.run_with_iobinding(one.binding)
+                mark()
         except Exception as error:  # ONNX Runtime raises types of its own that derive from Exception alone
             raise EngineError(f"{self.name}: the pass failed: {error}") from error
         finally:
             self._ordinary.put_on()
-        return self._logits
 
-    def _bind(self, block: Block) -> _Bound:
-        """Bind a block's memory once."""
+    def _bind(self, frame: Frame) -> _Bound:
+        """Bind a frame's memory once; a pass writes its token where the next one reads its ids."""
+        passes = [
+            self._bind_pass(block, frame.logits[index], frame.tokens[index : index + 1].reshape(1, 1))
+            for index, block in enumerate(frame.passes)
+        ]
+        bound = self._bound[id(frame)] = _Bound(frame, passes)
+        return bound
+
+    def _bind_pass(self, block: Block, logits: NDArray[np.float32], token: NDArray[np.int64]) -> _Pass:
         binding = self._session.io_binding()
         renewed = []
         for name in self._read:
@@ -118,9 +137,9 @@ class OnnxEngine:
         for name, value in self._cache.items():
             binding.bind_ortvalue_input(name, value)
             binding.bind_ortvalue_output(f"{name}_out", value)
-        binding.bind_ortvalue_output("logits", self._logits_ort)
-        bound = self._bindings[id(block)] = _Bound(block, binding, renewed)
-        return bound
+        for name, array in (("logits", logits), ("token", token)):
+            binding.bind_ortvalue_output(name, self._runtime.OrtValue.ortvalue_from_numpy(array))
+        return _Pass(binding, renewed)
 
     def reset(self) -> None:
         """See `Engine.reset`; the mask hides old rows, zeros keep runs alike to the bit."""

@@ -1,15 +1,15 @@
-"""The PyTorch module itself as an engine: the reference that ONNX Runtime is compared with."""
+"""The PyTorch module itself as an engine: the reference for parity, and the yardstick on a GPU."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from .context import Block
+from .context import Frame
+from .engine import Mark, no_mark
 from .errors import EngineError, MissingDependency
-from .spec import CONTINUOUS_BINS, ModelDims, PolicySpec
+from .spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,21 +25,39 @@ class CachedModel(Protocol):
         """Weights, whose device and precision the cache takes."""
 
     def forward_cached(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-        """Logits (R,) of the last position, from a block's arrays in the order of `_Bound` and the caches.
+        """Logits (R,) of the last position, from a block's arrays in the order of `_Pass.read` and the caches.
 
         Keys and values are written into the caches in place at `write_index`.
         """
 
 
-class _Bound(NamedTuple):
-    """A block's arrays as tensors over the same memory: ids, patches, local, cos, sin, mask, write_index."""
+class _Pass(NamedTuple):
+    """One pass's tensors, views of the frame's memory or of its twin on the GPU."""
 
-    block: Block
-    tensors: tuple[Tensor | None, ...]
+    read: tuple[Tensor | None, ...]
+    """ids, patches, local, cos, sin, mask, write_index"""
+    bias: Tensor
+    logits: Tensor
+    token: Tensor
+    """(1,)"""
+
+
+class _Bound(NamedTuple):
+    """What a frame is bound to."""
+
+    frame: Frame
+    """Kept so that its id stays taken."""
+    passes: list[_Pass]
+    graph: Any
+    """The captured tick; none on the CPU."""
 
 
 class TorchEngine:
-    """Runs `forward_cached` with a cache of its own; see `Engine`."""
+    """Runs `forward_cached` with a cache of its own; see `Engine`.
+
+    On a GPU the whole tick is one CUDA graph: the frame's inputs copied in, A compiled passes that feed each other,
+    its outputs copied out. It is captured at the first tick over a frame, which is the warm-up's.
+    """
 
     def __init__(self, model: CachedModel, spec: PolicySpec, dims: ModelDims) -> None:
         """Allocate the cache on the model's device.
@@ -47,37 +65,83 @@ class TorchEngine:
         Raises:
             MissingDependency: PyTorch is not installed.
         """
-        self._torch = _import_torch()
-        self._model = model
+        self._torch = torch = _import_torch()
         model.eval()
         like = next(iter(model.parameters()))
         self._device = like.device
-        self.name = f"torch {self._device.type}"
+        self.stepwise = self._device.type == "cpu"
+        self.name = f"torch {self._device.type} {str(like.dtype).removeprefix('torch.')}"
         shape = (1, dims.heads, spec.window_tokens, dims.head_size)
         self._caches = [(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(dims.layers)]
-        self._logits = np.zeros(CONTINUOUS_BINS, np.float32)  # (R,)
-        self._logits_tensor = self._torch.from_numpy(self._logits)
+        # Prefill and decode are the only shapes, so each is compiled for itself: the norms, rotations and gates
+        # between the products become a kernel each.
+        self._forward = model.forward_cached if self.stepwise else torch.compile(model.forward_cached, dynamic=False)
         self._bound: dict[int, _Bound] = {}
 
-    def forward(self, block: Block) -> NDArray[np.float32]:
-        """See `Engine.forward`."""
-        bound = self._bound.get(id(block)) or self._bind(block)
-        # On the CPU, `to` gives the same tensor back: the block's own memory.
-        tensors = [None if tensor is None else tensor.to(self._device) for tensor in bound.tensors]
+    def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
+        """See `Engine.tick`."""
         try:
             with self._torch.inference_mode():
-                logits, _ = self._model.forward_cached(*tensors, self._caches)
-                self._logits_tensor.copy_(logits)
+                bound = self._bound.get(id(frame)) or self._bind(frame)
+                if bound.graph is not None:
+                    bound.graph.replay()
+                    self._torch.cuda.current_stream().synchronize()
+                    mark()
+                    return
+                for one in bound.passes:
+                    self._run(one)
+                    mark()
         except RuntimeError as error:
             raise EngineError(f"{self.name}: the pass failed: {error}") from error
-        return self._logits
 
-    def _bind(self, block: Block) -> _Bound:
-        """Wrap a block's memory once; the block is kept too, so that its id stays taken."""
-        arrays = (block.ids, block.patches, block.local, block.cos, block.sin, block.mask, block.write_index)
-        tensors = tuple(None if array is None else self._torch.from_numpy(array) for array in arrays)
-        bound = self._bound[id(block)] = _Bound(block, tensors)
+    def _run(self, one: _Pass) -> None:
+        """Run one pass and write its logits and token."""
+        logits, _ = self._forward(*one.read, self._caches)
+        one.logits.copy_(logits)
+        one.token.copy_((logits + one.bias).argmax(dim=0, keepdim=True) + FIRST_CONTINUOUS_ID)
+
+    def _bind(self, frame: Frame) -> _Bound:
+        host = self._torch.from_numpy(frame.memory)
+        memory = host if self.stepwise else self._torch.zeros_like(host, device=self._device)
+        passes = [self._pass(frame, memory, index) for index in range(len(frame.passes))]
+        graph = None if self.stepwise else self._capture(host, memory, frame.outputs_at, passes)
+        bound = self._bound[id(frame)] = _Bound(frame, passes, graph)
         return bound
+
+    def _pass(self, frame: Frame, memory: Tensor, index: int) -> _Pass:
+        """One pass's tensors in `memory`, which is laid out as the frame's."""
+
+        def view(array: NDArray[Any]) -> Tensor:
+            start = frame.offset(array)
+            flat = memory[start : start + array.nbytes].view(self._torch.from_numpy(array).dtype)
+            return flat.reshape(array.shape)
+
+        block = frame.passes[index]
+        arrays = (block.ids, block.patches, block.local, block.cos, block.sin, block.mask, block.write_index)
+        return _Pass(
+            read=tuple(None if array is None else view(array) for array in arrays),
+            bias=view(block.bias),
+            logits=view(frame.logits[index]),
+            token=view(frame.tokens[index : index + 1]),
+        )
+
+    def _capture(self, host: Tensor, memory: Tensor, outputs_at: int, passes: list[_Pass]) -> Any:
+        """Record copy in, passes and copy out, after a run that compiles; pins the host's memory."""
+        cuda = self._torch.cuda
+        cuda.check_error(int(cuda.cudart().cudaHostRegister(host.data_ptr(), host.numel(), 0)))
+
+        def run() -> None:
+            memory[:outputs_at].copy_(host[:outputs_at], non_blocking=True)
+            for one in passes:
+                self._run(one)
+            host[outputs_at:].copy_(memory[outputs_at:], non_blocking=True)
+
+        run()
+        cuda.synchronize()
+        graph = cuda.CUDAGraph()
+        with cuda.graph(graph):
+            run()
+        return graph
 
     def reset(self) -> None:
         """See `Engine.reset`; the mask hides old rows, zeros keep runs alike to the bit."""

@@ -1,4 +1,4 @@
-"""The loop: seven calls in order. Nothing reaches the robot but what the guard returned."""
+"""The loop: six calls in order. Nothing reaches the robot but what the guard returned."""
 
 from __future__ import annotations
 
@@ -40,34 +40,29 @@ class ControlLoop:
         self.guard, self.pacer, self.telemetry = guard, pacer, telemetry
         self.refusal: str | None = None
         """The last refused tick's sentence."""
-        self._tokens = np.zeros(tokenizer.spec.action_tokens, np.int64)  # (A,)
 
     def tick(self) -> Tick:
-        """Observe, tokenize, prefill, decode, detokenize, guard, command.
+        """Observe, tokenize, decode (one prefill, then a pass a token), detokenize, guard, command.
 
         Raises:
             ObservationError: nothing was sent; the next tick takes this one's frame.
             EngineError: as above.
         """
-        mark, context, tokens = self.telemetry.mark, self.decoder.context, self._tokens
+        mark, context = self.telemetry.mark, self.decoder.context
         context.begin_frame()
 
         observation = self.robot.observe()
         mark()
-        self.tokenizer.encode(observation.values, context.observation_ids, context.prefill.patches)
+        self.tokenizer.encode(observation.values, context.observation_ids, context.patches)
         mark()
-        tokens[0] = token = self.decoder.prefill()
-        mark()
-        for index in range(1, len(tokens)):
-            tokens[index] = token = self.decoder.decode(index, token)
-            mark()
+        tokens = self.decoder.decode(mark)
         action = self.tokenizer.decode_action(tokens)
         mark()
         command = self.guard.admit(action, observation)
         mark()
         if command is not None:
             self.robot.command(command)
-            context.end_frame(token)  # What was not done must not stand in the context as if it had been.
+            context.end_frame(int(tokens[-1]))  # What was not done must not stand in the context as if it had been.
             mark()
         return Tick(observation, tokens.copy(), command)
 
@@ -123,5 +118,5 @@ class ControlLoop:
         context = self.decoder.context
         for values, action in frames:
             context.begin_frame()
-            self.tokenizer.encode(values, context.observation_ids, context.prefill.patches)
+            self.tokenizer.encode(values, context.observation_ids, context.patches)
             self.decoder.replay(self.tokenizer.encode_action(action))

@@ -59,7 +59,7 @@ class Policy:
         """Run frames that are forgotten, so that the first tick is not the slow one."""
         for _ in range(frames):
             self.decoder.context.begin_frame()
-            self.decoder.replay(np.full(self.spec.action_tokens, self.decoder.context.last_token))
+            self.decoder.context.end_frame(int(self.decoder.decode()[-1]))
         self.reset()
 
     def reset(self) -> None:
@@ -83,7 +83,7 @@ class Policy:
             decoder=self.decoder,
             guard=Guard(self.spec, clock),
             pacer=Pacer(clock, self.spec.period_ns, collect_garbage),
-            telemetry=telemetry or Telemetry(self.spec),
+            telemetry=telemetry or Telemetry(self.spec, stepwise=self.decoder.engine.stepwise),
         )
 
     def act(self, values: tuple[NDArray[Any], ...]) -> NDArray[np.float64]:
@@ -93,12 +93,10 @@ class Policy:
             ObservationError: a value is refused; the context is as before.
             EngineError: a pass failed; the context is as before.
         """
-        context, tokens = self.decoder.context, np.zeros(self.spec.action_tokens, np.int64)
+        context = self.decoder.context
         context.begin_frame()
-        self.tokenizer.encode(values, context.observation_ids, context.prefill.patches)
-        tokens[0] = self.decoder.prefill()
-        for index in range(1, len(tokens)):
-            tokens[index] = self.decoder.decode(index, int(tokens[index - 1]))
+        self.tokenizer.encode(values, context.observation_ids, context.patches)
+        tokens = self.decoder.decode()
         action = self.tokenizer.decode_action(tokens)
         context.end_frame(int(tokens[-1]))
         return action

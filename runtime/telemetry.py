@@ -25,10 +25,14 @@ _SECOND_NS = 1_000_000_000
 _FRACTIONS = (0.5, 0.99, 0.999)
 
 
-def stage_names(spec: PolicySpec) -> tuple[str, ...]:
-    """The stages of a tick: observe, tokenize, prefill, decode_1 … decode_{A−1}, detokenize, guard, command."""
-    decodes = tuple(f"decode_{index}" for index in range(1, spec.action_tokens))
-    return ("observe", "tokenize", "prefill", *decodes, "detokenize", "guard", "command")
+def stage_names(spec: PolicySpec, stepwise: bool = True) -> tuple[str, ...]:
+    """The stages of a tick: observe, tokenize, prefill, decode_1 … decode_{A−1}, detokenize, guard, command.
+
+    An engine that is not stepwise runs prefill and decodes as one stage, `passes`.
+    """
+    decodes = (f"decode_{index}" for index in range(1, spec.action_tokens))
+    passes = ("prefill", *decodes) if stepwise else ("passes",)
+    return ("observe", "tokenize", *passes, "detokenize", "guard", "command")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,12 @@ class Telemetry:
     """Per-tick stamps and histograms of one loop; memory is fixed when it is made."""
 
     def __init__(
-        self, spec: PolicySpec, capacity: int = 1_200, clock: Clock | None = None, budget_ns: int | None = None
+        self,
+        spec: PolicySpec,
+        capacity: int = 1_200,
+        clock: Clock | None = None,
+        budget_ns: int | None = None,
+        stepwise: bool = True,
     ) -> None:
         """Allocate.
 
@@ -92,8 +101,9 @@ class Telemetry:
             capacity: ticks whose stamps are kept, the oldest overwritten.
             clock: what stages are timed with; the machine's, also where the loop runs on a virtual clock.
             budget_ns: a longer tick is a miss; one period when absent.
+            stepwise: the engine's, see `stage_names`.
         """
-        self.stages = stage_names(spec)
+        self.stages = stage_names(spec, stepwise)
         self.budget_ns = spec.period_ns if budget_ns is None else budget_ns
         # Written once here, so that no page of it is touched for the first time inside the loop.
         self.stamps = np.full((capacity, len(self.stages) + 1), 0, np.int64)  # (ticks, stages + 1) ns

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gatort.runtime.bundle import load_manifest
 from gatort.runtime.context import Context, rotary_tables
+from gatort.runtime.decoding import Decoder, Sampler
 from gatort.runtime.engine import Engine, ScriptedEngine
 from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
 from gatort.runtime.engine_torch import TorchEngine
@@ -67,24 +68,20 @@ def run(
 
     Before each frame in `abandoned`, a tick with another observation is begun, decoded and given up.
     """
-    spec, logits, stream = context.spec, [], []
+    decoder, logits, stream = Decoder(engine, context, Sampler()), [], []
     for index, observed in enumerate(frames):
         if index in abandoned:
             context.begin_frame()
             context.observation_ids[:] = observed[::-1]
-            engine.forward(context.prefill)
-            context.feed(spec.observation_tokens + 2, FIRST_CONTINUOUS_ID)
-            engine.forward(context.decode)
+            decoder.decode()
         context.begin_frame()
         context.observation_ids[:] = observed
-        stream += context.prefill.ids[0].tolist()
-        logits.append(engine.forward(context.prefill).copy())
-        for position in range(spec.observation_tokens + 2, spec.frame_tokens):
-            stream.append(FIRST_CONTINUOUS_ID + int(logits[-1].argmax()))
-            context.feed(position, stream[-1])
-            logits.append(engine.forward(context.decode).copy())
-        context.end_frame(FIRST_CONTINUOUS_ID + int(logits[-1].argmax()))
-    return np.array(logits), stream
+        stream += context.frame.prefill.ids[0].tolist()
+        tokens = decoder.decode()
+        logits.append(context.frame.logits.copy())
+        stream += tokens[:-1].tolist()
+        context.end_frame(int(tokens[-1]))
+    return np.concatenate(logits), stream
 
 
 def test_logits_are_finite_float32_one_per_bin(engine: Engine, context: Context, spec: PolicySpec) -> None:
@@ -94,20 +91,42 @@ def test_logits_are_finite_float32_one_per_bin(engine: Engine, context: Context,
     assert np.isfinite(logits).all()
 
 
-def test_the_logits_stay_in_one_buffer_of_the_engines(engine: Engine, context: Context) -> None:
-    context.begin_frame()
-    first = engine.forward(context.prefill)
-    assert engine.forward(context.prefill).ctypes.data == first.ctypes.data
-
-
-def test_a_pass_leaves_its_block_as_it_was(engine: Engine, context: Context, spec: PolicySpec) -> None:
+def test_a_tick_leaves_its_inputs_as_they_were(engine: Engine, context: Context, spec: PolicySpec) -> None:
     run(engine, context, observations(spec, 4))
     context.begin_frame()
-    fields = ("ids", "local", "cos", "sin", "mask", "write_index")
-    before = [getattr(context.prefill, name).copy() for name in fields]
-    engine.forward(context.prefill)
-    for name, value in zip(fields, before, strict=True):
-        np.testing.assert_array_equal(getattr(context.prefill, name), value)
+    before = context.frame.memory[: context.frame.outputs_at].copy()
+    engine.tick(context.frame)
+    np.testing.assert_array_equal(context.frame.memory[: context.frame.outputs_at], before)
+
+
+def test_each_token_is_where_logits_and_bias_are_largest(engine: Engine, context: Context) -> None:
+    frame, rng = context.frame, np.random.default_rng(0)
+    for _ in range(5):
+        context.begin_frame()
+        frame.bias[:] = rng.normal(scale=3.0, size=frame.bias.shape)
+        engine.tick(frame)
+        assert frame.tokens.tolist() == (FIRST_CONTINUOUS_ID + (frame.logits + frame.bias).argmax(axis=1)).tolist()
+        context.end_frame(int(frame.tokens[-1]))
+
+
+def test_every_pass_is_marked_or_the_whole_tick_once(engine: Engine, context: Context, spec: PolicySpec) -> None:
+    marks: list[None] = []
+    context.begin_frame()
+    engine.tick(context.frame, lambda: marks.append(None))
+    assert len(marks) == (spec.action_tokens if engine.stepwise else 1)
+
+
+def test_a_forced_token_is_what_the_next_pass_reads(model_engine: Engine, context: Context) -> None:
+    decoder = Decoder(model_engine, context, Sampler())
+    context.begin_frame()
+    free = decoder.decode().copy()
+    first_logits = context.frame.logits.copy()
+    forced = np.where(free == FIRST_CONTINUOUS_ID + 5, FIRST_CONTINUOUS_ID + 6, FIRST_CONTINUOUS_ID + 5)
+    context.begin_frame()
+    decoder.replay(forced)
+    assert context.frame.tokens.tolist() == forced.tolist()
+    np.testing.assert_array_equal(context.frame.logits[0], first_logits[0])
+    assert np.abs(context.frame.logits[1:] - first_logits[1:]).max() > 1e-3
 
 
 def test_after_a_reset_the_same_frames_give_the_same_logits_to_the_bit(

@@ -36,10 +36,12 @@ def test_inputs_are_the_block_and_the_ring_with_only_tokens_and_patches_dynamic(
         "sin": [None, half],
         "mask": [None, window],
         "write_index": [1],
+        "bias": [1024],
         **{f"{kind}_{layer}": ring for layer in range(manifest.model.layers) for kind in "kv"},
     }
     assert {value.name: axes(value) for value in graph.output} == {
         "logits": [1024],
+        "token": [1, 1],
         **{f"{kind}_{layer}_out": ring for layer in range(manifest.model.layers) for kind in "kv"},
     }
 

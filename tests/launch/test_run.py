@@ -74,7 +74,7 @@ def test_a_demonstration_may_stand_before_the_first_observation(
     assert cli.main(["demos", "shown", "--episodes", "1", "--workers", "1", "--noise-nm", "0"]) == 0
     prompt = next(Path("shown").glob("*.npz"))
     drive = Drive(Policy.load(bundle), RunOptions(bundle=bundle, prompt=prompt))
-    assert drive.loop.decoder.context.frame == drive.policy.spec.window_frames
+    assert drive.loop.decoder.context.frames == drive.policy.spec.window_frames
     assert run(bundle, "--prompt", str(prompt)) == 0
     prompt.write_bytes(prompt.read_bytes()[:500])
     assert run(bundle, "--prompt", str(prompt)) == 2

@@ -7,6 +7,7 @@ import torch
 from gatort.policies.model import Gato, PatchNorm, action_positions, banded_mask, smooth_bins
 from gatort.policies.presets import PRESETS, preset
 from gatort.runtime.context import Context, rotary_tables
+from gatort.runtime.decoding import Decoder, Sampler
 from gatort.runtime.engine_torch import TorchEngine
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, SEPARATOR_ID, ModelDims, PolicySpec
@@ -69,19 +70,18 @@ def hidden(
 def ring_logits(model: Gato, ids: torch.Tensor, patches: torch.Tensor | None) -> torch.Tensor:
     """Logits (F·A, R) of the same frames through the ring."""
     spec = model.spec
-    context, engine = Context(spec, model.dims), TorchEngine(model, spec, model.dims)
-    logits = []
+    context = Context(spec, model.dims)
+    decoder, logits = Decoder(TorchEngine(model, spec, model.dims), context, Sampler()), []
+    prefill = context.frame.prefill.ids.size
     for frame, row in enumerate(ids.numpy()):
         context.begin_frame()
-        context.prefill.ids[0] = row[: context.prefill.ids.size]
+        context.frame.prefill.ids[0] = row[:prefill]
         if patches is not None:
-            context.prefill.patches[:] = patches[frame].numpy()
-        logits.append(engine.forward(context.prefill).copy())
-        for index, token in enumerate(row[context.prefill.ids.size :]):
-            context.feed(spec.observation_tokens + 2 + index, int(token))
-            logits.append(engine.forward(context.decode).copy())
-        context.end_frame(int(token))
-    return torch.from_numpy(np.stack(logits))
+            context.patches[:] = patches[frame].numpy()
+        # The last action token is predicted and fed to nobody: any will do.
+        decoder.replay(np.array([*row[prefill:], FIRST_CONTINUOUS_ID]))
+        logits.append(context.frame.logits.copy())
+    return torch.from_numpy(np.concatenate(logits))
 
 
 @torch.no_grad()

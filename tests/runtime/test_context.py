@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gatort.runtime.context import Block, Context, rotary_tables
+from gatort.runtime.context import Block, Context, allocate_frame, rotary_tables
 from gatort.runtime.errors import SpecError
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, SEPARATOR_ID, ModelDims, PolicySpec
 
 
 def run_frame(context: Context, seen: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> None:
     """One frame; `seen` gets (position in the stream, mask row, cos, sin, cache row) of each of its T positions."""
-    spec, k = context.spec, context.frame
+    spec, k = context.spec, context.frames
 
     def keep(block: Block) -> None:
         for index, j in enumerate(block.local.tolist()):
@@ -19,10 +19,8 @@ def run_frame(context: Context, seen: list[tuple[int, np.ndarray, np.ndarray, np
             seen.append((position, block.mask[index].copy(), block.cos[index].copy(), block.sin[index].copy(), row))
 
     context.begin_frame()
-    keep(context.prefill)
-    for j in range(spec.observation_tokens + 2, spec.frame_tokens):
-        context.feed(j, FIRST_CONTINUOUS_ID + j)
-        keep(context.decode)
+    for block in context.frame.passes:
+        keep(block)
     context.end_frame(FIRST_CONTINUOUS_ID + 1000 + k)
 
 
@@ -53,7 +51,7 @@ def test_angles_are_those_of_the_unbounded_position_even_after_a_day_of_ticks(
     spec: PolicySpec, dims: ModelDims
 ) -> None:
     context, seen = Context(spec, dims), []
-    context.frame = 20 * 86_400
+    context.frames = 20 * 86_400
     run_frame(context, seen)
     cos, sin = rotary_tables(np.array([position for position, *_ in seen], np.float64), dims.head_size)
     # float32 keeps 24 bits of a number up to 1; the product of two float64 turns is exact far beyond that.
@@ -66,16 +64,24 @@ def test_the_first_frame_opens_with_the_separator_and_later_ones_with_the_last_a
 ) -> None:
     context = Context(spec, dims)
     context.begin_frame()
-    assert context.prefill.ids[0, 0] == SEPARATOR_ID
-    assert context.prefill.ids[0, -1] == SEPARATOR_ID
+    assert context.frame.prefill.ids[0, 0] == SEPARATOR_ID
+    assert context.frame.prefill.ids[0, -1] == SEPARATOR_ID
     context.end_frame(FIRST_CONTINUOUS_ID + 7)
     context.begin_frame()
-    assert context.prefill.ids[0, 0] == FIRST_CONTINUOUS_ID + 7
+    assert context.frame.prefill.ids[0, 0] == FIRST_CONTINUOUS_ID + 7
+
+
+BLOCK_ARRAYS = ("ids", "patches", "local", "cos", "sin", "mask", "write_index", "bias")
+
+
+def addresses(context: Context) -> list[int]:
+    arrays = [getattr(block, name) for block in context.frame.passes for name in BLOCK_ARRAYS]
+    return [array.ctypes.data for array in arrays if array is not None]
 
 
 def snapshot(context: Context) -> list[np.ndarray]:
-    blocks = (context.prefill, context.decode)
-    return [getattr(block, name).copy() for block in blocks for name in ("mask", "cos", "sin", "write_index", "local")]
+    names = ("mask", "cos", "sin", "write_index", "local")
+    return [getattr(block, name).copy() for block in context.frame.passes for name in names]
 
 
 def test_an_abandoned_tick_leaves_no_trace_in_the_next_one(spec: PolicySpec, dims: ModelDims) -> None:
@@ -84,11 +90,9 @@ def test_an_abandoned_tick_leaves_no_trace_in_the_next_one(spec: PolicySpec, dim
         run_frame(disturbed, [])
         run_frame(smooth, [])
     disturbed.begin_frame()
-    disturbed.feed(spec.observation_tokens + 2, FIRST_CONTINUOUS_ID)
-    disturbed.feed(spec.observation_tokens + 3, FIRST_CONTINUOUS_ID)
+    disturbed.frame.tokens[:] = FIRST_CONTINUOUS_ID
     for context in (disturbed, smooth):
         context.begin_frame()
-        context.feed(spec.observation_tokens + 2, FIRST_CONTINUOUS_ID + 1)
     for found, expected in zip(snapshot(disturbed), snapshot(smooth), strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -99,31 +103,50 @@ def test_after_a_reset_nothing_earlier_is_seen(spec: PolicySpec, dims: ModelDims
         run_frame(context, [])
     context.reset()
     context.begin_frame()
-    assert context.prefill.mask.sum() == sum(range(1, spec.observation_tokens + 3))
-    assert context.prefill.ids[0, 0] == SEPARATOR_ID
-    assert context.frame == 0
+    assert context.frame.prefill.mask.sum() == sum(range(1, spec.observation_tokens + 3))
+    assert context.frame.prefill.ids[0, 0] == SEPARATOR_ID
+    assert context.frames == 0
 
 
 def test_blocks_keep_their_memory_for_as_long_as_the_context_lives(spec: PolicySpec, dims: ModelDims) -> None:
     context = Context(spec, dims)
-    arrays = [context.prefill.mask, context.prefill.ids, context.decode.cos, context.decode.write_index]
-    before = [array.ctypes.data for array in arrays]
+    before = addresses(context)
     for _ in range(7):
         run_frame(context, [])
     context.reset()
-    after = [context.prefill.mask, context.prefill.ids, context.decode.cos, context.decode.write_index]
-    assert [array.ctypes.data for array in after] == before
+    assert addresses(context) == before
+
+
+def test_a_frames_arrays_lie_apart_and_aligned_in_one_buffer_with_the_outputs_last(
+    every_encoding_spec: PolicySpec, dims: ModelDims
+) -> None:
+    frame = allocate_frame(every_encoding_spec, dims)
+    taken = np.zeros(frame.memory.size, np.int64)
+    inputs = [getattr(block, name) for block in frame.passes for name in BLOCK_ARRAYS[1:]]
+    outputs = [*frame.tokens[:, None], *frame.logits]
+    for array in (frame.prefill.ids, *inputs, *outputs):
+        start = frame.offset(array)
+        assert start % 256 == 0
+        taken[start : start + array.nbytes] += 1
+    assert taken.max() == 1
+    assert all(frame.offset(array) < frame.outputs_at for array in (frame.prefill.ids, *inputs) if array.size)
+    assert all(frame.offset(array) >= frame.outputs_at for array in outputs)
+
+
+def test_a_decode_reads_the_token_that_the_pass_before_it_wrote(spec: PolicySpec, dims: ModelDims) -> None:
+    frame = allocate_frame(spec, dims)
+    frame.tokens[:] = FIRST_CONTINUOUS_ID + np.arange(spec.action_tokens)
+    assert [int(block.ids[0, 0]) for block in frame.passes[1:]] == frame.tokens[:-1].tolist()
+    assert [block.local.tolist() for block in frame.passes[1:]] == [[7], [8]]
 
 
 def test_images_stand_after_the_text_and_outside_the_ids(every_encoding_spec: PolicySpec, dims: ModelDims) -> None:
     context = Context(every_encoding_spec, dims.model_copy(update={"first_token_id": 0}))
-    assert context.prefill.image_at == 1 + 4
-    assert context.prefill.patches is not None
-    assert context.prefill.patches.shape == (4, 3, 16, 16)
-    assert context.decode.patches is not None
-    assert len(context.decode.patches) == 0
-    assert context.prefill.ids.shape == (1, every_encoding_spec.observation_tokens + 2 - 4)
-    assert len(context.prefill.local) == every_encoding_spec.observation_tokens + 2
+    assert context.frame.prefill.patches is not None
+    assert context.frame.prefill.patches.shape == (4, 3, 16, 16)
+    assert all(len(block.patches) == 0 for block in context.frame.passes[1:])
+    assert context.frame.prefill.ids.shape == (1, every_encoding_spec.observation_tokens + 2 - 4)
+    assert len(context.frame.prefill.local) == every_encoding_spec.observation_tokens + 2
 
 
 @pytest.mark.parametrize(

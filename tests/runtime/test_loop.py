@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.context import Block
-from gatort.runtime.engine import ScriptedEngine
+from gatort.runtime.context import Frame
+from gatort.runtime.engine import Mark, ScriptedEngine, no_mark
 from gatort.runtime.errors import EngineError, RobotError
 from gatort.runtime.guard import Refusal
 from gatort.runtime.loop import ControlLoop, Tick
@@ -31,13 +31,15 @@ class SlowEngine(ScriptedEngine):
         self._clock, self._faults = clock, faults
         super().__init__(TOKENS)
 
-    def forward(self, block: Block) -> NDArray[np.float32]:
-        fault = self._faults.get(self.passes, 0)
-        logits = super().forward(block)
-        if isinstance(fault, EngineError):
-            raise fault
-        self._clock.advance_ns(fault)
-        return logits
+    def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
+        def mark_slowly() -> None:
+            fault = self._faults.get(self.passes - 1, 0)
+            if isinstance(fault, EngineError):
+                raise fault
+            self._clock.advance_ns(fault)
+            mark()
+
+        super().tick(frame, mark_slowly)
 
 
 class RecordingRobot(ScriptedRobot):
@@ -140,7 +142,7 @@ def test_one_nan_in_an_observation_refuses_its_tick_and_the_run_goes_on(build: B
     assert loop.guard.refused == {Refusal.OBSERVATION: 1}
     assert loop.refusal == "arm/position: expected finite values in 'rad', found nan"
     assert len(sent(loop)) == 9
-    assert loop.decoder.context.frame == 9
+    assert loop.decoder.context.frames == 9
     assert loop.telemetry.refused == 1
 
 
@@ -167,7 +169,7 @@ def test_a_late_action_is_dropped_and_never_used_for_a_later_observation(build: 
     answered = [command.observation_sequence for command in sent(loop)]
     # The first observation is the one that is made before arming.
     assert answered == [2, 3, 4, 5, 7, 8, 9]
-    assert loop.decoder.context.frame == len(answered)  # Nor does it stand in the context as if it had been done.
+    assert loop.decoder.context.frames == len(answered)  # Nor does it stand in the context as if it had been done.
     assert loop.telemetry.misses == 0
 
 
@@ -197,10 +199,10 @@ def test_a_prompt_fills_frames_before_the_first_observation(build: Build, spec: 
     loop = build()
     frame = ([np.zeros(3, np.float32), np.zeros(2, np.float32)], np.zeros(3))
     loop.prime([frame] * 4)
-    assert loop.decoder.context.frame == 4
+    assert loop.decoder.context.frames == 4
     assert loop.decoder.context.last_token == FIRST_CONTINUOUS_ID + 512
     loop.run(1)
-    assert loop.decoder.context.prefill.mask.sum(axis=1)[-1] == (spec.window_frames - 1) * spec.frame_tokens + 7
+    assert loop.decoder.context.frame.prefill.mask.sum(axis=1)[-1] == (spec.window_frames - 1) * spec.frame_tokens + 7
 
 
 def test_two_runs_on_a_virtual_clock_are_alike_to_the_nanosecond(build: Build, clock: VirtualClock) -> None:
@@ -219,7 +221,7 @@ def test_an_action_given_by_the_policy_alone_equals_the_loops(spec: PolicySpec, 
     policy = Policy.of(spec, dims, ScriptedEngine(TOKENS))
     action = policy.act((np.zeros(3, np.float32), np.zeros(2, np.float32)))
     assert action.tolist() == policy.tokenizer.decode_action(TOKENS).tolist()
-    assert policy.decoder.context.frame == 1
+    assert policy.decoder.context.frames == 1
 
 
 def test_a_thousand_ticks_leave_no_memory_behind(build: Build) -> None:

@@ -29,10 +29,12 @@ from gatort.runtime.context import allocate_frame
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID
 
 OPSET = 24
+INLINE_BYTES = 256 << 20
+"""Weights beyond this go to a file of their own: inside the graph they are held four times while it is written."""
 
 
 def export_onnx(model: Gato, path: Path) -> None:
-    """Write `forward_cached` as an ONNX graph; weights beyond 2 GB go to `<path>.data` beside it.
+    """Write `forward_cached` as an ONNX graph; weights beyond `INLINE_BYTES` go to `<path>.data` beside it.
 
     The model is left in evaluation mode. Nothing of this machine (paths, stack traces) goes into the file, and the
     same weights give the same bytes.
@@ -51,7 +53,8 @@ def export_onnx(model: Gato, path: Path) -> None:
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
     _forget_machine(program.model)
-    program.save(path)
+    weights_bytes = sum(parameter.nbytes for parameter in model.parameters())
+    program.save(path, external_data=weights_bytes > INLINE_BYTES)
 
 
 def _example(model: Gato) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from .errors import BundleError
+from .external_data import external_locations
 from .spec import ModelDims, PolicySpec, Strict
 
 MANIFEST_FILE = "manifest.json"
@@ -89,10 +90,10 @@ def load_manifest(directory: Path) -> Manifest:
 
 
 def verify(directory: Path) -> Manifest:
-    """Read a bundle's manifest and check every file that it names.
+    """Read a bundle's manifest and check every file that it names, and every file that its graph would have read.
 
     Raises:
-        BundleError: naming the file, and whether it is absent, changed or outside the bundle.
+        BundleError: naming the file, and whether it is absent, changed, outside the bundle or not vouched for.
     """
     manifest = load_manifest(directory)
     if missing := {ONNX_FILE, WEIGHTS_FILE} - manifest.files.keys():
@@ -111,6 +112,12 @@ def verify(directory: Path) -> Manifest:
             raise BundleError(
                 f"{path}: changed since the bundle was written: expected SHA-256 {expected}, found {found}"
             )
+    # The manifest's names are plain, so this keeps the graph inside the bundle as well.
+    if strange := external_locations(directory / ONNX_FILE) - manifest.files.keys():
+        raise BundleError(
+            f"{directory / ONNX_FILE}: expected weights in files that the manifest names, {sorted(manifest.files)}, "
+            f"found {sorted(strange)}"
+        )
     return manifest
 
 

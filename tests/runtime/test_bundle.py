@@ -17,10 +17,13 @@ from gatort.runtime.bundle import (
 from gatort.runtime.errors import BundleError
 from gatort.runtime.spec import ModelDims, PolicySpec
 
+GRAPH = b"\x08\x0a"
+"""The shortest ONNX model that says anything: ir_version 10."""
+
 
 @pytest.fixture
 def bundle(spec: PolicySpec, dims: ModelDims, tmp_path: Path) -> Path:
-    (tmp_path / "policy.onnx").write_bytes(b"graph")
+    (tmp_path / "policy.onnx").write_bytes(GRAPH)
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     manifest = Manifest(
         name="test",

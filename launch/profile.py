@@ -13,11 +13,11 @@ from pydantic import Field, NonNegativeInt
 from gatort.runtime.clock import Clock, MonotonicClock, VirtualClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.errors import MissingDependency
-from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
 from gatort.runtime.robot import Robot
 from gatort.runtime.telemetry import LATENESS, TICK, Telemetry
 
+from .engines import load_policy
 from .latency_picture import latency_picture
 from .machine import installed_version, this_machine
 from .options import LoopOptions, resolve
@@ -134,11 +134,11 @@ def measure(options: LoopOptions, *, ticks: int, paced: bool, budget_ms: float, 
         BundleError, EngineError: the policy cannot be loaded.
         MissingDependency: the simulator was asked for and is absent.
     """
-    policy = Policy.load(options.bundle, options.engine, Sampler(options.temperature, options.seed))
+    policy = load_policy(options, Sampler(options.temperature, options.seed))
     clock: Clock = MonotonicClock() if paced else VirtualClock()
     simulated = source == "mujoco" or (source == "auto" and simulator_installed())
     robot: Robot = (mujoco_robot if simulated else scripted_robot)(policy.spec, clock, options.seed)
-    telemetry = Telemetry(policy.spec, ticks, budget_ns=round(budget_ms * 1e6))
+    telemetry = Telemetry(policy.spec, ticks, budget_ns=round(budget_ms * 1e6), stepwise=policy.decoder.engine.stepwise)
     loop = policy.control(robot, clock, telemetry=telemetry, collect_garbage=True)
     with apply(options.realtime) as refused:
         for sentence in refused:
@@ -149,7 +149,7 @@ def measure(options: LoopOptions, *, ticks: int, paced: bool, budget_ms: float, 
     return Measurement(
         bundle=policy.manifest.name if policy.manifest else "",
         engine=policy.decoder.engine.name,
-        threads=options.engine.threads,
+        threads=options.threads,
         observations="mujoco" if simulated else "scripted",
         paced=paced,
         budget_ms=budget_ms,

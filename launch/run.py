@@ -22,6 +22,7 @@ from gatort.runtime.realtime import apply
 from gatort.runtime.safety import State
 from gatort.runtime.telemetry import TICK, Telemetry
 
+from .engines import load_policy
 from .latency_picture import latency_picture
 from .live import PERIOD_NS, LiveTable, Status
 from .machine import this_machine
@@ -78,7 +79,7 @@ def run(
         console.print(f"no film: {obstacle}")
         video = None
 
-    policy = Policy.load(options.bundle, options.engine, Sampler(options.temperature, options.seed))
+    policy = load_policy(options, Sampler(options.temperature, options.seed))
     drive = Drive(policy, options)
     interrupted = drive.run(console, viewer)
 
@@ -110,7 +111,7 @@ class Drive:
         self.clock = MonotonicClock()
         self.robot: MujocoRobot = mujoco_robot(spec, self.clock, options.seed)
         self.ticks = max(1, round(options.seconds * spec.control_hz))
-        self.telemetry = Telemetry(spec, min(self.ticks, KEPT_TICKS))
+        self.telemetry = Telemetry(spec, min(self.ticks, KEPT_TICKS), stepwise=policy.decoder.engine.stepwise)
         self.loop: ControlLoop = policy.control(self.robot, self.clock, telemetry=self.telemetry, collect_garbage=True)
         if options.prompt is not None:
             self.loop.prime(Episode.load(options.prompt, spec).frames(last=spec.window_frames))

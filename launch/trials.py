@@ -21,11 +21,10 @@ from rich.table import Table
 from gatort.runtime.bundle import Manifest, SuccessRecord, record_success, verify
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.decoding import Sampler
-from gatort.runtime.engine_onnx import OnnxConfig
 from gatort.runtime.errors import ConfigError, RobotError
-from gatort.runtime.policy import Policy
 from gatort.runtime.telemetry import Percentiles, Telemetry
 
+from .engines import load_policy
 from .journal import Journal, Trial
 from .machine import this_machine
 from .options import PolicyOptions, resolve
@@ -44,18 +43,11 @@ POLICY_STAGES = slice(1, -2)
 """Tokenize to detokenize: what the policy adds to a tick, without robot and guard."""
 
 
-class TrialEngine(OnnxConfig):
-    """ONNX Runtime where trials already share the cores out."""
+class TrialOptions(PolicyOptions):
+    """A policy that is tried many times at once, where trials already share the cores out."""
 
     threads: PositiveInt = 1
-    """Threads of one pass."""
-
-
-class TrialOptions(PolicyOptions):
-    """A policy that is tried many times at once."""
-
-    engine: TrialEngine = TrialEngine()
-    """What computes the passes."""
+    """CPU threads of one pass."""
 
 
 def trials(
@@ -158,7 +150,7 @@ class Trialist:
 
     def __init__(self, options: TrialOptions) -> None:
         self.options, self.clock = options, VirtualClock()
-        self.policy = Policy.load(options.bundle, options.engine)
+        self.policy = load_policy(options)
         self.robot = mujoco_robot(self.policy.spec, self.clock, 0)
 
     def run(self, seed: int) -> Trial:
@@ -170,7 +162,7 @@ class Trialist:
         self.policy.decoder.sampler = Sampler(self.options.temperature, seed)
         self.policy.reset()
         robot.reset(seed)
-        telemetry = Telemetry(spec, ticks)
+        telemetry = Telemetry(spec, ticks, stepwise=self.policy.decoder.engine.stepwise)
         loop = self.policy.control(robot, self.clock, telemetry=telemetry)
         failure = None
         try:

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from .errors import BundleError
 from .external_data import external_locations
-from .spec import ModelDims, PolicySpec, Strict
+from .spec import ModelDims, PolicySpec, Precision, Strict
 
 MANIFEST_FILE = "manifest.json"
 ONNX_FILE = "policy.onnx"
@@ -55,6 +55,8 @@ class Manifest(Strict):
     name: str
     spec: PolicySpec
     model: ModelDims
+    precision: Precision = "fp32"
+    """Of the graph's weights; `model.safetensors` always holds them in fp32."""
     files: dict[str, Sha256]
     """File name in the bundle to the SHA-256 of its contents."""
     training: TrainingRecord

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .context import Frame
 from .engine import Mark, no_mark
-from .errors import EngineError, MissingDependency
+from .errors import DeviceError, EngineError, MissingDependency
 from .spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 
 if TYPE_CHECKING:
@@ -79,7 +79,12 @@ class TorchEngine:
         self._bound: dict[int, _Bound] = {}
 
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
-        """See `Engine.tick`."""
+        """See `Engine.tick`.
+
+        Raises:
+            DeviceError: the GPU failed; its context is lost, so the process has to end.
+            EngineError: a pass failed on the CPU.
+        """
         try:
             with self._torch.inference_mode():
                 bound = self._bound.get(id(frame)) or self._bind(frame)
@@ -92,7 +97,8 @@ class TorchEngine:
                     self._run(one)
                     mark()
         except RuntimeError as error:
-            raise EngineError(f"{self.name}: the pass failed: {error}") from error
+            failure = EngineError if self.stepwise else DeviceError
+            raise failure(f"{self.name}: the pass failed: {error}") from error
 
     def _run(self, one: _Pass) -> None:
         """Run one pass and write its logits and token."""

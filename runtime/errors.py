@@ -7,6 +7,7 @@
     ├── BundleError             a bundle that is incomplete, changed or of the wrong shape
     ├── DemonstrationError      a demonstration file or set
     ├── EngineError             a forward pass that failed or gave logits that are not finite
+    ├── DeviceError             a GPU that failed; its context is lost, so the process has to end
     ├── RobotError              a robot that refuses to arm or to answer
     └── MissingDependency       an optional package, with the line that installs it
 
@@ -40,6 +41,10 @@ class DemonstrationError(GatortError):
 
 class EngineError(GatortError):
     """An engine that cannot be built, a failed pass, or logits that are not finite."""
+
+
+class DeviceError(GatortError):
+    """A GPU that is absent or failed: no tick may follow in this process, so the loop does not catch it."""
 
 
 class RobotError(GatortError):

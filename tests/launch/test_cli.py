@@ -68,7 +68,7 @@ def test_a_misspelt_command_or_flag_is_answered_with_the_closest(capsys: pytest.
         (("run", "--seconds", "0"), "seconds: input should be greater than 0, found '0'"),
         (("run", "--robot", "real"), "robot: input should be 'mujoco', found 'real'"),
         (("run", "--realtime.fifo-priority", "100"), "less than or equal to 99, found '100'"),
-        (("run", "--engine.threads", "none"), "engine.threads: input should be a valid integer"),
+        (("run", "--threads", "none"), "threads: input should be a valid integer"),
         (("profile", "--budget-ms", "-5"), "--budget-ms: input should be greater than 0, found -5"),
         (("profile", "--ticks", "0"), "--ticks: input should be greater than or equal to 1, found 0"),
         (("trials", "--episodes", "0"), "--episodes: input should be greater than 0, found 0"),

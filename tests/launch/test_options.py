@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from gatort.launch.options import SHIPPED_PROFILES, RunOptions, resolve
-from gatort.runtime.engine_onnx import OnnxConfig
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.realtime import RealtimeConfig
 
 
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
     path = tmp_path / "arm.toml"
-    path.write_text("seconds = 7.0\nseed = 3\n[engine]\nthreads = 1\nspinning = true\n")
+    path.write_text("seconds = 7.0\nseed = 3\nthreads = 1\n[realtime]\nfifo_priority = 7\nlock_memory = true\n")
     return path
 
 
@@ -23,19 +23,19 @@ def test_without_flags_and_profile_every_value_is_the_default_of_the_class() -> 
 
 
 def test_a_flag_goes_before_the_profile_and_the_profile_before_the_default(profile: Path) -> None:
-    flags = RunOptions(seed=9, engine=OnnxConfig(threads=4))
+    flags = RunOptions(seed=9, realtime=RealtimeConfig(fifo_priority=8))
     resolved = resolve(RunOptions, flags, profile)
     assert (resolved.seed, resolved.seconds, resolved.temperature) == (9, 7.0, RunOptions().temperature)
-    assert (resolved.engine.threads, resolved.engine.spinning) == (4, True)
+    assert (resolved.realtime.fifo_priority, resolved.realtime.lock_memory) == (8, True)
 
 
 def test_an_unknown_key_is_refused_with_the_closest_and_all_valid_ones(profile: Path) -> None:
-    profile.write_text("[engine]\nspining = true\n")
+    profile.write_text("[realtime]\nlock_memry = true\n")
     with pytest.raises(
-        ConfigError, match=r"arm\.toml: unknown key 'engine\.spining': did you mean 'spinning'\?"
+        ConfigError, match=r"arm\.toml: unknown key 'realtime\.lock_memry': did you mean 'lock_memory'\?"
     ) as refused:
         resolve(RunOptions, None, profile)
-    assert all(name in str(refused.value) for name in OnnxConfig.model_fields)
+    assert all(name in str(refused.value) for name in RealtimeConfig.model_fields)
 
 
 @pytest.mark.parametrize("text", ["seconds = nan", "seconds = 0", "seconds = 'long'"])

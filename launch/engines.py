@@ -1,0 +1,73 @@
+"""Engines by name: what computes a policy's passes on this machine, chosen with --engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gatort.runtime.bundle import Manifest, verify
+from gatort.runtime.decoding import Sampler
+from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine, Provider
+from gatort.runtime.errors import ConfigError, EngineError
+from gatort.runtime.policy import Policy
+
+from .export import require_torch
+
+if TYPE_CHECKING:
+    from gatort.runtime.engine import Engine
+
+    from .options import PolicyOptions
+
+PROVIDERS: dict[str, Provider] = {"onnx": "cpu", "onnx-cuda": "cuda", "onnx-tensorrt": "tensorrt"}
+
+
+def load_policy(options: PolicyOptions, sampler: Sampler | None = None) -> Policy:
+    """Check a bundle and make it ready to act with the engine that the options name.
+
+    Raises:
+        BundleError: the bundle is incomplete, changed or of the wrong shape.
+        ConfigError: the engine does not run at the precision that was asked for.
+        EngineError: the machine lacks what the engine needs, or the engine refuses the model.
+        MissingDependency: a package of the engine is not installed.
+    """
+    manifest = verify(options.bundle)
+    policy = Policy.of(manifest.spec, manifest.model, _engine(options, manifest), sampler)
+    policy.manifest = manifest
+    return policy
+
+
+def _engine(options: PolicyOptions, manifest: Manifest) -> Engine:
+    if options.engine in PROVIDERS:
+        return _onnx(options, manifest)
+    return _torch(options, manifest)
+
+
+def _onnx(options: PolicyOptions, manifest: Manifest) -> Engine:
+    if options.precision not in (None, manifest.precision):
+        raise ConfigError(
+            f"--precision {options.precision}: --engine {options.engine} runs a bundle as it was exported, and "
+            f"{options.bundle} is {manifest.precision}; gatort export makes a bundle of another precision"
+        )
+    config = OnnxConfig(threads=options.threads, spinning=options.spinning, provider=PROVIDERS[options.engine])
+    return OnnxEngine(options.bundle, manifest, config)
+
+
+def _torch(options: PolicyOptions, manifest: Manifest) -> Engine:
+    on_gpu = options.engine == "torch-cuda"
+    precision = options.precision or ("fp16" if on_gpu else "fp32")
+    if precision not in (("fp32", "fp16") if on_gpu else ("fp32",)):
+        raise ConfigError(
+            f"--precision {precision}: --engine {options.engine} runs at {'fp32 or fp16' if on_gpu else 'fp32'}"
+        )
+    require_torch(f"--engine {options.engine}")
+    import torch
+
+    from gatort.export.bundle_writer import read_model
+    from gatort.runtime.engine_torch import TorchEngine
+
+    if on_gpu and not torch.cuda.is_available():
+        raise EngineError("--engine torch-cuda: PyTorch finds no CUDA device; --engine torch runs on the CPU")
+    torch.set_num_threads(options.threads)
+    model = read_model(options.bundle)
+    if on_gpu:
+        model = model.to("cuda", torch.float16 if precision == "fp16" else torch.float32)
+    return TorchEngine(model, manifest.spec, manifest.model)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from gatort.policies.model import Gato
+from gatort.policies.model import Gato, blank
 from gatort.runtime.bundle import (
     ONNX_FILE,
     WEIGHTS_FILE,
@@ -28,12 +29,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def _silently(_: str) -> None:
+    """Announce nothing."""
+
+
 def write_bundle(
-    directory: Path, name: str, model: Gato, training: TrainingRecord, success: SuccessRecord | None = None
+    directory: Path,
+    name: str,
+    model: Gato,
+    training: TrainingRecord,
+    success: SuccessRecord | None = None,
+    begin: Callable[[str], None] = _silently,
 ) -> Manifest:
     """Write weights, ONNX graph and manifest to `directory`; an older bundle there is replaced at the very end.
 
-    Everything is made in a folder beside it and renamed into place, so that a failure leaves what was there.
+    Everything is made in a folder beside it and renamed into place, so that a failure leaves what was there. The model
+    is left in evaluation mode; its weights are written one tensor at a time and never copied whole. `begin` is called
+    with what is about to be done.
 
     Raises:
         BundleError: something that is not a bundle is in the way.
@@ -44,8 +56,11 @@ def write_bundle(
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
         made = Path(scratch) / "new"
         made.mkdir()
+        begin(f"writing {WEIGHTS_FILE}")
         _write_weights(model, made / WEIGHTS_FILE)
+        begin(f"writing {ONNX_FILE}")
         export_onnx(model, made / ONNX_FILE)
+        begin("hashing")
         files = {path.name: sha256_of(path) for path in sorted(made.iterdir())}
         manifest = Manifest(
             name=name, spec=model.spec, model=model.dims, files=files, training=training, success=success
@@ -63,7 +78,7 @@ def read_model(directory: Path) -> Gato:
         MissingDependency: safetensors is not installed.
     """
     manifest = verify(directory)
-    model = Gato(manifest.spec, manifest.model)
+    model = blank(manifest.spec, manifest.model)
     _read_weights(model, directory / WEIGHTS_FILE)
     return model.eval()
 

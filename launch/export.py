@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from pydantic import NonNegativeInt
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gatort.policies.presets import preset as preset_named
 from gatort.runtime.bundle import TrainingRecord, verify
 from gatort.runtime.errors import ConfigError, MissingDependency
 
-from .machine import installed_version
+from .machine import installed_version, peak_memory_bytes
 from .report import screen
 
 if TYPE_CHECKING:
@@ -60,15 +63,37 @@ def export(
     require_torch("exporting")
     from gatort.export.bundle_writer import read_model, write_bundle
 
-    if source is not None:
-        manifest = verify(source)
-        called, model, training = manifest.name, read_model(source), manifest.training
-    else:
-        model = _untrained(preset or "", cameras, seed)
-        called, training = preset or "", _no_training(model, seed)
-    written = write_bundle(out, name or called, model, training)
-    screen().print(f"{written.name}: {training.parameters:,} parameters in {out}")
+    with _steps() as begin:
+        if source is not None:
+            begin("reading weights")
+            manifest = verify(source)
+            called, model, training = manifest.name, read_model(source), manifest.training
+        else:
+            begin("drawing weights")
+            model = _untrained(preset or "", cameras, seed)
+            called, training = preset or "", _no_training(model, seed)
+        written = write_bundle(out, name or called, model, training, begin=begin)
+    peak_gb = peak_memory_bytes() / 1e9
+    screen().print(f"{written.name}: {training.parameters:,} parameters in {out}, peak memory {peak_gb:.1f} GB")
     return 0
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str], None]]:
+    """A line on standard error per step, with the time that it took; call what is given with each step that begins."""
+    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=screen(stderr=True)) as progress:
+
+        def end() -> None:
+            for task in progress.tasks:
+                progress.update(task.id, completed=1)
+
+        def begin(step: str) -> None:
+            end()
+            progress.add_task(step, total=1)
+
+        yield begin
+        end()
 
 
 def require_torch(purpose: str) -> None:

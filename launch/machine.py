@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,6 +43,11 @@ def this_machine() -> Machine:
         python=platform.python_version(),
         versions={name: number for name in MEASURED_PACKAGES if (number := installed_version(name)) is not None},
     )
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held at once, files that it mapped included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def installed_version(package: str) -> str | None:

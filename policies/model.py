@@ -145,7 +145,7 @@ def _patch_intervals(spec: PolicySpec) -> tuple[Tensor, Tensor]:
         if key.encoding == "image":
             rows, columns = key.shape[0] // PATCH_PIXELS, key.shape[1] // PATCH_PIXELS
             cells += [(row, column, rows, columns) for row in range(rows) for column in range(columns)]
-    row, column, rows, columns = torch.tensor(cells).T
+    row, column, rows, columns = torch.tensor(cells, device="cpu").T  # not meta: `blank` fills parameters alone
     index, count = torch.stack((row, column)), torch.stack((rows, columns))  # (2, p)
     return index * PATCH_INTERVALS // count, (index + 1) * PATCH_INTERVALS // count
 
@@ -409,3 +409,13 @@ class Gato(nn.Module):
                 nn.init.normal_(parameter, std=INIT_STD)
         with torch.no_grad():
             self.tokens.weight[self.bins_at : self.bins_at + CONTINUOUS_BINS] = smooth_bins(self.dims.width)
+
+
+def blank(spec: PolicySpec, dims: ModelDims) -> Gato:
+    """A model whose memory is taken and whose parameters are still to be written: nothing is drawn for nothing."""
+    with torch.device("meta"):
+        model = Gato(spec, dims)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty_like(parameter, device="cpu")))
+    return model

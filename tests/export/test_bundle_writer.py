@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gatort.export import to_onnx
 from gatort.export.bundle_writer import read_model, write_bundle
+from gatort.export.parity import check_parity
 from gatort.policies.model import Gato
 from gatort.runtime.bundle import (
     ONNX_FILE,
@@ -21,6 +23,7 @@ from gatort.runtime.bundle import (
     verify,
     write_manifest,
 )
+from gatort.runtime.engine_onnx import OnnxConfig
 from gatort.runtime.errors import BundleError
 
 
@@ -45,6 +48,30 @@ def test_the_model_comes_back_as_it_was_written(bundle: Path, make_model: Callab
 def test_a_bundle_holds_its_manifest_and_nothing_that_the_manifest_does_not_name(bundle: Path) -> None:
     assert set(verify(bundle).files) == {ONNX_FILE, WEIGHTS_FILE}
     assert {path.name for path in bundle.iterdir()} == {"manifest.json", ONNX_FILE, WEIGHTS_FILE}
+
+
+def test_large_weights_lie_beside_the_graph_vouched_for_and_compute_the_same(
+    tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_onnx, "INLINE_BYTES", 0)
+    directory, data = tmp_path / "large", f"{ONNX_FILE}.data"
+    write_bundle(directory, "large", make_model(cameras=2), training)
+    assert set(verify(directory).files) == {ONNX_FILE, data, WEIGHTS_FILE}
+    assert (directory / ONNX_FILE).stat().st_size < 0.2 * (directory / data).stat().st_size
+    assert check_parity(directory, config=OnnxConfig(threads=1)).agrees
+    content = bytearray((directory / data).read_bytes())
+    content[-1] ^= 1
+    (directory / data).write_bytes(content)
+    with pytest.raises(BundleError, match=r"policy\.onnx\.data: changed since the bundle was written"):
+        verify(directory)
+
+
+def test_each_step_is_announced_before_it_is_taken(
+    tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord
+) -> None:
+    begun: list[str] = []
+    write_bundle(tmp_path / "bundle", "told", make_model(), training, begin=begun.append)
+    assert begun == [f"writing {WEIGHTS_FILE}", f"writing {ONNX_FILE}", "hashing"]
 
 
 def test_a_newer_bundle_replaces_an_older_one_and_leaves_nothing_beside_it(

@@ -46,6 +46,23 @@ def test_an_untrained_policy_that_sees_through_cameras_exports_runs_and_passes_p
         assert "20 ticks flat out, mujoco observations" in tried.stdout
 
 
+def export_apart(preset: str, out: Path) -> float:
+    """Export an untrained model in a process of its own; return the peak memory that it reports, in bytes."""
+    command = [sys.executable, "-m", "gatort.launch.cli", "export", "--preset", preset, "--random-weights"]
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=True)
+    return float(" ".join(done.stdout.split()).rpartition("peak memory ")[2].removesuffix(" GB")) * 1e9
+
+
+@pytest.mark.slow
+def test_a_size_of_the_paper_has_its_frame_and_is_in_memory_once_while_it_is_exported(tmp_path: Path) -> None:
+    peak_bytes = export_apart("gato-79m", tmp_path / "gato") - export_apart("tiny", tmp_path / "tiny")
+    spec = verify(tmp_path / "gato").spec
+    assert (spec.image_tokens, spec.observation_tokens, spec.action_tokens) == (128, 143, 8)
+    assert spec.window_tokens <= 1024 < spec.window_tokens + spec.frame_tokens
+    # One copy is 1.0; the largest tensor, which is turned while it is written, is a third of this size.
+    assert peak_bytes < 1.6 * (tmp_path / "gato" / "model.safetensors").stat().st_size
+
+
 def test_paths_that_disagree_exit_with_1(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from safetensors.torch import load_file, save_file
 

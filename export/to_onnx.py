@@ -181,5 +181,6 @@ class _Pass(nn.Module):
         logits, written = self.model.forward_cached(
             ids, patches, local, cos, sin, mask, write_index, pairs, OnnxAttention()
         )
-        token = (logits + bias).argmax(dim=0).reshape(1, 1) + FIRST_CONTINUOUS_ID  # (1, 1)
+        # Two axes, because TensorRT refuses an ArgMax over one.
+        token = (logits + bias)[None].argmax(dim=1, keepdim=True) + FIRST_CONTINUOUS_ID  # (1, 1)
         return logits, token, *(tensor for pair in written for tensor in pair)

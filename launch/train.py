@@ -29,7 +29,9 @@ from .report import progress_bar, screen
 
 if TYPE_CHECKING:
     from gatort.policies.demos import Frames
+    from gatort.policies.model import Gato
     from gatort.policies.train import Trainer
+    from gatort.runtime.spec import PolicySpec
 
 HELD_OUT = 20
 """One episode in so many of the demonstrations gives the validation loss."""
@@ -42,6 +44,8 @@ class TrainOptions(TrainConfig):
 
     preset: str = "stack"
     """Model size."""
+    start: Path | None = None
+    """Bundle whose weights training starts from instead of random ones, whatever the preset: fine-tuning."""
     rounds: NonNegativeInt = 3
     """Rounds of the policy's own rollouts after the first fit; 0 is plain cloning."""
     round_episodes: PositiveInt = 120
@@ -76,12 +80,12 @@ def train(
     require_torch("training")
     from gatort.policies.train import Trainer
 
-    dims = preset_named(options.preset)
     manifests = [load_manifest(folder) for folder in demos]
     if not manifests:
         raise ConfigError("expected at least one folder of demonstrations, found none; make one with `gatort demos`")
     spec = manifests[0].spec
-    trainer = Trainer(spec, dims, options, out)
+    start = _read_start(options.start, spec)
+    trainer = Trainer(spec, start.dims if start else preset_named(options.preset), options, out, start)
     course = Course(trainer, options, out)
     course.add(demos, hold_out=True)
     for done in range(options.rounds + 1):
@@ -91,6 +95,23 @@ def train(
         if done < options.rounds:
             manifests.append(course.roll_out(done))
     return 0
+
+
+def _read_start(bundle: Path | None, spec: PolicySpec) -> Gato | None:
+    """The model to start from.
+
+    Raises:
+        BundleError: the bundle is incomplete or changed.
+        ConfigError: it has another specification than the demonstrations.
+    """
+    if bundle is None:
+        return None
+    from gatort.export.bundle_writer import read_model
+
+    model = read_model(bundle)
+    if model.spec != spec:
+        raise ConfigError(f"--start {bundle}: its specification differs from that of the demonstrations")
+    return model
 
 
 class Course:
@@ -160,6 +181,18 @@ class Course:
         self.add([folder])
         return manifest
 
+    def _seeds(self, manifests: list[DemonstrationManifest]) -> tuple[tuple[int, int], ...]:
+        start = load_bundle_manifest(self.options.start).training.training_seeds if self.options.start else ()
+        return tuple(sorted({*start, *((m.first_seed, m.last_seed) for m in manifests)}))
+
+    def _recipe(self) -> str:
+        start = f"from {load_bundle_manifest(self.options.start).training.recipe}; " if self.options.start else ""
+        return (
+            f"{start}behavioural cloning and {len(self._learned) - 1} rounds of DAgger on the policy's own rollouts; "
+            f"labels spread over {self.options.label_std_bins} bins, action tokens hidden in "
+            f"{self.options.forget_actions:.0%} of the frames" + "; weights on the int4 grid" * self.options.int4_grid
+        )
+
     def write_bundle(self, manifests: list[DemonstrationManifest]) -> None:
         """Export the policy as it is, unless that has been done and perhaps tried since."""
         from gatort.export.bundle_writer import write_bundle
@@ -167,18 +200,15 @@ class Course:
         trainer = self.trainer
         written = load_bundle_manifest(self.bundle).training.steps if self.bundle.exists() else None
         if trainer.rank == 0 and written != trainer.step:
-            trainer.model.eval()
             write_bundle(
                 self.bundle,
                 name=self.options.preset,
-                model=trainer.model,
+                model=trainer.policy(),
                 training=TrainingRecord(
-                    recipe=f"behavioural cloning and {len(self._learned) - 1} rounds of DAgger on the policy's own "
-                    f"rollouts; labels spread over {self.options.label_std_bins} bins, action tokens hidden in "
-                    f"{self.options.forget_actions:.0%} of the frames",
+                    recipe=self._recipe(),
                     demonstrations=f"{sum(m.episodes for m in manifests)} episodes of "
                     f"{sum(m.ticks for m in manifests)} ticks, each labelled by the scripted expert",
-                    training_seeds=tuple((m.first_seed, m.last_seed) for m in manifests),
+                    training_seeds=self._seeds(manifests),
                     parameters=trainer.model.parameters_total,
                     steps=trainer.step,
                 ),

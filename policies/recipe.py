@@ -30,6 +30,8 @@ class TrainConfig(Strict):
     """Share of frames whose action tokens are hidden, against copying the previous action."""
     stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
     """Share of sequences that skip a layer's branch."""
+    int4_grid: bool = False
+    """Train the weights where int4 holds them exactly, so that a policy compiled to int8 or int4 is the same one."""
     checkpoint_steps: PositiveInt = 500
     """Steps between checkpoints."""
     training_seed: int = 0

@@ -7,6 +7,7 @@ sequence, T tokens in a frame, S = F·T, A action tokens.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.func import functional_call
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.context import rotary_tables
@@ -26,6 +28,7 @@ from gatort.runtime.errors import ConfigError, DemonstrationError
 from gatort.runtime.spec import CONTINUOUS_BINS, SEPARATOR_ID, ModelDims, PolicySpec
 
 from .demos import Frames
+from .grid import snap, straight_through
 from .model import Gato, action_positions, banded_mask
 from .recipe import TrainConfig, learning_rate
 
@@ -47,8 +50,10 @@ def label_distribution(targets: Tensor, std_bins: float) -> Tensor:
 class Trainer:
     """A model, its optimizer and the frames it learns from; a step is one batch."""
 
-    def __init__(self, spec: PolicySpec, dims: ModelDims, config: TrainConfig, directory: Path) -> None:
-        """Start anew, or go on from the directory's checkpoint.
+    def __init__(
+        self, spec: PolicySpec, dims: ModelDims, config: TrainConfig, directory: Path, start: Gato | None = None
+    ) -> None:
+        """Start anew, from the weights of `start` if it is given, or go on from the directory's checkpoint.
 
         Raises:
             ConfigError: a sequence is shorter than the window, or the checkpoint is of another model.
@@ -63,6 +68,8 @@ class Trainer:
         on_gpu = torch.cuda.is_available()
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
         self.model = Gato(spec, dims, config.stochastic_depth).to(self.device)
+        if start is not None:
+            self.model.load_state_dict(start.state_dict())
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=config.learning_rate,
@@ -141,7 +148,9 @@ class Trainer:
         targets = torch.from_numpy(frames.targets[index]).to(self.device).flatten(1)  # (B, F·A)
         with self._autocast:
             tokens = tokens if patches is not None else tokens.flatten(1)
-            hidden = self.model(tokens, patches, self._local, self._cos, self._sin, self._mask, self._rows)
+            inputs = (tokens, patches, self._local, self._cos, self._sin, self._mask, self._rows)
+            weights = straight_through(self.model) if self.config.int4_grid else {}
+            hidden = functional_call(self.model, weights, inputs)
             logits = self.model.head(hidden).float()  # (B, F·A, R)
         labels = label_distribution(targets, self.config.label_std_bins)
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
@@ -161,6 +170,13 @@ class Trainer:
         windows = frames.windows(self.config.sequence_frames)
         losses = [self._loss(frames, rng.choice(windows, self.config.batch_sequences), None) for _ in range(batches)]
         return float(torch.stack(losses).mean())
+
+    def policy(self) -> Gato:
+        """A copy of the model as it acts: in evaluation mode, its weights on the grid if it was trained so."""
+        policy = copy.deepcopy(self.model).eval()
+        if self.config.int4_grid:
+            snap(policy)
+        return policy
 
     # -- Checkpoints ---------------------------------------------------------------------------------------------
 

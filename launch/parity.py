@@ -34,14 +34,16 @@ def parity(
     """
     require_writable(json)
     require_torch("parity")
-    from gatort.export.parity import LOGIT_TOLERANCE, check_parity
+    from gatort.export.parity import AGREEMENT, LOGIT_TOLERANCE, check_parity
 
     report = check_parity(bundle, wraps, seed)
     table = Table("paths", "largest logit difference", "same greedy token")
     for pair in report.pairs:
         table.add_row(f"{pair.first} – {pair.second}", f"{pair.largest_difference:.1e}", f"{pair.argmax_agreement:.2%}")
     extent = f"{report.tokens} action tokens, {report.wraps:.1f} wraps, logits up to {report.largest_logit:.1f}"
-    verdict = f"the paths {'agree' if report.agrees else 'disagree'} (within {LOGIT_TOLERANCE:g}, and in every token)"
+    bar = f"logits within {LOGIT_TOLERANCE:g}, and " if report.precision == "fp32" else ""
+    bar = f"{report.precision}: {bar}at least {AGREEMENT[report.precision]:.0%} of tokens equal"
+    verdict = f"the paths {'agree' if report.agrees else 'disagree'} ({bar})"
     screen().print(f"{extent}: {verdict}", table, sep="\n")
     write_json(json, {**asdict(report), "agrees": report.agrees, "machine": asdict(this_machine())})
     return int(not report.agrees)

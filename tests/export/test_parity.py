@@ -105,7 +105,13 @@ def test_a_window_that_only_looks_right_until_it_wraps_is_found(make_model: Call
     assert not report.agrees
 
 
+def test_rounded_weights_may_move_logits_but_few_tokens() -> None:
+    moved = PairParity("a", "b", 0.5, 0.96)
+    reports = [ParityReport(precision, 10, 3.1, 30, 1.0, (moved,)) for precision in ("int4", "int8", "fp32")]
+    assert [report.agrees for report in reports] == [True, False, False]
+
+
 def test_logits_that_are_not_finite_never_agree() -> None:
     pair = PairParity("a", "b", float("nan"), 1.0)
-    report = ParityReport(frames=10, wraps=3.1, tokens=30, largest_logit=1.0, pairs=(pair,))
+    report = ParityReport(precision="int4", frames=10, wraps=3.1, tokens=30, largest_logit=1.0, pairs=(pair,))
     assert not report.agrees

@@ -23,6 +23,7 @@ from .machine import installed_version, this_machine
 from .options import LoopOptions, resolve
 from .report import latency_record, percentile_record, percentile_table, require_writable, screen, write_json
 from .robots import mujoco_robot, scripted_robot, simulator_installed
+from .roofline import assess, passes_p50_ms
 
 Source = Literal["auto", "mujoco", "scripted"]
 
@@ -36,6 +37,7 @@ def profile(
     budget_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 50.0,
     max_misses: NonNegativeInt = 0,
     robot: Source = "auto",
+    roofline: Annotated[bool, Parameter(negative="")] = False,
     json: Path | None = None,
     plot: Path | None = None,
 ) -> int:
@@ -58,6 +60,9 @@ def profile(
     robot
         What is observed: the simulated arm, or random values, which leave the policy alone to be timed; auto takes the
         arm where MuJoCo is installed.
+    roofline
+        Time the other pace as well, measure this machine's memory and arithmetic, and say how near the passes come to
+        what it could do, and what that would mean on an RTX 3090.
     json
         Write the figures to this file as well.
     plot
@@ -73,7 +78,14 @@ def profile(
     measured = measure(options, ticks=ticks, paced=paced, budget_ms=budget_ms, source=robot)
     console.print(measured.sentence(max_misses), percentile_table(measured.telemetry.summary(), budget_ms), sep="\n")
     console.print(str(this_machine()), style="dim")
-    write_json(json, measured.record(max_misses))
+    record = measured.record(max_misses)
+    if roofline:
+        console.print("timing the other pace, then this machine's memory and arithmetic…", style="dim")
+        other = measure(options, ticks=ticks, paced=not paced, budget_ms=budget_ms, source=robot)
+        found = assess(options, *(passes_p50_ms(each.telemetry) for each in _paced_first(measured, other)))
+        console.print(*found.report(), sep="\n")
+        record["roofline"] = found.record()
+    write_json(json, record)
     if plot is not None:
         telemetry = measured.telemetry
         latency_picture(
@@ -125,6 +137,10 @@ class Measurement:
             "latency_ms": latency_record(self.telemetry.summary()),
             "machine": asdict(this_machine()),
         }
+
+
+def _paced_first(one: Measurement, other: Measurement) -> tuple[Measurement, Measurement]:
+    return (one, other) if one.paced else (other, one)
 
 
 def measure(options: LoopOptions, *, ticks: int, paced: bool, budget_ms: float, source: Source) -> Measurement:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -114,33 +114,25 @@ class Roofline:
     def _work_table(self) -> Table:
         table = _table("floor", "positions", "weights MB", "cache MB", "GFLOP", "floor ms", "bound by")
         decodes = len(self.passes) - 1
-        for index, name in enumerate(("prefill", f"{decodes} × decode")[: 1 + bool(decodes)]):
+        for index, name in enumerate(("prefill", f"decode ×{decodes}")[: 1 + bool(decodes)]):
             work = self.passes[index]
             memory = work.memory_s(self.device.rates) >= work.compute_s(self.device.rates)
-            cells = (work.weights_bytes / 1e6, work.cache_bytes / 1e6, work.flops / 1e9)
-            floor_ms = 1e3 * work.floor_s(self.device.rates)
-            row = (*(f"{cell:.3g}" for cell in cells), f"{floor_ms:.3f}", "memory" if memory else "compute")
-            table.add_row(name, str(self.positions[index]), *row)
-        table.add_row("tick", str(sum(self.positions)), *self._total(), "")
+            cells = _work_cells([work], 1e3 * work.floor_s(self.device.rates))
+            table.add_row(name, str(self.positions[index]), *cells, "memory" if memory else "compute")
+        table.add_row("tick", str(sum(self.positions)), *_work_cells(self.passes, self.floor_ms), "")
         return table
 
-    def _total(self) -> Iterator[str]:
-        yield f"{sum(each.weights_bytes for each in self.passes) / 1e6:.3g}"
-        yield f"{sum(each.cache_bytes for each in self.passes) / 1e6:.3g}"
-        yield f"{sum(each.flops for each in self.passes) / 1e9:.3g}"
-        yield f"{self.floor_ms:.3f}"
-
     def _share_table(self) -> Table:
-        table = _table("measured", "passes p50 ms", "share of floor", "GB/s", "share of bandwidth")
+        table = _table("measured", "passes p50 ms", "of the floor", "GB/s", "of the bandwidth")
         for name, measured_ms in (("paced", self.paced_ms), ("flat out", self.flat_out_ms)):
             moved = self.bytes_s(measured_ms)
             bandwidth_share = moved / self.device.rates.read_bytes_s
             cells = (f"{self.share(measured_ms):.0%}", f"{moved / 1e9:.1f}", f"{bandwidth_share:.0%}")
-            table.add_row(name, f"{measured_ms:.2f}", *cells)
+            table.add_row(name, f"{measured_ms:,.2f}", *cells)
         return table
 
     def _projection_table(self) -> Table:
-        table = _table("RTX 3090", "precision", "floor ms", "at the paced share, ms", "at the flat-out share, ms")
+        table = _table("RTX 3090", "precision", "floor ms", "paced share, ms", "flat-out share, ms")
         table.title = "projection, not measurement"
         table.caption = "936 GB/s and 71 TFLOP/s fp16; a share counts as 100 % at most, kernel launches do not count"
         for each in self.projections():
@@ -203,6 +195,14 @@ def _floors_on_rtx_3090() -> Iterator[tuple[str, Precision, float]]:
 
 def _floor_on_rtx_3090_ms(spec: PolicySpec, dims: ModelDims, precision: Precision) -> float:
     return 1e3 * floor_s(tick_work(spec, dims, Storage(precision, float_bytes=2)), RTX_3090)
+
+
+def _work_cells(passes: Sequence[Work], floor_ms: float) -> tuple[str, ...]:
+    """Weights and cache in MB, GFLOP and floor of some passes together."""
+    weights_mb = sum(each.weights_bytes for each in passes) / 1e6
+    cache_mb = sum(each.cache_bytes for each in passes) / 1e6
+    gflop = sum(each.flops for each in passes) / 1e9
+    return f"{weights_mb:,.1f}", f"{cache_mb:,.1f}", f"{gflop:,.3f}", f"{floor_ms:,.2f}"
 
 
 def _table(*columns: str) -> Table:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import gcd
 
+from gatort.export.precision import BLOCK, SMALLEST_BLOCK
 from gatort.runtime.spec import CONTINUOUS_BINS, PATCH_PIXELS, ModelDims, PolicySpec, Precision
 
-BLOCK, SMALLEST_BLOCK = 128, 16
 # The patch embedding of `policies/model.py`, which needs PyTorch to be imported.
 _PATCH_CHANNELS = 96
 _PATCH_STRIDE = 4
@@ -44,7 +44,7 @@ class Storage:
     """Of everything else: cache, head, embeddings, norms, scales; 4 or 2."""
 
     def matrix_bytes(self, matrix: Matrix) -> float:
-        """Codes and scales of a layer's matrix, per channel (int8) or block of inputs (int4)."""
+        """Codes and scales of a layer's matrix, see `gatort.export.precision`."""
         inputs, outputs = matrix
         block = gcd(inputs, BLOCK)
         if self.precision == "int8":

@@ -124,7 +124,8 @@ def best_scales(group: Floats, bits: int, importance: Floats) -> Floats:
         fits = np.flatnonzero((np.abs(steps - np.rint(steps)) < GRID_TOLERANCE).all(axis=0))
         if len(fits):
             _keep_better(best, least, scale[fits], fits, group[:, fits], bits, importance)
-    return best
+    scales: Floats = best
+    return scales
 
 
 def _keep_better(
@@ -148,7 +149,7 @@ def _errors(group: Floats, scale: Floats, bits: int, importance: Floats) -> Floa
     apart *= scale
     apart -= group
     np.square(apart, out=apart)
-    errors: Floats = importance @ apart
+    errors: Floats = np.einsum("b,bn->n", importance, apart)
     return errors
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from gatort.runtime.errors import GatortError
 
+from .compile import compile_bundle
 from .demos import demos
 from .doctor import doctor
 from .export import export
@@ -37,6 +38,7 @@ app = App(
 )
 for _command in (run, trials, profile, demos, train, export, parity, doctor):
     app.command(_command)
+app.command(compile_bundle, name="compile")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import resource
@@ -10,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from rich.table import Table
@@ -18,6 +17,8 @@ from rich.text import Text
 
 from gatort.runtime.bundle import verify
 from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.engine_cache import builder_version
+from gatort.runtime.engine_tensorrt import Builder
 from gatort.runtime.errors import GatortError
 
 from .graphics import INSTALL_HINT, choose_gl
@@ -124,15 +125,10 @@ def _package(subject: str, package: str, mend: str) -> Finding:
 
 
 def _tensorrt() -> Finding:
-    for module in ("tensorrt_rtx", "tensorrt"):
-        if importlib.util.find_spec(module):
-            return Finding("TensorRT", "ok", f"{module} {installed_version(module.replace('_', '-')) or ''}".strip())
-    return Finding(
-        "TensorRT",
-        "absent",
-        "neither tensorrt_rtx nor tensorrt",
-        "pip install tensorrt-rtx, on a machine with an NVIDIA GPU",
-    )
+    found = [f"{builder} {version}" for builder in get_args(Builder) if (version := builder_version(builder))]
+    if found:
+        return Finding("TensorRT", "ok", ", ".join(found))
+    return Finding("TensorRT", "absent", "neither tensorrt-rtx nor tensorrt", "pip install 'gatort[tensorrt]'")
 
 
 def _gl() -> Finding:

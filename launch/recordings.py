@@ -1,0 +1,54 @@
+"""Observations to calibrate and compare engines with: trials that the policy drove itself, or random values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gatort.runtime.bundle import Manifest
+from gatort.runtime.clock import VirtualClock
+from gatort.runtime.engine_onnx import OnnxConfig
+from gatort.runtime.episode import Episode
+from gatort.runtime.policy import Policy
+from gatort.runtime.spec import PolicySpec
+
+from .report import progress_bar
+from .robots import mujoco_robot, scripted_robot, simulator_installed
+
+
+def may_be_recorded(manifest: Manifest) -> bool:
+    """Whether the policy was trained, and for the simulated arm."""
+    from gatort.sim.task import SPECS, STACK_ACTUATORS
+
+    spec = manifest.spec
+    observed = any(set(spec.observations) <= set(each.observations) for each in SPECS)
+    return bool(manifest.training.steps) and observed and spec.actuators == STACK_ACTUATORS and simulator_installed()
+
+
+def record_trials(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episode]:
+    """Trials at these layouts, driven by the bundle's policy in lockstep with the simulation.
+
+    Raises:
+        BundleError: the bundle is incomplete or changed.
+        EngineError: ONNX Runtime cannot run it.
+    """
+    from gatort.sim.rollout import rollout
+
+    clock, policy = VirtualClock(), Policy.load(bundle, OnnxConfig(threads=1))
+    robot = mujoco_robot(policy.spec, clock, seeds[0])
+    episodes = []
+    with progress_bar(noun) as progress:
+        for seed in progress.track(seeds, description=""):
+            policy.reset()
+            episodes.append(rollout(robot, clock, seed, lambda observation, _: policy.act(observation.values)))
+    return episodes
+
+
+def draw_observations(spec: PolicySpec, ticks: int, seed: int = 0) -> list[Episode]:
+    """One episode of random observations within the policy's ranges, for a policy that cannot be recorded."""
+    robot = scripted_robot(spec, VirtualClock(), seed)
+    values = [robot.observe().values for _ in range(ticks)]
+    nothing = np.zeros((ticks, spec.action_tokens), np.float32)
+    return [Episode(seed, False, tuple(np.stack(each) for each in zip(*values, strict=True)), nothing, nothing)]

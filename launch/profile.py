@@ -84,7 +84,7 @@ def profile(
         other = measure(options, ticks=ticks, paced=not paced, budget_ms=budget_ms, source=robot)
         found = assess(options, *(passes_p50_ms(each.telemetry) for each in _paced_first(measured, other)))
         console.print(*found.report(), sep="\n")
-        record["roofline"] = found.record()
+        record |= {"roofline": found.record(), "other_pace": other.record(max_misses)}
     write_json(json, record)
     if plot is not None:
         telemetry = measured.telemetry

@@ -102,7 +102,8 @@ GATO_SPEC: Final = PolicySpec(
     observations=_GATO_OBSERVATIONS,
     actuators=STACK_ACTUATORS,
     control_hz=CONTROL_HZ,
-    action_delay_ms=ACTION_DELAY_MS,
+    # A whole period: the largest size takes most of one on the card that it is for.
+    action_delay_ms=1000 // CONTROL_HZ,
     window_frames=MAX_WINDOW_TOKENS // _GATO_FRAME_TOKENS,
 )
 """Gato's stacking frame at full size: 128 patches, 15 joint values, 8 actions; six frames of 152 fit in 1024 tokens."""

@@ -13,6 +13,17 @@ from gatort.runtime.spec import FIRST_CONTINUOUS_ID, Actuator, ModelDims, Observ
 if TYPE_CHECKING:
     from gatort.policies.model import Gato
 
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what needs a GPU where there is none."""
+    if not NVIDIA_DRIVER.exists():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=f"no NVIDIA GPU: {NVIDIA_DRIVER} is absent"))
+
+
 TORQUE = {"unit": "N·m", "low": -30.0, "high": 30.0, "safe": 0.0, "rate_per_s": 1000.0}
 
 

@@ -50,7 +50,7 @@ clean:
 	touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/pip install --quiet --editable '.[sim,trials,train,text,dev]'
+	$(BIN)/pip install --quiet --editable '.[sim,trials,train,text,tensorrt,dev]'
 	touch $@ .venv/.installed-run
 
 .venv/bin/python:

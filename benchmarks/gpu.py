@@ -26,9 +26,7 @@ ENGINES = (
     ("torch-cuda", "fp32"),
     ("onnx-cuda", "fp32"),
     ("onnx-tensorrt", "fp32"),
-    ("tensorrt", "fp16"),
-    ("tensorrt", "int8"),
-    ("tensorrt", "int4"),
+    *((builder, precision) for builder in ("tensorrt-rtx", "tensorrt") for precision in ("fp16", "int8", "int4")),
 )
 TARGET = "rtx3090"
 COLUMNS = ("preset", "engine", "precision", "pace", "p50 ms", "p99 ms", "max ms", "misses", "share of bandwidth")
@@ -57,14 +55,19 @@ def main() -> int:
     parser.add_argument("--no-tests", action="store_true", help="only time")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    failed = 0 if arguments.no_tests else subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu"]).returncode
+    failed = not arguments.no_tests and tests_failed()
     rows = [Row(preset, *engine) for preset in arguments.presets for engine in ENGINES]
     for row in track([row for row in rows if not row.file(arguments.out).exists()], "timing"):
         row.file(arguments.out).write_text(json.dumps(measure(row, arguments.out, arguments.ticks), indent=2) + "\n")
     text = table({row: json.loads(row.file(arguments.out).read_text()) for row in rows})
     (arguments.out / "gpu.md").write_text(text)
     print(text)
-    return int(failed != 0)
+    return int(failed)
+
+
+def tests_failed() -> bool:
+    """Run the tests that need a GPU."""
+    return subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu"], check=False).returncode != 0
 
 
 def measure(row: Row, out: Path, ticks: int) -> dict[str, Any]:
@@ -73,8 +76,8 @@ def measure(row: Row, out: Path, ticks: int) -> dict[str, Any]:
     try:
         if not bundle.exists():
             run("export", "--preset", row.preset, "--random-weights", "--out", bundle)
-        if row.engine == "tensorrt":
-            run("compile", bundle, "--target", TARGET, "--precision", row.precision)
+        if row.engine in ("tensorrt-rtx", "tensorrt"):
+            run("compile", bundle, "--builder", row.engine, "--target", TARGET, "--precision", row.precision)
         precision = () if row.engine.startswith("onnx") else ("--precision", row.precision)
         engine = ("--engine", row.engine, *precision, "--robot", "scripted", "--roofline")
         # Misses are reported, not judged: a slow engine is a finding too.

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from gatort.runtime.bundle import Manifest, verify
 from gatort.runtime.decoding import Sampler
+from gatort.runtime.engine_cache import load_engine
 from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine, Provider
+from gatort.runtime.engine_tensorrt import Builder, TensorrtEngine
 from gatort.runtime.errors import ConfigError, EngineError
 from gatort.runtime.policy import Policy
 
@@ -36,6 +38,8 @@ def load_policy(options: PolicyOptions, sampler: Sampler | None = None) -> Polic
 
 
 def _engine(options: PolicyOptions, manifest: Manifest) -> Engine:
+    if options.engine == "tensorrt-rtx" or options.engine == "tensorrt":
+        return _tensorrt(options.engine, options, manifest)
     if options.engine in PROVIDERS:
         return _onnx(options, manifest)
     return _torch(options, manifest)
@@ -54,6 +58,14 @@ def _onnx(options: PolicyOptions, manifest: Manifest) -> Engine:
         round_activations=options.round_activations,
     )
     return OnnxEngine(options.bundle, manifest, config)
+
+
+def _tensorrt(builder: Builder, options: PolicyOptions, manifest: Manifest) -> Engine:
+    precision = options.precision or "fp16"
+    if precision == "fp32":
+        raise ConfigError(f"--precision fp32: --engine {builder} runs at fp16, int8 or int4")
+    _, plan = load_engine(manifest, precision, builder)
+    return TensorrtEngine(plan, builder, manifest.spec, manifest.model)
 
 
 def _torch(options: PolicyOptions, manifest: Manifest) -> Engine:

@@ -23,7 +23,7 @@ HOME = Path(gatort.__file__).parent
 SHIPPED_BUNDLE = HOME / "policies" / "stack"
 SHIPPED_PROFILES = HOME / "launch" / "profiles"
 
-EngineName = Literal["onnx", "onnx-cuda", "onnx-tensorrt", "torch", "torch-cuda"]
+EngineName = Literal["onnx", "onnx-cuda", "onnx-tensorrt", "torch", "torch-cuda", "tensorrt-rtx", "tensorrt"]
 Profile = TypeVar("Profile", bound=BaseModel)
 
 
@@ -35,7 +35,8 @@ class PolicyOptions(Strict):
     temperature: FiniteFloat = Field(default=0.0, ge=0)
     """0 takes the likeliest bin of every action token; above 0 draws from the softmax."""
     engine: EngineName = "onnx"
-    """What computes the passes: ONNX Runtime on the CPU or through one of its GPU providers, or PyTorch."""
+    """What computes the passes: ONNX Runtime on the CPU or through one of its GPU providers, PyTorch, or an
+    engine that `gatort compile` built."""
     precision: Precision | None = None
     """Of the weights; when it is not given, fp16 on a GPU and on a CPU what the bundle was exported with."""
     threads: PositiveInt = OnnxConfig().threads

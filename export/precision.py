@@ -12,6 +12,7 @@ nearly tie. The patch embedding, 0.3 % of the largest preset: it is computed onc
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,8 @@ def convert(
     else:
         ir.external_data.load_to_model(model)
         ir.save(model, target)
+    del model
+    gc.collect()  # nodes and values hold each other, and with them the source's file mapped in memory
     return Conversion(weights_bytes, rounded, kept)
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Compiled = Literal["fp16", "int8", "int4"]
 BITS: dict[Precision, Bits | None] = {"fp16": None, "int8": 8, "int4": 4}
-RANDOM_TICKS = 3
+RANDOM_TICKS = 1
 """Enough for a wrong graph to show; the largest preset takes seconds for each on a CPU."""
 
 
@@ -146,7 +146,7 @@ def _record(bundle: Path, manifest: Manifest, trials: int) -> _Recorded:
     if not trials:
         return _Recorded([], [], "nothing")
     if not may_be_recorded(manifest):
-        said = f"{RANDOM_TICKS} ticks of random observations: an untrained policy, or one for another robot"
+        said = f"{RANDOM_TICKS} tick of random observations: an untrained policy, or one for another robot"
         return _Recorded([], draw_observations(manifest.spec, RANDOM_TICKS), said)
     from gatort.sim.task import VALIDATION_SEEDS
 

@@ -55,7 +55,7 @@ def test_gato_79m_compiles_for_the_rtx_3090_and_holds_its_weights_once(
 
 @pytest.fixture(scope="module")
 def small(make_model: Callable[..., Gato], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Graphs without and with two cameras, by their number; four heads of 32, for which there is an attention kernel."""
+    """Graphs without and with two cameras, by their number; four heads of 32, for which there is a kernel."""
     directory = tmp_path_factory.mktemp("small")
     for cameras in (0, 2):
         model = make_model(cameras)

@@ -74,10 +74,9 @@ def test_compensation_keeps_what_a_matrix_computes_better_than_rounding_to_the_n
     nearest = round_nearest(weight, bits, block_of(bits, 256))
     compensated = round_compensated(weight, bits, block_of(bits, 256), inputs.T @ inputs)
     wanted = inputs @ weight
-    assert (
-        np.square(inputs @ compensated.values() - wanted).sum()
-        < 0.5 * np.square(inputs @ nearest.values() - wanted).sum()
-    )
+    errors = [np.square(inputs @ rounded.values() - wanted).sum() for rounded in (compensated, nearest)]
+    # 0.09 was seen; 0.37 and more if errors do not reach the rows of the next step.
+    assert errors[0] < 0.2 * errors[1]
 
 
 def converted(bundle: Path, target: Path, bits: int | None, half: bool) -> Path:

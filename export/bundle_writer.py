@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,20 @@ from gatort.runtime.bundle import (
 )
 from gatort.runtime.errors import BundleError, MissingDependency
 
+from .precision import Bits, Grams, convert
 from .to_onnx import export_onnx
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How a graph's weights are put on a grid."""
+
+    bits: Bits
+    grams: Grams | None = None
+    """See `gatort.export.precision.convert`."""
 
 
 def _silently(_: str) -> None:
@@ -40,12 +51,13 @@ def write_bundle(
     training: TrainingRecord,
     success: SuccessRecord | None = None,
     begin: Callable[[str], None] = _silently,
+    rounding: Rounding | None = None,
 ) -> Manifest:
     """Write weights, ONNX graph and manifest to `directory`; an older bundle there is replaced at the very end.
 
     Everything is made in a folder beside it and renamed into place, so that a failure leaves what was there. The model
     is left in evaluation mode; its weights are written one tensor at a time and never copied whole. `begin` is called
-    with what is about to be done.
+    with what is about to be done. `rounding` is of the graph's weights alone; `model.safetensors` has them as they are.
 
     Raises:
         BundleError: something that is not a bundle is in the way.
@@ -59,11 +71,22 @@ def write_bundle(
         begin(f"writing {WEIGHTS_FILE}")
         _write_weights(model, made / WEIGHTS_FILE)
         begin(f"writing {ONNX_FILE}")
-        export_onnx(model, made / ONNX_FILE)
+        if rounding is None:
+            export_onnx(model, made / ONNX_FILE)
+        else:
+            exact = Path(scratch) / ONNX_FILE
+            export_onnx(model, exact)
+            convert(exact, made / ONNX_FILE, rounding.bits, half_floats=False, grams=rounding.grams)
         begin("hashing")
         files = {path.name: sha256_of(path) for path in sorted(made.iterdir())}
         manifest = Manifest(
-            name=name, spec=model.spec, model=model.dims, files=files, training=training, success=success
+            name=name,
+            spec=model.spec,
+            model=model.dims,
+            precision="fp32" if rounding is None else "int8" if rounding.bits == 8 else "int4",
+            files=files,
+            training=training,
+            success=success,
         )
         write_manifest(made, manifest)
         _swap(made, directory, Path(scratch) / "old")

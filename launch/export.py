@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from pydantic import NonNegativeInt
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gatort.policies.presets import preset as preset_named
-from gatort.runtime.bundle import TrainingRecord, verify
+from gatort.runtime.bundle import ONNX_FILE, TrainingRecord, verify
 from gatort.runtime.errors import ConfigError, MissingDependency
 
 from .machine import installed_version, peak_memory_bytes
+from .recordings import may_be_recorded, record_trials
 from .report import screen
 
 if TYPE_CHECKING:
+    from gatort.export.bundle_writer import Rounding
+    from gatort.export.precision import Bits
     from gatort.policies.model import Gato
 
 GATO = "gato-"
@@ -34,6 +37,8 @@ def export(
     cameras: Annotated[bool, Parameter(negative="")] = False,
     name: str | None = None,
     seed: NonNegativeInt = 0,
+    precision: Literal["fp32", "int8", "int4"] = "fp32",
+    trials: NonNegativeInt = 4,
 ) -> int:
     """Export a model to ONNX and write it as a bundle: manifest, weights and graph, with a hash of each.
 
@@ -56,6 +61,10 @@ def export(
         What the bundle is called; the source's name or the preset when it is not given.
     seed
         Draws the untrained model's weights.
+    precision
+        Round the graph's weights: int8 per output channel, or int4 per output channel and 128 inputs.
+    trials
+        Simulated trials of the source that the rounding is calibrated on, where it is a policy for the simulated arm.
     """
     if (source is None) == (preset is None):
         raise ConfigError("expected a bundle to export again or --preset NAME for an untrained model, one of the two")
@@ -63,6 +72,7 @@ def export(
     require_torch("exporting")
     from gatort.export.bundle_writer import read_model, write_bundle
 
+    rounding = _rounding(source, precision, trials)
     with _steps() as begin:
         if source is not None:
             begin("reading weights")
@@ -72,10 +82,28 @@ def export(
             begin("drawing weights")
             model = _untrained(preset or "", cameras, seed)
             called, training = preset or "", _no_training(model, seed)
-        written = write_bundle(out, name or called, model, training, begin=begin)
+        written = write_bundle(out, name or called, model, training, begin=begin, rounding=rounding)
     peak_gb = peak_memory_bytes() / 1e9
     screen().print(f"{written.name}: {training.parameters:,} parameters in {out}, peak memory {peak_gb:.1f} GB")
     return 0
+
+
+def _rounding(source: Path | None, precision: Literal["fp32", "int8", "int4"], trials: int) -> Rounding | None:
+    """How to round, calibrated on trials that the source drives at validation seeds."""
+    if precision == "fp32":
+        return None
+    from gatort.export.bundle_writer import Rounding
+
+    bits: Bits = 8 if precision == "int8" else 4
+    if source is None or not trials or not may_be_recorded(manifest := verify(source)):
+        return Rounding(bits)
+    if manifest.precision != "fp32":
+        raise ConfigError(f"{source}: expected a bundle in fp32 to round, found {manifest.precision}")
+    from gatort.export.calibration import gram_matrices
+    from gatort.sim.task import VALIDATION_SEEDS
+
+    recorded = record_trials(source, VALIDATION_SEEDS[:trials], "trials to calibrate with")
+    return Rounding(bits, gram_matrices(source / ONNX_FILE, manifest.spec, manifest.model, recorded))
 
 
 @contextmanager

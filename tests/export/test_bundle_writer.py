@@ -3,14 +3,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from gatort.export import to_onnx
-from gatort.export.bundle_writer import read_model, write_bundle
-from gatort.export.parity import check_parity
+from gatort.export.bundle_writer import Rounding, read_model, write_bundle
+from gatort.export.parity import LOGIT_TOLERANCE, check_parity
+from gatort.policies.grid import snap
 from gatort.policies.model import Gato
 from gatort.runtime.bundle import (
     ONNX_FILE,
@@ -43,6 +45,31 @@ def test_the_model_comes_back_as_it_was_written(bundle: Path, make_model: Callab
     written, read = make_model().state_dict(), read_model(bundle).state_dict()
     assert written.keys() == read.keys()
     assert all(torch.equal(written[name], read[name]) for name in written)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_model_whose_weights_are_on_the_grid_is_the_same_at_int8_and_int4(
+    tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord, bits: Literal[4, 8]
+) -> None:
+    model = make_model()
+    snap(model)
+    written = write_bundle(tmp_path / "rounded", "rounded", model, training, rounding=Rounding(bits))
+    report = check_parity(tmp_path / "rounded", config=OnnxConfig(threads=1))
+    assert report.precision == written.precision == f"int{bits}"
+    assert report.argmax_agreement == 1.0
+    assert report.largest_difference < LOGIT_TOLERANCE
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_model_whose_weights_are_not_is_another_one(
+    tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord, bits: Literal[4, 8]
+) -> None:
+    write_bundle(tmp_path / "rounded", "rounded", make_model(), training, rounding=Rounding(bits))
+    report = check_parity(tmp_path / "rounded", config=OnnxConfig(threads=1))
+    assert report.largest_difference > 10 * LOGIT_TOLERANCE
+    stored = (tmp_path / "rounded" / WEIGHTS_FILE).read_bytes()
+    write_bundle(tmp_path / "exact", "exact", make_model(), training)
+    assert (tmp_path / "exact" / WEIGHTS_FILE).read_bytes() == stored
 
 
 def test_a_bundle_holds_its_manifest_and_nothing_that_the_manifest_does_not_name(bundle: Path) -> None:

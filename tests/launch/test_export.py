@@ -28,6 +28,30 @@ def test_a_bundle_is_exported_again_with_the_same_weights_and_passes_parity(bund
     assert len(record["pairs"]) == 3
 
 
+def test_a_rounded_bundle_is_smaller_says_so_and_drives_at_its_own_precision_alone(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rounded"
+    assert cli.main(["export", str(bundle), "--precision", "int8", "--out", str(out)]) == 0
+    assert verify(out).precision == "int8"
+    assert (out / "policy.onnx").stat().st_size < (bundle / "policy.onnx").stat().st_size
+    drive = [
+        "profile",
+        "--bundle",
+        str(out),
+        "--robot",
+        "scripted",
+        "--flat-out",
+        "--ticks",
+        "20",
+        "--budget-ms",
+        "9999",
+    ]
+    assert cli.main([*drive, "--precision", "int8", "--round-activations"]) == 0
+    assert cli.main([*drive, "--precision", "int4"]) == 2
+    assert "runs a bundle as it was exported" in capsys.readouterr().err
+
+
 def profile_apart(bundle: Path, ticks: int) -> None:
     """Let the simulated arm's cameras be seen, in a process of its own: MuJoCo keeps to the GL library it first saw."""
     command = [sys.executable, "-m", "gatort.launch.cli", "profile", "--bundle", str(bundle), "--robot", "mujoco"]

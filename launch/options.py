@@ -44,8 +44,8 @@ class PolicyOptions(Strict):
     spinning: bool = OnnxConfig().spinning
     """Keep ONNX Runtime's threads spinning between passes: about 25 % faster for a whole core."""
     round_activations: bool = OnnxConfig().round_activations
-    """Let ONNX Runtime round an int8 or int4 bundle's activations to int8 too: several times faster, and no longer
-    the same action to the bin."""
+    """Let ONNX Runtime round an int8 or int4 bundle's activations to int8 too: faster, and no longer the same action to
+    the bin."""
 
 
 class LoopOptions(PolicyOptions):

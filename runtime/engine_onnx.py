@@ -14,7 +14,7 @@ from .context import Block, Frame
 from .engine import Mark, no_mark
 from .errors import EngineError, MissingDependency
 from .float_environment import FloatEnvironment
-from .spec import CONTINUOUS_BINS, Strict
+from .spec import CONTINUOUS_BINS, Precision, Strict
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 _PROVIDERS: dict[str, str] = {
@@ -34,8 +34,8 @@ class OnnxConfig(Strict):
     """Keep threads spinning between passes: about 25 % faster for a whole core."""
     provider: Provider = "cpu"
     round_activations: bool = False
-    """Multiply int8 by int8: of an int8 or int4 bundle's products the activations are rounded too. Several times faster
-    than without, and no longer the same action to the bin."""
+    """Multiply int8 by int8: round the activations of an int8 or int4 bundle's products too. Faster, and no longer the
+    same action to the bin."""
 
 
 class _Pass(NamedTuple):
@@ -73,7 +73,7 @@ class OnnxEngine:
         self.stepwise = True
         self._device = "cpu" if config.provider == "cpu" else "cuda"
         self._ordinary = FloatEnvironment()
-        self._session = _open_session(runtime, directory / ONNX_FILE, config)
+        self._session = _open_session(runtime, directory / ONNX_FILE, manifest.precision, config)
         self._denormals_off = FloatEnvironment()
         self._ordinary.put_on()
         shape = (1, manifest.model.heads, manifest.spec.window_tokens, manifest.model.head_size)
@@ -158,7 +158,19 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _open_session(runtime: Any, path: Path, config: OnnxConfig) -> Any:
+def _rounded_products(precision: Precision, round_activations: bool) -> dict[str, str]:
+    """Session entries that say how rounded weights are multiplied.
+
+    ONNX Runtime fuses DequantizeLinear and MatMul into MatMulNBits, whose accuracy level 4 multiplies in int8 and 1 in
+    float32. At level 1 its kernel for int8 takes eight times as long as a product in float32, so there the weights
+    are restored once, when the graph is loaded.
+    """
+    if precision == "int8" and not round_activations:
+        return {"session.disable_quant_qdq": "1"}
+    return {"session.qdq_matmulnbits_accuracy_level": "4" if round_activations else "1"}
+
+
+def _open_session(runtime: Any, path: Path, precision: Precision, config: OnnxConfig) -> Any:
     wanted, available = _PROVIDERS[config.provider], runtime.get_available_providers()
     if wanted not in available:
         valid = [name for name, provider in _PROVIDERS.items() if provider in available]
@@ -170,9 +182,8 @@ def _open_session(runtime: Any, path: Path, config: OnnxConfig) -> Any:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spinning)))
-    # ONNX Runtime fuses DequantizeLinear and MatMul into MatMulNBits: 1 multiplies in float32, 4 in int8.
-    level = "4" if config.round_activations else "1"
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", level)
+    for entry, value in _rounded_products(precision, config.round_activations).items():
+        options.add_session_config_entry(entry, value)
     options.log_severity_level = 3
     try:
         session = runtime.InferenceSession(str(path), options, providers=providers)

@@ -203,7 +203,6 @@ def half(model: Model) -> None:
                 value.dtype = halves
     _cast_logits(graph, outputs[LOGITS])
     _add_masks(graph)
-    _argmax_over_rows(graph)
 
 
 def _nodes_after(value: Value) -> set[Node]:
@@ -266,18 +265,6 @@ def _add_masks(graph: Graph) -> None:
 
 def _scalar(graph: Graph, name: str, value: float) -> Value:
     return graph.initializers.get(name) or _constant(graph, name, import_ir().tensor(np.array(value, np.float16)))
-
-
-def _argmax_over_rows(graph: Graph) -> None:
-    """Make an ArgMax over a vector one over a matrix of one row: TensorRT takes no vector."""
-    ir = import_ir()
-    for node in [node for node in graph if node.op_type == "ArgMax" and len(node.inputs[0].shape) == 1]:
-        row = ir.val(f"{node.inputs[0].name}_row", node.inputs[0].dtype, [1, *node.inputs[0].shape])
-        axis = _constant(graph, "row_axis", ir.tensor(np.array([0], np.int64)))
-        graph.insert_before(node, ir.node("Unsqueeze", [node.inputs[0], axis], outputs=[row]))
-        node.replace_input_with(0, row)
-        node.attributes["axis"] = ir.AttrInt64("axis", 1)
-        node.outputs[0].shape = ir.Shape([1])
 
 
 def _halve_attributes(node: Node) -> None:

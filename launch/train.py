@@ -186,10 +186,13 @@ class Course:
         return tuple(sorted({*start, *((m.first_seed, m.last_seed) for m in manifests)}))
 
     def _recipe(self) -> str:
-        start = f"from {load_bundle_manifest(self.options.start).training.recipe}; " if self.options.start else ""
+        rounds, start = len(self._learned) - 1, ""
+        if self.options.start:
+            before = load_bundle_manifest(self.options.start).training
+            start = f"{before.recipe} ({before.steps} steps); then "
         return (
-            f"{start}behavioural cloning and {len(self._learned) - 1} rounds of DAgger on the policy's own rollouts; "
-            f"labels spread over {self.options.label_std_bins} bins, action tokens hidden in "
+            f"{start}behavioural cloning and {rounds} round{'s' * (rounds != 1)} of DAgger on the policy's own "
+            f"rollouts; labels spread over {self.options.label_std_bins} bins, action tokens hidden in "
             f"{self.options.forget_actions:.0%} of the frames" + "; weights on the int4 grid" * self.options.int4_grid
         )
 

@@ -1,7 +1,7 @@
 # make run      one stacking trial in real time at 20 Hz: creates .venv and installs what running needs (not torch)
 # make test     every test; installs the training and development packages first
 # make check    ruff, its formatter and mypy --strict
-# make bench    the latency profile of the shipped bundle, paced at 20 Hz for a minute
+# make bench    the latency profile of the shipped bundle, paced at 20 Hz for a minute; then the same ticks through the peers
 # make build    sdist → wheel → installed in an empty environment → smoke test
 # make clean    remove what the targets made, .venv included
 
@@ -28,9 +28,10 @@ check: .venv/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict -p gatort
 
-bench: .venv/.installed-run
+bench: .venv/.installed-dev .venv-peers/.installed
 	mkdir -p runs
 	$(BIN)/gatort profile --ticks 1200 --json runs/profile.json --plot runs/profile.png
+	$(BIN)/python benchmarks/peers --peers-python .venv-peers/bin/python
 
 build: .venv/.installed-dev
 	rm -rf build dist
@@ -42,7 +43,7 @@ build: .venv/.installed-dev
 	cd build && empty/bin/gatort doctor
 
 clean:
-	rm -rf .venv build dist runs src/gatort.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers build dist runs src/gatort.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # One stamp per set of packages, so that each is installed once and again only when the pins change.
 .venv/.installed-run: pyproject.toml constraints.txt | .venv/bin/python
@@ -52,6 +53,12 @@ clean:
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --editable '.[sim,trials,train,text,tensorrt,dev]'
 	touch $@ .venv/.installed-run
+
+# The peers pin what they need themselves, and gatort's pins are not theirs.
+.venv-peers/.installed: benchmarks/peers/requirements.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	PIP_CONSTRAINT= .venv-peers/bin/pip install --quiet --requirement $<
+	touch $@
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("gatort needs Python 3.11 or newer, found " + sys.version)'

@@ -91,11 +91,11 @@ Made by `make bench`, not edited by hand. Machine: {machine}. Peers: {"; ".join(
 One random Llama (RMSNorm, SwiGLU, rotary positions, as many key heads as query heads, the head tied to the embeddings),
 because every engine runs it natively; gatort's blocks become it by exchanging the norm and the gate.
 {sizes}.
-The vocabulary is gatort's {VOCABULARY} action bins for everyone. A tick reads 45 or 60 new tokens on top of a full window
-(988 or 1005 with them) and decodes 7 more: 8 tokens out, the likeliest each. Bringing the cache back afterwards is not
-timed, although OpenVINO must copy its state for it. Each engine runs in a process of its own with the fastest of the
-settings that `benchmarks/peers` names for it; engines take turns in random order, {len(results[0].runs)} times. p50 is
-the median of the turns' medians.
+The vocabulary is gatort's {VOCABULARY} action bins for everyone. A tick reads 45 or 60 new tokens on top of a full
+window (988 or 1005 with them) and decodes 7 more: 8 tokens out, the likeliest each. Bringing the cache back afterwards
+is not timed, although OpenVINO must copy its state for it. Each engine runs in a process of its own with the fastest
+of the settings that `benchmarks/peers` names for it; engines take turns in random order, {len(results[0].runs)} times.
+p50 is the median of the turns' medians.
 
 Equal tokens: of {PROMPTS} prompts × {ACTION_TOKENS} tokens, the share that float32 gatort gives too. In int8 each
 engine rounds in its own way, and one different token changes those after it.

@@ -15,6 +15,7 @@ from gatort.export.calibration import GraphEngine, compare_actions, gram_matrice
 from gatort.export.parity import compare
 from gatort.export.precision import convert
 from gatort.export.rounding import best_scales, round_compensated, round_nearest
+from gatort.policies import grid
 from gatort.policies.grid import on_grid
 from gatort.runtime.bundle import ONNX_FILE, load_manifest
 from gatort.runtime.context import Context
@@ -203,3 +204,7 @@ def test_a_graph_compared_with_itself_has_no_error(bundle: Path) -> None:
     )
     assert found.same_argmax == 1.0
     assert found.error == (0.0, 0.0, 0.0)
+
+
+def test_weights_are_trained_in_the_blocks_that_they_are_rounded_in() -> None:
+    assert grid.BLOCK == precision.BLOCK

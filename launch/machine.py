@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-MEASURED_PACKAGES = ("gatort", "numpy", "onnxruntime", "mujoco-core", "torch")
+MEASURED_PACKAGES = (
+    "gatort", "numpy", "onnxruntime", "onnxruntime-gpu", "mujoco-core", "torch",
+    "tensorrt-rtx", "tensorrt", "cuda-python",
+)  # fmt: skip
 """Packages whose version moves a figure."""
 
 

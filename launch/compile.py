@@ -11,30 +11,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import NonNegativeInt
+from pydantic import Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gatort.runtime.bundle import ONNX_FILE, Manifest, verify
-from gatort.runtime.engine_cache import EngineCache, EngineKey, EngineRecord, Target
+from gatort.runtime.engine_cache import EngineCache, EngineKey, EngineRecord, GraphAgreement
 from gatort.runtime.engine_tensorrt import Builder
 from gatort.runtime.errors import ConfigError, MissingDependency
+from gatort.runtime.gpu import Target
 from gatort.runtime.spec import Precision
 
 from .machine import installed_version, this_machine
-from .recordings import draw_observations, may_be_recorded, record_trials
+from .recordings import may_be_recorded, record_trials
 from .report import require_writable, screen, write_json
 
 if TYPE_CHECKING:
-    from gatort.export.calibration import Agreement
-    from gatort.export.precision import Bits, Grams
+    from gatort.export.precision import Bits, Conversion, Grams
     from gatort.export.to_tensorrt import Progress as Show
     from gatort.runtime.episode import Episode
+    from gatort.runtime.spec import PolicySpec
 
 Compiled = Literal["fp16", "int8", "int4"]
 BITS: dict[Precision, Bits | None] = {"fp16": None, "int8": 8, "int4": 4}
-RANDOM_TICKS = 1
-"""Enough for a wrong graph to show; the largest preset takes seconds for each on a CPU."""
+MOST_TRIALS = 1000
+"""The validation layouts have room for fifty times as many on either side of their middle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,9 @@ class _Recorded:
     """What the policy met, in trials that no success rate is measured on."""
 
     calibration: list[Episode]
-    """What rounding errors are compensated for; empty for a policy that cannot be recorded."""
+    """What rounding errors are compensated for; empty when nothing is rounded."""
     held_out: list[Episode]
-    """What the engine's graph is compared on."""
-    said: str
-    """What `held_out` is."""
+    """What the engine's graph is compared on, at other layouts."""
 
 
 def compile_bundle(
@@ -55,7 +54,7 @@ def compile_bundle(
     target: Target = "rtx3090",
     precision: Compiled = "fp16",
     builder: Builder = "tensorrt-rtx",
-    trials: NonNegativeInt = 4,
+    trials: Annotated[int, Field(ge=0, le=MOST_TRIALS)] = 4,
     list_: Annotated[bool, Parameter(name="--list", negative="")] = False,
     prune: Annotated[bool, Parameter(negative="")] = False,
     everything: Annotated[bool, Parameter(name="--all", negative="")] = False,
@@ -63,23 +62,23 @@ def compile_bundle(
 ) -> int:
     """Compile a bundle into an engine for a GPU, and keep it in this user's cache.
 
-    No GPU is needed for it with tensorrt-rtx. The engine is built once for each bundle, target, precision and version
-    of the builder.
+    No GPU is needed for an RTX 3090's engine. It is built once for each bundle, GPU, precision and version of the
+    builder, and again when it is to be calibrated on another number of trials.
 
     Parameters
     ----------
     bundle
         Directory of the policy, in fp32.
     target
-        GPU that the engine is for.
+        GPU that the engine is for: an RTX 3090, which need not be here, or the GPU of this machine.
     precision
         fp16; or weights rounded to int8 per output channel, or to int4 per output channel and 128 inputs, and all
         else in fp16.
     builder
-        tensorrt-rtx builds anywhere; tensorrt builds on the GPU itself.
+        tensorrt-rtx builds for any card of the target's compute capability; tensorrt for this GPU only.
     trials
         Simulated trials that the policy drives before, to calibrate the rounding, and as many others on which the
-        result is compared with fp32. 0 leaves both out.
+        result is compared with fp32. 0 leaves both out, as an untrained policy or one for another robot does.
     list_
         Show the engines in the cache instead; exit status 1 when one of them must not be loaded.
     prune
@@ -103,92 +102,40 @@ def compile_bundle(
     if manifest.precision != "fp32":
         raise ConfigError(f"{bundle}: expected a bundle in fp32, found {manifest.precision}; compile what it came from")
     key = EngineKey.of(manifest, target, precision, builder)
-    agreements: dict[str, Agreement] = {}
-    said = "nothing"
-    if cache.find(key) is not None:
+    found = cache.find(key)
+    if not may_be_recorded(manifest):
+        trials = 0
+    if found is not None and found.calibration_trials == _calibration_trials(key, trials):
         record, _ = cache.load(key)
-        screen().print("built before, and unchanged since", _table(record), sep="\n")
+        screen().print("built before, and unchanged since")
     else:
         _require_graph_packages()
-        record, agreements, said = _compile(bundle, manifest, key, trials, cache)
-    write_json(
-        json,
-        {
-            **record.model_dump(),
-            "ratio": record.ratio,
-            "compared_on": said,
-            "agreement": {name: asdict(each) for name, each in agreements.items()},
-            "machine": asdict(this_machine()),
-        },
-    )
+        record = _compile(bundle, manifest, key, target, trials, cache)
+    _show(record, manifest.spec)
+    write_json(json, {**record.model_dump(), "ratio": record.ratio, "machine": asdict(this_machine())})
     return 0
 
 
+def _calibration_trials(key: EngineKey, trials: int) -> int:
+    return trials if BITS[key.precision] else 0
+
+
 def _compile(
-    bundle: Path, manifest: Manifest, key: EngineKey, trials: int, cache: EngineCache
-) -> tuple[EngineRecord, dict[str, Agreement], str]:
-    """Record, calibrate, convert, build, store, compare."""
+    bundle: Path, manifest: Manifest, key: EngineKey, target: Target, trials: int, cache: EngineCache
+) -> EngineRecord:
+    """Record, calibrate, convert, compare, build, store."""
+    from gatort.export.to_tensorrt import build_engine
+
     cache.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    recorded = _record(bundle, manifest, trials)
-    grams = _calibrate(bundle, manifest, key, recorded)
+    recorded = _record(bundle, _calibration_trials(key, trials), trials)
+    grams = _calibrate(bundle, manifest, recorded)
     # Beside the cache, since /tmp may be memory and the largest graph has 2.4 GB.
     with tempfile.TemporaryDirectory(dir=cache.folder.parent, prefix=".compile-") as scratch:
         graph = Path(scratch) / ONNX_FILE
-        record = _build(bundle, manifest, key, graph, grams, cache)
-        screen().print(_table(record))
-        agreements = _compare(bundle, manifest, key, graph, grams, recorded)
-    if agreements:
-        screen().print(_agreement_table(manifest, agreements, recorded.said))
-    return record, agreements, recorded.said
-
-
-def _record(bundle: Path, manifest: Manifest, trials: int) -> _Recorded:
-    if not trials:
-        return _Recorded([], [], "nothing")
-    if not may_be_recorded(manifest):
-        said = f"{RANDOM_TICKS} tick of random observations: an untrained policy, or one for another robot"
-        return _Recorded([], draw_observations(manifest.spec, RANDOM_TICKS), said)
-    from gatort.sim.task import VALIDATION_SEEDS
-
-    first, half = VALIDATION_SEEDS[:trials], len(VALIDATION_SEEDS) // 2
-    others = VALIDATION_SEEDS[half : half + trials]
-    return _Recorded(
-        record_trials(bundle, first, "trials to calibrate with"),
-        record_trials(bundle, others, "trials to compare on"),
-        f"{trials} simulated trials other than those of the calibration",
-    )
-
-
-def _calibrate(bundle: Path, manifest: Manifest, key: EngineKey, recorded: _Recorded) -> Grams | None:
-    if not recorded.calibration or key.precision == "fp16":
-        return None
-    from gatort.export.calibration import gram_matrices
-
-    with _progress() as show:
-        show("calibrating", 0, 1)
-        grams = gram_matrices(bundle / ONNX_FILE, manifest.spec, manifest.model, recorded.calibration)
-        show("calibrating", 1, 1)
-    return grams
-
-
-def _build(
-    bundle: Path, manifest: Manifest, key: EngineKey, graph: Path, grams: Grams | None, cache: EngineCache
-) -> EngineRecord:
-    """Write the graph at the key's precision to `graph`, build an engine from it and store that."""
-    from gatort.export.precision import convert
-    from gatort.export.to_tensorrt import build_engine
-
-    with _progress() as show:
-        show("converting", 0, 1)
-        converted = convert(
-            bundle / ONNX_FILE,
-            graph,
-            BITS[key.precision],
-            half_floats=True,
-            grams=grams,
-            progress=lambda done, of: show("rounding weights", done, of),
-        )
-        built = build_engine(graph, manifest.spec, key.target, key.builder, show)
+        converted = _convert(bundle, key, graph, grams)
+        agreements = _compare(bundle, manifest, key, graph, grams, recorded.held_out)
+        with _progress() as show:
+            built = build_engine(graph, manifest.spec, target, key.builder, show)
     record = EngineRecord(
         key=key,
         name=manifest.name,
@@ -199,37 +146,78 @@ def _build(
         peak_memory_bytes=built.peak_memory_bytes,
         layers=built.layers,
         fused_layers=built.fused_layers,
+        calibration_trials=len(recorded.calibration),
+        compared_on=f"{trials} simulated trials that nothing was calibrated on" if agreements else "",
+        agreements=agreements,
     )
     cache.store(record, built.plan)
     return record
 
 
+def _record(bundle: Path, calibration: int, held_out: int) -> _Recorded:
+    from gatort.sim.task import VALIDATION_SEEDS
+
+    first = VALIDATION_SEEDS[:calibration]
+    others = VALIDATION_SEEDS[len(VALIDATION_SEEDS) // 2 :][:held_out]
+    return _Recorded(
+        record_trials(bundle, first, "trials to calibrate with") if first else [],
+        record_trials(bundle, others, "trials to compare on") if others else [],
+    )
+
+
+def _calibrate(bundle: Path, manifest: Manifest, recorded: _Recorded) -> Grams | None:
+    if not recorded.calibration:
+        return None
+    from gatort.export.calibration import gram_matrices
+
+    with _progress() as show:
+        show("calibrating", 0, 1)
+        grams = gram_matrices(bundle / ONNX_FILE, manifest.spec, manifest.model, recorded.calibration)
+        show("calibrating", 1, 1)
+    return grams
+
+
+def _convert(bundle: Path, key: EngineKey, graph: Path, grams: Grams | None) -> Conversion:
+    """Write the graph at the key's precision to `graph`."""
+    from gatort.export.precision import convert
+
+    with _progress() as show:
+        show("converting", 0, 1)
+        return convert(
+            bundle / ONNX_FILE,
+            graph,
+            BITS[key.precision],
+            half_floats=True,
+            grams=grams,
+            progress=lambda done, of: show("rounding weights", done, of),
+        )
+
+
 def _compare(
-    bundle: Path, manifest: Manifest, key: EngineKey, graph: Path, grams: Grams | None, recorded: _Recorded
-) -> dict[str, Agreement]:
+    bundle: Path, manifest: Manifest, key: EngineKey, graph: Path, grams: Grams | None, held_out: list[Episode]
+) -> tuple[GraphAgreement, ...]:
     """How near the engine's graph, run by ONNX Runtime, comes to fp32; and how near its weights alone come.
 
     The engine itself needs its GPU. Rounded weights under float32 arithmetic show what of the difference is theirs.
     """
-    if not recorded.held_out:
-        return {}
+    if not held_out:
+        return ()
     from gatort.export.calibration import GraphEngine, compare_actions
     from gatort.export.precision import convert
 
     graphs = {"the engine's graph": graph}
-    if recorded.calibration and (bits := BITS[key.precision]):
+    if bits := BITS[key.precision]:
         weights = graphs["its weights in fp32 arithmetic"] = graph.with_name("weights.onnx")
         convert(bundle / ONNX_FILE, weights, bits, half_floats=False, grams=grams)
-    found = {}
+    found = []
     with _progress() as show:
         for done, (name, path) in enumerate(graphs.items()):
             show("comparing with fp32", done, len(graphs))
             reference = GraphEngine(bundle / ONNX_FILE)
-            found[name] = compare_actions(
-                reference, GraphEngine(path), manifest.spec, manifest.model, recorded.held_out
-            )
+            agreement = compare_actions(reference, GraphEngine(path), manifest.spec, manifest.model, held_out)
+            found.append(GraphAgreement(graph=name, **asdict(agreement)))
         show("comparing with fp32", len(graphs), len(graphs))
-    return found
+    return tuple(found)
 
 
 def _list(cache: EngineCache, json: Path | None) -> int:
@@ -260,9 +248,14 @@ def _prune(cache: EngineCache, everything: bool) -> int:
     return 0
 
 
+def _show(record: EngineRecord, spec: PolicySpec) -> None:
+    screen().print(_table(record))
+    if record.agreements:
+        screen().print(_agreement_table(record, spec))
+
+
 def _table(record: EngineRecord) -> Table:
-    key = record.key
-    table = Table(title=f"{record.name}, {key.said}", title_justify="left", show_header=False)
+    table = Table(title=f"{record.name}, {record.key}", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     table.add_row("engine", f"{record.size_bytes / 1e6:,.1f} MB")
@@ -270,17 +263,20 @@ def _table(record: EngineRecord) -> Table:
     table.add_row("engine / weights", f"{record.ratio:.3f}")
     table.add_row("build", f"{record.build_s:.1f} s, peak memory {record.peak_memory_bytes / 1e9:.2f} GB")
     table.add_row("layers", f"{record.layers}, fused into {record.fused_layers or 'an unknown number'}")
+    table.add_row("calibrated on", f"{record.calibration_trials} trials" if record.calibration_trials else "nothing")
     table.add_row("SHA-256", record.sha256)
     return table
 
 
-def _agreement_table(manifest: Manifest, agreements: dict[str, Agreement], said: str) -> Table:
+def _agreement_table(record: EngineRecord, spec: PolicySpec) -> Table:
     """A column per graph: same greedy token, then each actuator's mean absolute error in its unit."""
-    table = Table("against fp32", *agreements, title=f"on {said}", title_justify="left")
-    table.add_row("same greedy token", *(f"{each.same_argmax:.2%}" for each in agreements.values()))
-    table.add_row("mean error / range", *(f"{each.share_of_range:.3%}" for each in agreements.values()))
-    for index, actuator in enumerate(manifest.spec.actuators):
-        cells = (f"{each.error[index]:.4g}" for each in agreements.values())
+    found = record.agreements
+    names = (each.graph for each in found)
+    table = Table("against fp32", *names, title=f"on {record.compared_on}", title_justify="left")
+    table.add_row("same greedy token", *(f"{each.same_argmax:.2%}" for each in found))
+    table.add_row("mean error / range", *(f"{each.share_of_range:.3%}" for each in found))
+    for index, actuator in enumerate(spec.actuators):
+        cells = (f"{each.error[index]:.4g}" for each in found)
         table.add_row(f"{actuator.name}, {actuator.unit}", *cells)
     return table
 

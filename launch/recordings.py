@@ -1,21 +1,18 @@
-"""Observations to calibrate and compare engines with: trials that the policy drove itself, or random values."""
+"""Observations to calibrate and compare engines with: trials that the policy drove itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.engine_onnx import OnnxConfig
 from gatort.runtime.episode import Episode
 from gatort.runtime.policy import Policy
-from gatort.runtime.spec import PolicySpec
 
 from .report import progress_bar
-from .robots import mujoco_robot, scripted_robot, simulator_installed
+from .robots import mujoco_robot, simulator_installed
 
 
 def may_be_recorded(manifest: Manifest) -> bool:
@@ -44,11 +41,3 @@ def record_trials(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episode
             policy.reset()
             episodes.append(rollout(robot, clock, seed, lambda observation, _: policy.act(observation.values)))
     return episodes
-
-
-def draw_observations(spec: PolicySpec, ticks: int, seed: int = 0) -> list[Episode]:
-    """One episode of random observations within the policy's ranges, for a policy that cannot be recorded."""
-    robot = scripted_robot(spec, VirtualClock(), seed)
-    values = [robot.observe().values for _ in range(ticks)]
-    nothing = np.zeros((ticks, spec.action_tokens), np.float32)
-    return [Episode(seed, False, tuple(np.stack(each) for each in zip(*values, strict=True)), nothing, nothing)]

@@ -10,24 +10,24 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import secrets
-import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
-from .bundle import Manifest, Sha256
-from .engine_tensorrt import Builder
-from .errors import EngineError, MissingDependency
+from .bundle import Manifest, Sha256, Share
+from .engine_tensorrt import Builder, import_builder
+from .errors import EngineError
+from .gpu import Target, gpu_key
 from .spec import Precision, Strict
+from .user_key import user_key
 
-Target = Literal["rtx3090"]
-KEY_BYTES = 32
-_PLAN, _RECORD = ".engine", ".json"
+_PLAN, _RECORD, _PARTIAL = ".engine", ".json", ".partial"
+_DISTRIBUTION_ENDINGS = ("", "-cu13", "-cu12")
+"""NVIDIA's wheels come under the bare name, which only asks for another, or under that of a CUDA version."""
 
 
 class EngineKey(Strict):
@@ -35,7 +35,8 @@ class EngineKey(Strict):
 
     bundle: Sha256
     """See `bundle_hash`."""
-    target: Target
+    gpu: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    """See `gpu_key`."""
     precision: Precision
     builder: Builder
     builder_version: str
@@ -45,25 +46,37 @@ class EngineKey(Strict):
         """The key of a bundle's engine by the builder that is installed.
 
         Raises:
+            ConfigError: the builder cannot build for that target.
+            DeviceError: the target is this GPU, and there is none or no driver.
             MissingDependency: the builder is not installed.
         """
-        return cls(
-            bundle=bundle_hash(manifest),
-            target=target,
-            precision=precision,
-            builder=builder,
-            builder_version=require_builder_version(builder),
-        )
+        version = require_builder_version(builder)
+        gpu, bundle = gpu_key(target, builder), bundle_hash(manifest)
+        return cls(bundle=bundle, gpu=gpu, precision=precision, builder=builder, builder_version=version)
 
     @property
     def stem(self) -> str:
         """File name without an ending."""
-        return f"{self.bundle[:16]}-{self.target}-{self.precision}-{self.builder}-{self.builder_version}"
+        return f"{self.bundle[:16]}-{self.gpu}-{self.precision}-{self.builder}-{self.builder_version}"
 
-    @property
-    def said(self) -> str:
+    def __str__(self) -> str:
         """What a sentence calls it, beside its bundle."""
-        return f"{self.precision} for {self.target} by {self.builder} {self.builder_version}"
+        return f"{self.precision} for {self.gpu} by {self.builder} {self.builder_version}"
+
+
+class GraphAgreement(Strict):
+    """How near the actions of a graph come to those in fp32, given the same past at every token."""
+
+    graph: str
+    """Which one, in words."""
+    tokens: PositiveInt
+    """Action tokens compared."""
+    same_argmax: Share
+    """Of the tokens: where both pick the same bin."""
+    error: tuple[NonNegativeFloat, ...]
+    """(A,) mean absolute difference of each actuator's command, in its unit."""
+    share_of_range: NonNegativeFloat
+    """Mean over actuators and ticks of the absolute difference over the actuator's range."""
 
 
 class EngineRecord(Strict):
@@ -84,6 +97,11 @@ class EngineRecord(Strict):
     """Of the network before anything is fused."""
     fused_layers: NonNegativeInt
     """Of the engine; 0 where the builder did not say."""
+    calibration_trials: NonNegativeInt
+    """That the rounding was calibrated on; 0 where nothing is rounded or the policy cannot be recorded."""
+    compared_on: str
+    """What `agreements` were found on, in words; empty when nothing was compared."""
+    agreements: tuple[GraphAgreement, ...]
 
     @property
     def ratio(self) -> float:
@@ -99,28 +117,26 @@ class _Sealed(Strict):
 
 
 def bundle_hash(manifest: Manifest) -> str:
-    """SHA-256 over the names and hashes of a bundle's files: what it computes, not how well it was measured to do."""
-    return hashlib.sha256(repr(sorted(manifest.files.items())).encode()).hexdigest()
+    """SHA-256 over what a bundle computes: its files' hashes, specification and dimensions, not how well it does."""
+    content = (sorted(manifest.files.items()), manifest.spec.model_dump_json(), manifest.model.model_dump_json())
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def builder_version(builder: Builder) -> str | None:
     """The installed version of a builder, none when it is absent; nothing is imported."""
-    try:
-        return version(builder)
-    except PackageNotFoundError:
-        return None
+    for ending in _DISTRIBUTION_ENDINGS:
+        with suppress(PackageNotFoundError):
+            return version(builder + ending)
+    return None
 
 
 def require_builder_version(builder: Builder) -> str:
-    """The installed version of a builder.
+    """The installed version of a builder; one that no package manager knows is asked itself.
 
     Raises:
         MissingDependency: it is not installed.
     """
-    if (found := builder_version(builder)) is None:
-        hint = "pip install 'gatort[tensorrt]'" if builder == "tensorrt-rtx" else "see NVIDIA's installation guide"
-        raise MissingDependency(f"{builder} is not installed: {hint}")
-    return found
+    return builder_version(builder) or str(import_builder(builder).__version__)
 
 
 class EngineCache:
@@ -171,8 +187,8 @@ class EngineCache:
         record = self.find(key)
         if record is None:
             raise EngineError(
-                f"{self.folder}: holds no engine of this bundle {key.said}; build it with "
-                f"gatort compile BUNDLE --target {key.target} --precision {key.precision} --builder {key.builder}"
+                f"{self.folder}: holds no engine of this bundle, {key}; build it with "
+                f"gatort compile BUNDLE --target this-gpu --precision {key.precision} --builder {key.builder}"
             )
         return record, self._read_plan(record)
 
@@ -207,7 +223,7 @@ class EngineCache:
         }
         removed = set()
         for path in self.folder.glob("*"):
-            if path.stem not in kept and path.suffix in (_PLAN, _RECORD, ".partial"):
+            if path.stem not in kept and path.suffix in (_PLAN, _RECORD, _PARTIAL) and not _being_written(path):
                 path.unlink()
                 removed.add(path.stem)
         return sorted(removed)
@@ -235,19 +251,20 @@ class EngineCache:
         return plan
 
     def _seal(self, record: EngineRecord) -> str:
-        return hmac.new(_user_key(self._key_file), record.model_dump_json().encode(), hashlib.sha256).hexdigest()
+        return hmac.new(user_key(self._key_file), record.model_dump_json().encode(), hashlib.sha256).hexdigest()
 
 
 def load_engine(
     manifest: Manifest,
     precision: Precision,
     builder: Builder = "tensorrt-rtx",
-    target: Target = "rtx3090",
+    target: Target = "this-gpu",
     cache: EngineCache | None = None,
 ) -> tuple[EngineRecord, bytes]:
-    """The engine of a bundle that `gatort compile` built on this machine: its record and its bytes, both checked.
+    """The engine of a bundle that this user's `gatort compile` built: its record and its bytes, both checked.
 
     Raises:
+        DeviceError: the target is this GPU, and there is none or no driver.
         EngineError: it was not built (the sentence says how), or was changed since.
         MissingDependency: the builder is not installed.
     """
@@ -262,7 +279,7 @@ def _home(variable: str, otherwise: str) -> Path:
 
 def _write_whole(path: Path, content: bytes | memoryview) -> None:
     """A reader sees the whole file or none."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
             file.write(content)
@@ -271,47 +288,6 @@ def _write_whole(path: Path, content: bytes | memoryview) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _user_key(path: Path) -> bytes:
-    """The local user's key, made when there is none.
-
-    Raises:
-        EngineError: others may read it, or it is someone else's, a link or cut short.
-    """
-    with suppress(FileExistsError):
-        _make_key(path)
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise EngineError(
-            f"{path}: expected this user's key, found none that can be read ({error.strerror})"
-        ) from error
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-            raise EngineError(
-                f"{path}: expected a key that is user {os.geteuid()}'s alone (mode 600), "
-                f"found user {status.st_uid}'s with mode {stat.S_IMODE(status.st_mode):o}"
-            )
-        key = file.read(KEY_BYTES + 1)
-    if len(key) != KEY_BYTES:
-        raise EngineError(f"{path}: expected a key of {KEY_BYTES} bytes, found {len(key)}")
-    return key
-
-
-def _make_key(path: Path) -> None:
-    """Draw a key unless there is one; a link to a finished file, so that nobody reads half of it.
-
-    Raises:
-        FileExistsError: there is one.
-    """
-    if path.is_symlink() or path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    drawn = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(drawn, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
-        os.link(drawn, path)
-    finally:
-        drawn.unlink()
+def _being_written(path: Path) -> bool:
+    """Whether the process that `_write_whole` named the file after is alive."""
+    return path.suffix == _PARTIAL and Path("/proc", path.name.split(".")[-2]).exists()

@@ -3,14 +3,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from gatort.runtime import engine_cache
+from gatort.runtime import engine_cache, gpu
 from gatort.runtime.bundle import Manifest, SuccessRecord, TrainingRecord
-from gatort.runtime.engine_cache import EngineCache, EngineKey, EngineRecord, bundle_hash, load_engine
-from gatort.runtime.errors import EngineError, MissingDependency
+from gatort.runtime.engine_cache import EngineCache, EngineKey, EngineRecord, builder_version, bundle_hash, load_engine
+from gatort.runtime.errors import ConfigError, DeviceError, EngineError, MissingDependency
+from gatort.runtime.gpu import Gpu
 from gatort.runtime.spec import ModelDims, PolicySpec
 
 PLAN = b"native code" * 100
@@ -29,8 +32,10 @@ def cache(tmp_path: Path) -> EngineCache:
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever this machine has, version 1 of tensorrt-rtx and no tensorrt."""
+    """Whatever this machine has, version 1 of tensorrt-rtx, no tensorrt, and an RTX 3090."""
     monkeypatch.setattr(engine_cache, "builder_version", {"tensorrt-rtx": "1", "tensorrt": None}.get)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr(gpu, "present_gpu", lambda: Gpu("NVIDIA GeForce RTX 3090", "sm86"))
 
 
 def key(manifest: Manifest, **changes: str) -> EngineKey:
@@ -49,6 +54,9 @@ def record(of: EngineKey, plan: bytes = PLAN) -> EngineRecord:
         peak_memory_bytes=1,
         layers=400,
         fused_layers=1,
+        calibration_trials=4,
+        compared_on="",
+        agreements=(),
     )
 
 
@@ -70,7 +78,7 @@ def test_an_engine_that_was_not_built_is_answered_with_the_command_that_builds_i
     cache: EngineCache, manifest: Manifest
 ) -> None:
     assert cache.find(key(manifest)) is None
-    with pytest.raises(EngineError, match="gatort compile BUNDLE --target rtx3090 --precision fp16"):
+    with pytest.raises(EngineError, match="gatort compile BUNDLE --target this-gpu --precision fp16"):
         load_engine(manifest, "fp16", cache=cache)
 
 
@@ -79,7 +87,9 @@ def test_a_builder_that_is_not_installed_is_named_with_what_mends_it(cache: Engi
         load_engine(manifest, "fp16", "tensorrt", cache=cache)
 
 
-@pytest.mark.parametrize("change", [{"precision": "int4"}, {"builder_version": "2"}, {"bundle": "1" * 64}])
+@pytest.mark.parametrize(
+    "change", [{"precision": "int4"}, {"builder_version": "2"}, {"bundle": "1" * 64}, {"gpu": "sm89"}]
+)
 def test_an_engine_answers_to_its_own_key_only(
     cache: EngineCache, manifest: Manifest, stored: EngineRecord, change: dict[str, str]
 ) -> None:
@@ -179,12 +189,59 @@ def test_pruning_keeps_what_can_be_loaded_and_removes_the_rest(
     for each in (older, broken):
         cache.store(record(each), PLAN)
     (cache.folder / f"{broken.stem}.engine").write_bytes(b"cut short")
-    (cache.folder / "left.engine.1.partial").touch()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (cache.folder / f"left.engine.{ended.pid}.partial").touch()
     removed = cache.prune()
-    assert set(removed) == {older.stem, broken.stem, "left.engine.1"}
+    assert set(removed) == {older.stem, broken.stem, f"left.engine.{ended.pid}"}
     assert load_engine(manifest, "int8", cache=cache)[1] == PLAN
     assert cache.prune(everything=True) == [stored.key.stem]
     assert list(cache.folder.iterdir()) == []
+
+
+def test_pruning_leaves_what_a_living_process_is_writing(cache: EngineCache, stored: EngineRecord) -> None:
+    (cache.folder / f"half.engine.{os.getpid()}.partial").touch()
+    assert cache.prune() == []
+    assert len(list(cache.folder.iterdir())) == 3
+
+
+def test_the_gpu_that_is_here_is_offered_no_engine_for_another(
+    cache: EngineCache, manifest: Manifest, stored: EngineRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "present_gpu", lambda: Gpu("NVIDIA GeForce RTX 4090", "sm89"))
+    with pytest.raises(EngineError, match="holds no engine of this bundle, int8 for sm89 by tensorrt-rtx 1"):
+        load_engine(manifest, "int8", cache=cache)
+    assert load_engine(manifest, "int8", target="rtx3090", cache=cache) == (stored, PLAN)
+
+
+def test_plain_tensorrt_builds_for_the_card_that_is_here_by_its_name(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_cache, "builder_version", lambda _: "11.0")
+    assert EngineKey.of(manifest, "this-gpu", "fp16", "tensorrt").gpu == "nvidia-geforce-rtx-3090"
+    with pytest.raises(ConfigError, match="take --target this-gpu"):
+        EngineKey.of(manifest, "rtx3090", "fp16", "tensorrt")
+
+
+def test_a_machine_without_a_gpu_is_told_so(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    if runtime.cudaGetDeviceCount()[1]:
+        pytest.skip("has a GPU")
+    monkeypatch.undo()
+    with pytest.raises(DeviceError, match="expected an NVIDIA GPU and its driver, found none"):
+        gpu.present_gpu()
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-cu13", "tensorrt-cu12"])
+def test_a_builder_is_found_under_each_name_of_its_distribution(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = tmp_path / f"{name.replace('-', '_')}-11.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 11.0\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert builder_version("tensorrt") == "11.0"
+    assert builder_version("tensorrt-rtx") is None
 
 
 def test_an_empty_cache_can_be_listed_and_pruned(cache: EngineCache) -> None:
@@ -205,10 +262,13 @@ def test_a_failed_write_leaves_the_older_engine(
     assert len(list(cache.folder.iterdir())) == 2
 
 
-def test_the_hash_of_a_bundle_is_that_of_its_files_and_not_of_its_success(manifest: Manifest) -> None:
+def test_the_hash_of_a_bundle_covers_what_it_computes_and_not_its_success(manifest: Manifest) -> None:
     success = SuccessRecord(trials=1, first_seed=0, successes=1, rate=1.0, wilson_95=(0.2, 1.0))
     assert bundle_hash(manifest.model_copy(update={"success": success})) == bundle_hash(manifest)
-    assert bundle_hash(manifest.model_copy(update={"files": {"policy.onnx": "1" * 64}})) != bundle_hash(manifest)
+    heads = manifest.model.model_copy(update={"heads": manifest.model.heads * 2})
+    spec = manifest.spec.model_copy(update={"control_hz": manifest.spec.control_hz * 2})
+    for changed in ({"files": {"policy.onnx": "1" * 64}}, {"model": heads}, {"spec": spec}):
+        assert bundle_hash(manifest.model_copy(update=changed)) != bundle_hash(manifest)
 
 
 def test_a_relative_cache_home_is_ignored_as_the_specification_asks(monkeypatch: pytest.MonkeyPatch) -> None:

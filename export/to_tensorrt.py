@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.engine_cache import Target
 from gatort.runtime.engine_tensorrt import Builder, import_builder
 from gatort.runtime.errors import EngineError
+from gatort.runtime.gpu import Target
 from gatort.runtime.spec import PolicySpec
 
-COMPUTE_CAPABILITY: dict[Target, str] = {"rtx3090": "SM86"}
+COMPUTE_CAPABILITY: dict[Target, str] = {"rtx3090": "SM86", "this-gpu": "CURRENT"}
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with a phase of the build, the steps done and their number."""
@@ -86,13 +86,18 @@ def build_engine(
     if monitor.interrupted:
         raise KeyboardInterrupt
     if plan is None:
-        raise EngineError(f"{builder} {trt.__version__} cannot build {graph}: {log.said()}")
+        raise EngineError(f"{builder} {trt.__version__} cannot build {graph}: {log.reason()}")
     return Built(memoryview(plan), seconds, _peak_memory_bytes(), network.num_layers, log.fused_layers)
 
 
 def _aim(trt: Trt, config: Any, target: Target) -> None:
-    """Build for the target; a builder without targets builds for the GPU that is here."""
+    """Build for the target; a builder without targets builds for the GPU that is here.
+
+    The memory of an execution context has to come from who runs it, or TensorRT-RTX may allocate in the middle of a
+    pass, which a CUDA graph cannot record (BuilderFlag.REQUIRE_USER_ALLOCATION; release notes of TensorRT-RTX 1.2).
+    """
     if hasattr(config, "set_compute_capability"):
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, COMPUTE_CAPABILITY[target]), 0)
 
@@ -138,7 +143,7 @@ def _log(trt: Trt) -> Any:
             elif found := _FUSED.match(message):
                 self.fused_layers = int(found[1])
 
-        def said(self) -> str:
+        def reason(self) -> str:
             return "; ".join(self._errors or self._warnings) or "it gave no reason"
 
     return Log()

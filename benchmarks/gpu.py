@@ -4,8 +4,8 @@
 
 Each row is a `gatort profile --roofline` in a process of its own, since a CUDA error ends its process: paced at 20 Hz
 and flat out, random observations, so that only the policy is timed. What an engine cannot do stands in the table in
-its own words. Rows are kept in OUT as they come; the same command goes on with those that are missing, and ends by
-writing OUT/gpu.md.
+its own words. Rows are kept in OUT as they come; the same command goes on with those that are missing or failed,
+and ends by writing OUT/gpu.md.
 """
 
 from __future__ import annotations
@@ -57,12 +57,27 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     failed = not arguments.no_tests and tests_failed()
     rows = [Row(preset, *engine) for preset in arguments.presets for engine in ENGINES]
-    for row in track([row for row in rows if not row.file(arguments.out).exists()], "timing"):
-        row.file(arguments.out).write_text(json.dumps(measure(row, arguments.out, arguments.ticks), indent=2) + "\n")
-    text = table({row: json.loads(row.file(arguments.out).read_text()) for row in rows})
+    found = {row: read(row, arguments.out) for row in rows}
+    for row in track([row for row in rows if "error" in found[row]], "timing"):
+        found[row] = measure(row, arguments.out, arguments.ticks)
+        keep(row, found[row], arguments.out)
+    text = table(found)
     (arguments.out / "gpu.md").write_text(text)
     print(text)
     return int(failed)
+
+
+def read(row: Row, out: Path) -> dict[str, Any]:
+    """What an earlier run found; a failure counts as missing, for its cause may have been mended since."""
+    file = row.file(out)
+    return dict(json.loads(file.read_text())) if file.exists() else {"error": "not run"}
+
+
+def keep(row: Row, found: dict[str, Any], out: Path) -> None:
+    """Write a row whole or not at all."""
+    part = row.file(out).with_suffix(".part")
+    part.write_text(json.dumps(found, indent=2) + "\n")
+    part.replace(row.file(out))
 
 
 def tests_failed() -> bool:
@@ -105,7 +120,8 @@ def table(measured: dict[Row, dict[str, Any]]) -> str:
     for row, found in measured.items():
         name = f"| {row.preset} | {row.engine} | {row.precision} "
         if "error" in found:
-            lines.append(f"{name}| – | {found['error']} | | | | |")
+            said = found["error"].replace("|", "\\|")
+            lines.append(f"{name}| – | {said} | | | | |")
             continue
         lines += [f"{name}{cells(found, pace)}" for pace in (found, found["other_pace"])]
         machines.append(f"{found['roofline']['device']['name']}; {found['machine']['versions']}")

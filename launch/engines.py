@@ -75,6 +75,11 @@ def _torch(options: PolicyOptions, manifest: Manifest) -> Engine:
         raise ConfigError(
             f"--precision {precision}: --engine {options.engine} runs at {'fp32 or fp16' if on_gpu else 'fp32'}"
         )
+    if manifest.precision != "fp32":
+        raise ConfigError(
+            f"--engine {options.engine} runs weights in full, and {options.bundle} is {manifest.precision}: "
+            "give the bundle that it was rounded from"
+        )
     require_torch(f"--engine {options.engine}")
     import torch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import NonNegativeInt
+from pydantic import Field, NonNegativeInt
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gatort.policies.presets import preset as preset_named
@@ -38,7 +38,7 @@ def export(
     name: str | None = None,
     seed: NonNegativeInt = 0,
     precision: Literal["fp32", "int8", "int4"] = "fp32",
-    trials: NonNegativeInt = 4,
+    trials: Annotated[int, Field(ge=0, le=1000)] = 4,
 ) -> int:
     """Export a model to ONNX and write it as a bundle: manifest, weights and graph, with a hash of each.
 
@@ -82,6 +82,8 @@ def export(
             begin("drawing weights")
             model = _untrained(preset or "", cameras, seed)
             called, training = preset or "", _no_training(model, seed)
+        if rounding is not None and rounding.grams is not None:
+            training = _chosen_on(training, trials)
         written = write_bundle(out, name or called, model, training, begin=begin, rounding=rounding)
     peak_gb = peak_memory_bytes() / 1e9
     screen().print(f"{written.name}: {training.parameters:,} parameters in {out}, peak memory {peak_gb:.1f} GB")
@@ -95,15 +97,25 @@ def _rounding(source: Path | None, precision: Literal["fp32", "int8", "int4"], t
     from gatort.export.bundle_writer import Rounding
 
     bits: Bits = 8 if precision == "int8" else 4
-    if source is None or not trials or not may_be_recorded(manifest := verify(source)):
+    if source is None:
         return Rounding(bits)
-    if manifest.precision != "fp32":
+    if (manifest := verify(source)).precision != "fp32":
         raise ConfigError(f"{source}: expected a bundle in fp32 to round, found {manifest.precision}")
+    if not trials or not may_be_recorded(manifest):
+        return Rounding(bits)
     from gatort.export.calibration import gram_matrices
     from gatort.sim.task import VALIDATION_SEEDS
 
     recorded = record_trials(source, VALIDATION_SEEDS[:trials], "trials to calibrate with")
     return Rounding(bits, gram_matrices(source / ONNX_FILE, manifest.spec, manifest.model, recorded))
+
+
+def _chosen_on(training: TrainingRecord, trials: int) -> TrainingRecord:
+    """The record of a policy that was rounded on so many trials: none of them may measure it."""
+    from gatort.sim.task import VALIDATION_SEEDS
+
+    used = (VALIDATION_SEEDS[0], VALIDATION_SEEDS[trials - 1])
+    return training.model_copy(update={"validation_seeds": tuple(sorted({*training.validation_seeds, used}))})
 
 
 @contextmanager

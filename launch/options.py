@@ -24,6 +24,7 @@ SHIPPED_BUNDLE = HOME / "policies" / "stack"
 SHIPPED_PROFILES = HOME / "launch" / "profiles"
 
 EngineName = Literal["onnx", "onnx-cuda", "onnx-tensorrt", "torch", "torch-cuda", "tensorrt-rtx", "tensorrt"]
+ON_CPU: tuple[EngineName, ...] = ("onnx", "torch")
 Profile = TypeVar("Profile", bound=BaseModel)
 
 
@@ -38,7 +39,8 @@ class PolicyOptions(Strict):
     """What computes the passes: ONNX Runtime on the CPU or through one of its GPU providers, PyTorch, or an
     engine that `gatort compile` built."""
     precision: Precision | None = None
-    """Of the weights; when it is not given, fp16 on a GPU and on a CPU what the bundle was exported with."""
+    """Of the weights. ONNX Runtime takes the bundle's own; torch runs at fp32, torch-cuda at fp16 unless fp32 is asked
+    for, and compiled engines at fp16 unless int8 or int4 is."""
     threads: PositiveInt = OnnxConfig().threads
     """CPU threads of one pass."""
     spinning: bool = OnnxConfig().spinning

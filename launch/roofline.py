@@ -16,14 +16,13 @@ from gatort.runtime.errors import EngineError
 from gatort.runtime.spec import ModelDims, PolicySpec, Precision
 from gatort.runtime.telemetry import Telemetry
 
-from .options import PolicyOptions
+from .options import ON_CPU, PolicyOptions
 from .rates import Device, measure_cpu, measure_gpu
 from .work import Rates, Storage, Work, floor_s, tick_work
 
 RTX_3090 = Rates(read_bytes_s=936e9, flop_s=71e12)
 """NVIDIA's figures: memory bandwidth, and float16 products with float32 sums on tensor cores."""
 PROJECTED: tuple[Precision, ...] = ("fp16", "int8", "int4")
-CPU_ENGINES = ("onnx", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,10 @@ class Roofline:
         """Bytes that the passes had to move, over the time that they took."""
         return 1e3 * sum(each.moved_bytes for each in self.passes) / measured_ms
 
+    def share_of_bandwidth(self, measured_ms: float) -> float:
+        """Of the memory's measured rate."""
+        return self.bytes_s(measured_ms) / self.device.rates.read_bytes_s
+
     @property
     def fits_cache(self) -> bool:
         """Whether what each pass reads can stay in the last-level cache from one pass to the next."""
@@ -85,6 +88,10 @@ class Roofline:
             **asdict(self),
             "floor_ms": self.floor_ms,
             "share_of_floor": shares,
+            "share_of_bandwidth": {
+                "paced": self.share_of_bandwidth(self.paced_ms),
+                "flat_out": self.share_of_bandwidth(self.flat_out_ms),
+            },
             "fits_cache": self.fits_cache,
             "projection_not_measurement_rtx_3090": [asdict(each) for each in self.projections()],
         }
@@ -126,8 +133,8 @@ class Roofline:
         table = _table("measured", "passes p50 ms", "of the floor", "GB/s", "of the bandwidth")
         for name, measured_ms in (("paced", self.paced_ms), ("flat out", self.flat_out_ms)):
             moved = self.bytes_s(measured_ms)
-            bandwidth_share = moved / self.device.rates.read_bytes_s
-            cells = (f"{self.share(measured_ms):.0%}", f"{moved / 1e9:.1f}", f"{bandwidth_share:.0%}")
+            bandwidth = self.share_of_bandwidth(measured_ms)
+            cells = (f"{self.share(measured_ms):.0%}", f"{moved / 1e9:.1f}", f"{bandwidth:.0%}")
             table.add_row(name, f"{measured_ms:,.2f}", *cells)
         return table
 
@@ -147,7 +154,7 @@ def assess(options: PolicyOptions, paced_ms: float, flat_out_ms: float) -> Roofl
     Raises:
         MissingDependency: the engine is on a GPU, and PyTorch, which measures it, is not installed.
     """
-    manifest, on_cpu = load_manifest(options.bundle), options.engine in CPU_ENGINES
+    manifest, on_cpu = load_manifest(options.bundle), options.engine in ON_CPU
     spec, exported = manifest.spec, manifest.precision
     storage = _storage(options, exported)
     return Roofline(
@@ -177,7 +184,7 @@ def passes_p50_ms(telemetry: Telemetry) -> float:
 def _storage(options: PolicyOptions, exported: Precision) -> Storage:
     """How the engine holds the model: as exported through ONNX Runtime, else as asked for or fp16 on a GPU."""
     by_onnx = options.engine.startswith("onnx")
-    on_gpu = options.engine not in CPU_ENGINES
+    on_gpu = options.engine not in ON_CPU
     precision = options.precision or (exported if by_onnx else "fp16" if on_gpu else "fp32")
     half = precision == "fp16" or (on_gpu and precision != "fp32")
     return Storage(precision, float_bytes=2 if half else 4)

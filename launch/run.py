@@ -15,7 +15,7 @@ from rich.console import Console
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.episode import Episode
-from gatort.runtime.errors import MissingDependency, RobotError
+from gatort.runtime.errors import DeviceError, MissingDependency, RobotError
 from gatort.runtime.loop import ControlLoop, Tick
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
@@ -131,7 +131,7 @@ class Drive:
         """Run until success, the time is up, or something stops it; true when the operator did.
 
         Raises:
-            RobotError: the robot failed before the first tick.
+            RobotError, DeviceError: the robot or the GPU failed before the first tick.
         """
         with ExitStack() as stack:
             self._viewer = stack.enter_context(Viewer(self.robot.model)) if viewer else None
@@ -142,7 +142,7 @@ class Drive:
                 self.loop.run(self.ticks, self._look)
             except KeyboardInterrupt:
                 return True
-            except RobotError as error:
+            except (RobotError, DeviceError) as error:
                 if not self.telemetry.ticks:
                     raise
                 self.failure, self.stopped = str(error), True

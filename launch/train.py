@@ -120,6 +120,7 @@ class Course:
     def __init__(self, trainer: Trainer, options: TrainOptions, out: Path) -> None:
         self.trainer, self.options, self.out = trainer, options, out
         self.bundle = out / "bundle"
+        self._start = load_bundle_manifest(options.start).training if options.start else None
         self._learned: list[Frames] = []
         self._held_out: Frames | None = None
         self._successes = ""
@@ -182,14 +183,12 @@ class Course:
         return manifest
 
     def _seeds(self, manifests: list[DemonstrationManifest]) -> tuple[tuple[int, int], ...]:
-        start = load_bundle_manifest(self.options.start).training.training_seeds if self.options.start else ()
+        start = self._start.training_seeds if self._start else ()
         return tuple(sorted({*start, *((m.first_seed, m.last_seed) for m in manifests)}))
 
     def _recipe(self) -> str:
-        rounds, start = len(self._learned) - 1, ""
-        if self.options.start:
-            before = load_bundle_manifest(self.options.start).training
-            start = f"{before.recipe} ({before.steps} steps); then "
+        rounds, before = len(self._learned) - 1, self._start
+        start = f"{before.recipe} ({before.steps} steps); then " if before else ""
         return (
             f"{start}behavioural cloning and {rounds} round{'s' * (rounds != 1)} of DAgger on the policy's own "
             f"rollouts; labels spread over {self.options.label_std_bins} bins, action tokens hidden in "
@@ -212,6 +211,7 @@ class Course:
                     demonstrations=f"{sum(m.episodes for m in manifests)} episodes of "
                     f"{sum(m.ticks for m in manifests)} ticks, each labelled by the scripted expert",
                     training_seeds=self._seeds(manifests),
+                    validation_seeds=self._start.validation_seeds if self._start else (),
                     parameters=trainer.model.parameters_total,
                     steps=trainer.step,
                 ),

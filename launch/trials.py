@@ -27,7 +27,7 @@ from gatort.runtime.telemetry import Percentiles, Telemetry
 from .engines import load_policy
 from .journal import Journal, Trial
 from .machine import this_machine
-from .options import PolicyOptions, resolve
+from .options import ON_CPU, PolicyOptions, resolve
 from .report import (
     percentile_record,
     progress_bar,
@@ -70,7 +70,7 @@ def trials(
     seed
         Layout of the first trial; the others follow one by one. Seeds that the policy has learned from are refused.
     workers
-        Processes that share the trials; one per core when it is not given.
+        Processes that share the trials; one per core when it is not given, and one in all for an engine on a GPU.
     json
         Write the result to this file as well.
     record
@@ -82,7 +82,8 @@ def trials(
     seeds = range(seed, seed + episodes)
     require_unseen(seeds, manifest)
     journal = Journal(json, manifest, options) if json is not None else None
-    workers = workers or len(sched_getaffinity(0))
+    # A GPU is shared out by itself; every process would bring its own copy of the weights.
+    workers = workers or (len(sched_getaffinity(0)) if options.engine in ON_CPU else 1)
     finished = _run_what_is_left(options, seeds, workers, journal)
     result = summarise([finished[each] for each in seeds])
     screen().print(_table(manifest.name, result))

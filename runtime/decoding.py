@@ -61,20 +61,24 @@ class Decoder:
         """
         frame = self.context.frame
         self.sampler.draw(frame.bias)
-        self.engine.tick(frame, mark)
-        largest = frame.logits.max(axis=1)  # (A,), NaN where a row has one
-        if not np.isfinite(largest).all():
-            raise EngineError(f"expected finite logits, found {largest.tolist()} as the largest of each pass")
+        self._tick(mark)
         return frame.tokens
 
     def replay(self, tokens: NDArray[np.int64]) -> None:
         """Run a whole frame whose action tokens (A,) are given, as a prompt does, and complete it.
 
         Raises:
-            EngineError: a pass failed.
+            EngineError: as `decode`.
         """
         frame = self.context.frame
         frame.bias.fill(0.0)
         frame.bias[np.arange(len(tokens)), tokens - FIRST_CONTINUOUS_ID] = FORCED
-        self.engine.tick(frame)
+        self._tick(no_mark)
         self.context.end_frame(int(tokens[-1]))
+
+    def _tick(self, mark: Mark) -> None:
+        frame = self.context.frame
+        self.engine.tick(frame, mark)
+        largest = frame.logits.max(axis=1)  # (A,), NaN where a row has one
+        if not np.isfinite(largest).all():
+            raise EngineError(f"expected finite logits, found {largest.tolist()} as the largest of each pass")

@@ -174,7 +174,10 @@ def _open_session(runtime: Any, path: Path, precision: Precision, config: OnnxCo
     wanted, available = _PROVIDERS[config.provider], runtime.get_available_providers()
     if wanted not in available:
         valid = [name for name, provider in _PROVIDERS.items() if provider in available]
-        raise EngineError(f"provider {config.provider!r} is not in this ONNX Runtime; it has {valid}")
+        raise EngineError(
+            f"provider {config.provider!r} is not in this ONNX Runtime; it has {valid}: "
+            "pip install onnxruntime-gpu, in place of onnxruntime"
+        )
     # TensorRT leaves what it cannot run to CUDA.
     providers = [wanted, _PROVIDERS["cuda"]] if config.provider == "tensorrt" else [wanted]
     options = runtime.SessionOptions()

@@ -7,11 +7,14 @@ come from cuda-python, so that no PyTorch is needed on the robot's computer.
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Callable
 from importlib import import_module
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .context import Block, Frame
 from .engine import Mark, no_mark
@@ -44,33 +47,41 @@ class TensorrtEngine:
             MissingDependency: TensorRT or cuda-python is not installed.
         """
         self._cuda = _Cuda()
+        self.name = builder
         self._trt = trt = import_builder(builder)
-        self._logger = trt.Logger(trt.Logger.ERROR)
+        self._said, self._logger = _make_logger(trt)
         self._runtime = trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise EngineError(f"{builder} {trt.__version__} cannot load the engine: was it built for this GPU?")
-        self.name = f"tensorrt {builder}"
-        self._has_patches = spec.image_tokens > 0
-        row_bytes = dims.heads * spec.window_tokens * dims.head_size * _CACHE_BYTES
+            raise EngineError(f"{builder} {trt.__version__} cannot load the engine: {self._reason()}")
+        self._inputs = (*_BLOCK_INPUTS, "patches") if spec.image_tokens else _BLOCK_INPUTS
+        shape = (1, dims.heads, spec.window_tokens, dims.head_size)
         names = [f"{kind}_{layer}" for layer in range(dims.layers) for kind in "kv"]
-        self._check_tensors(names)
-        self._cache_bytes = row_bytes * len(names)
+        self._check_tensors(names, shape)
+        cache_bytes = prod(shape) * _CACHE_BYTES
+        self._cache_bytes = cache_bytes * len(names)
         self._cache = self._cuda.allocate(self._cache_bytes)
-        self._cache_at = {name: self._cache + index * row_bytes for index, name in enumerate(names)}
+        self._cache_at = {name: self._cache + index * cache_bytes for index, name in enumerate(names)}
         self._prefill, self._decode = self._context(), self._context()
         self._graphs: dict[int, tuple[Frame, Any]] = {}
 
-    def _check_tensors(self, caches: list[str]) -> None:
+    def _reason(self) -> str:
+        """What TensorRT itself said last."""
+        return " ".join(self._said[-1].split()) if self._said else "it gave no reason"
+
+    def _check_tensors(self, caches: list[str], shape: tuple[int, ...]) -> None:
         """Refuse an engine whose tensors are not the manifest's, before an address is given to any."""
         engine = self._engine
         found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
-        patches = ["patches"] if self._has_patches else []
         outputs = [f"{name}_out" for name in caches]
-        wanted = {*_BLOCK_INPUTS, *patches, *caches, "logits", "token", *outputs}
+        wanted = {*self._inputs, *caches, "logits", "token", *outputs}
         if found != wanted:
             raise EngineError(f"{self.name}: expected tensors {sorted(wanted)}, found {sorted(found)}")
         for name, output in zip(caches, outputs, strict=True):
+            if (its := tuple(engine.get_tensor_shape(name))) != shape:
+                raise EngineError(f"{self.name}: expected {name} of shape {shape}, found {its}")
+            if engine.get_tensor_dtype(name) != self._trt.DataType.HALF:
+                raise EngineError(f"{self.name}: expected {name} in float16, found {engine.get_tensor_dtype(name)}")
             if engine.get_aliased_input_tensor(output) != name:
                 raise EngineError(f"{self.name}: expected {output} to be {name} updated in place; it is a copy")
 
@@ -83,7 +94,7 @@ class TensorrtEngine:
             )
         context = self._engine.create_execution_context(config)
         if context is None:
-            raise DeviceError(f"{self.name}: no memory on the GPU for an execution context")
+            raise DeviceError(f"{self.name}: no execution context: {self._reason()}")
         return context
 
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
@@ -100,8 +111,18 @@ class TensorrtEngine:
         """Run the tick once, so that every kernel is compiled and loaded, then record it; the frame is kept."""
         memory = self._cuda.allocate(frame.memory.size)
         self._cuda.pin(frame.memory)
+        # A context is captured with the shapes of the run before; only addresses change from pass to pass.
+        for context, block in zip((self._prefill, self._decode), frame.passes, strict=False):
+            for name in self._inputs:
+                if not context.set_input_shape(name, getattr(block, name).shape):
+                    raise EngineError(f"{self.name}: cannot take {name} of shape {getattr(block, name).shape}")
         self._run(frame, memory)
         self._cuda.synchronize()
+        for context in (self._prefill, self._decode):
+            # Only TensorRT-RTX has the question: its contexts may allocate while they run.
+            capturable = getattr(context, "is_stream_capturable", lambda _: True)
+            if not capturable(self._cuda.stream_handle):
+                raise EngineError(f"{self.name}: the tick cannot be captured as a CUDA graph: {self._reason()}")
         captured = self._graphs[id(frame)] = frame, self._cuda.capture(lambda: self._run(frame, memory))
         return captured
 
@@ -113,19 +134,18 @@ class TensorrtEngine:
             context = self._decode if index else self._prefill
             self._bind(context, frame, block, index, memory)
             if not context.execute_async_v3(self._cuda.stream_handle):
-                raise DeviceError(f"{self.name}: pass {index} of the tick could not be enqueued")
+                raise DeviceError(f"{self.name}: pass {index} could not be enqueued: {self._reason()}")
         self._cuda.copy_out(host + at, memory + at, size - at)
 
     def _bind(self, context: Any, frame: Frame, block: Block, index: int, memory: int) -> None:
-        """Give a context the shapes and addresses of one pass; `memory` is laid out as the frame's."""
-        inputs = [(name, getattr(block, name)) for name in (*_BLOCK_INPUTS, *(["patches"] * self._has_patches))]
-        outputs = [("logits", frame.logits[index]), ("token", frame.tokens[index : index + 1])]
-        bound = [context.set_input_shape(name, array.shape) for name, array in inputs]
-        bound += [context.set_tensor_address(name, memory + frame.offset(array)) for name, array in inputs + outputs]
+        """Give a context the addresses of one pass; `memory` is laid out as the frame's."""
+        arrays = [(name, getattr(block, name)) for name in self._inputs]
+        arrays += [("logits", frame.logits[index]), ("token", frame.tokens[index : index + 1])]
+        bound = [context.set_tensor_address(name, memory + frame.offset(array)) for name, array in arrays]
         for name, address in self._cache_at.items():
             bound += [context.set_tensor_address(each, address) for each in (name, f"{name}_out")]
         if not all(bound):
-            raise EngineError(f"{self.name}: a shape or address of pass {index} lies outside what it was built for")
+            raise EngineError(f"{self.name}: cannot take an address of pass {index}: {self._reason()}")
 
     def reset(self) -> None:
         """See `Engine.reset`; the mask hides old rows, zeros keep runs alike to the bit."""
@@ -143,6 +163,25 @@ def import_builder(builder: Builder) -> Any:
     except ImportError as error:
         hint = "pip install 'gatort[tensorrt]'" if builder == "tensorrt-rtx" else "see NVIDIA's installation guide"
         raise MissingDependency(f"{builder} is not installed: {hint}") from error
+
+
+def _unpin(runtime: Any, memory: NDArray[np.uint8]) -> None:
+    runtime.cudaHostUnregister(memory.ctypes.data)
+
+
+def _make_logger(trt: Any) -> tuple[deque[str], Any]:
+    """What the package says of errors and warnings, the newest last, and the logger that collects it."""
+    said: deque[str] = deque(maxlen=16)
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                said.append(message)
+
+    return said, Logger()
 
 
 class _Cuda:
@@ -179,13 +218,16 @@ class _Cuda:
         return address
 
     def zero(self, address: int, size: int) -> None:
-        """Set memory to zero and wait for it."""
-        self._checked(self._runtime.cudaMemset, address, 0, size)
+        """Set memory to zero, after what is on the stream, and wait for it."""
+        self._checked(self._runtime.cudaMemsetAsync, address, 0, size, self._stream)
+        self.synchronize()
 
-    def pin(self, memory: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-        """Make host memory one that the device copies from and to by itself."""
+    def pin(self, memory: NDArray[np.uint8]) -> None:
+        """Make host memory one that the device copies from and to by itself, for as long as this object lives."""
         flags = self._runtime.cudaHostRegisterDefault
         self._checked(self._runtime.cudaHostRegister, memory.ctypes.data, memory.size, flags)
+        # The finalizer holds the array: pages that are freed while they are registered would be anyone's.
+        weakref.finalize(self, _unpin, self._runtime, memory)
 
     def copy_in(self, to_device: int, from_host: int, size: int) -> None:
         """Enqueue a copy to the device."""

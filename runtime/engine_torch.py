@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
@@ -135,6 +136,8 @@ class TorchEngine:
         """Record copy in, passes and copy out, after a run that compiles; pins the host's memory."""
         cuda = self._torch.cuda
         cuda.check_error(int(cuda.cudart().cudaHostRegister(host.data_ptr(), host.numel(), 0)))
+        # The finalizer holds the memory: pages that are freed while they are registered would be anyone's.
+        weakref.finalize(self, _unpin, cuda, host)
 
         def run() -> None:
             memory[:outputs_at].copy_(host[:outputs_at], non_blocking=True)
@@ -155,6 +158,10 @@ class TorchEngine:
             for keys, values in self._caches:
                 keys.zero_()
                 values.zero_()
+
+
+def _unpin(cuda: Any, host: Tensor) -> None:
+    cuda.cudart().cudaHostUnregister(host.data_ptr())
 
 
 def _import_torch() -> Any:

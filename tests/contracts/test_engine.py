@@ -56,7 +56,9 @@ def make_tensorrt(exported: Exported) -> Engine:
     return TensorrtEngine(plan, builder, spec, exported.model.dims)
 
 
-ON_GPU = [pytest.param(make, marks=pytest.mark.gpu) for make in (make_torch_cuda, make_tensorrt)]
+# torch.compile warns of what is old in PyTorch itself, and that float32 products could be rounded to TF32.
+QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:TensorFloat32:UserWarning")
+ON_GPU = [pytest.param(make, marks=[pytest.mark.gpu, QUIET]) for make in (make_torch_cuda, make_tensorrt)]
 MODELS = [make_torch, make_onnx, *ON_GPU]
 ENGINES = [make_scripted, *MODELS]
 FLOAT32, FLOAT16 = 2e-5, 2e-2

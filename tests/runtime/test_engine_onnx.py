@@ -44,7 +44,7 @@ def test_a_provider_that_is_absent_is_refused_with_those_that_are_there(exported
 
 
 def test_a_graph_of_another_size_than_the_manifests_is_refused(exported: Exported, manifest: Manifest) -> None:
-    with pytest.raises(EngineError, match=r"expected input k_0 of shape \(1, 2, 27, 8\), found \(1, 2, 27, 16\)"):
+    with pytest.raises(EngineError, match=r"expected input k_0 of shape \(1, 4, 27, 8\), found \(1, 4, 27, 32\)"):
         OnnxEngine(exported.bundle, with_dims(manifest, head_size=8), ONE_THREAD)
     with pytest.raises(EngineError, match=r"expected inputs .*k_2"):
         OnnxEngine(exported.bundle, with_dims(manifest, layers=3), ONE_THREAD)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.context import Frame
 from gatort.runtime.engine import Mark, ScriptedEngine, no_mark
-from gatort.runtime.errors import EngineError, RobotError
+from gatort.runtime.errors import DeviceError, EngineError, RobotError
 from gatort.runtime.guard import Refusal
 from gatort.runtime.loop import ControlLoop, Tick
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation, ScriptedRobot
-from gatort.runtime.safety import Command, State
+from gatort.runtime.safety import STOPPED, Command, State
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 from gatort.runtime.telemetry import Telemetry
 
@@ -34,7 +34,7 @@ class SlowEngine(ScriptedEngine):
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         def mark_slowly() -> None:
             fault = self._faults.get(self.passes - 1, 0)
-            if isinstance(fault, EngineError):
+            if isinstance(fault, Exception):
                 raise fault
             self._clock.advance_ns(fault)
             mark()
@@ -91,6 +91,14 @@ def test_a_run_sends_one_whole_action_per_tick_at_the_constant_delay(build: Buil
     assert all(command.values.tolist() == expected.tolist() for command in sent(loop))
     assert clock.now_ns() == started_ns + 19 * 50 * MS
     assert loop.telemetry.misses == 0
+
+
+def test_a_gpu_that_fails_ends_the_run_with_the_robot_stopped(build: Build) -> None:
+    loop = build({7: DeviceError("the context is lost")})
+    with pytest.raises(DeviceError, match="lost"):
+        loop.run(20)
+    assert len(sent(loop)) == 2
+    assert loop.robot.state in STOPPED
 
 
 def test_no_command_reaches_the_robot_that_the_guard_has_not_made(

@@ -1,0 +1,84 @@
+"""--engine: what the machine has drives run and trials alike; what it lacks is refused with the reason."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from tests.conftest import NVIDIA_DRIVER
+
+from gatort.launch import cli
+from gatort.launch.engines import load_policy
+from gatort.launch.options import PolicyOptions
+from gatort.runtime.errors import ConfigError, EngineError
+
+SHIPPED = PolicyOptions(threads=1)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_run_and_trials_take_every_engine_of_the_cpu(engine: str, tmp_path: Path) -> None:
+    trials, run = tmp_path / "trials.json", tmp_path / "run.json"
+    assert cli.main(["trials", "--engine", engine, "--episodes", "1", "--workers", "1", "--json", str(trials)]) == 0
+    assert json.loads(trials.read_text())["successes"] == 1
+    picture = ["--plot", str(tmp_path / "run.png")]
+    assert cli.main(["run", "--engine", engine, "--seconds", "0.2", "--json", str(run), *picture]) in (0, 1)
+    assert json.loads(run.read_text())["ticks"] >= 1
+
+
+def test_torch_and_onnx_runtime_act_alike() -> None:
+    policies = [load_policy(SHIPPED.model_copy(update={"engine": engine})) for engine in ("onnx", "torch")]
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        values = tuple(rng.uniform(-0.5, 0.5, key.shape).astype(np.float32) for key in policies[0].spec.observations)
+        first, second = (policy.act(values) for policy in policies)
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "sentence"),
+    [
+        ("onnx", "int8", "runs a bundle as it was exported, and .* is fp32"),
+        ("torch", "fp16", "--engine torch runs at fp32"),
+        ("torch-cuda", "int4", "--engine torch-cuda runs at fp32 or fp16"),
+        ("tensorrt-rtx", "fp32", "--engine tensorrt-rtx runs at fp16, int8 or int4"),
+    ],
+)
+def test_a_precision_that_an_engine_does_not_run_at_is_refused(engine: str, precision: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_policy(PolicyOptions.model_validate({"engine": engine, "precision": precision}))
+
+
+@pytest.mark.skipif(NVIDIA_DRIVER.exists(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused_with_what_is() -> None:
+    with pytest.raises(EngineError, match="PyTorch finds no CUDA device; --engine torch runs on the CPU"):
+        load_policy(SHIPPED.model_copy(update={"engine": "torch-cuda"}))
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_is_not_there_is_refused_with_the_line_that_installs_it(provider: str) -> None:
+    if f"{provider.capitalize()}ExecutionProvider".replace("Cuda", "CUDA") in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has it")
+    with pytest.raises(EngineError, match=f"'{provider}' is not in this ONNX Runtime.*pip install onnxruntime-gpu"):
+        load_policy(SHIPPED.model_copy(update={"engine": f"onnx-{provider}"}))
+
+
+def test_the_gpu_benchmarks_table_reads_what_profile_writes(tmp_path: Path) -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+    specification = importlib.util.spec_from_file_location("gpu_benchmark", path)
+    assert specification is not None
+    assert specification.loader is not None
+    gpu = sys.modules["gpu_benchmark"] = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(gpu)
+    report = tmp_path / "profile.json"
+    few = ["--ticks", "3", "--max-misses", "9", "--json", str(report)]
+    assert cli.main(["profile", "--robot", "scripted", "--roofline", *few]) == 0
+    done, failed = gpu.Row("stack", "onnx", "fp32"), gpu.Row("stack", "tensorrt", "int8")
+    text = gpu.table({done: json.loads(report.read_text()), failed: {"error": "no a|b"}})
+    assert "| stack | onnx | fp32 | paced |" in text
+    assert "| stack | onnx | fp32 | flat out |" in text
+    assert "no a\\|b" in text

@@ -142,3 +142,11 @@ def test_a_builder_that_is_absent_is_named_with_what_mends_it(
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     assert main(["compile", str(small_bundle)]) == 2
     assert "pip install 'gatort[tensorrt]'" in capfd.readouterr().err
+
+
+def test_a_gpu_that_is_not_here_is_no_target(small_bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    if runtime.cudaGetDeviceCount()[1]:
+        pytest.skip("has a GPU")
+    assert main(["compile", str(small_bundle), "--target", "this-gpu"]) == 2
+    assert "expected an NVIDIA GPU and its driver, found none" in capfd.readouterr().err

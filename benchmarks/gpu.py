@@ -28,7 +28,7 @@ ENGINES = (
     ("onnx-tensorrt", "fp32"),
     *((builder, precision) for builder in ("tensorrt-rtx", "tensorrt") for precision in ("fp16", "int8", "int4")),
 )
-TARGET = "rtx3090"
+TARGET = "this-gpu"
 COLUMNS = ("preset", "engine", "precision", "pace", "p50 ms", "p99 ms", "max ms", "misses", "share of bandwidth")
 GATORT = (sys.executable, "-m", "gatort.launch.cli")
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .context import Block, Frame
+from .context import ALIGNMENT_BYTES, Block, Frame
 from .engine import Mark, no_mark
 from .errors import DeviceError, EngineError, MissingDependency
 from .spec import ModelDims, PolicySpec
@@ -62,7 +62,10 @@ class TensorrtEngine:
         self._cache_bytes = cache_bytes * len(names)
         self._cache = self._cuda.allocate(self._cache_bytes)
         self._cache_at = {name: self._cache + index * cache_bytes for index, name in enumerate(names)}
-        self._prefill, self._decode = self._context(), self._context()
+        # One scratch block: the passes follow one another on one stream. Never null, which TensorRT refuses.
+        scratch_bytes = max(int(self._engine.device_memory_size_v2), ALIGNMENT_BYTES)
+        scratch = self._cuda.allocate(scratch_bytes)
+        self._prefill, self._decode = (self._context(scratch, scratch_bytes) for _ in range(2))
         self._graphs: dict[int, tuple[Frame, Any]] = {}
 
     def _reason(self) -> str:
@@ -85,9 +88,13 @@ class TensorrtEngine:
             if engine.get_aliased_input_tensor(output) != name:
                 raise EngineError(f"{self.name}: expected {output} to be {name} updated in place; it is a copy")
 
-    def _context(self) -> Any:
-        """An execution context whose kernels are final when its first run returns, as a captured graph needs."""
+    def _context(self, scratch: int, scratch_bytes: int) -> Any:
+        """An execution context that allocates nothing and whose kernels are final when its first run returns.
+
+        A captured graph needs both; the builder was told so (`REQUIRE_USER_ALLOCATION`).
+        """
         config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):  # TensorRT-RTX compiles at run time
             config.dynamic_shapes_kernel_specialization_strategy = (
                 self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
@@ -95,6 +102,7 @@ class TensorrtEngine:
         context = self._engine.create_execution_context(config)
         if context is None:
             raise DeviceError(f"{self.name}: no execution context: {self._reason()}")
+        context.set_device_memory(scratch, scratch_bytes)
         return context
 
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:

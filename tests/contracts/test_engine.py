@@ -52,7 +52,7 @@ def make_tensorrt(exported: Exported) -> Engine:
     pytest.importorskip(builder.replace("-", "_"))
     spec, graph = exported.model.spec, exported.bundle.with_name("half.onnx")
     convert(exported.bundle / ONNX_FILE, graph, None, half_floats=True)
-    plan = bytes(build_engine(graph, spec, "rtx3090", builder).plan)
+    plan = bytes(build_engine(graph, spec, "this-gpu", builder).plan)
     return TensorrtEngine(plan, builder, spec, exported.model.dims)
 
 

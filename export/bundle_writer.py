@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -31,13 +31,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Rounded = Literal["int8", "int4", "w8a8"]
+
+
 @dataclass(frozen=True, slots=True)
 class Rounding:
     """How a graph's weights are put on a grid."""
 
-    bits: Bits
+    precision: Rounded
     grams: Grams | None = None
     """See `gatort.export.precision.convert`."""
+
+    @property
+    def bits(self) -> Bits:
+        """Of a weight's code."""
+        return 4 if self.precision == "int4" else 8
 
 
 def _silently(_: str) -> None:
@@ -76,14 +84,21 @@ def write_bundle(
         else:
             exact = Path(scratch) / ONNX_FILE
             export_onnx(model, exact)
-            convert(exact, made / ONNX_FILE, rounding.bits, half_floats=False, grams=rounding.grams)
+            convert(
+                exact,
+                made / ONNX_FILE,
+                rounding.bits,
+                half_floats=False,
+                round_activations=rounding.precision == "w8a8",
+                grams=rounding.grams,
+            )
         begin("hashing")
         files = {path.name: sha256_of(path) for path in sorted(made.iterdir())}
         manifest = Manifest(
             name=name,
             spec=model.spec,
             model=model.dims,
-            precision="fp32" if rounding is None else "int8" if rounding.bits == 8 else "int4",
+            precision=rounding.precision if rounding else "fp32",
             files=files,
             training=training,
             success=success,

@@ -36,7 +36,7 @@ from .bundle_writer import read_model
 LOGIT_TOLERANCE = 1e-3
 """Largest difference in fp32: sums of some thousand products in another order differ by about 1e-5 of logits
 near 10; a wrong row, angle or mask differs by 0.1 or more."""
-AGREEMENT: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.99, "int8": 0.99, "int4": 0.95}
+AGREEMENT: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.99, "int8": 0.99, "int4": 0.95, "w8a8": 0.8}
 """Least share of equal greedy tokens. Rounded weights move logits, and neighbouring bins of a continuous action nearly
 tie, so fewer agree; the logits themselves are compared only where nothing was rounded."""
 WRAPS = 3

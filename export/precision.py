@@ -3,11 +3,13 @@
     fp16   weights, activations and caches in float16; what crosses the graph's edge otherwise keeps its type
     int8   each MatMul's weight as int8 codes and a scale per output channel
     int4   each MatMul's weight as int4 codes and a scale per output channel and BLOCK inputs
+    w8a8   int8, and each MatMul's input as 8-bit codes and a scale for the whole of it, found while it runs
 
-The codes become `DequantizeLinear` + `MatMul`, which TensorRT and ONNX Runtime both read; both multiply in the graph's
-float type. Three things stay in float. The embedding table: a tick reads a few rows of it, so that codes would save
-space but no time, and every token goes through it. The head, 1024 of the table's rows: it decides between bins that
-nearly tie. The patch embedding, 0.3 % of the largest preset: it is computed once a tick.
+The codes of int8 and int4 become `DequantizeLinear` + `MatMul`, which TensorRT and ONNX Runtime both read, and which
+multiply in the graph's float type. Those of w8a8 meet in `MatMulInteger`, for ONNX Runtime on a CPU alone. Three things
+stay in float. The embedding table: a tick reads a few rows of it, so that codes would save space but no time, and every
+token goes through it. The head, 1024 of the table's rows: it decides between bins that nearly tie. The patch
+embedding, 0.3 % of the largest preset: it is computed once a tick.
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ def convert(
     bits: Bits | None,
     *,
     half_floats: bool,
+    round_activations: bool = False,
     grams: Grams | None = None,
     progress: Progress = no_progress,
 ) -> Conversion:
@@ -82,6 +85,7 @@ def convert(
         target: a new file.
         bits: of a weight's code, none to leave weights in float.
         half_floats: make floats float16, as a GPU wants them; ONNX Runtime on a CPU is faster in float32.
+        round_activations: with 8 bits, multiply whole numbers: w8a8.
         grams: compensate rounding errors for these inputs; round to the nearest code when none.
         progress: called after each matrix.
 
@@ -90,7 +94,7 @@ def convert(
     """
     ir = import_ir()
     model = ir.load(source)
-    rounded, kept = quantise(model, bits, grams, progress) if bits else (0, ())
+    rounded, kept = quantise(model, bits, grams, round_activations, progress) if bits else (0, ())
     if half_floats:
         half(model)
     weights_bytes = sum(value.const_value.nbytes for value in model.graph.initializers.values())
@@ -112,7 +116,11 @@ def weights_of_products(model: Model) -> Iterator[tuple[Node, Value]]:
 
 
 def quantise(
-    model: Model, bits: Bits, grams: Grams | None = None, progress: Progress = no_progress
+    model: Model,
+    bits: Bits,
+    grams: Grams | None = None,
+    round_activations: bool = False,
+    progress: Progress = no_progress,
 ) -> tuple[int, tuple[str, ...]]:
     """Put each MatMul's constant weight on a grid, in place.
 
@@ -132,7 +140,10 @@ def quantise(
             rounded = (
                 round_nearest(matrix, bits, block) if gram is None else round_compensated(matrix, bits, block, gram)
             )
-            _dequantise(model.graph, node, weight, rounded, bits, block)
+            if round_activations:
+                _multiply_codes(model.graph, node, weight, rounded)
+            else:
+                _dequantise(model.graph, node, weight, rounded, bits, block)
         else:
             kept.append(weight.name or "")
         progress(done, len(found))
@@ -162,6 +173,31 @@ def _dequantise(graph: Graph, node: Node, weight: Value, rounded: Rounded, bits:
     node.replace_input_with(1, dequantised)
     if not weight.uses():
         del graph.initializers[name]
+
+
+def _multiply_codes(graph: Graph, node: Node, weight: Value, rounded: Rounded) -> None:
+    """Put a product of 8-bit codes in the place of `node`; ONNX Runtime fuses it into one kernel (VNNI on x86)."""
+    ir = import_ir()
+    (product,) = node.outputs
+    made = [
+        coding := ir.node("DynamicQuantizeLinear", [node.inputs[0]], num_outputs=3),
+        whole := ir.node(
+            "MatMulInteger",
+            [coding.outputs[0], _constant(graph, f"{weight.name}_codes", _stored(rounded.codes, 8)), coding.outputs[2]],
+        ),
+        cast := ir.node("Cast", [whole.outputs[0]], {"to": ir.DataType.FLOAT.value}),
+        scale := ir.node(
+            "Mul", [coding.outputs[1], _constant(graph, f"{weight.name}_scales", ir.tensor(rounded.scales[0]))]
+        ),
+        scaled := ir.node("Mul", [cast.outputs[0], scale.outputs[0]]),
+    ]
+    graph.insert_before(node, made)
+    name, scaled.outputs[0].shape, scaled.outputs[0].dtype = product.name, product.shape, product.dtype
+    ir.convenience.replace_all_uses_with(product, scaled.outputs[0], replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    scaled.outputs[0].name = name
+    if not weight.uses():
+        del graph.initializers[weight.name or ""]
 
 
 def _stored(codes: NDArray[np.int8], bits: int) -> Tensor:

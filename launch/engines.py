@@ -51,12 +51,7 @@ def _onnx(options: PolicyOptions, manifest: Manifest) -> Engine:
             f"--precision {options.precision}: --engine {options.engine} runs a bundle as it was exported, and "
             f"{options.bundle} is {manifest.precision}; gatort export makes a bundle of another precision"
         )
-    config = OnnxConfig(
-        threads=options.threads,
-        spinning=options.spinning,
-        provider=PROVIDERS[options.engine],
-        round_activations=options.round_activations,
-    )
+    config = OnnxConfig(threads=options.threads, spinning=options.spinning, provider=PROVIDERS[options.engine])
     return OnnxEngine(options.bundle, manifest, config)
 
 

@@ -45,9 +45,6 @@ class PolicyOptions(Strict):
     """CPU threads of one pass."""
     spinning: bool = OnnxConfig().spinning
     """Keep ONNX Runtime's threads spinning between passes: about 25 % faster for a whole core."""
-    round_activations: bool = OnnxConfig().round_activations
-    """Let ONNX Runtime round an int8 or int4 bundle's activations to int8 too: faster, and no longer the same action to
-    the bin."""
 
 
 class LoopOptions(PolicyOptions):

@@ -33,9 +33,6 @@ class OnnxConfig(Strict):
     spinning: bool = False
     """Keep threads spinning between passes: about 25 % faster for a whole core."""
     provider: Provider = "cpu"
-    round_activations: bool = False
-    """Multiply int8 by int8: round the activations of an int8 or int4 bundle's products too. Faster, and no longer the
-    same action to the bin."""
 
 
 class _Pass(NamedTuple):
@@ -158,16 +155,16 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _rounded_products(precision: Precision, round_activations: bool) -> dict[str, str]:
-    """Session entries that say how rounded weights are multiplied.
+def _rounded_products(precision: Precision) -> dict[str, str]:
+    """Session entries that say how rounded weights are multiplied: in float32, so that no activation is rounded.
 
-    ONNX Runtime fuses DequantizeLinear and MatMul into MatMulNBits, whose accuracy level 4 multiplies in int8 and 1 in
-    float32. At level 1 its kernel for int8 takes eight times as long as a product in float32, so there the weights
-    are restored once, when the graph is loaded.
+    ONNX Runtime fuses DequantizeLinear and MatMul into MatMulNBits, whose accuracy level 4, its default, rounds
+    activations and 1 does not. At level 1 its kernel for int8 takes eight times as long as a product in float32, so
+    there the weights are restored once, when the graph is loaded.
     """
-    if precision == "int8" and not round_activations:
+    if precision == "int8":
         return {"session.disable_quant_qdq": "1"}
-    return {"session.qdq_matmulnbits_accuracy_level": "4" if round_activations else "1"}
+    return {"session.qdq_matmulnbits_accuracy_level": "1"}
 
 
 def _open_session(runtime: Any, path: Path, precision: Precision, config: OnnxConfig) -> Any:
@@ -185,7 +182,7 @@ def _open_session(runtime: Any, path: Path, precision: Precision, config: OnnxCo
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spinning)))
-    for entry, value in _rounded_products(precision, config.round_activations).items():
+    for entry, value in _rounded_products(precision).items():
         options.add_session_config_entry(entry, value)
     options.log_severity_level = 3
     try:

@@ -27,8 +27,9 @@ VOCABULARY = SEPARATOR_ID + 1
 PATCH_PIXELS = 16
 MAX_WINDOW_TOKENS = 1_024
 
-Precision = Literal["fp32", "fp16", "int8", "int4"]
-"""Of a model's weights; int8 and int4 are stored so and multiplied as fp32 or fp16."""
+Precision = Literal["fp32", "fp16", "int8", "int4", "w8a8"]
+"""Of a model's weights; int8 and int4 are stored so and multiplied as fp32 or fp16. w8a8 rounds activations to 8 bits
+too, as they come, and multiplies whole numbers: for a CPU."""
 
 Encoding = Literal["text", "image", "discrete", "mu_law", "unit"]
 # Gato orders a timestep as text, image patches, tensors; keys are sorted within a kind.

@@ -19,18 +19,13 @@ FORCED = 1e9
 """A bias that no logit outweighs."""
 
 
-def choices(precision: Precision, cores: int) -> list[Settings]:
-    """Threads and spinning to try; int8 products as genai makes them, activations rounded too."""
-    rounds: Settings = {"round_activations": True} if precision == "int8" else {}
-    return [
-        {"threads": 1, **rounds},
-        {"threads": cores, **rounds},
-        {"threads": cores, "spinning": True, **rounds},
-    ]
+def choices(precision: Precision, cores: int) -> list[Settings]:  # noqa: ARG001 the same for both
+    """Threads and spinning to try."""
+    return [{"threads": 1}, {"threads": cores}, {"threads": cores, "spinning": True}]
 
 
 def prepare(folder: Path, precision: Precision) -> None:
-    """Round a bundle's graph; float32 ones are there already."""
+    """Round a bundle's graph to w8a8: the peers round activations too. Float32 ones are there already."""
     from gatort.export.precision import convert
 
     if precision == "fp32":
@@ -39,7 +34,7 @@ def prepare(folder: Path, precision: Precision) -> None:
         target = folder / source.name.replace("fp32", precision)
         target.mkdir()
         shutil.copy(source / MANIFEST_FILE, target)
-        convert(source / ONNX_FILE, target / ONNX_FILE, 8, half_floats=False)
+        convert(source / ONNX_FILE, target / ONNX_FILE, 8, half_floats=False, round_activations=True)
 
 
 class Engine:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -47,29 +48,41 @@ def test_the_model_comes_back_as_it_was_written(bundle: Path, make_model: Callab
     assert all(torch.equal(written[name], read[name]) for name in written)
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_a_model_whose_weights_are_on_the_grid_is_the_same_at_int8_and_int4(
-    tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord, bits: Literal[4, 8]
+    tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord, precision: Literal["int8", "int4"]
 ) -> None:
     model = make_model()
     snap(model)
-    written = write_bundle(tmp_path / "rounded", "rounded", model, training, rounding=Rounding(bits))
+    written = write_bundle(tmp_path / "rounded", "rounded", model, training, rounding=Rounding(precision))
     report = check_parity(tmp_path / "rounded", config=OnnxConfig(threads=1))
-    assert report.precision == written.precision == f"int{bits}"
+    assert report.precision == written.precision == precision
     assert report.argmax_agreement == 1.0
     assert report.largest_difference < LOGIT_TOLERANCE
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_a_model_whose_weights_are_not_is_another_one(
-    tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord, bits: Literal[4, 8]
+    tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord, precision: Literal["int8", "int4"]
 ) -> None:
-    write_bundle(tmp_path / "rounded", "rounded", make_model(), training, rounding=Rounding(bits))
+    write_bundle(tmp_path / "rounded", "rounded", make_model(), training, rounding=Rounding(precision))
     report = check_parity(tmp_path / "rounded", config=OnnxConfig(threads=1))
     assert report.largest_difference > 10 * LOGIT_TOLERANCE
     stored = (tmp_path / "rounded" / WEIGHTS_FILE).read_bytes()
     write_bundle(tmp_path / "exact", "exact", make_model(), training)
     assert (tmp_path / "exact" / WEIGHTS_FILE).read_bytes() == stored
+
+
+def test_w8a8_multiplies_whole_numbers_and_stays_near(
+    tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord
+) -> None:
+    model = make_model()
+    write_bundle(tmp_path / "rounded", "rounded", model, training, rounding=Rounding("w8a8"))
+    nodes = [node.op_type for node in onnx.load(tmp_path / "rounded" / ONNX_FILE).graph.node]
+    matrices = 4 * len(model.layers)  # qkv, out, up, down; the head stays in float
+    assert nodes.count("MatMulInteger") == nodes.count("DynamicQuantizeLinear") == matrices
+    report = check_parity(tmp_path / "rounded", config=OnnxConfig(threads=1))
+    assert LOGIT_TOLERANCE < report.largest_difference < 0.2 * report.largest_logit
 
 
 def test_a_bundle_holds_its_manifest_and_nothing_that_the_manifest_does_not_name(bundle: Path) -> None:

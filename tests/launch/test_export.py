@@ -47,7 +47,7 @@ def test_a_rounded_bundle_is_smaller_says_so_and_drives_at_its_own_precision_alo
         "--budget-ms",
         "9999",
     ]
-    assert cli.main([*drive, "--precision", "int8", "--round-activations"]) == 0
+    assert cli.main([*drive, "--precision", "int8"]) == 0
     assert cli.main([*drive, "--precision", "int4"]) == 2
     assert "runs a bundle as it was exported" in capsys.readouterr().err
 

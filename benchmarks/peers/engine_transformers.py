@@ -12,14 +12,10 @@ from work import ACTION_TOKENS, Precision, Settings, Work
 
 
 def choices(precision: Precision, cores: int) -> list[Settings]:
-    """Threads to try; in int8 also whether activations are rounded, which pays where the products are compiled."""
+    """Threads to try; in int8 also whether activations are rounded."""
     if precision == "fp32":
         return [{"threads": 1}, {"threads": cores}]
-    return [
-        {"threads": 1, "activations": "float32"},
-        {"threads": 1, "activations": "int8"},
-        {"threads": cores, "activations": "int8"},
-    ]
+    return [{"threads": cores, "activations": "float32"}, {"threads": cores, "activations": "int8"}]
 
 
 def prepare(folder: Path, precision: Precision) -> None:

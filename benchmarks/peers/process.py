@@ -11,9 +11,8 @@ from typing import Any
 from work import Precision, Run, Settings
 
 SCRIPT = str(Path(__file__).with_name("measure.py"))
-# Idle threads of an OpenMP library must not spin while another engine has its turn.
-ENVIRONMENT = {**os.environ, "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
-ENVIRONMENT.pop("OMP_NUM_THREADS", None)
+# Each engine says itself how many threads it takes; PyTorch's spin a moment and then sleep, as they should.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
 
 
 class Process:

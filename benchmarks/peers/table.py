@@ -34,6 +34,11 @@ class Result:
     runs: list[Run]
 
     @property
+    def group(self) -> tuple[str, str, int]:
+        """What is compared with what."""
+        return self.size, self.precision, self.prefill
+
+    @property
     def ticks_ms(self) -> list[float]:
         """Of all runs."""
         return [tick_ms for run in self.runs for tick_ms in run.ticks_ms]
@@ -71,7 +76,7 @@ def write_page(path: Path, results: list[Result], read_bytes_s: float, machine: 
     """Write docs/peers.md."""
     groups: dict[tuple[str, str, int], list[Result]] = {}
     for result in results:
-        groups.setdefault((result.size, result.precision, result.prefill), []).append(result)
+        groups.setdefault(result.group, []).append(result)
     sections = [
         _section(group, groups[size, "fp32", prefill], read_bytes_s) for (size, _, prefill), group in groups.items()
     ]

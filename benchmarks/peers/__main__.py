@@ -13,7 +13,7 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import quantiles
 from typing import get_args
 
 from llama import write_checkpoints
@@ -62,7 +62,8 @@ def best_process(plan: Plan, engine: str, folder: Path, precision: Precision) ->
     best, best_ms = None, float("inf")
     for settings in Process.choices(plan.python(engine), engine, folder, precision):
         process = Process(plan.python(engine), engine, folder, precision, settings)
-        tick_ms = median(process.time(max(PREFILLS), plan.trial_s).ticks_ms)
+        # A low quantile, because others' work on this machine only ever adds.
+        tick_ms = quantiles(process.time(max(PREFILLS), plan.trial_s).ticks_ms, n=10)[0]
         if tick_ms < best_ms:
             best, process, best_ms = process, best, tick_ms
         if process is not None:

@@ -18,7 +18,7 @@ from time import perf_counter
 from work import Engine, Run, Work
 
 WARM_TICKS = 3
-MOST_TICKS = 400
+LEAST_TICKS, MOST_TICKS = 5, 400
 
 
 def time_ticks(engine: Engine, work: Work, seconds: float) -> Run:
@@ -29,7 +29,7 @@ def time_ticks(engine: Engine, work: Work, seconds: float) -> Run:
         _rewound_tick(engine, prompt)
     ticks_ms: list[float] = []
     end = perf_counter() + seconds
-    while not ticks_ms or (perf_counter() < end and len(ticks_ms) < MOST_TICKS):
+    while len(ticks_ms) < LEAST_TICKS or (perf_counter() < end and len(ticks_ms) < MOST_TICKS):
         ticks_ms.append(_rewound_tick(engine, work.prompts[len(ticks_ms) % len(work.prompts)])[1])
     return Run(ticks_ms, tokens, engine.versions)
 

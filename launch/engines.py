@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gatort.runtime.bundle import Manifest, verify
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.engine_cache import load_engine
+from gatort.runtime.engine_native import NativeEngine
 from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine, Provider
 from gatort.runtime.engine_tensorrt import Builder, TensorrtEngine
 from gatort.runtime.errors import ConfigError, EngineError
@@ -42,7 +43,12 @@ def _engine(options: PolicyOptions, manifest: Manifest) -> Engine:
         return _tensorrt(options.engine, options, manifest)
     if options.engine in PROVIDERS:
         return _onnx(options, manifest)
-    return _torch(options, manifest)
+    if manifest.precision != "fp32":
+        raise ConfigError(
+            f"--engine {options.engine} reads weights in full, and {options.bundle} is {manifest.precision}: "
+            "give the bundle that it was rounded from"
+        )
+    return _native(options, manifest) if options.engine == "native" else _torch(options, manifest)
 
 
 def _onnx(options: PolicyOptions, manifest: Manifest) -> Engine:
@@ -63,17 +69,19 @@ def _tensorrt(builder: Builder, options: PolicyOptions, manifest: Manifest) -> E
     return TensorrtEngine(plan, builder, manifest.spec, manifest.model)
 
 
+def _native(options: PolicyOptions, manifest: Manifest) -> Engine:
+    precision = options.precision or "fp32"
+    if precision not in ("fp32", "w8a8"):
+        raise ConfigError(f"--precision {precision}: --engine native runs at fp32 or w8a8")
+    return NativeEngine(options.bundle, manifest, options.threads, precision)
+
+
 def _torch(options: PolicyOptions, manifest: Manifest) -> Engine:
     on_gpu = options.engine == "torch-cuda"
     precision = options.precision or ("fp16" if on_gpu else "fp32")
     if precision not in (("fp32", "fp16") if on_gpu else ("fp32",)):
         raise ConfigError(
             f"--precision {precision}: --engine {options.engine} runs at {'fp32 or fp16' if on_gpu else 'fp32'}"
-        )
-    if manifest.precision != "fp32":
-        raise ConfigError(
-            f"--engine {options.engine} runs weights in full, and {options.bundle} is {manifest.precision}: "
-            "give the bundle that it was rounded from"
         )
     require_torch(f"--engine {options.engine}")
     import torch

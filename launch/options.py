@@ -23,8 +23,8 @@ HOME = Path(gatort.__file__).parent
 SHIPPED_BUNDLE = HOME / "policies" / "stack"
 SHIPPED_PROFILES = HOME / "launch" / "profiles"
 
-EngineName = Literal["onnx", "onnx-cuda", "onnx-tensorrt", "torch", "torch-cuda", "tensorrt-rtx", "tensorrt"]
-ON_CPU: tuple[EngineName, ...] = ("onnx", "torch")
+EngineName = Literal["onnx", "native", "onnx-cuda", "onnx-tensorrt", "torch", "torch-cuda", "tensorrt-rtx", "tensorrt"]
+ON_CPU: tuple[EngineName, ...] = ("onnx", "native", "torch")
 Profile = TypeVar("Profile", bound=BaseModel)
 
 
@@ -36,11 +36,11 @@ class PolicyOptions(Strict):
     temperature: FiniteFloat = Field(default=0.0, ge=0)
     """0 takes the likeliest bin of every action token; above 0 draws from the softmax."""
     engine: EngineName = "onnx"
-    """What computes the passes: ONNX Runtime on the CPU or through one of its GPU providers, PyTorch, or an
-    engine that `gatort compile` built."""
+    """What computes the passes: ONNX Runtime on the CPU or through one of its GPU providers, our own kernels compiled
+    for this CPU when they are loaded (native), PyTorch, or an engine that `gatort compile` built."""
     precision: Precision | None = None
-    """Of the weights. ONNX Runtime takes the bundle's own; torch runs at fp32, torch-cuda at fp16 unless fp32 is asked
-    for, and compiled engines at fp16 unless int8 or int4 is."""
+    """Of the weights. ONNX Runtime takes the bundle's own; native runs at fp32 unless w8a8 is asked for, torch at fp32,
+    torch-cuda at fp16 unless fp32 is, and compiled engines at fp16 unless int8 or int4 is."""
     threads: PositiveInt = OnnxConfig().threads
     """CPU threads of one pass."""
     spinning: bool = OnnxConfig().spinning

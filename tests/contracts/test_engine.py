@@ -14,6 +14,7 @@ from gatort.runtime.bundle import ONNX_FILE, load_manifest
 from gatort.runtime.context import Context, rotary_tables
 from gatort.runtime.decoding import Decoder, Sampler
 from gatort.runtime.engine import Engine, ScriptedEngine
+from gatort.runtime.engine_native import NativeEngine
 from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
 from gatort.runtime.engine_tensorrt import Builder, TensorrtEngine
 from gatort.runtime.engine_torch import TorchEngine
@@ -33,6 +34,10 @@ def make_torch(exported: Exported) -> Engine:
 
 def make_onnx(exported: Exported) -> Engine:
     return OnnxEngine(exported.bundle, load_manifest(exported.bundle), OnnxConfig(threads=1))
+
+
+def make_native(exported: Exported) -> Engine:
+    return NativeEngine(exported.bundle, load_manifest(exported.bundle), threads=2)
 
 
 def make_torch_cuda(exported: Exported) -> Engine:
@@ -59,7 +64,7 @@ def make_tensorrt(exported: Exported) -> Engine:
 # torch.compile warns of what is old in PyTorch itself, and that float32 products could be rounded to TF32.
 QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:TensorFloat32:UserWarning")
 ON_GPU = [pytest.param(make, marks=[pytest.mark.gpu, QUIET]) for make in (make_torch_cuda, make_tensorrt)]
-MODELS = [make_torch, make_onnx, *ON_GPU]
+MODELS = [make_torch, make_onnx, make_native, *ON_GPU]
 ENGINES = [make_scripted, *MODELS]
 FLOAT32, FLOAT16 = 2e-5, 2e-2
 """Sums in another order: 2e-6 was seen in float32 on logits up to 4, and float16 keeps 13 bits less."""

@@ -14,13 +14,13 @@ from tests.conftest import NVIDIA_DRIVER
 
 from gatort.launch import cli
 from gatort.launch.engines import load_policy
-from gatort.launch.options import PolicyOptions
+from gatort.launch.options import ON_CPU, PolicyOptions
 from gatort.runtime.errors import ConfigError, EngineError
 
 SHIPPED = PolicyOptions(threads=1)
 
 
-@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("engine", ON_CPU)
 def test_run_and_trials_take_every_engine_of_the_cpu(engine: str, tmp_path: Path) -> None:
     trials, run = tmp_path / "trials.json", tmp_path / "run.json"
     assert cli.main(["trials", "--engine", engine, "--episodes", "1", "--workers", "1", "--json", str(trials)]) == 0
@@ -30,19 +30,21 @@ def test_run_and_trials_take_every_engine_of_the_cpu(engine: str, tmp_path: Path
     assert json.loads(run.read_text())["ticks"] >= 1
 
 
-def test_torch_and_onnx_runtime_act_alike() -> None:
-    policies = [load_policy(SHIPPED.model_copy(update={"engine": engine})) for engine in ("onnx", "torch")]
+def test_engines_on_the_cpu_act_alike() -> None:
+    policies = [load_policy(SHIPPED.model_copy(update={"engine": engine})) for engine in ON_CPU]
     rng = np.random.default_rng(0)
     for _ in range(3):
         values = tuple(rng.uniform(-0.5, 0.5, key.shape).astype(np.float32) for key in policies[0].spec.observations)
-        first, second = (policy.act(values) for policy in policies)
-        np.testing.assert_array_equal(first, second)
+        first, *others = (policy.act(values).copy() for policy in policies)
+        for other in others:
+            np.testing.assert_array_equal(first, other)
 
 
 @pytest.mark.parametrize(
     ("engine", "precision", "sentence"),
     [
         ("onnx", "int8", "runs a bundle as it was exported, and .* is fp32"),
+        ("native", "int8", "--engine native runs at fp32 or w8a8"),
         ("torch", "fp16", "--engine torch runs at fp32"),
         ("torch-cuda", "int4", "--engine torch-cuda runs at fp32 or fp16"),
         ("tensorrt-rtx", "fp32", "--engine tensorrt-rtx runs at fp16, int8 or int4"),

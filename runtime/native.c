@@ -1,0 +1,577 @@
+/* A whole tick on a few CPU cores: the prefill and the decodes of a frame, with no call back in between.
+
+   engine_native.py compiles this file for the machine that it runs on, with the model's dimensions as constants:
+   LAYERS, WIDTH D, HEADS, HEAD h, HALF_WIDTH F, WINDOW W, ROWS (of a frame's longest pass), BINS R, FIRST_ID and
+   FIRST_BIN_ID (the token ids of the embedding's first row and of the first bin); LLAMA 1 for RMSNorm and SwiGLU in place of LayerNorm
+   and GEGLU; CODES 1 where the layers' matrices are int8 codes and what they multiply is rounded to 8 bits too.
+
+   A decode reads every weight once and does little with it, so it is as fast as memory is read; a prefill computes.
+   Both want a matrix in panels: 16 outputs side by side, input after input, so that one vector of weights meets one
+   broadcast input and nothing is summed across a vector. Keys lie in such panels too, 16 window rows side by side,
+   which makes scores the same product; values already do, 16 of a head's numbers side by side.
+
+   Threads take chunks of a phase from counters, each its own share first and then what others have not begun, and go
+   on when all chunks are done. A thread that comes late finds the phase done: nobody waits for it to wake up. */
+
+#include <immintrin.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LANES = 16, TILE = 12, MOST_THREADS = 16, PHASES_A_LAYER = 5, PHASES_A_PASS = LAYERS * PHASES_A_LAYER + 3 };
+enum { INNER = HEADS * HEAD, SPAN = (WINDOW + 2 * LANES - 1) / (2 * LANES) * 2 * LANES, LONGEST = HALF_WIDTH > WIDTH ? HALF_WIDTH : WIDTH };
+enum { INPUTS = LONGEST > INNER ? LONGEST : INNER };
+#define NORM_EPSILON 1e-5f
+#define HIDDEN -1e30f
+#define SPINS 4096
+enum { AHEAD = 1536 }; /* numbers, at which a panel is fetched before it is read */
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+#define INLINE static inline __attribute__((always_inline))
+
+/* What Python fills in. */
+
+struct matrix {
+    const void *panels;   /* (N / 16, K, 16) float32, or (N / 16, K / 4, 16, 4) int8 */
+    const float *scales;  /* (N,) of the codes */
+    const int32_t *sums;  /* (N,) of the codes, times 128: what the inputs' offset adds */
+};
+
+struct layer {
+    const float *norm_1, *norm_1_bias, *norm_2, *norm_2_bias;
+    struct matrix qkv, out, up, down;
+    float *keys;    /* (H, W / 16, h, 16) */
+    float *values;  /* (H, W, h) */
+};
+
+struct model {
+    const float *tokens, *local, *norm, *norm_bias;
+    const float *head;  /* panels of the bins' embeddings */
+    struct layer layers[LAYERS];
+};
+
+struct pass {
+    int64_t rows;
+    const int64_t *ids, *local;
+    const float *cos, *sin;  /* (t, h / 2) */
+    const uint8_t *mask;     /* (t, W) */
+    const int64_t *write_index;
+    const float *bias;
+    int64_t *token;
+    float *logits;
+};
+
+/* What a thread has to itself. */
+
+struct scratch {
+    const float *x; /* what products multiply, its rows `stride` apart */
+    size_t stride;
+    float inputs[ROWS][INPUTS] __attribute__((aligned(64)));
+    uint8_t codes[ROWS][INPUTS] __attribute__((aligned(64)));
+    float code_scales[ROWS];
+    float products[ROWS][HEAD > 64 ? HEAD : 64] __attribute__((aligned(64)));
+    float scores[TILE][SPAN] __attribute__((aligned(64)));
+};
+
+struct phase {
+    atomic_int done;
+    atomic_int taken[MOST_THREADS];
+} __attribute__((aligned(64)));
+
+struct worker {
+    struct engine *engine;
+    struct scratch *scratch;
+    pthread_t thread;
+    int index, phase, victim;
+};
+
+struct engine {
+    const struct model *model;
+    const struct pass *passes;
+    int count, threads;
+    int32_t mask[ROWS][SPAN] __attribute__((aligned(64)));
+    float x[ROWS][WIDTH] __attribute__((aligned(64)));
+    float queries[ROWS][INNER] __attribute__((aligned(64)));
+    float attended[ROWS][INNER] __attribute__((aligned(64)));
+    float gated[ROWS][HALF_WIDTH] __attribute__((aligned(64)));
+    float logits[BINS] __attribute__((aligned(64)));
+    struct phase *phases;
+    struct worker workers[MOST_THREADS];
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    int64_t tick;
+    int open, ended;
+    atomic_int inside;
+};
+
+/* Threads */
+
+/* The next chunk of this phase, or -1 when each is taken. */
+INLINE int take(struct worker *me, int chunks) {
+    struct phase *phase = &me->engine->phases[me->phase];
+    int threads = me->engine->threads;
+    for (; me->victim < threads; me->victim++) {
+        int owner = (me->index + me->victim) % threads;
+        int first = chunks * owner / threads, last = chunks * (owner + 1) / threads;
+        if (first + atomic_load_explicit(&phase->taken[owner], memory_order_relaxed) >= last) continue;
+        int chunk = first + atomic_fetch_add_explicit(&phase->taken[owner], 1, memory_order_relaxed);
+        if (chunk < last) return chunk;
+    }
+    return -1;
+}
+
+INLINE void give(struct worker *me) {
+    atomic_fetch_add_explicit(&me->engine->phases[me->phase].done, 1, memory_order_release);
+}
+
+/* Wait until all chunks are done, whoever does them. */
+INLINE void meet(struct worker *me, int chunks) {
+    struct phase *phase = &me->engine->phases[me->phase++];
+    me->victim = 0;
+    for (int spins = 0; atomic_load_explicit(&phase->done, memory_order_acquire) < chunks; spins++) {
+        if (spins < SPINS) _mm_pause();
+        else sched_yield();
+    }
+}
+
+#define EACH(chunk, chunks) for (int chunk; (chunk = take(me, chunks)) >= 0; give(me))
+
+/* Elementary functions */
+
+INLINE vec load(const float *x) { return *(const vec *)x; }
+INLINE void store(float *x, vec v) { *(vec *)x = v; }
+INLINE vec where(ivec so, vec a, vec b) { return (vec)(((ivec)a & so) | ((ivec)b & ~so)); }
+INLINE vec largest(vec a, vec b) { return where(a > b, a, b); }
+
+INLINE float sum(vec v) {
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += v[i];
+    return total;
+}
+
+/* For x <= 88: e^x = 2^n e^r with |r| <= ln 2 / 2; Taylor's polynomial of degree 6 is within 2e-7 of e^r. */
+INLINE vec exponential(vec x) {
+    x = largest(x, (vec){} - 87.0f);
+    vec shifted = x * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
+    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec p = 1 + r * (1 + r * (0.5f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
+    return (vec)((ivec)p + ((ivec)shifted << 23));
+}
+
+/* x Phi(x), with erf to 1.5e-7 (Abramowitz and Stegun, 7.1.26). */
+INLINE vec gelu(vec x) {
+    vec z = x * 0.70710678f, a = largest(z, -z), t = 1 / (1 + 0.3275911f * a);
+    vec p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+    vec erf = 1 - p * exponential(-a * a);
+    return 0.5f * x * (1 + where(z < 0, -erf, erf));
+}
+
+INLINE vec silu(vec x) {
+    x = largest(x, (vec){} - 87.0f); /* where e^-x still is a float */
+    return x / (1 + exponential(-x));
+}
+
+/* Products */
+
+/* acc[r][p] += sum over k of x[r][k] * panel p's vector k; vectors lie `step` apart, panels `apart`. */
+INLINE void float_tile(int R, int P, const float *x, size_t stride, const float *w, size_t apart, size_t step, int K,
+                       float *y, size_t across) {
+    vec acc[TILE][4];
+#pragma GCC unroll 12
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int p = 0; p < P; p++) acc[r][p] = (vec){};
+    for (int k = 0; k < K; k++) {
+        vec weights[4];
+#pragma GCC unroll 4
+        for (int p = 0; p < P; p++) {
+            weights[p] = load(w + p * apart + k * step);
+            __builtin_prefetch(w + p * apart + k * step + AHEAD);
+        }
+#pragma GCC unroll 12
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+            for (int p = 0; p < P; p++) acc[r][p] += x[r * stride + k] * weights[p];
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int p = 0; p < P; p++) store(y + r * across + p * LANES, acc[r][p]);
+}
+
+/* y (rows, 16 P) from x (rows, K) and P panels, 12 rows at a time; a function each, so that sums stay in registers. */
+#define PRODUCT(P)                                                                                                    \
+    static __attribute__((noinline)) void product_##P(int rows, const float *x, size_t stride, const float *w,       \
+                                                      size_t apart, size_t step, int K, float *y, size_t across) {   \
+        for (; rows >= 12; rows -= 12, x += 12 * stride, y += 12 * across)                                           \
+            float_tile(12, P, x, stride, w, apart, step, K, y, across);                                              \
+        for (; rows >= 6; rows -= 6, x += 6 * stride, y += 6 * across)                                               \
+            float_tile(6, P, x, stride, w, apart, step, K, y, across);                                               \
+        for (; rows >= 3; rows -= 3, x += 3 * stride, y += 3 * across)                                               \
+            float_tile(3, P, x, stride, w, apart, step, K, y, across);                                               \
+        for (; rows >= 1; rows -= 1, x += stride, y += across) float_tile(1, P, x, stride, w, apart, step, K, y, across); \
+    }
+PRODUCT(1)
+PRODUCT(2)
+
+#if CODES
+INLINE ivec dot4(ivec acc, int32_t x, ivec w) {
+#ifdef __AVX512VNNI__
+    return (ivec)_mm512_dpbusd_epi32((__m512i)acc, _mm512_set1_epi32(x), (__m512i)w);
+#else
+    for (int j = 0; j < 4; j++) acc += ((x >> 8 * j) & 255) * ((w << (24 - 8 * j)) >> 24);
+    return acc;
+#endif
+}
+
+INLINE void code_tile(int R, int P, const uint8_t *x, size_t stride, const int8_t *w, size_t apart, int K, ivec acc[TILE][2]) {
+#pragma GCC unroll 12
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int p = 0; p < P; p++) acc[r][p] = (ivec){};
+    for (int k = 0; k < K; k += 4) {
+        ivec weights[2];
+#pragma GCC unroll 4
+        for (int p = 0; p < P; p++) weights[p] = *(const ivec *)(w + p * apart + k * LANES);
+#pragma GCC unroll 12
+        for (int r = 0; r < R; r++) {
+            int32_t four = *(const int32_t *)(x + r * stride + k);
+#pragma GCC unroll 4
+            for (int p = 0; p < P; p++) acc[r][p] = dot4(acc[r][p], four, weights[p]);
+        }
+    }
+}
+#endif
+
+/* scratch->products (rows, 16 P), from column `at` on: the thread's inputs by panels `first` and `first` + `apart`. */
+INLINE void matrix_tile(struct scratch *own, int R, int P, int row, const struct matrix *m, int first, int apart, int K,
+                        int at) {
+    size_t panel = (size_t)K * LANES;
+#if CODES
+    ivec acc[TILE][2];
+    code_tile(R, P, own->codes[row], INPUTS, (const int8_t *)m->panels + first * panel, apart * panel, K, acc);
+#pragma GCC unroll 2
+    for (int p = 0; p < P; p++) {
+        vec scales = load(m->scales + (first + p * apart) * LANES);
+        ivec sums = *(const ivec *)(m->sums + (first + p * apart) * LANES);
+#pragma GCC unroll 12
+        for (int r = 0; r < R; r++)
+            store(&own->products[row + r][at + p * LANES],
+                  __builtin_convertvector(acc[r][p] - sums, vec) * (scales * own->code_scales[row + r]));
+    }
+#else
+    float_tile(R, P, own->x + row * own->stride, own->stride, (const float *)m->panels + first * panel, apart * panel,
+               LANES, K, &own->products[row][at], sizeof own->products[0] / sizeof(float));
+#endif
+}
+
+INLINE void matrix_product(struct scratch *own, int rows, int P, const struct matrix *m, int first, int apart, int K,
+                           int at) {
+    int r = 0;
+    for (; rows - r >= 12; r += 12) matrix_tile(own, 12, P, r, m, first, apart, K, at);
+    for (; rows - r >= 6; r += 6) matrix_tile(own, 6, P, r, m, first, apart, K, at);
+    for (; rows - r >= 3; r += 3) matrix_tile(own, 3, P, r, m, first, apart, K, at);
+    for (; rows - r >= 1; r += 1) matrix_tile(own, 1, P, r, m, first, apart, K, at);
+}
+
+/* A thread's own inputs. Each that takes a chunk makes them for itself: dearer than sharing, cheaper than waiting. */
+
+INLINE void norm(struct scratch *own, int rows, float x[][WIDTH], const float *weight, const float *bias) {
+    for (int r = 0; r < rows; r++) {
+        vec total = {}, squares = {};
+        if (!LLAMA)
+            for (int i = 0; i < WIDTH; i += LANES) total += load(x[r] + i);
+        float mean = LLAMA ? 0 : sum(total) / WIDTH;
+        for (int i = 0; i < WIDTH; i += LANES) squares += (load(x[r] + i) - mean) * (load(x[r] + i) - mean);
+        float scale = 1 / __builtin_sqrtf(sum(squares) / WIDTH + NORM_EPSILON);
+        for (int i = 0; i < WIDTH; i += LANES) {
+            vec normed = (load(x[r] + i) - mean) * scale * load(weight + i);
+            if (!LLAMA) normed += load(bias + i);
+            store(own->inputs[r] + i, normed);
+        }
+    }
+}
+
+/* Take these rows as what the next products multiply; with CODES, each rounded to 8 bits about 128. */
+INLINE void feed(struct scratch *own, int rows, const float *x, size_t stride, int K) {
+    own->x = x;
+    own->stride = stride;
+    for (int r = 0; CODES && r < rows; r++) {
+        const float *from = x + r * stride;
+        vec most = {};
+        for (int i = 0; i < K; i += LANES) most = largest(most, largest(load(from + i), -load(from + i)));
+        float limit = 1e-20f;
+        for (int i = 0; i < LANES; i++) limit = most[i] > limit ? most[i] : limit;
+        own->code_scales[r] = limit / 127;
+        for (int i = 0; i < K; i += LANES) {
+            /* 1.5 * 2^23 makes the sum's last bits the nearest whole number. */
+            ivec codes = (ivec)(load(from + i) * (127 / limit) + 12582912.0f) - 0x4B400000 + 128;
+            for (int j = 0; j < LANES; j++) own->codes[r][i + j] = (uint8_t)codes[j];
+        }
+    }
+}
+
+/* Phases */
+
+static void embed(struct worker *me, const struct pass *pass) {
+    struct engine *e = me->engine;
+    EACH(row, (int)pass->rows) {
+        for (int w = 0; w < WINDOW; w++) e->mask[row][w] = -(int32_t)pass->mask[row * WINDOW + w]; /* lanes of ones */
+        const float *token = e->model->tokens + (pass->ids[row] - FIRST_ID) * WIDTH;
+        const float *local = e->model->local + pass->local[row] * WIDTH;
+        for (int i = 0; i < WIDTH; i += LANES) store(e->x[row] + i, load(token + i) + load(local + i));
+    }
+    meet(me, (int)pass->rows);
+}
+
+/* A chunk is one head of the queries, the keys or the values; keys and values go straight into the cache. */
+static void project(struct worker *me, const struct pass *pass, const struct layer *layer) {
+    enum { PANELS = HEAD / LANES, STEP = PANELS % 2 ? 1 : 2 };
+    struct engine *e = me->engine;
+    struct scratch *own = me->scratch;
+    int rows = (int)pass->rows, ready = 0;
+    int64_t at = pass->write_index[0];
+    EACH(chunk, 3 * HEADS) {
+        if (!ready) {
+            norm(own, rows, e->x, layer->norm_1, layer->norm_1_bias);
+            feed(own, rows, own->inputs[0], INPUTS, WIDTH);
+            ready = 1;
+        }
+        for (int p = 0; p < PANELS; p += STEP)
+            matrix_product(own, rows, STEP, &layer->qkv, chunk * PANELS + p, 1, WIDTH, p * LANES);
+        int head = chunk % HEADS, kind = chunk / HEADS;
+        for (int r = 0; r < rows; r++) {
+            float *y = own->products[r];
+            int64_t row = at + r;
+            if (kind < 2)
+                for (int i = 0; i < HEAD / 2; i++) {
+                    float c = pass->cos[r * (HEAD / 2) + i], s = pass->sin[r * (HEAD / 2) + i];
+                    float even = y[2 * i], odd = y[2 * i + 1];
+                    y[2 * i] = even * c - odd * s;
+                    y[2 * i + 1] = odd * c + even * s;
+                }
+            if (kind == 0)
+                for (int i = 0; i < HEAD; i++) e->queries[r][head * HEAD + i] = y[i] * (1 / __builtin_sqrtf(HEAD));
+            else if (kind == 1)
+                for (int i = 0; i < HEAD; i++)
+                    layer->keys[((head * (SPAN / LANES) + row / LANES) * HEAD + i) * LANES + row % LANES] = y[i];
+            else memcpy(layer->values + (head * SPAN + row) * HEAD, y, HEAD * sizeof(float));
+        }
+    }
+    meet(me, 3 * HEADS);
+}
+
+/* Turns scores into weights and returns the factor that makes their sum 1. */
+INLINE float softmax(float *scores, const int32_t *mask) {
+    vec most = (vec){} + HIDDEN, total = {};
+    for (int w = 0; w < SPAN; w += LANES) {
+        vec masked = where(*(const ivec *)(mask + w), load(scores + w), (vec){} + HIDDEN);
+        store(scores + w, masked);
+        most = largest(most, masked);
+    }
+    float top = HIDDEN;
+    for (int i = 0; i < LANES; i++) top = most[i] > top ? most[i] : top;
+    for (int w = 0; w < SPAN; w += LANES) {
+        vec p = exponential(load(scores + w) - top);
+        store(scores + w, p);
+        total += p;
+    }
+    return 1 / sum(total);
+}
+
+/* A chunk is some rows of one head. */
+static void attend(struct worker *me, const struct pass *pass, const struct layer *layer, int from) {
+    struct engine *e = me->engine;
+    float(*scores)[SPAN] = me->scratch->scores;
+    int left = (int)pass->rows - from, tiles = (left + TILE - 1) / TILE;
+    EACH(chunk, HEADS * tiles) {
+        int head = chunk / tiles, row = from + chunk % tiles * TILE, rows = (int)pass->rows - row;
+        if (rows > TILE) rows = TILE;
+        const float *query = &e->queries[row][head * HEAD], *keys = layer->keys + (size_t)head * SPAN * HEAD;
+        const float *values = layer->values + (size_t)head * SPAN * HEAD;
+        float *y = &e->attended[row - from][head * HEAD], scales[TILE];
+        for (int w = 0; w < SPAN; w += 2 * LANES)
+            product_2(rows, query, INNER, keys + w * HEAD, LANES * HEAD, LANES, HEAD, &scores[0][w], SPAN);
+        for (int r = 0; r < rows; r++) scales[r] = softmax(scores[r], e->mask[row + r]);
+        for (int i = 0; i < HEAD / LANES / 2 * 2 * LANES; i += 2 * LANES)
+            product_2(rows, scores[0], SPAN, values + i, LANES, HEAD, WINDOW, y + i, INNER);
+        if (HEAD / LANES % 2)
+            product_1(rows, scores[0], SPAN, values + HEAD - LANES, LANES, HEAD, WINDOW, y + HEAD - LANES, INNER);
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < HEAD; i += LANES) store(y + r * INNER + i, load(y + r * INNER + i) * scales[r]);
+    }
+    meet(me, HEADS * tiles);
+}
+
+/* x += matrix · y, a chunk for each panel or two. */
+static void add_product(struct worker *me, int rows, const struct matrix *m, const float *y, int K, int from) {
+    enum { PANELS = WIDTH % (2 * LANES) ? 1 : 2, CHUNKS = WIDTH / LANES / PANELS };
+    struct engine *e = me->engine;
+    struct scratch *own = me->scratch;
+    int ready = 0;
+    EACH(chunk, CHUNKS) {
+        if (!ready) {
+            feed(own, rows, y, K, K);
+            ready = 1;
+        }
+        matrix_product(own, rows, PANELS, m, chunk * PANELS, 1, K, 0);
+        for (int r = 0; r < rows; r++)
+            for (int p = 0; p < PANELS; p++) {
+                int i = (chunk * PANELS + p) * LANES;
+                store(e->x[r] + i, load(e->x[from + r] + i) + load(&own->products[r][p * LANES]));
+            }
+    }
+    meet(me, CHUNKS);
+}
+
+static void gate(struct worker *me, int rows, const struct layer *layer) {
+    enum { CHUNKS = HALF_WIDTH / LANES };
+    struct engine *e = me->engine;
+    struct scratch *own = me->scratch;
+    int ready = 0;
+    EACH(chunk, CHUNKS) {
+        if (!ready) {
+            norm(own, rows, e->x, layer->norm_2, layer->norm_2_bias);
+            feed(own, rows, own->inputs[0], INPUTS, WIDTH);
+            ready = 1;
+        }
+        matrix_product(own, rows, 2, &layer->up, chunk, CHUNKS, WIDTH, 0);
+        for (int r = 0; r < rows; r++) {
+            vec x = load(own->products[r]), value = load(own->products[r] + LANES);
+            if (LLAMA) store(e->gated[r] + chunk * LANES, silu(x) * value);
+            else store(e->gated[r] + chunk * LANES, gelu(x) * value);
+        }
+    }
+    meet(me, CHUNKS);
+}
+
+static void choose(struct worker *me, const struct pass *pass) {
+    enum { PANELS = 4, CHUNKS = BINS / LANES / PANELS };
+    struct engine *e = me->engine;
+    struct scratch *own = me->scratch;
+    int ready = 0;
+    EACH(chunk, CHUNKS) {
+        if (!ready) norm(own, 1, e->x, e->model->norm, e->model->norm_bias);
+        ready = 1;
+        const float *w = e->model->head + (size_t)chunk * PANELS * LANES * WIDTH;
+        float_tile(1, PANELS, own->inputs[0], INPUTS, w, LANES * WIDTH, LANES, WIDTH, e->logits + chunk * PANELS * LANES, 0);
+    }
+    meet(me, CHUNKS);
+    EACH(only, 1) {
+        int best = 0;
+        for (int i = 0; i < BINS; i++) {
+            pass->logits[i] = e->logits[i];
+            if (e->logits[i] + pass->bias[i] > e->logits[best] + pass->bias[best]) best = i;
+        }
+        *pass->token = FIRST_BIN_ID + best;
+    }
+    meet(me, 1);
+}
+
+static void run_pass(struct worker *me, const struct pass *pass) {
+    struct engine *e = me->engine;
+    int rows = (int)pass->rows;
+    embed(me, pass);
+    for (int index = 0; index < LAYERS; index++) {
+        const struct layer *layer = &e->model->layers[index];
+        /* Of the last layer only the last position is wanted. */
+        int from = index + 1 < LAYERS ? 0 : rows - 1, left = rows - from;
+        project(me, pass, layer);
+        attend(me, pass, layer, from);
+        add_product(me, left, &layer->out, e->attended[0], INNER, from);
+        gate(me, left, layer);
+        add_product(me, left, &layer->down, e->gated[0], HALF_WIDTH, 0);
+    }
+    choose(me, pass);
+}
+
+static void run_passes(struct worker *me) {
+    unsigned floats = _mm_getcsr();
+    _mm_setcsr(floats | 0x8040); /* denormals are zero, in and out */
+    me->phase = me->victim = 0;
+    for (int i = 0; i < me->engine->count; i++) run_pass(me, &me->engine->passes[i]);
+    _mm_setcsr(floats);
+}
+
+static void *serve(void *argument) {
+    struct worker *me = argument;
+    struct engine *e = me->engine;
+    int64_t seen = 0;
+    pthread_mutex_lock(&e->lock);
+    while (!e->ended) {
+        if (!e->open || e->tick == seen) {
+            pthread_cond_wait(&e->wake, &e->lock);
+            continue;
+        }
+        seen = e->tick;
+        atomic_fetch_add(&e->inside, 1);
+        pthread_mutex_unlock(&e->lock);
+        run_passes(me);
+        atomic_fetch_sub(&e->inside, 1);
+        pthread_mutex_lock(&e->lock);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}
+
+static void *zeros(size_t size) {
+    void *memory = aligned_alloc(64, (size + 63) / 64 * 64);
+    return memory ? memset(memory, 0, size) : NULL;
+}
+
+/* What Python calls */
+
+void stop(struct engine *e) {
+    pthread_mutex_lock(&e->lock);
+    e->ended = 1;
+    pthread_cond_broadcast(&e->wake);
+    pthread_mutex_unlock(&e->lock);
+    for (int i = 0; i < e->threads; i++) {
+        if (i) pthread_join(e->workers[i].thread, NULL);
+        free(e->workers[i].scratch);
+    }
+    free(e->phases);
+    free(e);
+}
+
+/* NULL where memory or threads are lacking. */
+struct engine *start(const struct model *model, int threads, int most_passes) {
+    struct engine *e = zeros(sizeof *e);
+    if (!e) return NULL;
+    e->model = model;
+    e->phases = zeros((size_t)most_passes * PHASES_A_PASS * sizeof(struct phase));
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->wake, NULL);
+    for (; e->phases && e->threads < threads; e->threads++) {
+        struct worker *worker = &e->workers[e->threads];
+        *worker = (struct worker){.engine = e, .scratch = zeros(sizeof(struct scratch)), .index = e->threads};
+        if (!worker->scratch) break;
+        if (e->threads && pthread_create(&worker->thread, NULL, serve, worker)) {
+            free(worker->scratch);
+            break;
+        }
+    }
+    if (e->threads == threads) return e;
+    stop(e);
+    return NULL;
+}
+
+void tick(struct engine *e, const struct pass *passes, int count) {
+    while (atomic_load(&e->inside)) sched_yield(); /* a thread that still walks through the last tick's phases */
+    memset(e->phases, 0, (size_t)count * PHASES_A_PASS * sizeof(struct phase));
+    pthread_mutex_lock(&e->lock);
+    e->passes = passes;
+    e->count = count;
+    e->tick++;
+    e->open = 1;
+    pthread_cond_broadcast(&e->wake);
+    pthread_mutex_unlock(&e->lock);
+    run_passes(&e->workers[0]);
+    pthread_mutex_lock(&e->lock);
+    e->open = 0;
+    pthread_mutex_unlock(&e->lock);
+}

@@ -2,8 +2,9 @@
 
    engine_native.py compiles this file for the machine that it runs on, with the model's dimensions as constants:
    LAYERS, WIDTH D, HEADS, HEAD h, HALF_WIDTH F, WINDOW W, ROWS (of a frame's longest pass), BINS R, FIRST_ID and
-   FIRST_BIN_ID (the token ids of the embedding's first row and of the first bin); LLAMA 1 for RMSNorm and SwiGLU in place of LayerNorm
-   and GEGLU; CODES 1 where the layers' matrices are int8 codes and what they multiply is rounded to 8 bits too.
+   FIRST_BIN_ID (the token ids of the embedding's first row and of the first bin); LLAMA 1 for RMSNorm and SwiGLU in
+   place of LayerNorm and GEGLU; CODES 1 where the layers' matrices are int8 codes and what they multiply is rounded
+   to 8 bits too.
 
    A decode reads every weight once and does little with it, so it is as fast as memory is read; a prefill computes.
    Both want a matrix in panels: 16 outputs side by side, input after input, so that one vector of weights meets one
@@ -21,13 +22,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LANES = 16, TILE = 12, MOST_THREADS = 16, PHASES_A_LAYER = 5, PHASES_A_PASS = LAYERS * PHASES_A_LAYER + 3 };
-enum { INNER = HEADS * HEAD, SPAN = (WINDOW + 2 * LANES - 1) / (2 * LANES) * 2 * LANES, LONGEST = HALF_WIDTH > WIDTH ? HALF_WIDTH : WIDTH };
-enum { INPUTS = LONGEST > INNER ? LONGEST : INNER };
+enum {
+    LANES = 16,
+    TILE = 12, /* rows in a product's registers: 12 rows by 2 vectors */
+    TILES = 4, /* about so many in a prefill; each fetches so large a part of the next chunk's weights */
+    AHEAD = 1536, /* numbers; a decode fetches a panel this far before it reads it */
+    MOST_THREADS = 16,
+    SPINS = 4096,
+    PHASES_A_PASS = LAYERS * 5 + 3,
+    INNER = HEADS * HEAD,
+    SPAN = (WINDOW + 2 * LANES - 1) / (2 * LANES) * 2 * LANES, /* window rows, in pairs of panels */
+    LONGEST = HALF_WIDTH > WIDTH ? HALF_WIDTH : WIDTH,
+    INPUTS = LONGEST > INNER ? LONGEST : INNER,
+};
 #define NORM_EPSILON 1e-5f
 #define HIDDEN -1e30f
-#define SPINS 4096
-enum { AHEAD = 1536 }; /* numbers, at which a panel is fetched before it is read */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -93,6 +102,8 @@ struct engine {
     const struct model *model;
     const struct pass *passes;
     int count, threads;
+    float cos[ROWS][HEAD] __attribute__((aligned(64))); /* for each number of a pair, sines with its partner's sign */
+    float sin[ROWS][HEAD] __attribute__((aligned(64)));
     int32_t mask[ROWS][SPAN] __attribute__((aligned(64)));
     float x[ROWS][WIDTH] __attribute__((aligned(64)));
     float queries[ROWS][INNER] __attribute__((aligned(64)));
@@ -147,10 +158,20 @@ INLINE void store(float *x, vec v) { *(vec *)x = v; }
 INLINE vec where(ivec so, vec a, vec b) { return (vec)(((ivec)a & so) | ((ivec)b & ~so)); }
 INLINE vec largest(vec a, vec b) { return where(a > b, a, b); }
 
+/* Each lane's partner, `apart` lanes away; four such steps fold a vector. */
+INLINE vec partner(vec v, int apart) {
+    ivec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return __builtin_shuffle(v, lane ^ apart);
+}
+
 INLINE float sum(vec v) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += v[i];
-    return total;
+    for (int apart = 8; apart; apart /= 2) v += partner(v, apart);
+    return v[0];
+}
+
+INLINE float maximum(vec v) {
+    for (int apart = 8; apart; apart /= 2) v = largest(v, partner(v, apart));
+    return v[0];
 }
 
 /* For x <= 88: e^x = 2^n e^r with |r| <= ln 2 / 2; Taylor's polynomial of degree 6 is within 2e-7 of e^r. */
@@ -177,9 +198,10 @@ INLINE vec silu(vec x) {
 
 /* Products */
 
-/* acc[r][p] += sum over k of x[r][k] * panel p's vector k; vectors lie `step` apart, panels `apart`. */
+/* y[r][p] = sum over k of x[r][k] * panel p's vector k; vectors lie `step` apart, panels `apart`. A prefill computes
+   longer than it reads, so it fetches from `next` what it will read after; a decode, where that is NULL, only reads. */
 INLINE void float_tile(int R, int P, const float *x, size_t stride, const float *w, size_t apart, size_t step, int K,
-                       float *y, size_t across) {
+                       float *y, size_t across, const float *next) {
     vec acc[TILE][4];
 #pragma GCC unroll 12
     for (int r = 0; r < R; r++)
@@ -190,7 +212,8 @@ INLINE void float_tile(int R, int P, const float *x, size_t stride, const float 
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++) {
             weights[p] = load(w + p * apart + k * step);
-            __builtin_prefetch(w + p * apart + k * step + AHEAD);
+            if (!next) __builtin_prefetch(w + p * apart + k * step + AHEAD);
+            else if (k % TILES == 0) __builtin_prefetch(next + p * apart + k / TILES * LANES, 0, 2);
         }
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++)
@@ -203,20 +226,26 @@ INLINE void float_tile(int R, int P, const float *x, size_t stride, const float 
         for (int p = 0; p < P; p++) store(y + r * across + p * LANES, acc[r][p]);
 }
 
-/* y (rows, 16 P) from x (rows, K) and P panels, 12 rows at a time; a function each, so that sums stay in registers. */
-#define PRODUCT(P)                                                                                                    \
-    static __attribute__((noinline)) void product_##P(int rows, const float *x, size_t stride, const float *w,       \
-                                                      size_t apart, size_t step, int K, float *y, size_t across) {   \
-        for (; rows >= 12; rows -= 12, x += 12 * stride, y += 12 * across)                                           \
-            float_tile(12, P, x, stride, w, apart, step, K, y, across);                                              \
-        for (; rows >= 6; rows -= 6, x += 6 * stride, y += 6 * across)                                               \
-            float_tile(6, P, x, stride, w, apart, step, K, y, across);                                               \
-        for (; rows >= 3; rows -= 3, x += 3 * stride, y += 3 * across)                                               \
-            float_tile(3, P, x, stride, w, apart, step, K, y, across);                                               \
-        for (; rows >= 1; rows -= 1, x += stride, y += across) float_tile(1, P, x, stride, w, apart, step, K, y, across); \
-    }
-PRODUCT(1)
-PRODUCT(2)
+/* Work through `rows` in tiles whose height R the compiler knows; `r` is a tile's first row. */
+#define BY_TILES(rows, tile)                        \
+    int r = 0;                                      \
+    for (; (rows) - r >= 12; r += 12) tile(12);     \
+    for (; (rows) - r >= 6; r += 6) tile(6);        \
+    for (; (rows) - r >= 3; r += 3) tile(3);        \
+    for (; (rows) - r >= 1; r += 1) tile(1)
+
+/* y (rows, 16 P) from x (rows, K) and P panels. Never inlined: amid other code its sums would not stay in registers. */
+#define FLOAT_TILE(R) float_tile(R, P, x + r * stride, stride, w, apart, step, K, y + r * across, across, NULL)
+#define PRODUCT_ARGUMENTS                                                                              \
+    int rows, const float *x, size_t stride, const float *w, size_t apart, size_t step, int K, float *y, size_t across
+static __attribute__((noinline)) void product_1(PRODUCT_ARGUMENTS) {
+    enum { P = 1 };
+    BY_TILES(rows, FLOAT_TILE);
+}
+static __attribute__((noinline)) void product_2(PRODUCT_ARGUMENTS) {
+    enum { P = 2 };
+    BY_TILES(rows, FLOAT_TILE);
+}
 
 #if CODES
 INLINE ivec dot4(ivec acc, int32_t x, ivec w) {
@@ -228,7 +257,8 @@ INLINE ivec dot4(ivec acc, int32_t x, ivec w) {
 #endif
 }
 
-INLINE void code_tile(int R, int P, const uint8_t *x, size_t stride, const int8_t *w, size_t apart, int K, ivec acc[TILE][2]) {
+INLINE void code_tile(int R, int P, const uint8_t *x, size_t stride, const int8_t *w, size_t apart, int K,
+                      ivec acc[TILE][2]) {
 #pragma GCC unroll 12
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
@@ -236,7 +266,10 @@ INLINE void code_tile(int R, int P, const uint8_t *x, size_t stride, const int8_
     for (int k = 0; k < K; k += 4) {
         ivec weights[2];
 #pragma GCC unroll 4
-        for (int p = 0; p < P; p++) weights[p] = *(const ivec *)(w + p * apart + k * LANES);
+        for (int p = 0; p < P; p++) {
+            weights[p] = *(const ivec *)(w + p * apart + k * LANES);
+            __builtin_prefetch(w + p * apart + k * LANES + AHEAD * sizeof(float));
+        }
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++) {
             int32_t four = *(const int32_t *)(x + r * stride + k);
@@ -264,18 +297,17 @@ INLINE void matrix_tile(struct scratch *own, int R, int P, int row, const struct
                   __builtin_convertvector(acc[r][p] - sums, vec) * (scales * own->code_scales[row + r]));
     }
 #else
-    float_tile(R, P, own->x + row * own->stride, own->stride, (const float *)m->panels + first * panel, apart * panel,
-               LANES, K, &own->products[row][at], sizeof own->products[0] / sizeof(float));
+    const float *w = (const float *)m->panels + first * panel;
+    const float *next = w + (apart == 1 ? P : 1) * panel + row / TILE * (K / TILES) * LANES;
+    float_tile(R, P, own->x + row * own->stride, own->stride, w, apart * panel, LANES, K, &own->products[row][at],
+               sizeof own->products[0] / sizeof(float), R == 1 ? NULL : next);
 #endif
 }
 
 INLINE void matrix_product(struct scratch *own, int rows, int P, const struct matrix *m, int first, int apart, int K,
                            int at) {
-    int r = 0;
-    for (; rows - r >= 12; r += 12) matrix_tile(own, 12, P, r, m, first, apart, K, at);
-    for (; rows - r >= 6; r += 6) matrix_tile(own, 6, P, r, m, first, apart, K, at);
-    for (; rows - r >= 3; r += 3) matrix_tile(own, 3, P, r, m, first, apart, K, at);
-    for (; rows - r >= 1; r += 1) matrix_tile(own, 1, P, r, m, first, apart, K, at);
+#define MATRIX_TILE(R) matrix_tile(own, R, P, r, m, first, apart, K, at)
+    BY_TILES(rows, MATRIX_TILE);
 }
 
 /* A thread's own inputs. Each that takes a chunk makes them for itself: dearer than sharing, cheaper than waiting. */
@@ -304,8 +336,7 @@ INLINE void feed(struct scratch *own, int rows, const float *x, size_t stride, i
         const float *from = x + r * stride;
         vec most = {};
         for (int i = 0; i < K; i += LANES) most = largest(most, largest(load(from + i), -load(from + i)));
-        float limit = 1e-20f;
-        for (int i = 0; i < LANES; i++) limit = most[i] > limit ? most[i] : limit;
+        float limit = maximum(most) + 1e-20f;
         own->code_scales[r] = limit / 127;
         for (int i = 0; i < K; i += LANES) {
             /* 1.5 * 2^23 makes the sum's last bits the nearest whole number. */
@@ -321,6 +352,10 @@ static void embed(struct worker *me, const struct pass *pass) {
     struct engine *e = me->engine;
     EACH(row, (int)pass->rows) {
         for (int w = 0; w < WINDOW; w++) e->mask[row][w] = -(int32_t)pass->mask[row * WINDOW + w]; /* lanes of ones */
+        for (int i = 0; i < HEAD; i++) {
+            e->cos[row][i] = pass->cos[row * (HEAD / 2) + i / 2];
+            e->sin[row][i] = pass->sin[row * (HEAD / 2) + i / 2] * (i % 2 ? 1 : -1);
+        }
         const float *token = e->model->tokens + (pass->ids[row] - FIRST_ID) * WIDTH;
         const float *local = e->model->local + pass->local[row] * WIDTH;
         for (int i = 0; i < WIDTH; i += LANES) store(e->x[row] + i, load(token + i) + load(local + i));
@@ -347,15 +382,13 @@ static void project(struct worker *me, const struct pass *pass, const struct lay
         for (int r = 0; r < rows; r++) {
             float *y = own->products[r];
             int64_t row = at + r;
-            if (kind < 2)
-                for (int i = 0; i < HEAD / 2; i++) {
-                    float c = pass->cos[r * (HEAD / 2) + i], s = pass->sin[r * (HEAD / 2) + i];
-                    float even = y[2 * i], odd = y[2 * i + 1];
-                    y[2 * i] = even * c - odd * s;
-                    y[2 * i + 1] = odd * c + even * s;
-                }
+            for (int i = 0; kind < 2 && i < HEAD; i += LANES) {
+                vec v = load(y + i);
+                store(y + i, v * load(e->cos[r] + i) + partner(v, 1) * load(e->sin[r] + i));
+            }
             if (kind == 0)
-                for (int i = 0; i < HEAD; i++) e->queries[r][head * HEAD + i] = y[i] * (1 / __builtin_sqrtf(HEAD));
+                for (int i = 0; i < HEAD; i += LANES)
+                    store(&e->queries[r][head * HEAD + i], load(y + i) * (1 / __builtin_sqrtf(HEAD)));
             else if (kind == 1)
                 for (int i = 0; i < HEAD; i++)
                     layer->keys[((head * (SPAN / LANES) + row / LANES) * HEAD + i) * LANES + row % LANES] = y[i];
@@ -373,8 +406,7 @@ INLINE float softmax(float *scores, const int32_t *mask) {
         store(scores + w, masked);
         most = largest(most, masked);
     }
-    float top = HIDDEN;
-    for (int i = 0; i < LANES; i++) top = most[i] > top ? most[i] : top;
+    float top = maximum(most);
     for (int w = 0; w < SPAN; w += LANES) {
         vec p = exponential(load(scores + w) - top);
         store(scores + w, p);
@@ -458,7 +490,8 @@ static void choose(struct worker *me, const struct pass *pass) {
         if (!ready) norm(own, 1, e->x, e->model->norm, e->model->norm_bias);
         ready = 1;
         const float *w = e->model->head + (size_t)chunk * PANELS * LANES * WIDTH;
-        float_tile(1, PANELS, own->inputs[0], INPUTS, w, LANES * WIDTH, LANES, WIDTH, e->logits + chunk * PANELS * LANES, 0);
+        float *logits = e->logits + chunk * PANELS * LANES;
+        float_tile(1, PANELS, own->inputs[0], INPUTS, w, LANES * WIDTH, LANES, WIDTH, logits, 0, NULL);
     }
     meet(me, CHUNKS);
     EACH(only, 1) {

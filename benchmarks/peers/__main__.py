@@ -25,7 +25,7 @@ from work import PREFILLS, SIZES, Precision
 from gatort.launch.machine import this_machine
 from gatort.launch.rates import measure_cpu
 
-ENGINES = ("gatort", "transformers", "transformers_compiled", "genai", "openvino")
+ENGINES = ("gatort", "gatort_onnx", "transformers", "transformers_compiled", "genai", "openvino")
 REPEATS = 3
 ROOT = Path(__file__).parents[2]
 SEED = 0
@@ -44,7 +44,7 @@ class Plan:
 
     def python(self, engine: str) -> str:
         """This one for gatort; the peers' packages are in an environment of their own."""
-        return sys.executable if engine == "gatort" else self.peers_python
+        return sys.executable if engine.startswith("gatort") else self.peers_python
 
     @property
     def groups(self) -> list[tuple[str, Precision]]:

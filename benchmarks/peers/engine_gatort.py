@@ -1,8 +1,7 @@
-"""gatort itself: the bundle, the ring of frames and the whole tick as the control loop runs them."""
+"""gatort itself by its native engine: the bundle, the ring of frames and the tick as the control loop runs them."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -10,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from work import ACTION_TOKENS, Precision, Settings, Work
 
-from gatort.runtime.bundle import MANIFEST_FILE, ONNX_FILE, load_manifest
+from gatort.runtime import engine
+from gatort.runtime.bundle import Manifest, load_manifest
 from gatort.runtime.context import Context
-from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
+from gatort.runtime.engine_native import NativeEngine
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID
 
 FORCED = 1e9
@@ -20,37 +20,33 @@ FORCED = 1e9
 
 
 def choices(precision: Precision, cores: int) -> list[Settings]:  # noqa: ARG001 the same for both
-    """Threads and spinning to try."""
-    return [{"threads": 1}, {"threads": cores}, {"threads": cores, "spinning": True}]
+    """Threads to try."""
+    return [{"threads": 1}, {"threads": cores}]
 
 
 def prepare(folder: Path, precision: Precision) -> None:
-    """Round a bundle's graph to w8a8: the peers round activations too. Float32 ones are there already."""
-    from gatort.export.precision import convert
-
-    if precision == "fp32":
-        return
-    for source in sorted(folder.glob("bundle-*-fp32")):
-        target = folder / source.name.replace("fp32", precision)
-        target.mkdir()
-        shutil.copy(source / MANIFEST_FILE, target)
-        convert(source / ONNX_FILE, target / ONNX_FILE, 8, half_floats=False, round_activations=True)
+    """Nothing: the engine rounds weights when it reads them."""
 
 
 class Engine:
     """One frame after another until the window is full; then the last one, again and again."""
 
-    versions = f"gatort {version('gatort')}, onnxruntime {version('onnxruntime')}"
+    versions = f"gatort {version('gatort')}"
 
     def __init__(self, folder: Path, precision: Precision, settings: Settings) -> None:
-        self._folder, self._precision, self._config = folder, precision, OnnxConfig.model_validate(settings)
+        self._folder, self._precision, self._settings = folder, precision, settings
+
+    def load(self, prefill: int) -> tuple[Manifest, engine.Engine]:
+        """The engine for frames of that prefill, at w8a8 when asked for int8: the peers round activations too."""
+        bundle = self._folder / f"bundle-{prefill}-fp32"
+        manifest = load_manifest(bundle)
+        precision = "w8a8" if self._precision == "int8" else "fp32"
+        return manifest, NativeEngine(bundle, manifest, self._settings["threads"], precision, "llama")
 
     def fill(self, work: Work) -> None:
         """Let the engine write the history, its action tokens forced."""
-        bundle = self._folder / f"bundle-{work.prefill}-{self._precision}"
-        manifest = load_manifest(bundle)
+        manifest, self._engine = self.load(work.prefill)
         self._context = Context(manifest.spec, manifest.model)
-        self._engine = OnnxEngine(bundle, manifest, self._config)
         frame = self._context.frame
         for ids in np.reshape(work.history, (-1, work.prefill + ACTION_TOKENS - 1)):
             frame.bias[:] = 0.0

@@ -1,0 +1,43 @@
+"""gatort by ONNX Runtime, as a machine without a C compiler runs it."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import engine_gatort
+from work import Precision, Settings
+
+from gatort.runtime.bundle import MANIFEST_FILE, ONNX_FILE, Manifest, load_manifest
+from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
+
+
+def choices(precision: Precision, cores: int) -> list[Settings]:  # noqa: ARG001 the same for both
+    """Threads and spinning to try."""
+    return [{"threads": 1}, {"threads": cores}, {"threads": cores, "spinning": True}]
+
+
+def prepare(folder: Path, precision: Precision) -> None:
+    """Round a bundle's graph to w8a8: the peers round activations too. Float32 ones are there already."""
+    from gatort.export.precision import convert
+
+    if precision == "fp32":
+        return
+    for source in sorted(folder.glob("bundle-*-fp32")):
+        target = folder / source.name.replace("fp32", precision)
+        target.mkdir()
+        shutil.copy(source / MANIFEST_FILE, target)
+        convert(source / ONNX_FILE, target / ONNX_FILE, 8, half_floats=False, round_activations=True)
+
+
+class Engine(engine_gatort.Engine):
+    """The same ticks by another engine."""
+
+    versions = f"{engine_gatort.Engine.versions}, onnxruntime {version('onnxruntime')}"
+
+    def load(self, prefill: int) -> tuple[Manifest, OnnxEngine]:
+        """The engine for frames of that prefill."""
+        bundle = self._folder / f"bundle-{prefill}-{self._precision}"
+        manifest = load_manifest(bundle)
+        return manifest, OnnxEngine(bundle, manifest, OnnxConfig.model_validate(self._settings))

@@ -1,4 +1,4 @@
-"""Three ways through one policy that must agree: PyTorch without a cache, PyTorch's ring, ONNX Runtime's ring.
+"""Three ways through one policy that must agree: PyTorch without a cache, PyTorch's ring, another engine's ring.
 
 The first reads the whole history at once under the banded mask, as training does; the others read it a pass at a
 time, as the loop does, over several wraps of the window. Letters as in `policies/model.py`; R logits, N frames.
@@ -7,7 +7,6 @@ time, as the loop does, over several wraps of the window. Letters as in `policie
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from gatort.policies.model import Gato, action_positions, banded_mask
-from gatort.runtime.bundle import verify
 from gatort.runtime.context import Context, rotary_tables
 from gatort.runtime.decoding import Decoder, Sampler
 from gatort.runtime.engine import Engine
-from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
 from gatort.runtime.engine_torch import TorchEngine
 from gatort.runtime.spec import (
     DISCRETE_TOKENS,
@@ -30,8 +27,6 @@ from gatort.runtime.spec import (
     Precision,
 )
 from gatort.runtime.tokenizer import Tokenizer
-
-from .bundle_writer import read_model
 
 LOGIT_TOLERANCE = 1e-3
 """Largest difference in fp32: sums of some thousand products in another order differ by about 1e-5 of logits
@@ -56,7 +51,7 @@ class PairParity:
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
-    """What `check_parity` found."""
+    """What `compare` found."""
 
     precision: Precision
     """Of the graph's weights."""
@@ -94,18 +89,6 @@ class _History:
     """(N, O − p)"""
     patches: NDArray[np.float32]
     """(N, p, 3, 16, 16)"""
-
-
-def check_parity(directory: Path, wraps: int = WRAPS, seed: int = 0, config: OnnxConfig | None = None) -> ParityReport:
-    """Compare a bundle's three paths on random observations over more than `wraps` wraps of its window.
-
-    Raises:
-        BundleError: the bundle is incomplete or changed.
-        EngineError: ONNX Runtime cannot run it.
-    """
-    manifest = verify(directory)
-    engine = OnnxEngine(directory, manifest, config or OnnxConfig())
-    return compare(read_model(directory), engine, wraps, seed, manifest.precision)
 
 
 def compare(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -68,8 +69,8 @@ def doctor(*, json: Path | None = None) -> int:
 def examine() -> Iterator[Finding]:
     """Yield one finding after the other; none raises, whatever the machine lacks."""
     examinations: list[Callable[[], Finding]] = [
-        _python, _processor, _onnxruntime, _shipped_bundle, _mujoco, _gl, _rendered_frame, _matplotlib, _torch,
-        _tensorrt, _clock, _wake_up, _real_time_rights, _locked_memory,
+        _python, _processor, _onnxruntime, _compiler, _shipped_bundle, _mujoco, _gl, _rendered_frame, _matplotlib,
+        _torch, _tensorrt, _clock, _wake_up, _real_time_rights, _locked_memory,
     ]  # fmt: skip
     for examination in examinations:
         yield examination()
@@ -97,6 +98,12 @@ def _onnxruntime() -> Finding:
         return Finding("ONNX Runtime", "broken", str(error), "pip install onnxruntime")
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
     return Finding("ONNX Runtime", "ok", f"{onnxruntime.__version__}; providers {providers}")
+
+
+def _compiler() -> Finding:
+    if compiler := shutil.which("cc"):
+        return Finding("C compiler", "ok", f"{compiler}: --engine native")
+    return Finding("C compiler", "absent", "no cc, so no --engine native", "on Debian, apt-get install gcc libc6-dev")
 
 
 def _shipped_bundle() -> Finding:

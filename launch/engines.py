@@ -12,13 +12,13 @@ from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine, Provider
 from gatort.runtime.engine_tensorrt import Builder, TensorrtEngine
 from gatort.runtime.errors import ConfigError, EngineError
 from gatort.runtime.policy import Policy
+from gatort.runtime.spec import Precision
 
 from .export import require_torch
+from .options import ON_CPU, PolicyOptions
 
 if TYPE_CHECKING:
     from gatort.runtime.engine import Engine
-
-    from .options import PolicyOptions
 
 PROVIDERS: dict[str, Provider] = {"onnx": "cpu", "onnx-cuda": "cuda", "onnx-tensorrt": "tensorrt"}
 
@@ -33,12 +33,25 @@ def load_policy(options: PolicyOptions, sampler: Sampler | None = None) -> Polic
         MissingDependency: a package of the engine is not installed.
     """
     manifest = verify(options.bundle)
-    policy = Policy.of(manifest.spec, manifest.model, _engine(options, manifest), sampler)
+    policy = Policy.of(manifest.spec, manifest.model, make_engine(options, manifest), sampler)
     policy.manifest = manifest
     return policy
 
 
-def _engine(options: PolicyOptions, manifest: Manifest) -> Engine:
+def precision_of(options: PolicyOptions, exported: Precision) -> Precision:
+    """What the engine runs at: what was asked for, else the bundle's own, fp16 on a GPU or fp32 on the CPU."""
+    by_default: Precision = "fp32" if options.engine in ON_CPU else "fp16"
+    return options.precision or (exported if options.engine in PROVIDERS else by_default)
+
+
+def make_engine(options: PolicyOptions, manifest: Manifest) -> Engine:
+    """Make the engine that the options name, for a bundle that was verified.
+
+    Raises:
+        ConfigError: it does not run at the precision that was asked for.
+        EngineError: the machine lacks what it needs, or it refuses the model.
+        MissingDependency: a package of it is not installed.
+    """
     if options.engine == "tensorrt-rtx" or options.engine == "tensorrt":
         return _tensorrt(options.engine, options, manifest)
     if options.engine in PROVIDERS:
@@ -62,7 +75,7 @@ def _onnx(options: PolicyOptions, manifest: Manifest) -> Engine:
 
 
 def _tensorrt(builder: Builder, options: PolicyOptions, manifest: Manifest) -> Engine:
-    precision = options.precision or "fp16"
+    precision = precision_of(options, manifest.precision)
     if precision == "fp32":
         raise ConfigError(f"--precision fp32: --engine {builder} runs at fp16, int8 or int4")
     _, plan = load_engine(manifest, precision, builder)
@@ -70,7 +83,7 @@ def _tensorrt(builder: Builder, options: PolicyOptions, manifest: Manifest) -> E
 
 
 def _native(options: PolicyOptions, manifest: Manifest) -> Engine:
-    precision = options.precision or "fp32"
+    precision = precision_of(options, manifest.precision)
     if precision not in ("fp32", "w8a8"):
         raise ConfigError(f"--precision {precision}: --engine native runs at fp32 or w8a8")
     return NativeEngine(options.bundle, manifest, options.threads, precision)
@@ -78,7 +91,7 @@ def _native(options: PolicyOptions, manifest: Manifest) -> Engine:
 
 def _torch(options: PolicyOptions, manifest: Manifest) -> Engine:
     on_gpu = options.engine == "torch-cuda"
-    precision = options.precision or ("fp16" if on_gpu else "fp32")
+    precision = precision_of(options, manifest.precision)
     if precision not in (("fp32", "fp16") if on_gpu else ("fp32",)):
         raise ConfigError(
             f"--precision {precision}: --engine {options.engine} runs at {'fp32 or fp16' if on_gpu else 'fp32'}"

@@ -1,4 +1,4 @@
-"""`gatort parity`: PyTorch without a cache, PyTorch's ring and ONNX Runtime's ring must agree."""
+"""`gatort parity`: PyTorch without a cache, PyTorch's ring and another engine's ring must agree."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ from pathlib import Path
 from pydantic import NonNegativeInt, PositiveInt
 from rich.table import Table
 
+from gatort.runtime.bundle import verify
+from gatort.runtime.spec import Precision
+
+from .engines import make_engine, precision_of
 from .export import require_torch
 from .machine import this_machine
-from .options import SHIPPED_BUNDLE
+from .options import SHIPPED_BUNDLE, EngineName, PolicyOptions
 from .report import require_writable, screen, write_json
 
 
 def parity(
-    *, bundle: Path = SHIPPED_BUNDLE, wraps: PositiveInt = 3, seed: NonNegativeInt = 0, json: Path | None = None
+    *,
+    bundle: Path = SHIPPED_BUNDLE,
+    engine: EngineName = "onnx",
+    precision: Precision | None = None,
+    wraps: PositiveInt = 3,
+    seed: NonNegativeInt = 0,
+    json: Path | None = None,
 ) -> int:
     """Run a bundle's three paths on random observations and compare every logit and every greedy token.
 
@@ -25,6 +35,10 @@ def parity(
     ----------
     bundle
         Directory of the policy.
+    engine
+        What to compare with PyTorch.
+    precision
+        Of its weights, as for `gatort run`.
     wraps
         How often the window is overwritten, at least.
     seed
@@ -34,9 +48,12 @@ def parity(
     """
     require_writable(json)
     require_torch("parity")
-    from gatort.export.parity import AGREEMENT, LOGIT_TOLERANCE, check_parity
+    from gatort.export.bundle_writer import read_model
+    from gatort.export.parity import AGREEMENT, LOGIT_TOLERANCE, compare
 
-    report = check_parity(bundle, wraps, seed)
+    options, manifest = PolicyOptions(bundle=bundle, engine=engine, precision=precision), verify(bundle)
+    made = make_engine(options, manifest)
+    report = compare(read_model(bundle), made, wraps, seed, precision_of(options, manifest.precision))
     table = Table("paths", "largest logit difference", "same greedy token")
     for pair in report.pairs:
         table.add_row(f"{pair.first} – {pair.second}", f"{pair.largest_difference:.1e}", f"{pair.argmax_agreement:.2%}")

@@ -16,6 +16,7 @@ from gatort.runtime.errors import EngineError
 from gatort.runtime.spec import ModelDims, PolicySpec, Precision
 from gatort.runtime.telemetry import Telemetry
 
+from .engines import precision_of
 from .options import ON_CPU, PolicyOptions
 from .rates import Device, measure_cpu, measure_gpu
 from .work import Rates, Storage, Work, floor_s, tick_work
@@ -182,10 +183,8 @@ def passes_p50_ms(telemetry: Telemetry) -> float:
 
 
 def _storage(options: PolicyOptions, exported: Precision) -> Storage:
-    """How the engine holds the model: as exported through ONNX Runtime, else as asked for or fp16 on a GPU."""
-    by_onnx = options.engine.startswith("onnx")
-    on_gpu = options.engine not in ON_CPU
-    precision = options.precision or (exported if by_onnx else "fp16" if on_gpu else "fp32")
+    """How the engine holds the model."""
+    on_gpu, precision = options.engine not in ON_CPU, precision_of(options, exported)
     half = precision == "fp16" or (on_gpu and precision != "fp32")
     return Storage(precision, float_bytes=2 if half else 4)
 

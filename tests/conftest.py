@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,14 +16,19 @@ if TYPE_CHECKING:
     from gatort.policies.model import Gato
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+COMPILES = shutil.which("cc") is not None and platform.machine() == "x86_64"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what needs a GPU where there is none."""
-    if not NVIDIA_DRIVER.exists():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason=f"no NVIDIA GPU: {NVIDIA_DRIVER} is absent"))
+    """Leave out what needs a GPU, or the native engine's compiler, where there is none."""
+    lacking = {
+        "gpu": None if NVIDIA_DRIVER.exists() else f"no NVIDIA GPU: {NVIDIA_DRIVER} is absent",
+        "native": None if COMPILES else "no C compiler for x86-64",
+    }
+    for item in items:
+        for marker, reason in lacking.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 TORQUE = {"unit": "N·m", "low": -30.0, "high": 30.0, "safe": 0.0, "rate_per_s": 1000.0}

@@ -64,7 +64,7 @@ def make_tensorrt(exported: Exported) -> Engine:
 # torch.compile warns of what is old in PyTorch itself, and that float32 products could be rounded to TF32.
 QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:TensorFloat32:UserWarning")
 ON_GPU = [pytest.param(make, marks=[pytest.mark.gpu, QUIET]) for make in (make_torch_cuda, make_tensorrt)]
-MODELS = [make_torch, make_onnx, make_native, *ON_GPU]
+MODELS = [make_torch, make_onnx, pytest.param(make_native, marks=pytest.mark.native), *ON_GPU]
 ENGINES = [make_scripted, *MODELS]
 FLOAT32, FLOAT16 = 2e-5, 2e-2
 """Sums in another order: 2e-6 was seen in float32 on logits up to 4, and float16 keeps 13 bits less."""

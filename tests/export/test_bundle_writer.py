@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from gatort.export import to_onnx
 from gatort.export.bundle_writer import Rounding, read_model, write_bundle
-from gatort.export.parity import LOGIT_TOLERANCE, check_parity
+from gatort.export.parity import LOGIT_TOLERANCE, ParityReport, compare
 from gatort.policies.grid import snap
 from gatort.policies.model import Gato
 from gatort.runtime.bundle import (
@@ -26,13 +26,19 @@ from gatort.runtime.bundle import (
     verify,
     write_manifest,
 )
-from gatort.runtime.engine_onnx import OnnxConfig
+from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
 from gatort.runtime.errors import BundleError
 
 
 @pytest.fixture
 def own_bundle(bundle: Path, tmp_path: Path) -> Path:
     return shutil.copytree(bundle, tmp_path / "bundle")
+
+
+def onnx_parity(directory: Path) -> ParityReport:
+    manifest = load_manifest(directory)
+    engine = OnnxEngine(directory, manifest, OnnxConfig(threads=1))
+    return compare(read_model(directory), engine, precision=manifest.precision)
 
 
 class Unexportable(Gato):
@@ -55,7 +61,7 @@ def test_a_model_whose_weights_are_on_the_grid_is_the_same_at_int8_and_int4(
     model = make_model()
     snap(model)
     written = write_bundle(tmp_path / "rounded", "rounded", model, training, rounding=Rounding(precision))
-    report = check_parity(tmp_path / "rounded", config=OnnxConfig(threads=1))
+    report = onnx_parity(tmp_path / "rounded")
     assert report.precision == written.precision == precision
     assert report.argmax_agreement == 1.0
     assert report.largest_difference < LOGIT_TOLERANCE
@@ -66,7 +72,7 @@ def test_a_model_whose_weights_are_not_is_another_one(
     tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord, precision: Literal["int8", "int4"]
 ) -> None:
     write_bundle(tmp_path / "rounded", "rounded", make_model(), training, rounding=Rounding(precision))
-    report = check_parity(tmp_path / "rounded", config=OnnxConfig(threads=1))
+    report = onnx_parity(tmp_path / "rounded")
     assert report.largest_difference > 10 * LOGIT_TOLERANCE
     stored = (tmp_path / "rounded" / WEIGHTS_FILE).read_bytes()
     write_bundle(tmp_path / "exact", "exact", make_model(), training)
@@ -81,7 +87,7 @@ def test_w8a8_multiplies_whole_numbers_and_stays_near(
     nodes = [node.op_type for node in onnx.load(tmp_path / "rounded" / ONNX_FILE).graph.node]
     matrices = 4 * len(model.layers)  # qkv, out, up, down; the head stays in float
     assert nodes.count("MatMulInteger") == nodes.count("DynamicQuantizeLinear") == matrices
-    report = check_parity(tmp_path / "rounded", config=OnnxConfig(threads=1))
+    report = onnx_parity(tmp_path / "rounded")
     assert LOGIT_TOLERANCE < report.largest_difference < 0.2 * report.largest_logit
 
 
@@ -98,7 +104,7 @@ def test_large_weights_lie_beside_the_graph_vouched_for_and_compute_the_same(
     write_bundle(directory, "large", make_model(cameras=2), training)
     assert set(verify(directory).files) == {ONNX_FILE, data, WEIGHTS_FILE}
     assert (directory / ONNX_FILE).stat().st_size < 0.2 * (directory / data).stat().st_size
-    assert check_parity(directory, config=OnnxConfig(threads=1)).agrees
+    assert onnx_parity(directory).agrees
     content = bytearray((directory / data).read_bytes())
     content[-1] ^= 1
     (directory / data).write_bytes(content)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gatort.export.bundle_writer import read_model
-from gatort.export.parity import LOGIT_TOLERANCE, PairParity, ParityReport, check_parity, compare
+from gatort.export.parity import LOGIT_TOLERANCE, PairParity, ParityReport, compare
 from gatort.policies.model import Gato
 from gatort.runtime.bundle import load_manifest
 from gatort.runtime.context import Block, Frame
@@ -21,6 +21,10 @@ ONE_THREAD = OnnxConfig(threads=1)
 
 def onnx_engine(directory: Path) -> OnnxEngine:
     return OnnxEngine(directory, load_manifest(directory), ONE_THREAD)
+
+
+def onnx_parity(directory: Path, seed: int = 0) -> ParityReport:
+    return compare(read_model(directory), onnx_engine(directory), seed=seed)
 
 
 class Disturbed:
@@ -42,7 +46,7 @@ class Disturbed:
 
 
 def test_a_policy_with_two_cameras_agrees_over_more_than_three_wraps(camera_bundle: Path) -> None:
-    report = check_parity(camera_bundle, config=ONE_THREAD)
+    report = onnx_parity(camera_bundle)
     assert report.wraps > 3
     assert report.tokens == report.frames * 3
     assert report.agrees, report
@@ -52,13 +56,13 @@ def test_a_policy_with_two_cameras_agrees_over_more_than_three_wraps(camera_bund
 
 
 def test_a_policy_without_images_agrees_and_with_other_observations_too(bundle: Path) -> None:
-    reports = [check_parity(bundle, seed=seed, config=ONE_THREAD) for seed in (0, 1)]
+    reports = [onnx_parity(bundle, seed) for seed in (0, 1)]
     assert all(report.agrees for report in reports), reports
     assert reports[0].largest_logit != reports[1].largest_logit
 
 
 def test_the_three_paths_are_named(bundle: Path) -> None:
-    pairs = [(pair.first, pair.second) for pair in check_parity(bundle, config=ONE_THREAD).pairs]
+    pairs = [(pair.first, pair.second) for pair in onnx_parity(bundle).pairs]
     assert pairs == [
         ("torch whole", "torch cpu float32 ring"),
         ("torch whole", "onnx cpu ring"),

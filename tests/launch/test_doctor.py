@@ -30,6 +30,7 @@ def test_every_subject_of_a_machine_is_examined_and_written_as_json(tmp_path: Pa
         "Python",
         "processor",
         "ONNX Runtime",
+        "C compiler",
         "GL",
         "rendered frame",
         "TensorRT",
@@ -46,6 +47,13 @@ def test_what_is_missing_comes_with_the_line_that_mends_it(monkeypatch: pytest.M
     assert examined["latency pictures"].mend == "pip install 'gatort[trials]'"
     assert examined["rendered frame"].state == "absent"
     assert all(finding.mend for finding in examined.values() if finding.state != "ok")
+
+
+def test_without_a_compiler_the_debian_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    found = doctor._compiler()
+    assert found.state == "absent"
+    assert "gcc" in found.mend
 
 
 def test_without_a_gl_library_the_debian_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

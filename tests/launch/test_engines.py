@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from tests.conftest import NVIDIA_DRIVER
+from tests.conftest import COMPILES, NVIDIA_DRIVER
 
 from gatort.launch import cli
 from gatort.launch.engines import load_policy
@@ -18,9 +18,10 @@ from gatort.launch.options import ON_CPU, PolicyOptions
 from gatort.runtime.errors import ConfigError, EngineError
 
 SHIPPED = PolicyOptions(threads=1)
+ON_THIS_CPU = [engine for engine in ON_CPU if COMPILES or engine != "native"]
 
 
-@pytest.mark.parametrize("engine", ON_CPU)
+@pytest.mark.parametrize("engine", ON_THIS_CPU)
 def test_run_and_trials_take_every_engine_of_the_cpu(engine: str, tmp_path: Path) -> None:
     trials, run = tmp_path / "trials.json", tmp_path / "run.json"
     assert cli.main(["trials", "--engine", engine, "--episodes", "1", "--workers", "1", "--json", str(trials)]) == 0
@@ -31,13 +32,25 @@ def test_run_and_trials_take_every_engine_of_the_cpu(engine: str, tmp_path: Path
 
 
 def test_engines_on_the_cpu_act_alike() -> None:
-    policies = [load_policy(SHIPPED.model_copy(update={"engine": engine})) for engine in ON_CPU]
+    policies = [load_policy(SHIPPED.model_copy(update={"engine": engine})) for engine in ON_THIS_CPU]
     rng = np.random.default_rng(0)
     for _ in range(3):
         values = tuple(rng.uniform(-0.5, 0.5, key.shape).astype(np.float32) for key in policies[0].spec.observations)
         first, *others = (policy.act(values).copy() for policy in policies)
         for other in others:
             np.testing.assert_array_equal(first, other)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize(("precision", "bar"), [("fp32", 1.0), ("w8a8", 0.8)])
+def test_parity_compares_whichever_engine_is_named(precision: str, bar: float, tmp_path: Path) -> None:
+    report = tmp_path / "parity.json"
+    asked = ["--engine", "native", "--precision", precision, "--json", str(report)]
+    assert cli.main(["parity", *asked]) == 0
+    written = json.loads(report.read_text())
+    assert written["precision"] == precision
+    paths = {pair["second"]: pair["argmax_agreement"] for pair in written["pairs"]}
+    assert paths[f"native {precision} ring"] >= bar
 
 
 @pytest.mark.parametrize(

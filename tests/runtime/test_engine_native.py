@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gatort.runtime.engine import Engine
 
 FRAMES = 9
+pytestmark = pytest.mark.native
 
 
 @pytest.fixture(scope="module")

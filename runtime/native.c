@@ -8,8 +8,8 @@
 
    A decode reads every weight once and does little with it, so it is as fast as memory is read; a prefill computes.
    Both want a matrix in panels: 16 outputs side by side, input after input, so that one vector of weights meets one
-   broadcast input and nothing is summed across a vector. Keys lie in such panels too, 16 window rows side by side,
-   which makes scores the same product; values already do, 16 of a head's numbers side by side.
+   broadcast input and nothing is summed across a vector. The cache lies in such panels too: keys with 16 window rows
+   side by side, so that scores are that product, values with 16 of a head's numbers, so that their sum is.
 
    Threads take chunks of a phase from counters, each its own share first and then what others have not begun, and go
    on when all chunks are done. A thread that comes late finds the phase done: nobody waits for it to wake up. */
@@ -54,7 +54,7 @@ struct layer {
     const float *norm_1, *norm_1_bias, *norm_2, *norm_2_bias;
     struct matrix qkv, out, up, down;
     float *keys;    /* (H, W / 16, h, 16) */
-    float *values;  /* (H, W, h) */
+    float *values;  /* (H, h / 16, W, 16) */
 };
 
 struct model {
@@ -392,7 +392,9 @@ static void project(struct worker *me, const struct pass *pass, const struct lay
             else if (kind == 1)
                 for (int i = 0; i < HEAD; i++)
                     layer->keys[((head * (SPAN / LANES) + row / LANES) * HEAD + i) * LANES + row % LANES] = y[i];
-            else memcpy(layer->values + (head * SPAN + row) * HEAD, y, HEAD * sizeof(float));
+            else
+                for (int i = 0; i < HEAD; i += LANES)
+                    store(layer->values + (head * SPAN * HEAD + i * SPAN + row * LANES), load(y + i));
         }
     }
     meet(me, 3 * HEADS);
@@ -430,9 +432,9 @@ static void attend(struct worker *me, const struct pass *pass, const struct laye
             product_2(rows, query, INNER, keys + w * HEAD, LANES * HEAD, LANES, HEAD, &scores[0][w], SPAN);
         for (int r = 0; r < rows; r++) scales[r] = softmax(scores[r], e->mask[row + r]);
         for (int i = 0; i < HEAD / LANES / 2 * 2 * LANES; i += 2 * LANES)
-            product_2(rows, scores[0], SPAN, values + i, LANES, HEAD, WINDOW, y + i, INNER);
+            product_2(rows, scores[0], SPAN, values + i * SPAN, SPAN * LANES, LANES, WINDOW, y + i, INNER);
         if (HEAD / LANES % 2)
-            product_1(rows, scores[0], SPAN, values + HEAD - LANES, LANES, HEAD, WINDOW, y + HEAD - LANES, INNER);
+            product_1(rows, scores[0], SPAN, values + (HEAD - LANES) * SPAN, 0, LANES, WINDOW, y + HEAD - LANES, INNER);
         for (int r = 0; r < rows; r++)
             for (int i = 0; i < HEAD; i += LANES) store(y + r * INNER + i, load(y + r * INNER + i) * scales[r]);
     }

@@ -19,6 +19,7 @@ from rich.text import Text
 from gatort.runtime.bundle import verify
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.engine_cache import builder_version
+from gatort.runtime.engine_native import COMPILER
 from gatort.runtime.engine_tensorrt import Builder
 from gatort.runtime.errors import GatortError
 
@@ -101,9 +102,10 @@ def _onnxruntime() -> Finding:
 
 
 def _compiler() -> Finding:
-    if compiler := shutil.which("cc"):
+    if compiler := shutil.which(COMPILER):
         return Finding("C compiler", "ok", f"{compiler}: --engine native")
-    return Finding("C compiler", "absent", "no cc, so no --engine native", "on Debian, apt-get install gcc libc6-dev")
+    mend = "on Debian, apt-get install gcc libc6-dev"
+    return Finding("C compiler", "absent", f"no {COMPILER}, so no --engine native", mend)
 
 
 def _shipped_bundle() -> Finding:

@@ -61,7 +61,9 @@ def make_engine(options: PolicyOptions, manifest: Manifest) -> Engine:
             f"--engine {options.engine} reads weights in full, and {options.bundle} is {manifest.precision}: "
             "give the bundle that it was rounded from"
         )
-    return _native(options, manifest) if options.engine == "native" else _torch(options, manifest)
+    if options.engine == "native":
+        return _native(options, manifest)
+    return _torch(options, manifest)
 
 
 def _onnx(options: PolicyOptions, manifest: Manifest) -> Engine:

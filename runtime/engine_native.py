@@ -1,6 +1,6 @@
 """The policy compiled for this very CPU: `native.c` with the model's dimensions as constants, a whole tick in one call.
 
-The C compiler of this machine takes a second or two when the engine is made; what it makes is loaded from a private
+GCC takes a second or two when the engine is made; what it makes is loaded from a private
 folder that is gone at once, so that nothing compiled is ever found, trusted or stale.
 """
 
@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -28,15 +29,16 @@ from .bundle import WEIGHTS_FILE, Manifest
 from .context import Block, Frame
 from .engine import Mark, no_mark
 from .errors import EngineError, MissingDependency
-from .spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
+from .spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, VOCABULARY, ModelDims, PolicySpec
 
 SOURCE = Path(__file__).with_name("native.c")
+COMPILER = "gcc"
+"""Its vector extensions are what `native.c` is written in."""
 LANES = 16
 """Numbers side by side in a panel."""
-ROWS = 32
-"""The cache holds a multiple of so many rows a head."""
 MOST_THREADS = 16
-LARGEST_CODE = 127
+LARGEST_CODE, INPUT_OFFSET = 127, 128
+"""Of a weight's code; and what an input's code is when the input is 0."""
 
 NativePrecision = Literal["fp32", "w8a8"]
 Blocks = Literal["gato", "llama"]
@@ -46,7 +48,7 @@ Weights = dict[str, NDArray[np.float32]]
 
 
 class _Matrix(ctypes.Structure):
-    _fields_ = [("panels", ctypes.c_void_p), ("scales", ctypes.c_void_p), ("sums", ctypes.c_void_p)]
+    _fields_ = [("panels", ctypes.c_void_p), ("scales", ctypes.c_void_p), ("offsets", ctypes.c_void_p)]
 
 
 class _Layer(ctypes.Structure):
@@ -78,6 +80,7 @@ class NativeEngine:
 
     At w8a8 each matrix of the layers is 8-bit codes with a scale an output, rounded to the nearest here, and what they
     multiply is rounded to 8 bits with a scale a token; embeddings, head, norms, attention and cache stay in float32.
+    Ticks of one engine are one thread's.
     """
 
     stepwise = False
@@ -92,28 +95,30 @@ class NativeEngine:
     ) -> None:
         """Compile, bring the weights into the kernels' order, allocate the cache and start the threads.
 
-        Threads beyond this process's cores, or 16, are left out: they would wait for each other.
+        Threads beyond the cores that the caller may use, or 16, are left out: they would wait for each other.
 
         Raises:
             EngineError: the engine has no kernel for the policy or this processor, the compiler failed, or the
                 weights are not those of the manifest's model.
-            MissingDependency: there is no C compiler.
+            MissingDependency: GCC is not installed.
         """
         self.name = f"native {precision}"
         spec, dims = manifest.spec, manifest.model
         _require_kernels(spec, dims)
-        threads = min(threads, len(os.sched_getaffinity(0)), MOST_THREADS)
+        threads = max(1, min(threads, len(os.sched_getaffinity(0)), MOST_THREADS))
+        self._shape = (spec.observation_tokens + 2, *[1] * (spec.action_tokens - 1)), spec.window_tokens
+        self._first_id = dims.first_token_id
         self._library = _library(_constants(spec, dims, precision, blocks))
         self._kept: list[NDArray[np.generic]] = []
-        rows = -(-spec.window_tokens // ROWS) * ROWS
-        self._caches = [_huge((dims.heads * rows * dims.head_size,), np.float32) for _ in range(2 * dims.layers)]
+        cached = dims.heads * _span(spec) * dims.head_size
+        self._caches = [_huge((cached,), np.float32) for _ in range(2 * dims.layers)]
         self._model = self._read(directory / WEIGHTS_FILE, dims, precision, blocks)
         self._bound: dict[int, _Bound] = {}
         self._engine = self._library.start(ctypes.byref(self._model), threads, spec.action_tokens)
         if not self._engine:
             raise EngineError(f"{self.name}: no memory or no threads for {threads} threads")
-        # Threads end before the memory that they read is given back.
-        weakref.finalize(self, self._library.stop, self._engine)
+        # Threads end before the memory that they read is given back; a process that exits takes both along.
+        weakref.finalize(self, self._library.stop, self._engine).atexit = False
 
     def _read(self, path: Path, dims: ModelDims, precision: NativePrecision, blocks: Blocks) -> ctypes.Structure:
         """Weights in the kernels' order."""
@@ -147,7 +152,7 @@ class NativeEngine:
         """A matrix (N, K) as codes, their scales, and their sums times the inputs' offset."""
         scales = np.maximum(np.abs(weight).max(axis=1), np.finfo(np.float32).tiny) / np.float32(LARGEST_CODE)  # (N,)
         codes = np.rint(weight / scales[:, None]).astype(np.int8)
-        offsets = codes.sum(axis=1, dtype=np.int32) * np.int32(LARGEST_CODE + 1)
+        offsets = codes.sum(axis=1, dtype=np.int32) * np.int32(INPUT_OFFSET)
         return _Matrix(*(self._keep(array) for array in (_code_panels(codes), scales, offsets)))
 
     def _keep(self, array: NDArray[np.generic]) -> int:
@@ -156,12 +161,24 @@ class NativeEngine:
         return int(self._kept[-1].ctypes.data)
 
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
-        """See `Engine.tick`."""
+        """See `Engine.tick`.
+
+        Raises:
+            EngineError: the frame is not one of the policy's, or an id has no embedding.
+        """
         bound = self._bound.get(id(frame)) or self._bind(frame)
+        ids = frame.prefill.ids
+        if ids.min() < self._first_id or ids.max() >= VOCABULARY:
+            raise EngineError(
+                f"expected token ids in [{self._first_id}, {VOCABULARY}), found {ids.min()} to {ids.max()}"
+            )
         self._library.tick(self._engine, bound.passes, len(bound.passes))
         mark()
 
     def _bind(self, frame: Frame) -> _Bound:
+        found = tuple(len(block.local) for block in frame.passes), frame.prefill.mask.shape[1]
+        if found != self._shape:
+            raise EngineError(f"expected a frame of passes and window {self._shape}, found {found}")
         passes = (_Pass * len(frame.passes))(
             *(
                 _pass(block, frame.tokens[index : index + 1], frame.logits[index])
@@ -184,14 +201,16 @@ def _pass(block: Block, token: NDArray[np.int64], logits: NDArray[np.float32]) -
 
 def _require_kernels(spec: PolicySpec, dims: ModelDims) -> None:
     if platform.machine() != "x86_64":
-        raise EngineError(f"--engine native is written for x86-64, found {platform.machine()}: --engine onnx")
+        raise EngineError(f"--engine native is written for x86-64, found {platform.machine()}; use --engine onnx")
     if spec.image_tokens:
         images = [key.name for key in spec.observations if key.encoding == "image"]
-        raise EngineError(f"--engine native embeds no image patches, and the policy reads {images}: --engine onnx")
+        raise EngineError(f"--engine native embeds no image patches, and the policy reads {images}; use --engine onnx")
+    if dims.first_token_id > FIRST_CONTINUOUS_ID:
+        raise EngineError(f"expected first_token_id up to {FIRST_CONTINUOUS_ID}, found {dims.first_token_id}")
     for name in ("head_size", "width", "ff_half_width"):
         if getattr(dims, name) % LANES:
             raise EngineError(
-                f"--engine native takes multiples of {LANES}, found {name} {getattr(dims, name)}: --engine onnx"
+                f"--engine native takes multiples of {LANES}, found {name} {getattr(dims, name)}; use --engine onnx"
             )
 
 
@@ -202,9 +221,8 @@ def _require_shapes(weights: Weights, dims: ModelDims, blocks: Blocks) -> None:
         KeyError, ValueError: naming the array.
     """
     width, inner, half = dims.width, dims.heads * dims.head_size, dims.ff_half_width
-    tokens = FIRST_CONTINUOUS_ID + CONTINUOUS_BINS + 1 - dims.first_token_id
     expected: dict[str, tuple[int, ...]] = {
-        "tokens.weight": (tokens, width),
+        "tokens.weight": (VOCABULARY - dims.first_token_id, width),
         "local.weight": (dims.local_positions, width),
     }
     norms = ["norm"]
@@ -223,13 +241,21 @@ def _require_shapes(weights: Weights, dims: ModelDims, blocks: Blocks) -> None:
         found = weights[name]
         if found.shape != shape or found.dtype != np.float32:
             raise ValueError(f"{name}: expected float32 {shape}, found {found.dtype} {found.shape}")
+        if not np.isfinite(found).all():
+            raise ValueError(f"{name}: expected finite numbers, found NaN or infinity")
+
+
+def _span(spec: PolicySpec) -> int:
+    """Rows of a head's cache: the window in whole pairs of panels."""
+    return -(-spec.window_tokens // (2 * LANES)) * 2 * LANES
 
 
 def _huge(shape: Sequence[int], dtype: type[np.generic]) -> NDArray[np.generic]:
     """Zeros in pages of 2 MB where the system has them: a decode reads all weights, a page's address each 4 KB else."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
+    with suppress(OSError):  # a kernel without them, as real-time ones are
+        memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, dtype).reshape(shape)
 
 
@@ -264,10 +290,12 @@ def _constants(spec: PolicySpec, dims: ModelDims, precision: NativePrecision, bl
         "HEAD": dims.head_size,
         "HALF_WIDTH": dims.ff_half_width,
         "WINDOW": spec.window_tokens,
+        "SPAN": _span(spec),
         "ROWS": spec.observation_tokens + 2,
         "BINS": CONTINUOUS_BINS,
         "FIRST_ID": dims.first_token_id,
         "FIRST_BIN_ID": FIRST_CONTINUOUS_ID,
+        "MOST_THREADS": MOST_THREADS,
         "LLAMA": int(blocks == "llama"),
         "CODES": int(precision == "w8a8"),
     }
@@ -277,15 +305,30 @@ def _constants(spec: PolicySpec, dims: ModelDims, precision: NativePrecision, bl
 @cache
 def _library(constants: tuple[str, ...]) -> ctypes.CDLL:
     """Compile and load `native.c`, once a process for each set of constants."""
-    if (compiler := shutil.which("cc")) is None:
-        raise MissingDependency("--engine native needs a C compiler, cc: on Debian, apt-get install gcc libc6-dev")
-    with tempfile.TemporaryDirectory(prefix="gatort-") as folder:
-        target = Path(folder) / "native.so"
-        command = [compiler, "-std=gnu11", "-O3", "-march=native", "-pthread", "-shared", "-fPIC", *constants]
-        done = subprocess.run([*command, SOURCE, "-o", target], check=False, capture_output=True, text=True)
-        if done.returncode:
-            raise EngineError(f"--engine native: {compiler} cannot compile {SOURCE.name}:\n{done.stderr}")
-        library = ctypes.CDLL(str(target))
+    if (compiler := shutil.which(COMPILER)) is None:
+        raise MissingDependency(f"--engine native needs {COMPILER}: on Debian, apt-get install gcc libc6-dev")
+    options = [
+        "-std=gnu11",
+        "-O3",
+        "-march=native",
+        "-fno-math-errno",
+        "-pthread",
+        "-shared",
+        "-fPIC",
+        "-Wl,-Bsymbolic",
+    ]
+    try:
+        with tempfile.TemporaryDirectory(prefix="gatort-") as folder:
+            target = Path(folder) / "native.so"
+            command = [compiler, *options, *constants, str(SOURCE), "-o", str(target)]
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode:
+                raise EngineError(f"--engine native: {compiler} cannot compile {SOURCE.name}:\n{done.stderr}")
+            library = ctypes.CDLL(str(target))
+    except OSError as error:
+        raise EngineError(
+            f"--engine native: {error}; TMPDIR names a folder that may hold what is compiled and run it"
+        ) from error
     library.start.argtypes, library.start.restype = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int], ctypes.c_void_p
     library.tick.argtypes, library.tick.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int], None
     library.stop.argtypes, library.stop.restype = [ctypes.c_void_p], None

@@ -1,10 +1,10 @@
 /* A whole tick on a few CPU cores: the prefill and the decodes of a frame, with no call back in between.
 
    engine_native.py compiles this file for the machine that it runs on, with the model's dimensions as constants:
-   LAYERS, WIDTH D, HEADS, HEAD h, HALF_WIDTH F, WINDOW W, ROWS (of a frame's longest pass), BINS R, FIRST_ID and
-   FIRST_BIN_ID (the token ids of the embedding's first row and of the first bin); LLAMA 1 for RMSNorm and SwiGLU in
-   place of LayerNorm and GEGLU; CODES 1 where the layers' matrices are int8 codes and what they multiply is rounded
-   to 8 bits too.
+   LAYERS, WIDTH D, HEADS, HEAD h, HALF_WIDTH F, WINDOW W, SPAN (W in whole pairs of panels), ROWS (of a frame's
+   longest pass), BINS R, FIRST_ID and FIRST_BIN_ID (the token ids of the embedding's first row and of the first bin),
+   MOST_THREADS; LLAMA 1 for RMSNorm and SwiGLU in place of LayerNorm and GEGLU; CODES 1 where the layers' matrices
+   are int8 codes and what they multiply is rounded to 8 bits too.
 
    A decode reads every weight once and does little with it, so it is as fast as memory is read; a prefill computes.
    Both want a matrix in panels: 16 outputs side by side, input after input, so that one vector of weights meets one
@@ -12,31 +12,34 @@
    side by side, so that scores are that product, values with 16 of a head's numbers, so that their sum is.
 
    Threads take chunks of a phase from counters, each its own share first and then what others have not begun, and go
-   on when all chunks are done. A thread that comes late finds the phase done: nobody waits for it to wake up. */
+   on when all chunks are done. A thread that comes late finds the phase done: a tick waits for none to wake up. */
 
 #include <immintrin.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum {
     LANES = 16,
+#ifdef __AVX512F__
     TILE = 12, /* rows in a product's registers: 12 rows by 2 vectors */
-    TILES = 4, /* about so many in a prefill; each fetches so large a part of the next chunk's weights */
+#else
+    TILE = 3, /* a vector takes two registers of 16 */
+#endif
+    PARTS = 4, /* about so many tiles has a prefill; each fetches one of the next chunk's weights */
     AHEAD = 1536, /* numbers; a decode fetches a panel this far before it reads it */
-    MOST_THREADS = 16,
-    SPINS = 4096,
+    SPINS = 20000, /* about a millisecond */
     PHASES_A_PASS = LAYERS * 5 + 3,
     INNER = HEADS * HEAD,
-    SPAN = (WINDOW + 2 * LANES - 1) / (2 * LANES) * 2 * LANES, /* window rows, in pairs of panels */
     LONGEST = HALF_WIDTH > WIDTH ? HALF_WIDTH : WIDTH,
     INPUTS = LONGEST > INNER ? LONGEST : INNER,
 };
 #define NORM_EPSILON 1e-5f
 #define HIDDEN -1e30f
+#define ROUNDER 0x1.8p23f /* added, it leaves the nearest whole number in a float's last bits */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -47,14 +50,14 @@ typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 struct matrix {
     const void *panels;   /* (N / 16, K, 16) float32, or (N / 16, K / 4, 16, 4) int8 */
     const float *scales;  /* (N,) of the codes */
-    const int32_t *sums;  /* (N,) of the codes, times 128: what the inputs' offset adds */
+    const int32_t *offsets; /* (N,) sums of the codes times 128: what the inputs' offset adds */
 };
 
 struct layer {
     const float *norm_1, *norm_1_bias, *norm_2, *norm_2_bias;
     struct matrix qkv, out, up, down;
-    float *keys;    /* (H, W / 16, h, 16) */
-    float *values;  /* (H, h / 16, W, 16) */
+    float *keys;   /* (H, SPAN / 16, h, 16) */
+    float *values; /* (H, h / 16, SPAN, 16) */
 };
 
 struct model {
@@ -87,15 +90,15 @@ struct scratch {
 };
 
 struct phase {
-    atomic_int done;
-    atomic_int taken[MOST_THREADS];
-} __attribute__((aligned(64)));
+    atomic_int done __attribute__((aligned(64)));
+    atomic_int taken[MOST_THREADS] __attribute__((aligned(64))); /* by whose share */
+};
 
 struct worker {
     struct engine *engine;
     struct scratch *scratch;
     pthread_t thread;
-    int index, phase, victim;
+    int index, phase, passed; /* shares of this phase that it has gone through, its own first */
 };
 
 struct engine {
@@ -109,24 +112,22 @@ struct engine {
     float queries[ROWS][INNER] __attribute__((aligned(64)));
     float attended[ROWS][INNER] __attribute__((aligned(64)));
     float gated[ROWS][HALF_WIDTH] __attribute__((aligned(64)));
-    float logits[BINS] __attribute__((aligned(64)));
     struct phase *phases;
     struct worker workers[MOST_THREADS];
     pthread_mutex_t lock;
-    pthread_cond_t wake;
-    int64_t tick;
-    int open, ended;
-    atomic_int inside;
+    pthread_cond_t wake, idle;
+    int64_t ticks;
+    int open, ended, inside; /* whether threads may join the tick, have to end, and how many are in it */
 };
 
 /* Threads */
 
 /* The next chunk of this phase, or -1 when each is taken. */
-INLINE int take(struct worker *me, int chunks) {
+INLINE int take_chunk(struct worker *me, int chunks) {
     struct phase *phase = &me->engine->phases[me->phase];
     int threads = me->engine->threads;
-    for (; me->victim < threads; me->victim++) {
-        int owner = (me->index + me->victim) % threads;
+    for (; me->passed < threads; me->passed++) {
+        int owner = (me->index + me->passed) % threads;
         int first = chunks * owner / threads, last = chunks * (owner + 1) / threads;
         if (first + atomic_load_explicit(&phase->taken[owner], memory_order_relaxed) >= last) continue;
         int chunk = first + atomic_fetch_add_explicit(&phase->taken[owner], 1, memory_order_relaxed);
@@ -135,28 +136,30 @@ INLINE int take(struct worker *me, int chunks) {
     return -1;
 }
 
-INLINE void give(struct worker *me) {
+INLINE void finish_chunk(struct worker *me) {
     atomic_fetch_add_explicit(&me->engine->phases[me->phase].done, 1, memory_order_release);
 }
 
 /* Wait until all chunks are done, whoever does them. */
-INLINE void meet(struct worker *me, int chunks) {
+INLINE void finish_phase(struct worker *me, int chunks) {
     struct phase *phase = &me->engine->phases[me->phase++];
-    me->victim = 0;
+    me->passed = 0;
     for (int spins = 0; atomic_load_explicit(&phase->done, memory_order_acquire) < chunks; spins++) {
+        /* A real-time thread must sleep to let an ordinary one finish its chunk; yielding would not. */
         if (spins < SPINS) _mm_pause();
-        else sched_yield();
+        else nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
     }
 }
 
-#define EACH(chunk, chunks) for (int chunk; (chunk = take(me, chunks)) >= 0; give(me))
+#define EACH(chunk, chunks) for (int chunk; (chunk = take_chunk(me, chunks)) >= 0; finish_chunk(me))
 
 /* Elementary functions */
 
 INLINE vec load(const float *x) { return *(const vec *)x; }
 INLINE void store(float *x, vec v) { *(vec *)x = v; }
 INLINE vec where(ivec so, vec a, vec b) { return (vec)(((ivec)a & so) | ((ivec)b & ~so)); }
-INLINE vec largest(vec a, vec b) { return where(a > b, a, b); }
+/* What is not a number stays so, from either side: a broken model must not come out as a finite one. */
+INLINE vec largest(vec a, vec b) { return where((a > b) | (a != a), a, b); }
 
 /* Each lane's partner, `apart` lanes away; four such steps fold a vector. */
 INLINE vec partner(vec v, int apart) {
@@ -177,7 +180,7 @@ INLINE float maximum(vec v) {
 /* For x <= 88: e^x = 2^n e^r with |r| <= ln 2 / 2; Taylor's polynomial of degree 6 is within 2e-7 of e^r. */
 INLINE vec exponential(vec x) {
     x = largest(x, (vec){} - 87.0f);
-    vec shifted = x * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
+    vec shifted = x * 1.44269504f + ROUNDER, n = shifted - ROUNDER;
     vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
     vec p = 1 + r * (1 + r * (0.5f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
     return (vec)((ivec)p + ((ivec)shifted << 23));
@@ -199,7 +202,7 @@ INLINE vec silu(vec x) {
 /* Products */
 
 /* y[r][p] = sum over k of x[r][k] * panel p's vector k; vectors lie `step` apart, panels `apart`. A prefill computes
-   longer than it reads, so it fetches from `next` what it will read after; a decode, where that is NULL, only reads. */
+   longer than it reads, so it fetches from `next` what it will read after; where that is NULL, from further on. */
 INLINE void float_tile(int R, int P, const float *x, size_t stride, const float *w, size_t apart, size_t step, int K,
                        float *y, size_t across, const float *next) {
     vec acc[TILE][4];
@@ -213,7 +216,7 @@ INLINE void float_tile(int R, int P, const float *x, size_t stride, const float 
         for (int p = 0; p < P; p++) {
             weights[p] = load(w + p * apart + k * step);
             if (!next) __builtin_prefetch(w + p * apart + k * step + AHEAD);
-            else if (k % TILES == 0) __builtin_prefetch(next + p * apart + k / TILES * LANES, 0, 2);
+            else if (k % PARTS == 0) __builtin_prefetch(next + p * apart + k / PARTS * LANES, 0, 2);
         }
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++)
@@ -227,14 +230,14 @@ INLINE void float_tile(int R, int P, const float *x, size_t stride, const float 
 }
 
 /* Work through `rows` in tiles whose height R the compiler knows; `r` is a tile's first row. */
-#define BY_TILES(rows, tile)                        \
-    int r = 0;                                      \
-    for (; (rows) - r >= 12; r += 12) tile(12);     \
-    for (; (rows) - r >= 6; r += 6) tile(6);        \
-    for (; (rows) - r >= 3; r += 3) tile(3);        \
+#define BY_TILES(rows, tile)                                                  \
+    int r = 0;                                                                \
+    for (; (rows) - r >= TILE; r += TILE) tile(TILE);                         \
+    for (; TILE > 6 && (rows) - r >= TILE / 2; r += TILE / 2) tile(TILE / 2); \
+    for (; TILE > 3 && (rows) - r >= TILE / 4; r += TILE / 4) tile(TILE / 4); \
     for (; (rows) - r >= 1; r += 1) tile(1)
 
-/* y (rows, 16 P) from x (rows, K) and P panels. Never inlined: amid other code its sums would not stay in registers. */
+/* y (rows, 16 P) from x (rows, K) and P panels. Never inlined: amid attention's code its sums leave the registers. */
 #define FLOAT_TILE(R) float_tile(R, P, x + r * stride, stride, w, apart, step, K, y + r * across, across, NULL)
 #define PRODUCT_ARGUMENTS                                                                              \
     int rows, const float *x, size_t stride, const float *w, size_t apart, size_t step, int K, float *y, size_t across
@@ -272,7 +275,8 @@ INLINE void code_tile(int R, int P, const uint8_t *x, size_t stride, const int8_
         }
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++) {
-            int32_t four = *(const int32_t *)(x + r * stride + k);
+            int32_t four;
+            memcpy(&four, x + r * stride + k, sizeof four);
 #pragma GCC unroll 4
             for (int p = 0; p < P; p++) acc[r][p] = dot4(acc[r][p], four, weights[p]);
         }
@@ -290,15 +294,15 @@ INLINE void matrix_tile(struct scratch *own, int R, int P, int row, const struct
 #pragma GCC unroll 2
     for (int p = 0; p < P; p++) {
         vec scales = load(m->scales + (first + p * apart) * LANES);
-        ivec sums = *(const ivec *)(m->sums + (first + p * apart) * LANES);
+        ivec offsets = *(const ivec *)(m->offsets + (first + p * apart) * LANES);
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++)
             store(&own->products[row + r][at + p * LANES],
-                  __builtin_convertvector(acc[r][p] - sums, vec) * (scales * own->code_scales[row + r]));
+                  __builtin_convertvector(acc[r][p] - offsets, vec) * (scales * own->code_scales[row + r]));
     }
 #else
     const float *w = (const float *)m->panels + first * panel;
-    const float *next = w + (apart == 1 ? P : 1) * panel + row / TILE * (K / TILES) * LANES;
+    const float *next = w + (apart == 1 ? P : 1) * panel + row / TILE % PARTS * (K / PARTS) * LANES;
     float_tile(R, P, own->x + row * own->stride, own->stride, w, apart * panel, LANES, K, &own->products[row][at],
                sizeof own->products[0] / sizeof(float), R == 1 ? NULL : next);
 #endif
@@ -329,7 +333,7 @@ INLINE void norm(struct scratch *own, int rows, float x[][WIDTH], const float *w
 }
 
 /* Take these rows as what the next products multiply; with CODES, each rounded to 8 bits about 128. */
-INLINE void feed(struct scratch *own, int rows, const float *x, size_t stride, int K) {
+INLINE void set_inputs(struct scratch *own, int rows, const float *x, size_t stride, int K) {
     own->x = x;
     own->stride = stride;
     for (int r = 0; CODES && r < rows; r++) {
@@ -339,8 +343,7 @@ INLINE void feed(struct scratch *own, int rows, const float *x, size_t stride, i
         float limit = maximum(most) + 1e-20f;
         own->code_scales[r] = limit / 127;
         for (int i = 0; i < K; i += LANES) {
-            /* 1.5 * 2^23 makes the sum's last bits the nearest whole number. */
-            ivec codes = (ivec)(load(from + i) * (127 / limit) + 12582912.0f) - 0x4B400000 + 128;
+            ivec codes = (ivec)(load(from + i) * (127 / limit) + ROUNDER) - (ivec)((vec){} + ROUNDER) + 128;
             for (int j = 0; j < LANES; j++) own->codes[r][i + j] = (uint8_t)codes[j];
         }
     }
@@ -360,7 +363,7 @@ static void embed(struct worker *me, const struct pass *pass) {
         const float *local = e->model->local + pass->local[row] * WIDTH;
         for (int i = 0; i < WIDTH; i += LANES) store(e->x[row] + i, load(token + i) + load(local + i));
     }
-    meet(me, (int)pass->rows);
+    finish_phase(me, (int)pass->rows);
 }
 
 /* A chunk is one head of the queries, the keys or the values; keys and values go straight into the cache. */
@@ -369,11 +372,10 @@ static void project(struct worker *me, const struct pass *pass, const struct lay
     struct engine *e = me->engine;
     struct scratch *own = me->scratch;
     int rows = (int)pass->rows, ready = 0;
-    int64_t at = pass->write_index[0];
     EACH(chunk, 3 * HEADS) {
         if (!ready) {
             norm(own, rows, e->x, layer->norm_1, layer->norm_1_bias);
-            feed(own, rows, own->inputs[0], INPUTS, WIDTH);
+            set_inputs(own, rows, own->inputs[0], INPUTS, WIDTH);
             ready = 1;
         }
         for (int p = 0; p < PANELS; p += STEP)
@@ -381,7 +383,7 @@ static void project(struct worker *me, const struct pass *pass, const struct lay
         int head = chunk % HEADS, kind = chunk / HEADS;
         for (int r = 0; r < rows; r++) {
             float *y = own->products[r];
-            int64_t row = at + r;
+            int64_t row = pass->write_index[0] + r;
             for (int i = 0; kind < 2 && i < HEAD; i += LANES) {
                 vec v = load(y + i);
                 store(y + i, v * load(e->cos[r] + i) + partner(v, 1) * load(e->sin[r] + i));
@@ -397,7 +399,7 @@ static void project(struct worker *me, const struct pass *pass, const struct lay
                     store(layer->values + (head * SPAN * HEAD + i * SPAN + row * LANES), load(y + i));
         }
     }
-    meet(me, 3 * HEADS);
+    finish_phase(me, 3 * HEADS);
 }
 
 /* Turns scores into weights and returns the factor that makes their sum 1. */
@@ -410,7 +412,7 @@ INLINE float softmax(float *scores, const int32_t *mask) {
     }
     float top = maximum(most);
     for (int w = 0; w < SPAN; w += LANES) {
-        vec p = exponential(load(scores + w) - top);
+        vec p = where(*(const ivec *)(mask + w), exponential(load(scores + w) - top), (vec){});
         store(scores + w, p);
         total += p;
     }
@@ -438,7 +440,7 @@ static void attend(struct worker *me, const struct pass *pass, const struct laye
         for (int r = 0; r < rows; r++)
             for (int i = 0; i < HEAD; i += LANES) store(y + r * INNER + i, load(y + r * INNER + i) * scales[r]);
     }
-    meet(me, HEADS * tiles);
+    finish_phase(me, HEADS * tiles);
 }
 
 /* x += matrix · y, a chunk for each panel or two. */
@@ -449,7 +451,7 @@ static void add_product(struct worker *me, int rows, const struct matrix *m, con
     int ready = 0;
     EACH(chunk, CHUNKS) {
         if (!ready) {
-            feed(own, rows, y, K, K);
+            set_inputs(own, rows, y, K, K);
             ready = 1;
         }
         matrix_product(own, rows, PANELS, m, chunk * PANELS, 1, K, 0);
@@ -459,7 +461,7 @@ static void add_product(struct worker *me, int rows, const struct matrix *m, con
                 store(e->x[r] + i, load(e->x[from + r] + i) + load(&own->products[r][p * LANES]));
             }
     }
-    meet(me, CHUNKS);
+    finish_phase(me, CHUNKS);
 }
 
 static void gate(struct worker *me, int rows, const struct layer *layer) {
@@ -470,7 +472,7 @@ static void gate(struct worker *me, int rows, const struct layer *layer) {
     EACH(chunk, CHUNKS) {
         if (!ready) {
             norm(own, rows, e->x, layer->norm_2, layer->norm_2_bias);
-            feed(own, rows, own->inputs[0], INPUTS, WIDTH);
+            set_inputs(own, rows, own->inputs[0], INPUTS, WIDTH);
             ready = 1;
         }
         matrix_product(own, rows, 2, &layer->up, chunk, CHUNKS, WIDTH, 0);
@@ -480,7 +482,7 @@ static void gate(struct worker *me, int rows, const struct layer *layer) {
             else store(e->gated[r] + chunk * LANES, gelu(x) * value);
         }
     }
-    meet(me, CHUNKS);
+    finish_phase(me, CHUNKS);
 }
 
 static void choose(struct worker *me, const struct pass *pass) {
@@ -492,19 +494,19 @@ static void choose(struct worker *me, const struct pass *pass) {
         if (!ready) norm(own, 1, e->x, e->model->norm, e->model->norm_bias);
         ready = 1;
         const float *w = e->model->head + (size_t)chunk * PANELS * LANES * WIDTH;
-        float *logits = e->logits + chunk * PANELS * LANES;
+        float *logits = pass->logits + chunk * PANELS * LANES;
         float_tile(1, PANELS, own->inputs[0], INPUTS, w, LANES * WIDTH, LANES, WIDTH, logits, 0, NULL);
     }
-    meet(me, CHUNKS);
+    finish_phase(me, CHUNKS);
+    /* A phase of its own, so that the token is there before anybody embeds it. */
     EACH(only, 1) {
+        const float *logits = pass->logits, *bias = pass->bias;
         int best = 0;
-        for (int i = 0; i < BINS; i++) {
-            pass->logits[i] = e->logits[i];
-            if (e->logits[i] + pass->bias[i] > e->logits[best] + pass->bias[best]) best = i;
-        }
+        for (int i = 1; i < BINS; i++)
+            if (logits[i] + bias[i] > logits[best] + bias[best]) best = i;
         *pass->token = FIRST_BIN_ID + best;
     }
-    meet(me, 1);
+    finish_phase(me, 1);
 }
 
 static void run_pass(struct worker *me, const struct pass *pass) {
@@ -527,7 +529,7 @@ static void run_pass(struct worker *me, const struct pass *pass) {
 static void run_passes(struct worker *me) {
     unsigned floats = _mm_getcsr();
     _mm_setcsr(floats | 0x8040); /* denormals are zero, in and out */
-    me->phase = me->victim = 0;
+    me->phase = me->passed = 0;
     for (int i = 0; i < me->engine->count; i++) run_pass(me, &me->engine->passes[i]);
     _mm_setcsr(floats);
 }
@@ -538,16 +540,16 @@ static void *serve(void *argument) {
     int64_t seen = 0;
     pthread_mutex_lock(&e->lock);
     while (!e->ended) {
-        if (!e->open || e->tick == seen) {
+        if (!e->open || e->ticks == seen) {
             pthread_cond_wait(&e->wake, &e->lock);
             continue;
         }
-        seen = e->tick;
-        atomic_fetch_add(&e->inside, 1);
+        seen = e->ticks;
+        e->inside++;
         pthread_mutex_unlock(&e->lock);
         run_passes(me);
-        atomic_fetch_sub(&e->inside, 1);
         pthread_mutex_lock(&e->lock);
+        if (--e->inside == 0) pthread_cond_signal(&e->idle);
     }
     pthread_mutex_unlock(&e->lock);
     return NULL;
@@ -579,8 +581,12 @@ struct engine *start(const struct model *model, int threads, int most_passes) {
     if (!e) return NULL;
     e->model = model;
     e->phases = zeros((size_t)most_passes * PHASES_A_PASS * sizeof(struct phase));
-    pthread_mutex_init(&e->lock, NULL);
+    pthread_mutexattr_t inherit; /* an ordinary thread that holds the lock runs as the real-time one that waits */
+    pthread_mutexattr_init(&inherit);
+    pthread_mutexattr_setprotocol(&inherit, PTHREAD_PRIO_INHERIT);
+    pthread_mutex_init(&e->lock, &inherit);
     pthread_cond_init(&e->wake, NULL);
+    pthread_cond_init(&e->idle, NULL);
     for (; e->phases && e->threads < threads; e->threads++) {
         struct worker *worker = &e->workers[e->threads];
         *worker = (struct worker){.engine = e, .scratch = zeros(sizeof(struct scratch)), .index = e->threads};
@@ -596,12 +602,13 @@ struct engine *start(const struct model *model, int threads, int most_passes) {
 }
 
 void tick(struct engine *e, const struct pass *passes, int count) {
-    while (atomic_load(&e->inside)) sched_yield(); /* a thread that still walks through the last tick's phases */
-    memset(e->phases, 0, (size_t)count * PHASES_A_PASS * sizeof(struct phase));
     pthread_mutex_lock(&e->lock);
+    /* Nobody may still be walking through the last tick's phases. */
+    while (e->inside) pthread_cond_wait(&e->idle, &e->lock);
+    memset(e->phases, 0, (size_t)count * PHASES_A_PASS * sizeof(struct phase));
     e->passes = passes;
     e->count = count;
-    e->tick++;
+    e->ticks++;
     e->open = 1;
     pthread_cond_broadcast(&e->wake);
     pthread_mutex_unlock(&e->lock);

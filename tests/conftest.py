@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from gatort.policies.model import Gato
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-COMPILES = shutil.which("cc") is not None and platform.machine() == "x86_64"
+COMPILES = shutil.which("gcc") is not None and platform.machine() == "x86_64"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what needs a GPU, or the native engine's compiler, where there is none."""
     lacking = {
         "gpu": None if NVIDIA_DRIVER.exists() else f"no NVIDIA GPU: {NVIDIA_DRIVER} is absent",
-        "native": None if COMPILES else "no C compiler for x86-64",
+        "native": None if COMPILES else "no gcc for x86-64",
     }
     for item in items:
         for marker, reason in lacking.items():

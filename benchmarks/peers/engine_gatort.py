@@ -52,7 +52,7 @@ class Engine:
             frame.bias[:] = 0.0
             frame.bias[np.arange(ACTION_TOKENS - 1), ids[work.prefill :]] = FORCED
             self.tick(ids[: work.prefill])
-            self._context.end_frame(0)
+            self._context.end_frame(FIRST_CONTINUOUS_ID)
         frame.bias[:] = 0.0
 
     def rewind(self) -> None:

@@ -23,7 +23,7 @@ from gatort.runtime.gpu import Target
 from gatort.runtime.spec import Precision
 
 from .machine import installed_version, this_machine
-from .recordings import may_be_recorded, record_trials
+from .recordings import MOST_TRIALS, may_be_recorded, record_trials
 from .report import require_writable, screen, write_json
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 Compiled = Literal["fp16", "int8", "int4"]
 BITS: dict[Precision, Bits | None] = {"fp16": None, "int8": 8, "int4": 4}
-MOST_TRIALS = 1000
-"""The validation layouts have room for fifty times as many on either side of their middle."""
 
 
 @dataclass(frozen=True, slots=True)

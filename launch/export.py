@@ -16,7 +16,7 @@ from gatort.runtime.bundle import ONNX_FILE, TrainingRecord, verify
 from gatort.runtime.errors import ConfigError, MissingDependency
 
 from .machine import installed_version, peak_memory_bytes
-from .recordings import may_be_recorded, record_trials
+from .recordings import MOST_TRIALS, may_be_recorded, record_trials
 from .report import screen
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def export(
     name: str | None = None,
     seed: NonNegativeInt = 0,
     precision: Literal["fp32", "int8", "int4", "w8a8"] = "fp32",
-    trials: Annotated[int, Field(ge=0, le=1000)] = 4,
+    trials: Annotated[int, Field(ge=0, le=MOST_TRIALS)] = 4,
 ) -> int:
     """Export a model to ONNX and write it as a bundle: manifest, weights and graph, with a hash of each.
 

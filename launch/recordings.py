@@ -14,6 +14,9 @@ from gatort.runtime.policy import Policy
 from .report import progress_bar
 from .robots import mujoco_robot, simulator_installed
 
+MOST_TRIALS = 1000
+"""The validation layouts have room for fifty times as many on either side of their middle."""
+
 
 def may_be_recorded(manifest: Manifest) -> bool:
     """Whether the policy was trained, and for the simulated arm."""

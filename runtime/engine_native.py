@@ -59,12 +59,11 @@ class _Layer(ctypes.Structure):
     ]
 
 
+_BLOCK_INPUTS = ("ids", "local", "cos", "sin", "mask", "write_index", "bias")
+
+
 class _Pass(ctypes.Structure):
-    _fields_ = [
-        ("rows", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("ids", "local", "cos", "sin", "mask", "write_index", "bias")),
-        *((name, ctypes.c_void_p) for name in ("token", "logits")),
-    ]
+    _fields_ = [("rows", ctypes.c_int64), *((name, ctypes.c_void_p) for name in (*_BLOCK_INPUTS, "token", "logits"))]
 
 
 class _Bound(NamedTuple):
@@ -195,7 +194,7 @@ class NativeEngine:
 
 
 def _pass(block: Block, token: NDArray[np.int64], logits: NDArray[np.float32]) -> _Pass:
-    read = (block.ids, block.local, block.cos, block.sin, block.mask, block.write_index, block.bias)
+    read = (getattr(block, name) for name in _BLOCK_INPUTS)
     return _Pass(len(block.local), *(array.ctypes.data for array in (*read, token, logits)))
 
 

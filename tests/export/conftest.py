@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from gatort.export.bundle_writer import write_bundle
+from gatort.export.bundle_writer import read_model, write_bundle
+from gatort.export.parity import ParityReport, compare
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset
-from gatort.runtime.bundle import TrainingRecord
+from gatort.runtime.bundle import TrainingRecord, load_manifest
+from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, Actuator, ModelDims, ObservationKey, PolicySpec
 
 RANDOM = TrainingRecord(recipe="random weights", demonstrations="none", parameters=0, steps=0)
@@ -55,6 +57,15 @@ def tiny_model(cameras: int = 0, seed: int = 0) -> Gato:
 def make_model() -> Callable[..., Gato]:
     """`tiny_model`, for tests that need a model of their own."""
     return tiny_model
+
+
+def onnx_engine(directory: Path) -> OnnxEngine:
+    return OnnxEngine(directory, load_manifest(directory), OnnxConfig(threads=1))
+
+
+def onnx_parity(directory: Path, seed: int = 0) -> ParityReport:
+    precision = load_manifest(directory).precision
+    return compare(read_model(directory), onnx_engine(directory), seed=seed, precision=precision)
 
 
 @pytest.fixture(scope="session")

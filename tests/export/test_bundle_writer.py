@@ -9,10 +9,11 @@ import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.export.conftest import onnx_parity
 
 from gatort.export import to_onnx
 from gatort.export.bundle_writer import Rounding, read_model, write_bundle
-from gatort.export.parity import LOGIT_TOLERANCE, ParityReport, compare
+from gatort.export.parity import LOGIT_TOLERANCE
 from gatort.policies.grid import snap
 from gatort.policies.model import Gato
 from gatort.runtime.bundle import (
@@ -26,19 +27,12 @@ from gatort.runtime.bundle import (
     verify,
     write_manifest,
 )
-from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
 from gatort.runtime.errors import BundleError
 
 
 @pytest.fixture
 def own_bundle(bundle: Path, tmp_path: Path) -> Path:
     return shutil.copytree(bundle, tmp_path / "bundle")
-
-
-def onnx_parity(directory: Path) -> ParityReport:
-    manifest = load_manifest(directory)
-    engine = OnnxEngine(directory, manifest, OnnxConfig(threads=1))
-    return compare(read_model(directory), engine, precision=manifest.precision)
 
 
 class Unexportable(Gato):

@@ -6,25 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.export.conftest import onnx_engine, onnx_parity
 
 from gatort.export.bundle_writer import read_model
 from gatort.export.parity import LOGIT_TOLERANCE, PairParity, ParityReport, compare
 from gatort.policies.model import Gato
-from gatort.runtime.bundle import load_manifest
 from gatort.runtime.context import Block, Frame
 from gatort.runtime.engine import Engine, Mark, no_mark
-from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
 from gatort.runtime.engine_torch import TorchEngine
-
-ONE_THREAD = OnnxConfig(threads=1)
-
-
-def onnx_engine(directory: Path) -> OnnxEngine:
-    return OnnxEngine(directory, load_manifest(directory), ONE_THREAD)
-
-
-def onnx_parity(directory: Path, seed: int = 0) -> ParityReport:
-    return compare(read_model(directory), onnx_engine(directory), seed=seed)
 
 
 class Disturbed:

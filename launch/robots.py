@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
+from gatort.runtime.driver import ScriptedRobot
 from gatort.runtime.errors import MissingDependency
-from gatort.runtime.robot import ScriptedRobot
 from gatort.runtime.spec import CONTINUOUS_BINS, ObservationKey, PolicySpec
 
 from .graphics import choose_gl

@@ -150,7 +150,7 @@ class Drive:
                 self._live.offer(self._status())
         return False
 
-    def _look(self, _: Tick | None) -> bool:
+    def _look(self, _: Tick) -> bool:
         """After each tick, in the slack: keep what the film needs and, at most four times a second, show the status."""
         if self._looks < len(self._positions):
             self._positions[self._looks] = self.robot.data.qpos

@@ -1,17 +1,19 @@
-"""The last look at an action before it becomes a command: finite, range, rate, age."""
+"""The first look at an observation (age, jumps) and the last at an action (finite, range, rate, age)."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .clock import Clock
+from .errors import ObservationError
 from .robot import Observation
 from .safety import COMMAND_MARGIN_NS, STOPPED, Command, State
-from .spec import PolicySpec
+from .spec import Interface, ObservationKey
 
 
 class Refusal(StrEnum):
@@ -42,10 +44,19 @@ class Guard:
     Nothing is sent in SAFE and LATCHED, and nothing but `arm` leaves them.
     """
 
-    def __init__(self, spec: PolicySpec, clock: Clock) -> None:
+    def __init__(self, spec: Interface, clock: Clock, offered: Sequence[ObservationKey] | None = None) -> None:
+        """Start disarmed.
+
+        Args:
+            spec: actuators, their limits, and when a command takes effect.
+            clock: when it is.
+            offered: the keys that observations hold, in their order; the specification's own when absent.
+        """
         self.state = State.DISARMED
         self.refused: Counter[Refusal] = Counter()
         """Ticks that sent nothing, by reason, since the guard was made."""
+        self.reason: Refusal | None = None
+        """Of the last tick that sent nothing."""
         self.limited: Counter[Limit] = Counter()
         """Actions that were over range or rate and sent limited."""
         self._spec, self._clock = spec, clock
@@ -55,6 +66,12 @@ class Guard:
         rates = [np.inf if actuator.rate_per_s is None else actuator.rate_per_s for actuator in spec.actuators]
         self._rates = np.array(rates)  # (A,) per second
         self._sequence = 0
+        self._jumpers = [
+            (index, key.name, key.unit, np.reshape(key.fastest_per_s, key.shape))
+            for index, key in enumerate(offered or spec.observations)
+            if key.fastest_per_s
+        ]
+        self._last_seen: Observation | None = None
         self._last_values, self._last_stamp_ns = self._safe, 0
 
     def arm(self) -> None:
@@ -62,6 +79,37 @@ class Guard:
         self.state = State.RUN
         self._last_values = self._safe
         self._last_stamp_ns = self._clock.now_ns() - self._spec.period_ns
+        self._last_seen = None
+
+    def inspect(self, observation: Observation) -> None:
+        """Check what the tokenizer has found to be whole and finite; nothing is inferred from what fails.
+
+        Raises:
+            ObservationError: it is not newer than the one before, so old that its action would be late, or a value
+                jumped farther than its key can change in the time since the last one that passed.
+        """
+        last, age_ns = self._last_seen, self._clock.now_ns() - observation.stamp_ns
+        if last is not None and observation.stamp_ns <= last.stamp_ns:
+            raise ObservationError(
+                f"expected an observation newer than the last one, found the same or one before it, {_ms(age_ns)} old"
+            )
+        if not 0 <= age_ns <= self._spec.action_delay_ns:
+            raise ObservationError(
+                f"expected an observation of the last {self._spec.action_delay_ms} ms, found one {_ms(age_ns)} old"
+            )
+        if last is not None:
+            self._refuse_jumps(observation, last)
+        self._last_seen = observation
+
+    def _refuse_jumps(self, observation: Observation, last: Observation) -> None:
+        seconds = (observation.stamp_ns - last.stamp_ns) * 1e-9
+        for index, name, unit, fastest_per_s in self._jumpers:
+            jumped = np.abs(observation.values[index] - last.values[index])
+            if (jumped > fastest_per_s * seconds).any():
+                raise ObservationError(
+                    f"{name}: expected a change of at most {(fastest_per_s * seconds).max():.3g} {unit} in "
+                    f"{seconds * 1e3:.0f} ms, found {jumped.max():.3g}"
+                )
 
     def admit(self, action: NDArray[np.float64], observation: Observation) -> Command | None:
         """Command for an action (A,) that answers `observation`, or nothing when it must not be sent."""
@@ -90,6 +138,7 @@ class Guard:
     def refuse(self, reason: Refusal) -> None:
         """Count a tick that sends nothing and go one state further."""
         self.refused[reason] += 1
+        self.reason = reason
         self.state = _AFTER_REFUSAL.get(self.state, self.state)
 
     def _limit(self, action: NDArray[np.float64], stamp_ns: int) -> NDArray[np.float64]:
@@ -104,3 +153,7 @@ class Guard:
         if (slewed != values).any():
             self.limited[Limit.RATE] += 1
         return slewed
+
+
+def _ms(duration_ns: int) -> str:
+    return f"{duration_ns * 1e-6:.1f} ms"

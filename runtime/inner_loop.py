@@ -1,8 +1,11 @@
 """The robot's side at 1 kHz: hold the last accepted command, limit its slew, watch its age, fade to safe.
 
-    DISARMED ──arm──▶ RUN ──age > valid_for──▶ HOLD ──one period──▶ SAFE ──fade, 50 ms──▶ LATCHED
-                       ▲                        │                     ▲ stop, from any armed state
+    DISARMED ──arm──▶ RUN ──age > valid_for──▶ HOLD ──age > 2 periods − 5 ms──▶ SAFE ──fade, 50 ms──▶ LATCHED
+                       ▲                        │                                ▲ stop, from any armed state
                        └─────── a command ──────┘
+
+A command's age counts from the instant at which it took effect. Commands arrive before they take effect, so at the
+end of HOLD the next one is there already, or it is missing too.
 
 It runs a thousand times per simulated second, so it works on lists of floats: for eight actuators they are several
 times faster than NumPy, and most steps change nothing. Gravity compensation and damping belong to the robot.
@@ -17,8 +20,9 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from .safety import COMMAND_MARGIN_NS, LONGEST_VALIDITY_NS, STOPPED, Command, State
-from .spec import PolicySpec
+from .errors import ConfigError
+from .safety import COMMAND_MARGIN_NS, LONGEST_VALIDITY_NS, SAFE_LEAD_NS, STOPPED, Command, State
+from .spec import Interface
 
 FADE_NS = 50_000_000
 """How long SAFE takes from the values in effect to the safe command."""
@@ -43,15 +47,31 @@ class Drop(StrEnum):
 class InnerLoop:
     """What is in effect on the actuators at each instant, and the watchdog that decides it."""
 
-    def __init__(self, spec: PolicySpec) -> None:
+    def __init__(self, interface: Interface, safe_after_ns: int | None = None) -> None:
+        """Start disarmed.
+
+        Args:
+            interface: actuators, their limits and safe values, and the period.
+            safe_after_ns: the age of a command at which SAFE begins, whatever the command says; two periods less
+                `SAFE_LEAD_NS` when absent.
+
+        Raises:
+            ConfigError: the age is not between one period and `LONGEST_VALIDITY_NS`.
+        """
         self.state = State.DISARMED
         self.dropped: Counter[Drop] = Counter()
         """Commands not accepted since construction, by reason."""
-        self._period_ns = spec.period_ns
-        self._low = [actuator.low for actuator in spec.actuators]
-        self._high = [actuator.high for actuator in spec.actuators]
-        self._safe = [actuator.safe for actuator in spec.actuators]
-        self._rates = [actuator.rate_per_s or math.inf for actuator in spec.actuators]
+        self._period_ns = interface.period_ns
+        self._safe_after_ns = 2 * self._period_ns - SAFE_LEAD_NS if safe_after_ns is None else safe_after_ns
+        if not self._period_ns <= self._safe_after_ns <= LONGEST_VALIDITY_NS:
+            raise ConfigError(
+                f"safe_after: expected {self._period_ns * 1e-6:g} ms (one period) to "
+                f"{LONGEST_VALIDITY_NS * 1e-6:g} ms, found {self._safe_after_ns * 1e-6:g} ms"
+            )
+        self._low = [actuator.low for actuator in interface.actuators]
+        self._high = [actuator.high for actuator in interface.actuators]
+        self._safe = [actuator.safe for actuator in interface.actuators]
+        self._rates = [actuator.rate_per_s or math.inf for actuator in interface.actuators]
         self._values = list(self._safe)
         self._target = list(self._safe)
         self._fade_from = list(self._safe)
@@ -60,6 +80,7 @@ class InnerLoop:
         self._moving = False
         self._sequence = -1
         self._last_ns = -_NEVER_NS
+        self._effect_ns = -_NEVER_NS
         self._state_ends_ns = _NEVER_NS
         self._next_ns = _NEVER_NS
 
@@ -69,8 +90,8 @@ class InnerLoop:
         self._sequence = -1
         self._target = list(self._safe)
         self._moving = self._values != self._target
-        self._last_ns = now_ns
-        self._enter(State.RUN, now_ns + self._period_ns + COMMAND_MARGIN_NS + 1)
+        self._last_ns = self._effect_ns = now_ns
+        self._enter(State.RUN, now_ns + min(self._period_ns + COMMAND_MARGIN_NS + 1, self._safe_after_ns))
 
     def stop(self, now_ns: int) -> None:
         """Operator stop: fade to the safe command from now, then latch; nothing when not armed or already stopping."""
@@ -123,6 +144,11 @@ class InnerLoop:
             self._last_ns = now_ns
         return self._in_effect
 
+    @property
+    def in_effect(self) -> NDArray[np.float64]:
+        """Values (A,) in effect at the last step; the array belongs to the loop and changes with the next step."""
+        return self._in_effect
+
     def _pass_events(self, now_ns: int) -> None:
         """Go through every command and change of state up to now, in order; a command wins a tie."""
         while (at_ns := self._next_ns) <= now_ns:
@@ -132,9 +158,10 @@ class InnerLoop:
             if self._queue and self._queue[0][0].apply_at_ns <= at_ns:
                 command, self._target = self._queue.popleft()
                 self._moving = self._values != self._target
-                self._enter(State.RUN, at_ns + command.valid_for_ns + 1)
+                self._effect_ns = at_ns
+                self._enter(State.RUN, at_ns + min(command.valid_for_ns + 1, self._safe_after_ns))
             elif self.state is State.RUN:
-                self._enter(State.HOLD, at_ns + self._period_ns)
+                self._enter(State.HOLD, self._effect_ns + self._safe_after_ns)
             elif self.state is State.HOLD:
                 self._fade(at_ns)
             else:
@@ -146,7 +173,9 @@ class InnerLoop:
 
     def _schedule(self) -> None:
         self._next_ns = self._state_ends_ns
-        if self._queue and self._queue[0][0].apply_at_ns < self._next_ns + 1:
+        # What is queued when HOLD ends may take effect a little later than SAFE would begin.
+        grace_ns = SAFE_LEAD_NS + COMMAND_MARGIN_NS if self.state is State.HOLD else 0
+        if self._queue and self._queue[0][0].apply_at_ns <= self._next_ns + grace_ns:
             self._next_ns = self._queue[0][0].apply_at_ns
 
     def _fade(self, now_ns: int) -> None:

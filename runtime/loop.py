@@ -1,4 +1,4 @@
-"""The loop: six calls in order. Nothing reaches the robot but what the guard returned."""
+"""The loop: a few calls in order. Nothing reaches the robot but what the guard returned."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from numpy.typing import ArrayLike, NDArray
 from .decoding import Decoder
 from .errors import EngineError, ObservationError
 from .guard import Guard, Refusal
-from .pacer import Pacer
+from .pacer import Pacer, Wake
 from .robot import Observation, Robot
 from .safety import STOPPED, Command
 from .telemetry import Telemetry
 from .tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tick:
-    """What one tick saw and did."""
+    """What one tick saw and did, as far as it came; refused ones lack what follows the refusal."""
 
-    observation: Observation
-    tokens: NDArray[np.int64]
+    wake: Wake
+    observation: Observation | None = None
+    tokens: NDArray[np.int64] | None = None
     """(A,) action tokens; a copy."""
-    command: Command | None
-    """Nothing when the guard refused."""
+    action: NDArray[np.float64] | None = None
+    """(A,) what the policy asked for, in each actuator's unit."""
+    command: Command | None = None
+    """What the guard made of it and the robot was handed."""
+    refusal: str | None = None
+    """Why nothing was sent."""
 
 
 class ControlLoop:
@@ -41,8 +46,8 @@ class ControlLoop:
         self.refusal: str | None = None
         """The last refused tick's sentence."""
 
-    def tick(self) -> Tick:
-        """Observe, tokenize, decode (one prefill, then a pass a token), detokenize, guard, command.
+    def tick(self, tick: Tick) -> None:
+        """Observe, tokenize, decode (one prefill, then a pass a token), detokenize, guard, command; fills `tick`.
 
         Raises:
             ObservationError: nothing was sent; the next tick takes this one's frame.
@@ -51,28 +56,29 @@ class ControlLoop:
         mark, context = self.telemetry.mark, self.decoder.context
         context.begin_frame()
 
-        observation = self.robot.observe()
+        observation = tick.observation = self.robot.observe()
         mark()
         self.tokenizer.encode(observation.values, context.observation_ids, context.patches)
+        self.guard.inspect(observation)
         mark()
         tokens = self.decoder.decode(mark)
-        action = self.tokenizer.decode_action(tokens)
+        tick.tokens = tokens.copy()
+        tick.action = self.tokenizer.decode_action(tokens)
         mark()
-        command = self.guard.admit(action, observation)
+        tick.command = self.guard.admit(tick.action, observation)
         mark()
-        if command is not None:
-            self.robot.command(command)
+        if tick.command is not None:
+            self.robot.command(tick.command)
             context.end_frame(int(tokens[-1]))  # What was not done must not stand in the context as if it had been.
             mark()
-        return Tick(observation, tokens.copy(), command)
 
-    def run(self, ticks: int, on_tick: Callable[[Tick | None], bool | None] | None = None) -> int:
+    def run(self, ticks: int, on_tick: Callable[[Tick], bool | None] | None = None) -> int:
         """Arm, run at most `ticks` ticks, and stop the robot; returns how many ran.
 
         The context goes on from where it is, so that a prompt may stand in it: `Policy.reset` begins a new session.
 
-        `on_tick` runs in the slack after each tick with what it did, or with nothing when it was refused; the run
-        ends when it returns true, and when the guard or the robot has gone to SAFE or LATCHED.
+        `on_tick` runs in the slack after each tick with what it did; the run ends when it returns true, and when the
+        guard or the robot has gone to SAFE or LATCHED.
         """
         self.robot.observe()  # It answers, and its clock has caught up, before anyone consents to motion.
         self.guard.arm()
@@ -92,17 +98,19 @@ class ControlLoop:
         """Whether the guard or the robot takes no more commands."""
         return self.guard.state in STOPPED or self.robot.state in STOPPED
 
-    def _paced_tick(self) -> Tick | None:
-        wake = self.pacer.wait()
-        self.telemetry.begin(wake)
-        for _ in range(wake.skipped):
+    def _paced_tick(self) -> Tick:
+        tick = Tick(self.pacer.wait())
+        self.telemetry.begin(tick.wake)
+        for _ in range(tick.wake.skipped):
             self.guard.refuse(Refusal.SKIPPED)
-        tick = None
         try:
-            tick = self.tick()
+            self.tick(tick)
         except (ObservationError, EngineError) as error:
-            self.refusal = str(error)
             self.guard.refuse(Refusal.ENGINE if isinstance(error, EngineError) else Refusal.OBSERVATION)
+            tick.refusal = self.refusal = str(error)
+        else:
+            if tick.command is None:
+                tick.refusal = self.guard.reason.value if self.guard.reason else None
         self.telemetry.record()
         return tick
 

@@ -76,12 +76,12 @@ class Policy:
         Raises:
             SpecError: the robot's keys or actuators are not the policy's.
         """
-        require_same_interface(self.spec, robot.observation_keys, robot.actuators)
+        require_same_interface(self.spec, robot.interface)
         return ControlLoop(
             robot=robot,
-            tokenizer=Tokenizer(self.spec, robot.observation_keys),
+            tokenizer=Tokenizer(self.spec, robot.interface.observations),
             decoder=self.decoder,
-            guard=Guard(self.spec, clock),
+            guard=Guard(self.spec, clock, robot.interface.observations),
             pacer=Pacer(clock, self.spec.period_ns, collect_garbage),
             telemetry=telemetry or Telemetry(self.spec, stepwise=self.decoder.engine.stepwise),
         )

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 COMMAND_MARGIN_NS = 10_000_000
 """How much longer than one period a command stays valid, so that ordinary jitter does not trip the watchdog."""
 
+SAFE_LEAD_NS = 5_000_000
+"""How much sooner than two periods after the last command took effect SAFE begins, so that it is there within them."""
+
 LONGEST_VALIDITY_NS = 200_000_000
 """No command may ask to be held for longer than this, whatever it says."""
 
@@ -22,7 +25,7 @@ class State(StrEnum):
     """Never armed: the safe command is in effect and commands are refused."""
     RUN = "run"
     HOLD = "hold"
-    """Commands are missing; the last accepted one is held for at most one period."""
+    """A command is missing; the last accepted one is held, and SAFE follows unless the next one is there."""
     SAFE = "safe"
     """The robot's declared safe command is being faded in; commands are refused."""
     LATCHED = "latched"

@@ -7,10 +7,9 @@ O observation tokens, A action tokens, T = O + A + 1 tokens in a frame, n frames
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from math import prod
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, PositiveInt, model_validator
 
@@ -57,6 +56,9 @@ class ObservationKey(Strict):
     """`unit` only: lower end of the range that maps to −1, one per element, row-major."""
     high: tuple[FiniteFloat, ...] = ()
     """`unit` only: upper end of the range that maps to +1."""
+    fastest_per_s: tuple[FiniteFloat, ...] = ()
+    """How fast each element can change at most, in the unit per second; an observation that jumped farther since the
+    one before is refused. Empty where there is no such limit."""
 
     @property
     def size(self) -> int:
@@ -91,6 +93,11 @@ class ObservationKey(Strict):
                 )
         if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError(f"{self.name}: low must be below high in every element")
+        if self.fastest_per_s and (len(self.fastest_per_s) != self.size or min(self.fastest_per_s) <= 0):
+            raise ValueError(
+                f"{self.name}: expected {self.size} values above 0 in fastest_per_s, or none, "
+                f"found {self.fastest_per_s}"
+            )
         return self
 
 
@@ -126,8 +133,8 @@ def _gato_order(keys: tuple[ObservationKey, ...]) -> tuple[ObservationKey, ...]:
     return tuple(sorted(keys, key=lambda key: (_ENCODING_ORDER[key.encoding], key.name)))
 
 
-class PolicySpec(Strict):
-    """The contract between a policy and a robot, and the frame that follows from it."""
+class Interface(Strict):
+    """The contract between a policy and a robot: what is observed, what is commanded, and when."""
 
     observations: Annotated[tuple[ObservationKey, ...], AfterValidator(_gato_order)]
     """Observation keys, kept in Gato's order whatever order they were given in."""
@@ -135,6 +142,31 @@ class PolicySpec(Strict):
     control_hz: PositiveInt
     action_delay_ms: PositiveInt
     """A command takes effect this long after its observation was stamped: constant, so simulation reproduces it."""
+
+    @property
+    def period_ns(self) -> int:
+        """One tick."""
+        return 1_000_000_000 // self.control_hz
+
+    @property
+    def action_delay_ns(self) -> int:
+        """`action_delay_ms` in nanoseconds."""
+        return self.action_delay_ms * 1_000_000
+
+    @model_validator(mode="after")
+    def _check_interface(self) -> Self:
+        if not self.observations or not self.actuators:
+            raise ValueError("expected at least one observation key and one actuator")
+        if self.action_delay_ns > self.period_ns:
+            raise ValueError(
+                f"action_delay_ms {self.action_delay_ms} is longer than one period at {self.control_hz} Hz"
+            )
+        return self
+
+
+class PolicySpec(Interface):
+    """A policy's side of the contract, and the frame that follows from it."""
+
     window_frames: PositiveInt
     """n: how many whole frames the cache holds."""
 
@@ -158,16 +190,6 @@ class PolicySpec(Strict):
         """W = n·T, the length of the KV cache."""
         return self.window_frames * self.frame_tokens
 
-    @property
-    def period_ns(self) -> int:
-        """One tick."""
-        return 1_000_000_000 // self.control_hz
-
-    @property
-    def action_delay_ns(self) -> int:
-        """`action_delay_ms` in nanoseconds."""
-        return self.action_delay_ms * 1_000_000
-
     @cached_property
     def image_tokens(self) -> int:
         """How many of the O observation tokens are image patches."""
@@ -175,16 +197,10 @@ class PolicySpec(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.observations or not self.actuators:
-            raise ValueError("a policy needs at least one observation key and one actuator")
         if self.window_tokens > MAX_WINDOW_TOKENS:
             raise ValueError(
                 f"window_frames {self.window_frames} × {self.frame_tokens} tokens a frame is {self.window_tokens}, "
                 f"more than Gato's {MAX_WINDOW_TOKENS}; the largest is {MAX_WINDOW_TOKENS // self.frame_tokens}"
-            )
-        if self.action_delay_ns > self.period_ns:
-            raise ValueError(
-                f"action_delay_ms {self.action_delay_ms} is longer than one period at {self.control_hz} Hz"
             )
         return self
 
@@ -206,21 +222,29 @@ class ModelDims(Strict):
     """Rows of the table of positions within a frame (Gato: 512)."""
 
 
-def require_same_interface(policy: PolicySpec, robot_keys: Sequence[ObservationKey], robot: Sequence[Actuator]) -> None:
-    """Check that a robot gives every key that the policy reads and takes every command it makes.
+def require_same_interface(policy: Interface, robot: Interface) -> None:
+    """Check that a robot gives every key that the policy reads, takes every command it makes, and keeps its time.
 
     Raises:
-        SpecError: naming the first difference and what was expected.
+        SpecError: naming the first difference, what was expected and what was found.
     """
-    given: dict[str, Any] = {key.name: key for key in robot_keys}
+    given = {key.name: key for key in robot.observations}
     for key in policy.observations:
         if key.name not in given:
             raise SpecError(f"the robot lacks observation key {key.name!r}; it offers {sorted(given)}")
-        if (found := given[key.name]) != key:
-            raise SpecError(f"observation key {key.name!r} differs: the policy expects {key}, the robot offers {found}")
-    if tuple(robot) != policy.actuators:
-        raise SpecError(
-            "the actuators differ: the policy commands "
-            f"{[a.name for a in policy.actuators]}, the robot takes {[a.name for a in robot]}, "
-            "or a unit, range or safe command is not the same"
-        )
+        _require_same(f"observation key {key.name!r}", key, given[key.name])
+    names, found = ([actuator.name for actuator in side.actuators] for side in (policy, robot))
+    if names != found:
+        raise SpecError(f"actuators: the policy commands {names}, the robot takes {found}")
+    for actuator, taken in zip(policy.actuators, robot.actuators, strict=True):
+        _require_same(f"actuator {actuator.name!r}", actuator, taken)
+    for rate in ("control_hz", "action_delay_ms"):
+        if getattr(policy, rate) != getattr(robot, rate):
+            raise SpecError(f"{rate}: the policy expects {getattr(policy, rate)}, the robot has {getattr(robot, rate)}")
+
+
+def _require_same(what: str, wanted: Strict, offered: Strict) -> None:
+    for field in type(wanted).model_fields:
+        expected, found = getattr(wanted, field), getattr(offered, field)
+        if expected != found:
+            raise SpecError(f"{what}: the policy expects {field} {expected}, the robot has {found}")

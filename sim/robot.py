@@ -7,25 +7,24 @@ arm runs; between observations nothing moves. So one class serves a run in real 
 from __future__ import annotations
 
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
+from gatort.runtime.driver import INNER_PERIOD_NS, Driver
 from gatort.runtime.errors import RobotError
 from gatort.runtime.inner_loop import InnerLoop
-from gatort.runtime.robot import Observation
-from gatort.runtime.safety import Command, State
-from gatort.runtime.spec import Actuator, ObservationKey, PolicySpec
+from gatort.runtime.safety import State
+from gatort.runtime.spec import PolicySpec
 
 from . import expert
 from .task import BLOCKS, GRIPPER_OPEN_M, STACK_SPEC, Layout, draw_layout
 
 Array = NDArray[np.float64]
 
-PHYSICS_STEP_NS: Final = 1_000_000
 JOINT_DAMPING_NMS_RAD: Final = 3.0
 """Added by the inner loop on every arm joint."""
 SUCCESS_NS: Final = 500_000_000
@@ -44,8 +43,8 @@ def load_model() -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_string((resources.files("gatort.sim") / "stacking.xml").read_text())
 
 
-class MujocoRobot:
-    """A Panda-like arm on a table with three blocks; implements `gatort.runtime.robot.Robot`.
+class MujocoRobot(Driver):
+    """A Panda-like arm on a table with three blocks.
 
     Args:
         clock: the one clock; physics never runs ahead of it.
@@ -57,9 +56,8 @@ class MujocoRobot:
     """
 
     def __init__(self, clock: Clock, seed: int = 0, spec: PolicySpec = STACK_SPEC) -> None:
-        self._clock = clock
+        super().__init__(spec, clock)
         self.spec = spec
-        self._inner = InnerLoop(spec)
         self.model = load_model()
         self.data = mujoco.MjData(self.model)
         self._tool = self.model.site("tool").id
@@ -76,54 +74,13 @@ class MujocoRobot:
         }
         self.reset(seed)
 
-    # -- Robot ---------------------------------------------------------------------------------------------------
-
-    @property
-    def observation_keys(self) -> tuple[ObservationKey, ...]:
-        """Keys in the order in which `observe` gives their values."""
-        return self.spec.observations
-
-    @property
-    def actuators(self) -> tuple[Actuator, ...]:
-        """Seven torques and the gripper's opening."""
-        return self.spec.actuators
-
-    @property
-    def state(self) -> State:
-        """State of the inner loop's watchdog."""
-        return self._inner.state
-
-    def arm(self) -> None:
-        """Let commands through; nothing else ever does."""
-        self._inner.arm(self._clock.now_ns())
-
-    def observe(self) -> Observation:
-        """Step the physics up to now and read every key; the arrays belong to the caller."""
-        self._advance(self._clock.now_ns())
-        self._sequence += 1
-        values = tuple(self._read(key.name) for key in self.spec.observations)
-        return Observation(sequence=self._sequence, stamp_ns=self._time_ns, values=values)
-
-    def command(self, command: Command) -> None:
-        """Hand a command to the inner loop, which applies it at `apply_at_ns` or drops it."""
-        self._inner.accept(command, self._clock.now_ns())
-
-    def stop(self) -> None:
-        """Fade to the safe command and latch."""
-        self._inner.stop(self._clock.now_ns())
-
-    def close(self) -> None:
-        """Free the OpenGL contexts."""
-        for camera in self._cameras.values():
-            camera.close()
-
     # -- Trial ---------------------------------------------------------------------------------------------------
 
     def reset(self, seed: int) -> None:
         """Lay out the trial of this seed, disarmed, at the clock's present. Bit for bit the same on one machine."""
         _warnings.clear()
         self._lay_out(draw_layout(seed))
-        self._inner = InnerLoop(self.spec)
+        self.inner_loop = InnerLoop(self.spec)
         self._time_ns = self._clock.now_ns()
         self._stacked_since_ns: int | None = None
         self._sequence = 0
@@ -132,6 +89,11 @@ class MujocoRobot:
     def succeeded(self) -> bool:
         """Red has rested on blue, gripper open and away, for half a second."""
         return self._stacked_since_ns is not None and self._time_ns - self._stacked_since_ns >= SUCCESS_NS
+
+    def close(self) -> None:
+        """Free the OpenGL contexts."""
+        for camera in self._cameras.values():
+            camera.close()
 
     def expert_action(self) -> Array:
         """What the scripted expert would do now, (8,)."""
@@ -161,18 +123,18 @@ class MujocoRobot:
     # -- Physics -------------------------------------------------------------------------------------------------
 
     def _advance(self, now_ns: int) -> None:
-        data, inner = self.data, self._inner
+        data, inner = self.data, self.inner_loop
         applied, bias, speed = data.qfrc_applied[_ARM], data.qfrc_bias[_ARM], data.qvel[_ARM]
-        while self._time_ns + PHYSICS_STEP_NS <= now_ns:
-            command = inner.step(self._time_ns)
+        while self._time_ns + INNER_PERIOD_NS <= now_ns:
+            command = self._in_effect(self._time_ns)
             np.multiply(speed, -JOINT_DAMPING_NMS_RAD, out=applied)
             applied += bias
             applied += command[_ARM]
             if inner.state is not State.DISARMED:  # Nothing moves before the operator's consent.
                 data.ctrl[:] = command[7] / 2
             mujoco.mj_step(self.model, data)
-            self._time_ns += PHYSICS_STEP_NS
-            if self._time_ns // PHYSICS_STEP_NS % 10 == 0:
+            self._time_ns += INNER_PERIOD_NS
+            if self._time_ns // INNER_PERIOD_NS % 10 == 0:
                 self._watch_success()
         # mj_step leaves positions one step ahead of what follows from them.
         mujoco.mj_kinematics(self.model, data)
@@ -205,7 +167,10 @@ class MujocoRobot:
 
     # -- Reading -------------------------------------------------------------------------------------------------
 
-    def _read(self, name: str) -> NDArray[np.float32] | NDArray[np.uint8]:
+    def _read(self) -> tuple[int, list[NDArray[Any]]]:
+        return self._time_ns, [self._read_key(key.name) for key in self.spec.observations]
+
+    def _read_key(self, name: str) -> NDArray[np.float32] | NDArray[np.uint8]:
         data = self.data
         red, blue = self._blocks[:2]
         match name:

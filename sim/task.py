@@ -27,6 +27,8 @@ TRAINING_SEEDS: Final = range(1_000_000, 2_000_000)
 JOINT_LOW_RAD: Final = (-1.4, -1.2, -1.4, -3.0718, -1.4, 1.2, -1.2)
 JOINT_HIGH_RAD: Final = (1.4, 1.2, 1.4, -1.2, 1.4, 3.7525, 2.8973)
 JOINT_SPEED_RAD_S: Final = (2.0,) * 7
+JOINT_FASTEST_RAD_S: Final = (2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61)
+"""Panda's joint velocity limits (Franka Robotics, "Robot and interface specifications")."""
 TORQUE_NM: Final = (30.0, 30.0, 30.0, 30.0, 12.0, 12.0, 12.0)
 """What the policy may ask for beside gravity; the robot allows 87 and 12."""
 TORQUE_RATE_NM_S: Final = 1000.0
@@ -35,8 +37,19 @@ GRIPPER_OPEN_M: Final = 0.08
 HOME_RAD: Final = np.array([0.0, -0.4, 0.0, -2.3, 0.0, 1.9, 0.785])
 
 
-def _tensor(name: str, unit: str, low: tuple[float, ...], high: tuple[float, ...]) -> ObservationKey:
-    return ObservationKey(name=name, shape=(len(low),), dtype="float32", unit=unit, encoding="unit", low=low, high=high)
+def _tensor(
+    name: str, unit: str, low: tuple[float, ...], high: tuple[float, ...], fastest_per_s: tuple[float, ...] = ()
+) -> ObservationKey:
+    return ObservationKey(
+        name=name,
+        shape=(len(low),),
+        dtype="float32",
+        unit=unit,
+        encoding="unit",
+        low=low,
+        high=high,
+        fastest_per_s=fastest_per_s,
+    )
 
 
 def _offset(name: str) -> ObservationKey:
@@ -45,7 +58,7 @@ def _offset(name: str) -> ObservationKey:
 
 
 STACK_OBSERVATIONS: Final = (
-    _tensor("arm/joint_position", "rad", JOINT_LOW_RAD, JOINT_HIGH_RAD),
+    _tensor("arm/joint_position", "rad", JOINT_LOW_RAD, JOINT_HIGH_RAD, JOINT_FASTEST_RAD_S),
     _tensor("arm/joint_velocity", "rad/s", tuple(-v for v in JOINT_SPEED_RAD_S), JOINT_SPEED_RAD_S),
     _offset("blocks/blue_from_red"),
     _tensor("blocks/edge", "m", (0.04, 0.04), (0.06, 0.06)),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.robot import Observation, Robot, ScriptedRobot
+from gatort.runtime.driver import ScriptedRobot
+from gatort.runtime.robot import Observation, Robot
 from gatort.runtime.safety import COMMAND_MARGIN_NS, Command, State
 from gatort.runtime.spec import PolicySpec
 
@@ -43,7 +44,7 @@ def robot(request: pytest.FixtureRequest, spec: PolicySpec, clock: VirtualClock)
 
 
 def safe_values(robot: Robot) -> np.ndarray:
-    return np.array([actuator.safe for actuator in robot.actuators])
+    return np.array([actuator.safe for actuator in robot.interface.actuators])
 
 
 def answer(observation: Observation, values: np.ndarray) -> Command:
@@ -61,8 +62,10 @@ def drive(robot: Robot, clock: VirtualClock, ticks: int) -> None:
 
 def test_an_observation_holds_every_key_in_order_with_its_shape_and_dtype(robot: Robot) -> None:
     observation = robot.observe()
-    assert [value.shape for value in observation.values] == [key.shape for key in robot.observation_keys]
-    assert [value.dtype for value in observation.values] == [np.dtype(key.dtype) for key in robot.observation_keys]
+    assert [value.shape for value in observation.values] == [key.shape for key in robot.interface.observations]
+    assert [value.dtype for value in observation.values] == [
+        np.dtype(key.dtype) for key in robot.interface.observations
+    ]
 
 
 def test_sequences_rise_and_stamps_follow_the_clock(robot: Robot, clock: VirtualClock) -> None:
@@ -116,7 +119,7 @@ def test_a_command_that_is_not_finite_is_dropped_so_that_the_watchdog_trips(
     for _ in range(6):
         observation = robot.observe()
         assert all(np.isfinite(value).all() for value in observation.values)
-        robot.command(answer(observation, np.full(len(robot.actuators), bad)))
+        robot.command(answer(observation, np.full(len(robot.interface.actuators), bad)))
         clock.advance_ns(PERIOD_NS)
     robot.observe()
     assert robot.state is State.LATCHED

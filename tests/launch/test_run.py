@@ -53,7 +53,7 @@ def test_a_run_ends_with_a_summary_a_latency_picture_and_its_figures(
     assert record["latency_ms"]["tick"].keys() == {"p50", "p99", "p99.9", "max"}
 
 
-def test_a_run_whose_actions_come_late_is_stopped_and_exits_with_1(
+def test_a_run_too_slow_to_answer_an_observation_in_time_is_stopped_and_exits_with_1(
     bundle: Path,
     slow_clock: type[VirtualClock],
     monkeypatch: pytest.MonkeyPatch,
@@ -64,7 +64,7 @@ def test_a_run_whose_actions_come_late_is_stopped_and_exits_with_1(
     record = json.loads(Path("r.json").read_text())
     assert record["stopped"]
     assert record["ticks"] < 10
-    assert record["refused"]["action late"] > 0
+    assert record["refused"]["observation refused"] > 0
     assert "stopped in" in capsys.readouterr().out
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gatort.runtime.clock import VirtualClock
+from gatort.runtime.errors import ObservationError
 from gatort.runtime.guard import Guard, Limit, Refusal
 from gatort.runtime.robot import Observation
 from gatort.runtime.safety import COMMAND_MARGIN_NS, State
@@ -26,7 +27,7 @@ def guard(spec: PolicySpec, clock: VirtualClock) -> Guard:
 
 
 def seen(clock: VirtualClock, sequence: int = 7) -> Observation:
-    return Observation(sequence, clock.now_ns(), ())
+    return Observation(sequence, clock.now_ns(), (), np.zeros(3))
 
 
 def test_a_good_action_becomes_a_command_that_names_its_observation_and_when_it_applies(
@@ -79,7 +80,7 @@ def test_an_observation_that_is_not_newer_or_from_the_future_is_not_answered(
     guard.arm()
     clock.advance_ns(50_000_000)
     assert guard.admit(GOOD, seen(clock)) is not None
-    assert guard.admit(GOOD, Observation(8, clock.now_ns() + shift_ns, ())) is None
+    assert guard.admit(GOOD, Observation(8, clock.now_ns() + shift_ns, (), np.zeros(3))) is None
     assert guard.refused == {Refusal.STALE: 1}
 
 
@@ -142,3 +143,54 @@ def test_sequences_rise_over_arming_too(guard: Guard, clock: VirtualClock) -> No
     assert first is not None
     assert second is not None
     assert second.sequence > first.sequence
+
+
+def looked_at(clock: VirtualClock, position: float = 0.0, age_ms: float = 0.0) -> Observation:
+    values = (np.full(3, position, np.float32), np.zeros(2, np.float32))
+    return Observation(1, clock.now_ns() - round(age_ms * 1e6), values, np.zeros(3))
+
+
+@pytest.fixture
+def fast_guard(spec: PolicySpec, clock: VirtualClock) -> Guard:
+    """Of a robot whose positions change by 2 rad/s at most: 0.1 rad a tick."""
+    keys = tuple(
+        key.model_copy(update={"fastest_per_s": (2.0,) * 3}) if key.name == "arm/position" else key
+        for key in spec.observations
+    )
+    guard = Guard(spec.model_copy(update={"observations": keys}), clock)
+    guard.arm()
+    guard.inspect(looked_at(clock))
+    clock.advance_ns(50_000_000)
+    return guard
+
+
+def test_an_observation_whose_action_would_be_late_is_refused_before_anything_is_inferred(
+    guard: Guard, clock: VirtualClock
+) -> None:
+    guard.inspect(looked_at(clock, age_ms=25))
+    clock.advance_ns(50_000_000)
+    with pytest.raises(ObservationError, match=r"of the last 25 ms, found one 25\.1 ms old"):
+        guard.inspect(looked_at(clock, age_ms=25.1))
+
+
+def test_an_observation_that_was_seen_before_is_refused(guard: Guard, clock: VirtualClock) -> None:
+    guard.inspect(frozen := looked_at(clock))
+    clock.advance_ns(10_000_000)
+    with pytest.raises(ObservationError, match=r"newer than the last one, .* 10\.0 ms old"):
+        guard.inspect(frozen)
+
+
+def test_a_value_that_jumps_farther_than_it_can_is_refused_and_one_that_comes_back_passes(
+    fast_guard: Guard, clock: VirtualClock
+) -> None:
+    fast_guard.inspect(looked_at(clock, 0.099))
+    clock.advance_ns(50_000_000)
+    with pytest.raises(ObservationError, match=r"arm/position: expected a change of at most 0\.1 rad in 50 ms"):
+        fast_guard.inspect(looked_at(clock, 0.21))
+    clock.advance_ns(50_000_000)
+    fast_guard.inspect(looked_at(clock, 0.29))  # against the last that passed: 0.2 rad in 100 ms
+
+
+def test_arming_forgets_where_the_arm_was(fast_guard: Guard, clock: VirtualClock) -> None:
+    fast_guard.arm()
+    fast_guard.inspect(looked_at(clock, 3.0))

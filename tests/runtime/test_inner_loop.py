@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatort.runtime.errors import ConfigError
 from gatort.runtime.inner_loop import FADE_NS, Drop, InnerLoop
-from gatort.runtime.safety import LONGEST_VALIDITY_NS, Command, State
+from gatort.runtime.safety import LONGEST_VALIDITY_NS, SAFE_LEAD_NS, Command, State
 from gatort.runtime.spec import Actuator, ObservationKey, PolicySpec
 
 MS = 1_000_000
@@ -90,10 +91,10 @@ def test_values_beyond_the_range_are_clipped(armed: InnerLoop) -> None:
     assert armed.step(40 * MS).tolist() == [30, -30, 0]
 
 
-def test_when_commands_stop_it_holds_one_period_then_fades_then_latches(armed: InnerLoop) -> None:
+def test_when_commands_stop_it_holds_then_fades_within_two_periods_then_latches(armed: InnerLoop) -> None:
     armed.accept(command(1, 25 * MS), 0)
     hold_ns = 25 * MS + VALID_NS + 1
-    safe_ns = hold_ns + PERIOD_NS
+    safe_ns = 25 * MS + 2 * PERIOD_NS - SAFE_LEAD_NS
     states = {}
     for at_ns in (hold_ns - 1, hold_ns, safe_ns - 1, safe_ns, safe_ns + FADE_NS // 2, safe_ns + FADE_NS):
         values = armed.step(at_ns).tolist()
@@ -110,9 +111,9 @@ def test_when_commands_stop_it_holds_one_period_then_fades_then_latches(armed: I
 
 
 def test_lost_commands_reach_the_safe_torque_within_the_bound_of_one_step(armed: InnerLoop) -> None:
-    """From `apply_at`: 60 ms valid, 50 ms hold, 50 ms fade, and not even one late step makes it longer."""
+    """From `apply_at`: 95 ms until SAFE begins, 50 ms fade, and not even one late step makes it longer."""
     armed.accept(command(1, 0), 0)
-    assert armed.step(VALID_NS + PERIOD_NS + FADE_NS + 1).tolist() == [0, 0, 0]
+    assert armed.step(2 * PERIOD_NS - SAFE_LEAD_NS + FADE_NS).tolist() == [0, 0, 0]
     assert armed.state is State.LATCHED
 
 
@@ -142,9 +143,37 @@ def test_safe_and_latched_take_nothing_until_an_operator_arms_again(armed: Inner
     assert armed.accept(command(1, now_ns), now_ns)
 
 
+@pytest.mark.parametrize(("apply_at_ms", "state"), [(101, State.RUN), (110, State.RUN), (111, State.SAFE)])
+def test_after_one_lost_command_the_next_one_saves_the_run_though_it_takes_effect_a_little_late(
+    armed: InnerLoop, apply_at_ms: int, state: State
+) -> None:
+    armed.accept(command(1, 0), 0)
+    armed.step(80 * MS)
+    assert armed.accept(command(3, apply_at_ms * MS), 80 * MS)
+    armed.step(apply_at_ms * MS)
+    assert armed.state is state
+
+
+@pytest.mark.parametrize("valid_ms", [60, 200])
+def test_a_command_cannot_ask_to_be_in_effect_for_longer_than_the_robot_allows(spec: PolicySpec, valid_ms: int) -> None:
+    loop = InnerLoop(spec, safe_after_ns=80 * MS)
+    loop.arm(0)
+    assert loop.accept(command(1, 0, valid_ns=valid_ms * MS), 0)
+    loop.step(79 * MS)
+    assert loop.state in (State.RUN, State.HOLD)
+    loop.step(80 * MS)
+    assert loop.state is State.SAFE
+
+
+@pytest.mark.parametrize("safe_after_ms", [49, 201])
+def test_an_age_limit_out_of_range_is_refused_with_the_range(spec: PolicySpec, safe_after_ms: int) -> None:
+    with pytest.raises(ConfigError, match=f"expected 50 ms .* to 200 ms, found {safe_after_ms} ms"):
+        InnerLoop(spec, safe_after_ns=safe_after_ms * MS)
+
+
 def test_a_command_that_waits_when_safe_begins_is_thrown_away(armed: InnerLoop) -> None:
-    armed.step(100 * MS)
-    assert armed.accept(command(1, 130 * MS), 100 * MS)
+    armed.step(90 * MS)
+    assert armed.accept(command(1, 130 * MS), 90 * MS)
     assert armed.step(135 * MS).tolist() == [0, 0, 0]
     assert armed.state is State.SAFE
     armed.step(500 * MS)

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.context import Frame
+from gatort.runtime.driver import ScriptedRobot
 from gatort.runtime.engine import Mark, ScriptedEngine, no_mark
 from gatort.runtime.errors import DeviceError, EngineError, RobotError
 from gatort.runtime.guard import Refusal
 from gatort.runtime.loop import ControlLoop, Tick
 from gatort.runtime.policy import Policy
-from gatort.runtime.robot import Observation, ScriptedRobot
+from gatort.runtime.robot import Observation
 from gatort.runtime.safety import STOPPED, Command, State
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 from gatort.runtime.telemetry import Telemetry
@@ -43,9 +44,12 @@ class SlowEngine(ScriptedEngine):
 
 
 class RecordingRobot(ScriptedRobot):
-    """A scripted robot that keeps every command it was handed."""
+    """A scripted robot that keeps every command it was handed, and what was in effect at every inner step."""
 
-    sent: list[Command]
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.sent: list[Command] = []
+        self.trace: list[tuple[int, tuple[float, ...]]] = []
 
     def command(self, command: Command) -> None:
         self.sent.append(command)
@@ -70,8 +74,9 @@ def build(spec: PolicySpec, dims: ModelDims, clock: VirtualClock) -> Build:
         engine = SlowEngine(clock, {})
         policy = Policy.of(spec, dims, engine)
         engine._faults = faults or {}
-        robot = RecordingRobot(spec, clock, read, trace)
-        robot.sent = []
+        robot = RecordingRobot(spec, clock, read)
+        if trace:
+            robot.on_step = lambda at_ns, _, values: robot.trace.append((at_ns, tuple(values)))
         return policy.control(robot, clock, telemetry=Telemetry(spec, 16, clock))
 
     return build
@@ -163,9 +168,11 @@ def test_two_in_a_row_end_the_run_in_safe(build: Build) -> None:
 
 def test_a_failed_pass_voids_the_whole_action(build: Build) -> None:
     loop = build({3 * 4 + 1: EngineError("broken")})
-    ticks: list[Tick | None] = []
+    ticks: list[Tick] = []
     loop.run(8, ticks.append)
-    assert ticks[4] is None
+    assert ticks[4].observation is not None
+    assert ticks[4].command is None
+    assert ticks[4].refusal == "broken"
     assert len(sent(loop)) == 7
     assert loop.guard.refused == {Refusal.ENGINE: 1}
 
@@ -185,22 +192,22 @@ def test_a_hung_policy_ends_in_safe_on_both_sides_of_the_wire(build: Build) -> N
     loop = build({3 * 4: 500 * MS}, trace=True)
     assert loop.run(20) < 20
     assert loop.guard.state in (State.SAFE, State.LATCHED)
-    assert isinstance(loop.robot, ScriptedRobot)
+    assert isinstance(loop.robot, RecordingRobot)
     assert loop.robot.trace[-1][1] == (0.0, 0.0, 0.0)
 
 
 def test_a_tick_is_described_to_the_onlooker_who_may_end_the_run(build: Build) -> None:
     loop, seen = build(), []
 
-    def look(tick: Tick | None) -> bool:
-        assert tick is not None
+    def look(tick: Tick) -> bool:
         seen.append(tick)
         return len(seen) == 3
 
     assert loop.run(100, look) == 3
+    assert seen[0].tokens is not None
     assert seen[0].tokens.tolist() == TOKENS
     assert seen[2].command is sent(loop)[2]
-    assert [tick.observation.sequence for tick in seen] == [2, 3, 4]
+    assert [tick.observation and tick.observation.sequence for tick in seen] == [2, 3, 4]
 
 
 def test_a_prompt_fills_frames_before_the_first_observation(build: Build, spec: PolicySpec) -> None:
@@ -219,7 +226,7 @@ def test_two_runs_on_a_virtual_clock_are_alike_to_the_nanosecond(build: Build, c
         loop = build({5: 30 * MS, 40: 7 * MS}, trace=True)
         started_ns = clock.now_ns()
         loop.run(40)
-        assert isinstance(loop.robot, ScriptedRobot)
+        assert isinstance(loop.robot, RecordingRobot)
         traces.append([(at_ns - started_ns, values) for at_ns, values in loop.robot.trace])
         clock.advance_ns(-clock.now_ns() % (1_000 * MS))
     assert traces[0] == traces[1]

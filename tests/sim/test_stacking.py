@@ -88,7 +88,7 @@ def test_an_unarmed_arm_holds_still_against_gravity(robot: MujocoRobot, clock: V
 
 
 def test_nothing_moves_before_the_operators_consent(robot: MujocoRobot, clock: VirtualClock) -> None:
-    width = [key.name for key in robot.observation_keys].index("gripper/width")
+    width = [key.name for key in robot.interface.observations].index("gripper/width")
     before = robot.observe().values[width].copy()
     clock.advance_ns(500_000_000)
     np.testing.assert_allclose(robot.observe().values[width], before, atol=1e-4)  # m; the fingers settle

@@ -50,9 +50,16 @@ def mujoco_robot(spec: PolicySpec, clock: Clock, seed: int) -> MujocoRobot:
 
 
 def scripted_robot(spec: PolicySpec, clock: Clock, seed: int) -> ScriptedRobot:
-    """A robot without physics that observes random values within the policy's ranges, drawn before the loop starts."""
+    """A robot without physics that observes random values within the policy's ranges, drawn before the loop starts.
+
+    What cannot change at any speed keeps its value, so that no observation is refused.
+    """
     random = np.random.default_rng(seed)
-    script = [[_draw(key, random) for key in spec.observations] for _ in range(SCRIPTED_OBSERVATIONS)]
+    still = {key.name: _draw(key, random) for key in spec.observations if key.fastest_per_s}
+    script = [
+        [still[key.name] if key.name in still else _draw(key, random) for key in spec.observations]
+        for _ in range(SCRIPTED_OBSERVATIONS)
+    ]
 
     def read(sequence: int) -> Sequence[NDArray[Any]]:
         return script[sequence % len(script)]

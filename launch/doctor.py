@@ -70,8 +70,8 @@ def doctor(*, json: Path | None = None) -> int:
 def examine() -> Iterator[Finding]:
     """Yield one finding after the other; none raises, whatever the machine lacks."""
     examinations: list[Callable[[], Finding]] = [
-        _python, _processor, _onnxruntime, _compiler, _shipped_bundle, _mujoco, _gl, _rendered_frame, _matplotlib,
-        _torch, _tensorrt, _clock, _wake_up, _real_time_rights, _locked_memory,
+        _python, _processor, _onnxruntime, _compiler, _shipped_bundle, _mujoco, _bullet, _franka, _gl, _rendered_frame,
+        _matplotlib, _torch, _tensorrt, _clock, _wake_up, _real_time_rights, _locked_memory,
     ]  # fmt: skip
     for examination in examinations:
         yield examination()
@@ -118,6 +118,14 @@ def _shipped_bundle() -> Finding:
 
 def _mujoco() -> Finding:
     return _package("simulator", "mujoco-core", "pip install 'gatort[sim]'")
+
+
+def _bullet() -> Finding:
+    return _package("second simulator", "pybullet", "pip install 'gatort[pybullet]'")
+
+
+def _franka() -> Finding:
+    return _package("Franka arm", "pylibfranka", "pip install 'gatort[franka]'")
 
 
 def _matplotlib() -> Finding:

@@ -9,6 +9,7 @@
     ├── EngineError             a forward pass that failed or gave logits that are not finite
     ├── DeviceError             a GPU that failed; its context is lost, so the process has to end
     ├── RobotError              a robot that refuses to arm or to answer
+    ├── WireError               bytes that are no message of the protocol
     └── MissingDependency       an optional package, with the line that installs it
 
 The command line prints the sentence and exits with status 2; nothing else is caught.
@@ -49,6 +50,10 @@ class DeviceError(GatortError):
 
 class RobotError(GatortError):
     """A robot that refuses to arm, or that no longer answers."""
+
+
+class WireError(GatortError):
+    """Bytes from the other end of the wire that are no message of the protocol."""
 
 
 class MissingDependency(GatortError):  # noqa: N818 it names what is missing, not what went wrong

@@ -8,6 +8,7 @@
     ├── DemonstrationError      a demonstration file or set
     ├── EngineError             a forward pass that failed or gave logits that are not finite
     ├── DeviceError             a GPU that failed; its context is lost, so the process has to end
+    ├── RecordingError          a recording that cannot be begun or read, or is not one of gatort's
     ├── RobotError              a robot that refuses to arm or to answer
     ├── WireError               bytes that are no message of the protocol
     └── MissingDependency       an optional package, with the line that installs it
@@ -46,6 +47,10 @@ class EngineError(GatortError):
 
 class DeviceError(GatortError):
     """A GPU that is absent or failed: no tick may follow in this process, so the loop does not catch it."""
+
+
+class RecordingError(GatortError):
+    """A recording that cannot be begun or read, or a file that is not one of gatort's."""
 
 
 class RobotError(GatortError):

@@ -22,8 +22,16 @@ class Trial(Strict):
     succeeded: bool
     seconds: float
     """On the robot's side."""
+    ticks: int
+    """Those that ran, refused ones included."""
     refusal: str | None
     """The sentence of its last refused tick."""
+    refused: int
+    """Ticks that sent nothing."""
+    dropped: int
+    """Commands that the robot did not take, nearly always because they came late."""
+    lost: int
+    """Commands that never reached the robot."""
     policy_us: tuple[int, ...]
     """Wall-clock time of the policy's part of every tick. µs"""
 

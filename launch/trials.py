@@ -1,7 +1,8 @@
 """`gatort trials`: seeded trials in lockstep, and how often they succeed.
 
-Each tick waits for the policy, so a slow machine changes how long trials take and nothing else; the action delay is
-simulated. Finished trials are appended to a file beside the report and are not run again.
+Each tick waits for the policy, so a slow machine changes how long trials take and nothing else; the action delay and
+the link are simulated, and the policy's own computing counts as none. Finished trials are appended to a file beside the
+report and are not run again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from rich.table import Table
 from gatort.runtime.bundle import Manifest, SuccessRecord, record_success, verify
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.decoding import Sampler
-from gatort.runtime.errors import ConfigError, RobotError
+from gatort.runtime.errors import ConfigError, MissingDependency, ObservationError, RobotError
+from gatort.runtime.link import LinkConditions, LinkedRobot
 from gatort.runtime.telemetry import Percentiles, Telemetry
 
 from .engines import load_policy
@@ -37,8 +39,13 @@ from .report import (
     write_json,
 )
 from .robots import mujoco_robot
+from .sweep import Axis, Sweep, along, described
 from .workers import spread
 
+EPISODES = 200
+SWEEP_EPISODES = 20
+"""For each value of a sweep: enough to see where a task fails, not to compare policies."""
+DEFAULT_PLOT = Path("runs", "sweep.png")
 POLICY_STAGES = slice(1, -2)
 """Tokenize to detokenize: what the policy adds to a tick, without robot and guard."""
 
@@ -48,60 +55,107 @@ class TrialOptions(PolicyOptions):
 
     threads: PositiveInt = 1
     """CPU threads of one pass."""
+    link: Annotated[LinkConditions, Parameter(name="*")] = LinkConditions()
+    """What lies between policy and robot."""
 
 
 def trials(
     *,
     options: Annotated[TrialOptions | None, Parameter(name="*")] = None,
-    episodes: PositiveInt = 200,
+    episodes: PositiveInt | None = None,
     seed: NonNegativeInt = 5000,
     workers: PositiveInt | None = None,
+    sweep: Axis | None = None,
+    values: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True, negative="")] = None,
+    plot: Path | None = None,
     json: Path | None = None,
     record: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Try a policy on seeded layouts in lockstep and report its success rate with a 95 % Wilson interval.
 
     With --json, finished trials are kept in a file beside it, and the same command goes on where it was stopped.
+    With --sweep, the trials are run under one link condition after another: at which latency the task fails is known
+    before an arm is powered. The policy's computing counts as none here; one that takes C ms has as much time left on
+    a link of D ms one way as a policy that takes none on a link of D + C/2.
 
     Parameters
     ----------
     episodes
-        How many trials.
+        How many trials: 200 when it is not given, and 20 for each value of a sweep.
     seed
         Layout of the first trial; the others follow one by one. Seeds that the policy has learned from are refused.
     workers
         Processes that share the trials; one per core when it is not given, and one in all for an engine on a GPU.
+    sweep
+        What to vary: delay and jitter in ms one way, loss and reorder as probabilities.
+    values
+        Of the sweep, instead of its own.
+    plot
+        Where the picture of a sweep goes; runs/sweep.png when it is not given.
     json
         Write the result to this file as well.
     record
         Write the success rate into the bundle's manifest.
     """
     options = resolve(TrialOptions, options, None)
-    require_writable(json)
+    if plot is None and sweep is not None:
+        DEFAULT_PLOT.parent.mkdir(exist_ok=True)
+    require_writable(plot, json)
+    _require_sensible(options, sweep, values, record)
     manifest = verify(options.bundle)
+    episodes = episodes or (SWEEP_EPISODES if sweep else EPISODES)
     seeds = range(seed, seed + episodes)
     require_unseen(seeds, manifest)
-    journal = Journal(json, manifest, options) if json is not None else None
     # A GPU is shared out by itself; every process would bring its own copy of the weights.
     workers = workers or (len(sched_getaffinity(0)) if options.engine in ON_CPU else 1)
-    finished = _run_what_is_left(options, seeds, workers, journal)
-    result = summarise([finished[each] for each in seeds])
-    screen().print(_table(manifest.name, result))
+    links = along(options.link, sweep, values) if sweep else [options.link]
+    results = []
+    for link in links:
+        each = options.model_copy(update={"link": link})
+        journal = Journal(json, manifest, each) if json is not None else None
+        finished = _run_what_is_left(each, seeds, workers, journal, described(sweep, link) if sweep else "trials")
+        results.append(summarise([finished[seed] for seed in seeds]))
     origin = {"bundle": manifest.name, "seed": seed, "workers": workers, "machine": asdict(this_machine())}
-    write_json(json, {**result, **origin})
+    if sweep:
+        _report_sweep(Sweep(manifest.name, sweep, links, results), plot or DEFAULT_PLOT, json, origin)
+        return 0
+    screen().print(_table(manifest.name, results[0]))
+    write_json(json, {**results[0], "link": options.link.model_dump(), **origin})
     if record:
-        _record(options.bundle, seed, result)
+        _record(options.bundle, seed, results[0])
     return 0
 
 
-def _run_what_is_left(options: TrialOptions, seeds: range, workers: int, journal: Journal | None) -> dict[int, Trial]:
+def _require_sensible(
+    options: TrialOptions, sweep: Axis | None, values: tuple[float, ...] | None, record: bool
+) -> None:
+    if values is not None and sweep is None:
+        raise ConfigError("--values are a sweep's: add --sweep delay, jitter, loss or reorder")
+    if record and (sweep or not options.link.perfect):
+        raise ConfigError("--record writes the success rate of the policy itself: leave out the link's conditions")
+
+
+def _report_sweep(swept: Sweep, plot: Path, json: Path | None, origin: dict[str, Any]) -> None:
+    screen().print(swept.table())
+    write_json(json, {**swept.record(), **origin})
+    try:
+        swept.draw(plot)
+    except MissingDependency as error:
+        screen().print(f"no picture: {error}")
+    else:
+        screen().print(f"picture: {plot}")
+
+
+def _run_what_is_left(
+    options: TrialOptions, seeds: range, workers: int, journal: Journal | None, noun: str
+) -> dict[int, Trial]:
     """Take finished trials from the journal and run the others; every trial by its seed."""
     kept = {trial.seed: trial for trial in (journal.read() if journal else ())}
     finished = {each: kept[each] for each in seeds if each in kept}
     left = [each for each in seeds if each not in kept]
     running = run_trials(options, left, min(workers, max(1, len(left))))
     try:
-        for trial in _with_progress(running, done=len(finished), episodes=len(seeds)):
+        for trial in _with_progress(running, noun, done=len(finished), episodes=len(seeds)):
             finished[trial.seed] = trial
             if journal:
                 journal.append(trial)
@@ -152,7 +206,8 @@ class Trialist:
     def __init__(self, options: TrialOptions) -> None:
         self.options, self.clock = options, VirtualClock()
         self.policy = load_policy(options)
-        self.robot = mujoco_robot(self.policy.spec, self.clock, 0)
+        self.robot_clock = VirtualClock()
+        self.robot = mujoco_robot(self.policy.spec, self.robot_clock, 0)
 
     def run(self, seed: int) -> Trial:
         """Run the trial of one seed from a fresh context; where the robot fails, so does the trial."""
@@ -162,20 +217,28 @@ class Trialist:
         ticks = round(TRIAL_SECONDS * spec.control_hz)
         self.policy.decoder.sampler = Sampler(self.options.temperature, seed)
         self.policy.reset()
+        self.robot_clock.sleep_until_ns(self.clock.now_ns())
         robot.reset(seed)
+        link = self.options.link
+        link = link.model_copy(update={"link_seed": link.link_seed + seed})
+        linked = LinkedRobot(robot, self.robot_clock, self.clock, link)
         telemetry = Telemetry(spec, ticks, stepwise=self.policy.decoder.engine.stepwise)
-        loop = self.policy.control(robot, self.clock, telemetry=telemetry)
+        loop = self.policy.control(linked, self.clock, telemetry=telemetry)
         failure = None
         try:
             loop.run(ticks, lambda _: robot.succeeded)
-        except RobotError as error:
+        except (ObservationError, RobotError) as error:  # Without a first observation nothing is armed.
             failure = str(error)
         policy_ns = telemetry.stage_durations_ns()[:, POLICY_STAGES].sum(axis=1)
         return Trial(
             seed=seed,
             succeeded=robot.succeeded and failure is None,
             seconds=telemetry.ticks / spec.control_hz,
+            ticks=telemetry.ticks,
             refusal=failure or loop.refusal,
+            refused=loop.guard.refused.total(),
+            dropped=robot.inner_loop.dropped.total(),
+            lost=linked.lost_commands,
             policy_us=tuple((policy_ns[policy_ns > 0] // 1000).tolist()),
         )
 
@@ -206,13 +269,17 @@ def summarise(finished: list[Trial]) -> dict[str, Any]:
         "wilson_95": wilson_95(successes, len(finished)),
         "seconds_per_episode": float(np.mean([trial.seconds for trial in finished])),
         "latency_ms": percentile_record(Percentiles.of_ns(policy_us * 1000)),
+        "ticks": sum(trial.ticks for trial in finished),
+        "refused": sum(trial.refused for trial in finished),
+        "dropped": sum(trial.dropped for trial in finished),
+        "lost": sum(trial.lost for trial in finished),
         "failed_seeds": [trial.seed for trial in finished if not trial.succeeded],
     }
 
 
-def _with_progress(finishing: Iterator[Trial], done: int, episodes: int) -> Iterator[Trial]:
+def _with_progress(finishing: Iterator[Trial], noun: str, done: int, episodes: int) -> Iterator[Trial]:
     succeeded = 0
-    with progress_bar("trials") as progress:
+    with progress_bar(noun) as progress:
         bar = progress.add_task("", total=episodes, completed=done)
         for count, trial in enumerate(finishing, 1):
             succeeded += trial.succeeded

@@ -21,6 +21,8 @@ from .spec import Interface, Strict
 
 RETRY_NS = 5_000_000
 """How long a controller waits for an observation before it asks again."""
+COPIES = 2
+"""How often a command is sent, so that the independent loss of single messages hardly ever costs one."""
 LONGEST_HOLD_BACK_NS = 100_000_000
 """A message that is to be overtaken comes this much later at most, when nothing follows that could overtake it."""
 MOST_IN_FLIGHT = 1_024
@@ -41,7 +43,7 @@ class LinkConditions(Strict):
     """Probability that a message never arrives."""
     reorder: FiniteFloat = Field(default=0.0, ge=0, le=1)
     """Probability that a message is overtaken by the next one."""
-    seed: NonNegativeInt = 0
+    link_seed: NonNegativeInt = 0
     """Draws the fate of each message: the same seed treats the same messages alike."""
 
     @property
@@ -59,7 +61,7 @@ class DelayLine(Generic[Item]):
         self.overtaken = 0
         """Messages that were held back for the next one to overtake."""
         self._conditions = conditions
-        self._random = np.random.default_rng((conditions.seed, direction == "to_robot"))
+        self._random = np.random.default_rng((conditions.link_seed, direction == "to_robot"))
         self._flying: list[tuple[int, int, Item]] = []
         """A heap of (due_ns, order, item)."""
         self._held: tuple[int, int, Item] | None = None
@@ -71,26 +73,27 @@ class DelayLine(Generic[Item]):
         """Messages on their way."""
         return len(self._flying) + (self._held is not None)
 
-    def push(self, now_ns: int, item: Item) -> None:
-        """Send a message at `now_ns`; the line keeps it until it is due, unless it is lost."""
+    def push(self, now_ns: int, item: Item) -> bool:
+        """Send a message at `now_ns`; the line keeps it until it is due. False when it is lost."""
         # Three draws whatever becomes of it, so that more loss does not change the others' jitter.
         lost, late, behind = self._random.random(3)
         conditions = self._conditions
         if lost < conditions.loss or len(self) >= MOST_IN_FLIGHT:
             self.lost += 1
-            return
+            return False
         due_ns = now_ns + round((conditions.delay_ms + late * conditions.jitter_ms) * 1e6)
         due_ns = self._last_due_ns = max(due_ns, self._last_due_ns)
         self._order += 1
         if self._held is None and behind < conditions.reorder:
             self.overtaken += 1
             self._held = (due_ns + LONGEST_HOLD_BACK_NS, self._order, item)
-            return
+            return True
         heapq.heappush(self._flying, (due_ns, self._order, item))
         if self._held is not None:
             held_ns, order, overtaken = self._held
             heapq.heappush(self._flying, (min(held_ns, due_ns + 1), order, overtaken))
             self._held = None
+        return True
 
     @property
     def next_due_ns(self) -> int | None:
@@ -125,6 +128,8 @@ class LinkedRobot:
             clock: the controller's clock; `observe` and `arm` let the link's time pass on it.
             conditions: how the link treats each message.
         """
+        self.lost_commands = 0
+        """Commands of which no copy will arrive, since construction."""
         self._driver, self._robot_clock, self._clock = driver, robot_clock, clock
         self._delay_ns = round(conditions.delay_ms * 1e6)
         self._up: DelayLine[int | Command] = DelayLine(conditions, "to_robot")
@@ -132,6 +137,8 @@ class LinkedRobot:
         self._down: DelayLine[tuple[int, Observation]] = DelayLine(conditions, "to_controller")
         """An observation and the number of the request that it answers."""
         self._request = 0
+        self._delivered = -1
+        """Sequence of the last command that the arm was handed."""
 
     @property
     def interface(self) -> Interface:
@@ -152,6 +159,7 @@ class LinkedRobot:
         """See `Robot.arm`: there and back takes the link's delay twice; consent is repeated until it arrives."""
         self._pass_until(self._clock.now_ns() + self._delay_ns)
         self._driver.arm()
+        self._delivered = -1
         self._pass_until(self._clock.now_ns() + self._delay_ns)
 
     def observe(self) -> Observation:
@@ -193,17 +201,23 @@ class LinkedRobot:
             self._robot_clock.sleep_until_ns(due_ns)
             self._driver.advance()
             for message in self._up.pop_due(due_ns):
-                if isinstance(message, Command):
-                    self._driver.command(message)
-                else:
-                    self._down.push(due_ns, (message, self._driver.observe()))
+                self._deliver(message, due_ns)
         self._robot_clock.sleep_until_ns(now_ns)
         self._clock.sleep_until_ns(now_ns)
 
+    def _deliver(self, message: int | Command, at_ns: int) -> None:
+        if not isinstance(message, Command):
+            self._down.push(at_ns, (message, self._driver.observe()))
+        elif message.sequence != self._delivered:  # The second copy is no fault.
+            self._delivered = message.sequence
+            self._driver.command(message)
+
     def command(self, command: Command) -> None:
-        """See `Robot.command`."""
-        self._up.push(self._clock.now_ns(), command)
-        self._pass_until(self._clock.now_ns())
+        """See `Robot.command`; sent `COPIES` times, as over a wire."""
+        now_ns = self._clock.now_ns()
+        copies = [self._up.push(now_ns, command) for _ in range(COPIES)]
+        self.lost_commands += not any(copies)
+        self._pass_until(now_ns)
 
     def stop(self) -> None:
         """See `Robot.stop`; a stop is repeated until it arrives."""

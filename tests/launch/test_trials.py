@@ -79,7 +79,8 @@ def test_trials_go_on_where_they_were_stopped(
 
 
 def trial(seed: int) -> Trial:
-    return Trial(seed=seed, succeeded=True, seconds=8.0, refusal=None, policy_us=(1000, 1100))
+    counts = {"ticks": 160, "refused": 0, "dropped": 0, "lost": 0}
+    return Trial(seed=seed, succeeded=True, seconds=8.0, refusal=None, policy_us=(1000, 1100), **counts)
 
 
 def test_a_journal_that_was_cut_in_its_last_line_keeps_the_others(journal: Journal) -> None:

@@ -18,7 +18,7 @@ PERIOD_MS = 50
 
 
 def line(seed: int = 0, **conditions: float) -> DelayLine[int]:
-    return DelayLine(LinkConditions(seed=seed, **conditions), "to_robot")
+    return DelayLine(LinkConditions(link_seed=seed, **conditions), "to_robot")
 
 
 def arrivals(line: DelayLine[int], sent: int, spacing_ms: int = PERIOD_MS) -> list[tuple[int, int]]:
@@ -167,7 +167,7 @@ def test_a_lost_request_is_asked_again_five_milliseconds_later(spec: PolicySpec)
     seeds = range(200)
     waits = set()
     for seed in seeds:
-        linked = Linked(spec, loss=0.1, seed=seed)
+        linked = Linked(spec, loss=0.1, link_seed=seed)
         linked.robot.observe()
         waits.add(linked.clock.now_ns() // MS)
     assert {0, 5, 10} <= waits <= {0, 5, 10, 15, 20}

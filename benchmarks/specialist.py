@@ -28,7 +28,7 @@ from gatort.policies.demos import load_episodes
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.episode import Episode
 from gatort.runtime.robot import Observation
-from gatort.sim.robot import MujocoRobot
+from gatort.sim.robot_mujoco import MujocoRobot
 from gatort.sim.rollout import Driver, rollout
 from gatort.sim.task import STACK_SPEC
 

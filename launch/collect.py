@@ -18,9 +18,10 @@ from gatort.runtime.episode import Episode
 from gatort.runtime.errors import DemonstrationError
 from gatort.runtime.policy import Policy
 from gatort.runtime.spec import PolicySpec, Strict
+from gatort.sim.randomisation import Randomisation
 
 from .report import progress_bar
-from .robots import mujoco_robot
+from .robots import simulated_robot
 from .workers import spread
 
 if TYPE_CHECKING:
@@ -42,15 +43,18 @@ class Collection(Strict):
     noise_nm: tuple[FiniteFloat, ...] = (0.0,)
     """Standard deviation of the noise on the expert's torques; each episode draws one of these. N·m"""
 
+    randomisation: Randomisation | None = None
+    """What differs from episode to episode beside the layout."""
     seconds: float = 8.0
     """Longest episode, twice what the expert needs; one that is stuck shows nothing new."""
 
     @property
     def driver(self) -> str:
         """Who drives, down to the weights."""
+        where = ", randomised physics" if self.randomisation else ""
         if self.bundle is None:
-            return f"expert, noise {', '.join(f'{noise:g}' for noise in self.noise_nm)} N·m"
-        return f"policy, manifest SHA-256 {sha256_of(self.bundle / MANIFEST_FILE)}"
+            return f"expert, noise {', '.join(f'{noise:g}' for noise in self.noise_nm)} N·m{where}"
+        return f"policy, manifest SHA-256 {sha256_of(self.bundle / MANIFEST_FILE)}{where}"
 
     def claim(self) -> None:
         """Say in the folder what is being made there, before the first episode; the same again may go on.
@@ -61,12 +65,14 @@ class Collection(Strict):
         claim = self.directory / CLAIM
         text = f"{self.driver}, seeds {self.seeds[0]} to {self.seeds[-1]}, at most {self.seconds:g} s\n"
         text += self.spec.model_dump_json() + "\n"
+        if self.randomisation is not None:
+            text += self.randomisation.model_dump_json() + "\n"
         if claim.exists() or any(self.directory.glob("*.npz")):
             found = claim.read_text(encoding="utf-8") if claim.exists() else "episodes of an unknown origin"
             if found != text:
                 raise DemonstrationError(
                     f"{self.directory}: expected a folder that is empty or was begun with {text.splitlines()[0]}; "
-                    f"found {found.splitlines()[0]}, or another specification"
+                    f"found {found.splitlines()[0]}, or other ranges or another specification"
                 )
         claim.write_text(text, encoding="utf-8")
 
@@ -81,7 +87,9 @@ class _Collector:
 
     def __init__(self, collection: Collection) -> None:
         self.collection, self.clock = collection, VirtualClock()
-        self.robot = mujoco_robot(collection.spec, self.clock, collection.first_seed)
+        self.robot = simulated_robot(
+            "mujoco", collection.spec, self.clock, collection.first_seed, collection.randomisation
+        )
         self.policy = Policy.load(collection.bundle, OnnxConfig(threads=1)) if collection.bundle else None
 
     def make(self, seed: int) -> tuple[bool, int]:

@@ -18,6 +18,7 @@ def demos(
     episodes: PositiveInt = 200,
     seed: PositiveInt | None = None,
     noise_nm: tuple[NonNegativeFloat, ...] = (0.0, 1.0, 2.0, 4.0),
+    randomise: bool = True,
     workers: PositiveInt | None = None,
 ) -> int:
     """Let the scripted expert stack, and store what it saw and did as episodes with a manifest.
@@ -34,16 +35,26 @@ def demos(
         Layout of the first; the others follow one by one. The first training seed when it is not given.
     noise_nm
         Noise on the torques, so that the expert shows how it recovers; each episode draws one. N·m
+    randomise
+        Vary arm, blocks, delay and sensors from episode to episode, over the ranges in sim/randomisation.py.
     workers
         Processes that share the episodes; one per core when it is not given.
     """
+    from gatort.sim.randomisation import Randomisation
     from gatort.sim.task import STACK_SPEC, TRAINING_SEEDS
 
     from .collect import Collection, collect
 
     first = TRAINING_SEEDS.start if seed is None else seed
     require_training_seeds(range(first, first + episodes))
-    collection = Collection(spec=STACK_SPEC, directory=out, first_seed=first, episodes=episodes, noise_nm=noise_nm)
+    collection = Collection(
+        spec=STACK_SPEC,
+        directory=out,
+        first_seed=first,
+        episodes=episodes,
+        noise_nm=noise_nm,
+        randomisation=Randomisation() if randomise else None,
+    )
     manifest = collect(collection, workers or len(sched_getaffinity(0)))
     screen().print(
         f"{manifest.episodes} episodes, {manifest.successes} succeeded, {manifest.ticks} ticks, seeds "

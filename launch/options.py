@@ -19,6 +19,8 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
 from gatort.runtime.spec import Precision, Strict
 
+from .robots import SimulatorName
+
 HOME = Path(gatort.__file__).parent
 SHIPPED_BUNDLE = HOME / "policies" / "stack"
 SHIPPED_PROFILES = HOME / "launch" / "profiles"
@@ -59,7 +61,7 @@ class LoopOptions(PolicyOptions):
 class RunOptions(LoopOptions):
     """One run."""
 
-    robot: Literal["mujoco"] = "mujoco"
+    robot: SimulatorName = "mujoco"
     """Which robot to drive."""
     seconds: FiniteFloat = Field(default=20.0, gt=0, le=1e6)
     """Longest run; it ends sooner when the task succeeds."""

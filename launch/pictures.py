@@ -18,6 +18,8 @@ from .machine import installed_version
 if TYPE_CHECKING:
     import mujoco
 
+    from gatort.sim.task import Layout
+
 FILM_SIZE = (480, 640)
 """Height and width of a film. px"""
 FILM_CAMERA = "view"
@@ -40,8 +42,8 @@ def film_obstacle(path: Path) -> str | None:
     return INSTALL_HINT if choose_gl() is None else None
 
 
-def film(path: Path, model: mujoco.MjModel, positions: NDArray[np.float64], hz: int) -> None:
-    """Draw joint positions (N, nq) of a model into a film of N frames at `hz` frames a second.
+def film(path: Path, layout: Layout, positions: NDArray[np.float64], hz: int) -> None:
+    """Draw a robot's positions (N, 30) among blocks of a layout into a film of N frames at `hz` frames a second.
 
     Raises:
         MissingDependency: ffmpeg is absent.
@@ -52,11 +54,13 @@ def film(path: Path, model: mujoco.MjModel, positions: NDArray[np.float64], hz: 
     except ImportError as error:
         raise MissingDependency(FFMPEG_HINT) from error
 
+    from gatort.sim.robot_mujoco import load_model
+
     height, width = FILM_SIZE
     writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=hz, ffmpeg_log_level="error")
     writer.send(None)
     try:
-        for picture in _draw(model, positions, FILM_SIZE, FILM_CAMERA):
+        for picture in _draw(load_model(layout), positions, FILM_SIZE, FILM_CAMERA):
             writer.send(picture)
     finally:
         writer.close()
@@ -68,7 +72,7 @@ def time_one_frame() -> tuple[float, float]:
     Raises:
         RobotError: no GL context can be made.
     """
-    from gatort.sim.robot import load_model
+    from gatort.sim.robot_mujoco import load_model
 
     clock, model = MonotonicClock(), load_model()
     frames = _draw(model, np.stack([model.qpos0] * 2), (64, 64), "front")

@@ -22,7 +22,7 @@ from .latency_picture import latency_picture
 from .machine import installed_version, this_machine
 from .options import LoopOptions, resolve
 from .report import latency_record, percentile_record, percentile_table, require_writable, screen, write_json
-from .robots import mujoco_robot, scripted_robot, simulator_installed
+from .robots import scripted_robot, simulated_robot, simulator_installed
 from .roofline import assess, passes_p50_ms
 
 Source = Literal["auto", "mujoco", "scripted"]
@@ -153,7 +153,11 @@ def measure(options: LoopOptions, *, ticks: int, paced: bool, budget_ms: float, 
     policy = load_policy(options, Sampler(options.temperature, options.seed))
     clock: Clock = MonotonicClock() if paced else VirtualClock()
     simulated = source == "mujoco" or (source == "auto" and simulator_installed())
-    robot: Robot = (mujoco_robot if simulated else scripted_robot)(policy.spec, clock, options.seed)
+    robot: Robot = (
+        simulated_robot("mujoco", policy.spec, clock, options.seed)
+        if simulated
+        else scripted_robot(policy.spec, clock, options.seed)
+    )
     telemetry = Telemetry(policy.spec, ticks, budget_ns=round(budget_ms * 1e6), stepwise=policy.decoder.engine.stepwise)
     loop = policy.control(robot, clock, telemetry=telemetry, collect_garbage=True)
     with apply(options.realtime) as refused:

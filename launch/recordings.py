@@ -12,7 +12,7 @@ from gatort.runtime.episode import Episode
 from gatort.runtime.policy import Policy
 
 from .report import progress_bar
-from .robots import mujoco_robot, simulator_installed
+from .robots import simulated_robot, simulator_installed
 
 MOST_TRIALS = 1000
 """The validation layouts have room for fifty times as many on either side of their middle."""
@@ -37,7 +37,7 @@ def record_trials(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episode
     from gatort.sim.rollout import rollout
 
     clock, policy = VirtualClock(), Policy.load(bundle, OnnxConfig(threads=1))
-    robot = mujoco_robot(policy.spec, clock, seeds[0])
+    robot = simulated_robot("mujoco", policy.spec, clock, seeds[0])
     episodes = []
     with progress_bar(noun) as progress:
         for seed in progress.track(seeds, description=""):

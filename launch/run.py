@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
@@ -29,11 +29,8 @@ from .machine import this_machine
 from .options import RunOptions, resolve
 from .pictures import film, film_obstacle
 from .report import latency_record, percentile_table, require_writable, screen, write_json
-from .robots import mujoco_robot
+from .robots import simulated_robot
 from .viewer import Viewer, require_screen
-
-if TYPE_CHECKING:
-    from gatort.sim.robot import MujocoRobot
 
 DEFAULT_PLOT = Path("runs", "latency.png")
 INTERRUPTED = 130
@@ -89,7 +86,7 @@ def run(
         console.print(percentile_table(drive.telemetry.summary(), drive.budget_ms))
         _draw(console, plot or DEFAULT_PLOT, drive)
     if video is not None and len(drive.positions):
-        film(video, drive.robot.model, drive.positions, policy.spec.control_hz)
+        film(video, drive.robot.layout, drive.positions, policy.spec.control_hz)
         console.print(f"film: {video}")
     drive.robot.close()
     return INTERRUPTED if interrupted else int(drive.stopped)
@@ -109,7 +106,7 @@ class Drive:
         spec = policy.spec
         self.policy, self.options = policy, options
         self.clock = MonotonicClock()
-        self.robot: MujocoRobot = mujoco_robot(spec, self.clock, options.seed)
+        self.robot = simulated_robot(options.robot, spec, self.clock, options.seed)
         self.ticks = max(1, round(options.seconds * spec.control_hz))
         self.telemetry = Telemetry(spec, min(self.ticks, KEPT_TICKS), stepwise=policy.decoder.engine.stepwise)
         self.loop: ControlLoop = policy.control(self.robot, self.clock, telemetry=self.telemetry, collect_garbage=True)
@@ -121,7 +118,7 @@ class Drive:
         self.failure: str | None = None
         """The sentence with which the robot failed."""
         self._looks = 0
-        self._positions = np.zeros((len(self.telemetry.stamps), self.robot.model.nq))  # (ticks, nq), for the film
+        self._positions = np.zeros((len(self.telemetry.stamps), len(self.robot.positions)))  # (ticks, 30) for film
         self._state = State.DISARMED
         self._offered_ns = 0
         self._live: LiveTable | None = None
@@ -134,7 +131,7 @@ class Drive:
             RobotError, DeviceError: the robot or the GPU failed before the first tick.
         """
         with ExitStack() as stack:
-            self._viewer = stack.enter_context(Viewer(self.robot.model)) if viewer else None
+            self._viewer = stack.enter_context(Viewer(self.robot.layout)) if viewer else None
             self._live = stack.enter_context(LiveTable(console, self.budget_ms))
             for refused in stack.enter_context(apply(self.options.realtime)):
                 console.print(refused)
@@ -153,12 +150,12 @@ class Drive:
     def _look(self, _: Tick) -> bool:
         """After each tick, in the slack: keep what the film needs and, at most four times a second, show the status."""
         if self._looks < len(self._positions):
-            self._positions[self._looks] = self.robot.data.qpos
+            self._positions[self._looks] = self.robot.positions
             self._looks += 1
         self._state = max(self.loop.guard.state, self.robot.state, key=list(State).index)
         self.stopped = self.loop.stopped
         if self._viewer is not None:
-            self._viewer.offer(self.robot.data.qpos)
+            self._viewer.offer(self.robot.positions)
         now_ns = self.clock.now_ns()
         if self._live is not None and now_ns - self._offered_ns >= PERIOD_NS:
             self._offered_ns = now_ns
@@ -182,7 +179,7 @@ class Drive:
 
     @property
     def positions(self) -> NDArray[np.float64]:
-        """Joint positions (N, nq) after each tick that was finished so far."""
+        """Joint positions (N, 30) after each tick that was finished so far."""
         return self._positions[: self._looks]
 
     @property

@@ -20,6 +20,7 @@ from gatort.policies.recipe import TrainConfig
 from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.bundle import load_manifest as load_bundle_manifest
 from gatort.runtime.errors import ConfigError, DemonstrationError
+from gatort.sim.randomisation import Randomisation
 
 from .collect import Collection, collect
 from .demos import require_training_seeds
@@ -52,6 +53,8 @@ class TrainOptions(TrainConfig):
     """Rollouts in each round."""
     first_share: float = Field(default=0.5, gt=0, le=1)
     """Share of the steps that comes before the first round; the rounds share out the rest."""
+    randomise: bool = True
+    """Vary arm, blocks, delay and sensors from rollout to rollout, over the ranges in sim/randomisation.py."""
     workers: PositiveInt = len(sched_getaffinity(0))
     """Processes that share the rollouts."""
 
@@ -171,6 +174,7 @@ class Course:
                     first_seed=first,
                     episodes=self.options.round_episodes,
                     bundle=self.bundle,
+                    randomisation=Randomisation() if self.options.randomise else None,
                 ),
                 self.options.workers,
             )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gatort.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
-    import mujoco
+    from gatort.sim.task import Layout
 
 OPEN_S, CLOSE_S = 10.0, 2.0
 
@@ -29,16 +29,18 @@ def require_screen() -> None:
 
 
 class Viewer:
-    """Shows the newest joint positions that it was offered, in a copy of the simulation's state."""
+    """Shows the newest positions that it was offered, in a scene of its own."""
 
-    def __init__(self, model: mujoco.MjModel) -> None:
-        self._model = model
-        self._newest: NDArray[np.float64] = model.qpos0.copy()  # (nq,)
+    def __init__(self, layout: Layout) -> None:
+        from gatort.sim.robot_mujoco import load_model
+
+        self._model = load_model(layout)
+        self._newest: NDArray[np.float64] = self._model.qpos0.copy()  # (30,)
         self._wake, self._opened, self._closed = Event(), Event(), False
         self._thread = Thread(target=self._show, name="viewer", daemon=True)
 
     def offer(self, positions: NDArray[np.float64]) -> None:
-        """Hand over joint positions (nq,), which are copied; never waits."""
+        """Hand over positions (30,), which are copied; never waits."""
         self._newest = positions.copy()
         self._wake.set()
 

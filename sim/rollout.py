@@ -14,7 +14,7 @@ from gatort.runtime.guard import Guard
 from gatort.runtime.robot import Observation
 from gatort.runtime.tokenizer import Tokenizer
 
-from .robot import MujocoRobot
+from .robot import StackingRobot
 from .task import TRIAL_SECONDS
 
 Array = NDArray[np.float64]
@@ -27,7 +27,7 @@ LINGER_TICKS: Final = 5
 
 
 def rollout(
-    robot: MujocoRobot, clock: VirtualClock, seed: int, drive: Driver, seconds: float = TRIAL_SECONDS
+    robot: StackingRobot, clock: VirtualClock, seed: int, drive: Driver, seconds: float = TRIAL_SECONDS
 ) -> Episode:
     """Run the trial of `seed` until it succeeds or its time is up.
 

@@ -23,7 +23,7 @@ def scripted(spec: PolicySpec, clock: VirtualClock) -> Robot:
 
 def mujoco(_: PolicySpec, clock: VirtualClock) -> Robot:
     pytest.importorskip("mujoco")
-    from gatort.sim.robot import MujocoRobot
+    from gatort.sim.robot_mujoco import MujocoRobot
 
     return MujocoRobot(clock, seed=0)
 

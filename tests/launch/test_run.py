@@ -19,7 +19,7 @@ from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.errors import RobotError
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation
-from gatort.sim.robot import MujocoRobot
+from gatort.sim.robot_mujoco import MujocoRobot
 
 
 @pytest.fixture(autouse=True)

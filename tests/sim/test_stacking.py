@@ -11,7 +11,7 @@ from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import RobotError
 from gatort.runtime.safety import Command, State
 from gatort.sim import task
-from gatort.sim.robot import MujocoRobot
+from gatort.sim.robot_mujoco import MujocoRobot
 from gatort.sim.rollout import follow_expert, rollout
 
 VALIDATION_SEED = task.VALIDATION_SEEDS.start

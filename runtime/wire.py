@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import numpy as np
+import zmq
 from msgspec import Meta
 from numpy.typing import NDArray
 
@@ -27,6 +28,11 @@ LARGEST_REQUEST_BYTES = 4_096
 """Longest frame that a robot takes; a command of 64 values has 643 bytes at most."""
 LARGEST_ANSWER_BYTES = 1 << 24
 """Longest frame that a controller takes: an observation with its pictures."""
+QUEUE_MESSAGES = 64
+"""Waiting in each direction of a connection."""
+HANDSHAKE_MS = 2_000
+HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 500, 2_000
+"""How often a silent connection is asked for a sign of life, and how long one may take."""
 
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Sentence = Annotated[str, Meta(max_length=1_024)]
@@ -203,3 +209,18 @@ def unpack(interface: Interface, packed: Sequence[bytes]) -> tuple[NDArray[Any],
             raise WireError(f"{key.name}: expected {key.size * dtype.itemsize} bytes, found {len(raw)}")
         values.append(np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(key.shape))
     return tuple(values)
+
+
+def bounded_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, largest_bytes: int) -> zmq.Socket[bytes]:
+    """A socket with every queue, size and wait bounded; libzmq's own defaults are unbounded or slow."""
+    socket = context.socket(kind)
+    socket.set(zmq.MAXMSGSIZE, largest_bytes)
+    socket.set(zmq.SNDHWM, QUEUE_MESSAGES)
+    socket.set(zmq.RCVHWM, QUEUE_MESSAGES)
+    socket.set(zmq.BACKLOG, QUEUE_MESSAGES)
+    socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+    socket.set(zmq.RECONNECT_IVL, -1)  # A new connection is a new session, which an operator begins.
+    socket.set(zmq.LINGER, 0)
+    return socket

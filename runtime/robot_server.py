@@ -1,0 +1,355 @@
+"""The robot's side of the wire: one thread that serves one controller at a time and never waits for it.
+
+Each turn takes what has arrived, at most `REQUESTS_PER_TURN` messages, and then brings the arm to the present, once a
+millisecond. The watchdog is the driver's own; here a session that breaks or falls silent stops the arm as well.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from . import wire
+from .clock import Clock
+from .driver import Driver
+from .errors import ConfigError, RobotError, WireError
+from .link import DelayLine, LinkConditions
+from .safety import STOPPED, Command, State
+from .spec import Interface
+
+_InSession = wire.Observe | wire.Arm | wire.Command | wire.Stop
+
+TURN_MS = 1
+REQUESTS_PER_TURN = 32
+"""A flood takes no more of a turn than this many decodings."""
+FAREWELL_MS = 100
+"""How long closing waits for the last message to leave."""
+_LOCAL_STOP = "stopped on the robot's own side: only its console allows arming again"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The robot's side at one instant, and what it has counted since it began."""
+
+    state: State
+    controlled: bool = False
+    """Whether a controller has a session."""
+    blocked: bool = False
+    """Stopped on its own side: no controller may arm it."""
+    successes: int = 0
+    dropped: int = 0
+    """Commands that the watchdog's rules kept from the arm."""
+    malformed: int = 0
+    """Messages that are none of the protocol."""
+    foreign: int = 0
+    """Messages that are not of the session, or not from its connection."""
+    unknown_keys: int = 0
+    """Handshakes with a key that is not let in."""
+
+
+@dataclass(slots=True)
+class _Session:
+    number: int
+    connection: bytes
+    """What the socket calls its connection."""
+    descriptor: int
+    """Of its connection, by which the end of the connection is known."""
+    consent: int = 0
+    """Sequence of the last `Arm` or `Stop` that was followed."""
+    command: int = -1
+    """Sequence of the last command that came."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    connection: bytes
+    descriptor: int
+    frame: bytes
+
+
+class RobotServer:
+    """Serves a driver until it is told to end."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        clock: Clock,
+        endpoint: str,
+        *,
+        name: str,
+        simulated: bool,
+        conditions: LinkConditions | None = None,
+        on_success: Callable[[], None] | None = None,
+        on_change: Callable[[Status], None] | None = None,
+    ) -> None:
+        """Bind; nothing moves.
+
+        Args:
+            driver: the arm; the caller closes it.
+            clock: the driver's.
+            endpoint: such as `tcp://127.0.0.1:5555`; port 0 takes a free one.
+            name: of the robot, for the controller's messages.
+            simulated: whether nothing but a simulation moves.
+            conditions: how each direction treats messages, for tests and trials of a bad link.
+            on_success: called when the task is done, for example to lay it out anew.
+            on_change: sees each change of state; must return at once.
+
+        Raises:
+            ConfigError: the address cannot be bound.
+        """
+        self._driver, self._clock = driver, clock
+        self._context = zmq.Context()
+        self._socket = wire.bounded_socket(self._context, zmq.ROUTER, wire.LARGEST_REQUEST_BYTES)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise ConfigError(f"cannot listen on {endpoint}: {error.strerror}") from error
+        self.endpoint: str = self._socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        """Where it listens."""
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
+        self._name, self._simulated = name, simulated
+        self._interface = driver.interface.model_dump_json(include=set(Interface.model_fields))
+        self._arriving: DelayLine[_Arrival] = DelayLine(conditions or LinkConditions(), "to_robot")
+        self._leaving: DelayLine[tuple[bytes, bytes]] = DelayLine(conditions or LinkConditions(), "to_controller")
+        self._on_success, self._on_change = on_success, on_change
+        self._session: _Session | None = None
+        self._asked: tuple[wire.Observe, int] | None = None
+        """The newest request for an observation, and when it was received."""
+        self._succeeded = self._blocked = False
+        self._stop_asked = self._allow_asked = self._end_asked = False
+        self._successes = self._malformed = self._foreign = self._unknown_keys = 0
+        self._shown = self._visible
+
+    @property
+    def status(self) -> Status:
+        """How it stands now."""
+        state, controlled, blocked, successes = self._visible
+        return Status(
+            state, controlled, blocked, successes, self._dropped, self._malformed, self._foreign, self._unknown_keys
+        )
+
+    @property
+    def _visible(self) -> tuple[State, bool, bool, int]:
+        return self._driver.state, self._session is not None, self._blocked, self._successes
+
+    @property
+    def _dropped(self) -> int:
+        return self._driver.inner_loop.dropped.total()
+
+    # -- What the robot's own side asks for; safe inside a signal handler --------------------------------------------
+
+    def stop(self) -> None:
+        """Stop on the robot's own side: only `allow_arming` lets a controller arm again."""
+        self._stop_asked = True
+
+    def allow_arming(self) -> None:
+        """Take a local stop back; nothing moves before a controller arms."""
+        self._allow_asked = True
+
+    def end(self) -> None:
+        """Stop, and leave `serve` when the arm has come to rest."""
+        self._end_asked = True
+
+    # -- Turns -------------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Take turns until `end`.
+
+        Raises:
+            RobotError: the arm failed; the controller was told.
+        """
+        while not (self._end_asked and self._driver.state in (State.DISARMED, State.LATCHED)):
+            self.turn()
+
+    def turn(self) -> None:
+        """Wait a millisecond for messages, answer them, and bring the arm to the present.
+
+        Raises:
+            RobotError: the arm failed; the controller was told.
+        """
+        self._poller.poll(TURN_MS)
+        try:
+            self._obey_own_side()
+            arrived = self._receive()
+            # After the messages: a connection that has ended cannot pass its number on to a later one unseen.
+            self._watch_connections()
+            for arrival in arrived:
+                self._handle(arrival)
+            self._driver.advance()
+            self._watch_success()
+            self._answer_newest()
+        except RobotError as error:
+            self._fail(str(error))
+            raise
+        self._flush()
+        if self._on_change is not None and self._shown != self._visible:
+            self._shown = self._visible
+            self._on_change(self.status)
+
+    def close(self) -> None:
+        """Stop listening; the arm is left as it is."""
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(FAREWELL_MS)
+        self._context.term()
+
+    def _obey_own_side(self) -> None:
+        if self._stop_asked:
+            self._stop_asked, self._blocked = False, True
+            self._driver.stop()
+        if self._allow_asked:
+            self._allow_asked = self._blocked = False
+        if self._end_asked:
+            self._driver.stop()
+
+    def _watch_connections(self) -> None:
+        with suppress(zmq.Again):
+            while True:
+                ended = recv_monitor_message(self._monitor, zmq.NOBLOCK)
+                if self._session is not None and ended["value"] == self._session.descriptor:
+                    self._end_session()
+
+    def _watch_success(self) -> None:
+        succeeded = self._driver.succeeded
+        if succeeded and not self._succeeded:
+            self._successes += 1
+            if self._on_success is not None:
+                self._on_success()
+        self._succeeded = succeeded
+
+    def _fail(self, reason: str) -> None:
+        self._driver.stop()
+        if self._session is not None:
+            self._send(self._session.connection, wire.Refused(reason))
+        self._flush()
+
+    # -- Messages in -------------------------------------------------------------------------------------------------
+
+    def _receive(self) -> list[_Arrival]:
+        """What has arrived, at most `REQUESTS_PER_TURN` messages."""
+        with suppress(zmq.Again):
+            for _ in range(REQUESTS_PER_TURN):
+                connection, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                if len(frames) == 1:
+                    descriptor = int(frames[0].get(zmq.SRCFD))
+                    arrival = _Arrival(connection.bytes, descriptor, frames[0].bytes)
+                    self._arriving.push(self._clock.now_ns(), arrival)
+                else:
+                    self._malformed += 1
+        return self._arriving.pop_due(self._clock.now_ns())
+
+    def _handle(self, arrival: _Arrival) -> None:
+        try:
+            request = wire.decode_request(arrival.frame)
+        except WireError:
+            self._malformed += 1
+            return
+        if isinstance(request, wire.Hello):
+            self._greet(request, arrival)
+        elif (session := self._session_of(request, arrival)) is None:
+            self._foreign += 1
+        else:
+            self._follow(session, request)
+
+    def _session_of(self, request: _InSession, arrival: _Arrival) -> _Session | None:
+        """The session, when this message is of it and came over its connection."""
+        session = self._session
+        if session is None or (request.session, arrival.connection) != (session.number, session.connection):
+            return None
+        return session
+
+    def _greet(self, hello: wire.Hello, arrival: _Arrival) -> None:
+        session = self._session
+        if hello.version != wire.VERSION:
+            reason = f"protocol version: the robot speaks {wire.VERSION}, the controller {hello.version}"
+            self._send(arrival.connection, wire.Refused(reason))
+            return
+        if session is None or session.connection != arrival.connection:
+            if session is not None and self._driver.state not in STOPPED:
+                self._send(arrival.connection, wire.Refused(f"{self._name} is taken: another controller has armed it"))
+                return
+            self._end_session()
+            session = self._session = _Session(secrets.randbits(63), arrival.connection, arrival.descriptor)
+        self._send(
+            arrival.connection,
+            wire.Welcome(wire.VERSION, session.number, self._name, self._simulated, self._interface),
+        )
+
+    def _end_session(self) -> None:
+        self._driver.stop()
+        self._session = self._asked = None
+
+    def _follow(self, session: _Session, request: _InSession) -> None:
+        match request:
+            case wire.Observe():
+                self._asked = request, self._clock.now_ns()
+            case wire.Command():
+                self._command(session, request)
+            case wire.Arm():
+                self._arm(session, request)
+            case wire.Stop():
+                session.consent = max(session.consent, request.sequence)
+                self._driver.stop()
+                self._send(session.connection, wire.Stopped(session.number, request.sequence))
+
+    def _command(self, session: _Session, command: wire.Command) -> None:
+        if command.sequence == session.command:  # The second copy, which is no fault.
+            return
+        session.command = command.sequence
+        self._driver.command(
+            Command(
+                command.sequence,
+                command.observation_sequence,
+                command.apply_at_ns,
+                command.valid_for_ns,
+                np.array(command.values),
+            )
+        )
+
+    def _arm(self, session: _Session, request: wire.Arm) -> None:
+        if self._blocked or self._end_asked:
+            self._send(session.connection, wire.Refused(_LOCAL_STOP))
+            return
+        if request.sequence > session.consent:  # Consent that is repeated must not re-arm what has stopped since.
+            session.consent, session.command = request.sequence, -1
+            self._driver.arm()
+        self._send(session.connection, wire.Armed(session.number, request.sequence))
+
+    # -- Messages out ------------------------------------------------------------------------------------------------
+
+    def _answer_newest(self) -> None:
+        if self._asked is None or self._session is None:
+            return
+        (request, received_ns), self._asked = self._asked, None
+        observation = self._driver.observe()
+        answer = wire.Observation(
+            session=self._session.number,
+            request=request.sequence,
+            sent_ns=request.sent_ns,
+            received_ns=received_ns,
+            sequence=observation.sequence,
+            stamp_ns=observation.stamp_ns,
+            answered_ns=self._clock.now_ns(),
+            state=self._driver.state,
+            successes=self._successes,
+            dropped=self._dropped,
+            applied=observation.applied.tolist(),
+            values=wire.pack(observation.values),
+        )
+        self._send(self._session.connection, answer)
+
+    def _send(self, connection: bytes, answer: wire.Answer) -> None:
+        self._leaving.push(self._clock.now_ns(), (connection, wire.encode(answer)))
+
+    def _flush(self) -> None:
+        for message in self._leaving.pop_due(self._clock.now_ns()):
+            self._socket.send_multipart(message, zmq.NOBLOCK)  # A connection that is gone or full loses it.

@@ -38,7 +38,7 @@ from .report import (
     wilson_95,
     write_json,
 )
-from .robots import mujoco_robot
+from .robots import SimulatorName, simulated_robot
 from .sweep import Axis, Sweep, along, described
 from .workers import spread
 
@@ -53,6 +53,8 @@ POLICY_STAGES = slice(1, -2)
 class TrialOptions(PolicyOptions):
     """A policy that is tried many times at once, where trials already share the cores out."""
 
+    robot: SimulatorName = "mujoco"
+    """Which simulator's arm to drive."""
     threads: PositiveInt = 1
     """CPU threads of one pass."""
     link: Annotated[LinkConditions, Parameter(name="*")] = LinkConditions()
@@ -207,7 +209,7 @@ class Trialist:
         self.options, self.clock = options, VirtualClock()
         self.policy = load_policy(options)
         self.robot_clock = VirtualClock()
-        self.robot = mujoco_robot(self.policy.spec, self.robot_clock, 0)
+        self.robot = simulated_robot(options.robot, self.policy.spec, self.robot_clock, 0)
 
     def run(self, seed: int) -> Trial:
         """Run the trial of one seed from a fresh context; where the robot fails, so does the trial."""

@@ -16,7 +16,7 @@ from gatort.launch.trials import Trialist, TrialOptions, run_trials
 from gatort.runtime.bundle import SuccessRecord, load_manifest, verify
 from gatort.runtime.errors import ConfigError, RobotError
 from gatort.runtime.robot import Observation
-from gatort.sim.robot import MujocoRobot
+from gatort.sim.robot_mujoco import MujocoRobot
 
 FIELDS = ["episodes", "successes", "success_rate", "wilson_95", "seconds_per_episode", "latency_ms"]
 

@@ -22,6 +22,7 @@ from .export import export
 from .options import describe
 from .parity import parity
 from .profile import profile
+from .robot import robot
 from .run import run
 from .train import train
 from .trials import trials
@@ -36,7 +37,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for _command in (run, trials, profile, demos, train, export, parity, doctor):
+for _command in (run, robot, trials, profile, demos, train, export, parity, doctor):
     app.command(_command)
 app.command(compile_bundle, name="compile")
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 import gatort
 from gatort.runtime.engine_onnx import OnnxConfig
@@ -28,6 +28,14 @@ SHIPPED_PROFILES = HOME / "launch" / "profiles"
 EngineName = Literal["onnx", "native", "onnx-cuda", "onnx-tensorrt", "torch", "torch-cuda", "tensorrt-rtx", "tensorrt"]
 ON_CPU: tuple[EngineName, ...] = ("onnx", "native", "torch")
 Profile = TypeVar("Profile", bound=BaseModel)
+SIMULATORS: tuple[SimulatorName, ...] = get_args(SimulatorName)
+
+
+def _known_robot(robot: str) -> str:
+    if robot not in SIMULATORS and not robot.startswith("tcp://"):
+        choices = f"expected {', '.join(SIMULATORS)} or an address such as tcp://127.0.0.1:5555"
+        raise PydanticCustomError("robot", "{choices}", {"choices": choices})
+    return robot
 
 
 class PolicyOptions(Strict):
@@ -61,12 +69,21 @@ class LoopOptions(PolicyOptions):
 class RunOptions(LoopOptions):
     """One run."""
 
-    robot: SimulatorName = "mujoco"
-    """Which robot to drive."""
+    robot: Annotated[str, AfterValidator(_known_robot)] = "mujoco"
+    """Which robot to drive: a simulated one in this process, or the address at which `gatort robot` listens."""
     seconds: FiniteFloat = Field(default=20.0, gt=0, le=1e6)
-    """Longest run; it ends sooner when the task succeeds."""
+    """Longest run."""
+    until: Literal["success", "time"] = "success"
+    """Whether the run ends when the task succeeds, or only when its time is up."""
+    arm: bool = False
+    """Consent to motion of a robot at an address; without it the operator is asked on the terminal."""
     prompt: Path | None = None
     """An episode (.npz) whose last frames stand before the first observation: Gato's deployment by demonstration."""
+
+    @property
+    def simulator(self) -> SimulatorName | None:
+        """The robot that runs in this process; none when it is at the other end of a wire."""
+        return next((name for name in SIMULATORS if name == self.robot), None)
 
 
 def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) -> Profile:

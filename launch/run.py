@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 from rich.console import Console
 
-from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.episode import Episode
-from gatort.runtime.errors import DeviceError, MissingDependency, RobotError
+from gatort.runtime.errors import ConfigError, DeviceError, MissingDependency, RobotError
 from gatort.runtime.loop import ControlLoop, Tick
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
+from gatort.runtime.remote_robot import RemoteRobot
 from gatort.runtime.safety import State
+from gatort.runtime.spec import PolicySpec
 from gatort.runtime.telemetry import TICK, Telemetry
 
 from .engines import load_policy
@@ -28,9 +33,12 @@ from .live import PERIOD_NS, LiveTable, Status
 from .machine import this_machine
 from .options import RunOptions, resolve
 from .pictures import film, film_obstacle
-from .report import latency_record, percentile_table, require_writable, screen, write_json
+from .report import latency_record, percentile_record, percentile_table, require_writable, screen, write_json
 from .robots import simulated_robot
 from .viewer import Viewer, require_screen
+
+if TYPE_CHECKING:
+    from gatort.sim.robot import StackingRobot
 
 DEFAULT_PLOT = Path("runs", "latency.png")
 INTERRUPTED = 130
@@ -49,8 +57,9 @@ def run(
 ) -> int:
     """Drive the robot with a policy in real time, 20 ticks a second.
 
-    A live table shows rate, latency, misses and state; the run ends with a summary and a latency picture. Ctrl-C is the
-    operator's stop. Exit status 1 when the guard, the robot's watchdog or a failure of the robot stopped the run.
+    A live table shows rate, latency, misses and state; the run ends with a summary and a latency picture. Ctrl-C, a
+    signal to end and the loss of the console are the operator's stop. Exit status 1 when the guard, the robot's
+    watchdog or a failure of the robot stopped the run.
 
     Parameters
     ----------
@@ -69,6 +78,9 @@ def run(
     if plot is None:
         DEFAULT_PLOT.parent.mkdir(exist_ok=True)
     require_writable(video, plot, json)
+    if options.simulator is None:
+        _refuse_pictures(viewer, video)
+        _require_consent_possible(options)
     if viewer:
         require_screen()
     console = screen()
@@ -78,35 +90,76 @@ def run(
 
     policy = load_policy(options, Sampler(options.temperature, options.seed))
     drive = Drive(policy, options)
-    interrupted = drive.run(console, viewer)
+    with closing(drive.robot):
+        if options.simulator is None and not options.arm:
+            _ask_consent(options.robot)
+        interrupted = drive.run(console, viewer)
 
-    console.print(drive.sentence)
-    write_json(json, drive.record())
-    if drive.telemetry.ticks:
-        console.print(percentile_table(drive.telemetry.summary(), drive.budget_ms))
-        _draw(console, plot or DEFAULT_PLOT, drive)
-    if video is not None and len(drive.positions):
-        film(video, drive.robot.layout, drive.positions, policy.spec.control_hz)
-        console.print(f"film: {video}")
-    drive.robot.close()
+        console.print(drive.sentence)
+        if isinstance(drive.robot, RemoteRobot):
+            console.print(_wire_sentence(drive.robot))
+        write_json(json, drive.record())
+        if drive.telemetry.ticks:
+            console.print(percentile_table(drive.telemetry.summary(), drive.budget_ms))
+            _draw(console, plot or DEFAULT_PLOT, drive)
+        if video is not None and not isinstance(drive.robot, RemoteRobot) and len(drive.positions):
+            film(video, drive.robot.layout, drive.positions, policy.spec.control_hz)
+            console.print(f"film: {video}")
     return INTERRUPTED if interrupted else int(drive.stopped)
 
 
+def _refuse_pictures(viewer: bool, video: Path | None) -> None:
+    if viewer or video is not None:
+        raise ConfigError(
+            "--viewer and --video show a robot that is simulated in this process: leave out --robot tcp://"
+        )
+
+
+def _require_consent_possible(options: RunOptions) -> None:
+    if not options.arm and not sys.stdin.isatty():
+        raise ConfigError(
+            f"--robot {options.robot} moves an arm: consent with --arm, or run it on a terminal to be asked"
+        )
+
+
+def _ask_consent(robot: str) -> None:
+    if input(f"The arm at {robot} will move. Arm it? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise ConfigError(f"{robot} was not armed: expected y, and nothing else arms it")
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let a request to end and the loss of the console interrupt as Ctrl-C does, so that the arm is stopped first."""
+    handlers = {each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+
+
+def _robot(options: RunOptions, spec: PolicySpec, clock: Clock) -> StackingRobot | RemoteRobot:
+    if options.simulator is None:
+        return RemoteRobot(options.robot, clock)
+    return simulated_robot(options.simulator, spec, clock, options.seed)
+
+
 class Drive:
-    """One policy driving one simulated robot on the wall clock, and what was seen of it."""
+    """One policy driving one robot on the wall clock, and what was seen of it."""
 
     def __init__(self, policy: Policy, options: RunOptions) -> None:
-        """Lay out the trial.
+        """Lay out the trial, or connect to the robot.
 
         Raises:
             MissingDependency: the simulator is absent.
+            RobotError: no robot is there, or it does not let this controller in.
             SpecError: the policy reads or commands something else than the robot has.
             DemonstrationError: the prompt is not an episode of this policy's specification.
         """
         spec = policy.spec
         self.policy, self.options = policy, options
         self.clock = MonotonicClock()
-        self.robot = simulated_robot(options.robot, spec, self.clock, options.seed)
+        self.robot = _robot(options, spec, self.clock)
         self.ticks = max(1, round(options.seconds * spec.control_hz))
         self.telemetry = Telemetry(spec, min(self.ticks, KEPT_TICKS), stepwise=policy.decoder.engine.stepwise)
         self.loop: ControlLoop = policy.control(self.robot, self.clock, telemetry=self.telemetry, collect_garbage=True)
@@ -118,7 +171,9 @@ class Drive:
         self.failure: str | None = None
         """The sentence with which the robot failed."""
         self._looks = 0
-        self._positions = np.zeros((len(self.telemetry.stamps), len(self.robot.positions)))  # (ticks, 30) for film
+        self._filmed = None if isinstance(self.robot, RemoteRobot) else self.robot
+        rows, columns = (len(self.telemetry.stamps), len(self._filmed.positions)) if self._filmed else (0, 0)
+        self._positions = np.zeros((rows, columns))  # (ticks, 30), for the film
         self._state = State.DISARMED
         self._offered_ns = 0
         self._live: LiveTable | None = None
@@ -131,7 +186,8 @@ class Drive:
             RobotError, DeviceError: the robot or the GPU failed before the first tick.
         """
         with ExitStack() as stack:
-            self._viewer = stack.enter_context(Viewer(self.robot.layout)) if viewer else None
+            self._viewer = stack.enter_context(Viewer(self._filmed.layout)) if viewer and self._filmed else None
+            stack.enter_context(_stopped_by_signals())
             self._live = stack.enter_context(LiveTable(console, self.budget_ms))
             for refused in stack.enter_context(apply(self.options.realtime)):
                 console.print(refused)
@@ -149,18 +205,22 @@ class Drive:
 
     def _look(self, _: Tick) -> bool:
         """After each tick, in the slack: keep what the film needs and, at most four times a second, show the status."""
-        if self._looks < len(self._positions):
-            self._positions[self._looks] = self.robot.positions
-            self._looks += 1
+        if self._filmed is not None:
+            self._keep(self._filmed.positions)
         self._state = max(self.loop.guard.state, self.robot.state, key=list(State).index)
         self.stopped = self.loop.stopped
-        if self._viewer is not None:
-            self._viewer.offer(self.robot.positions)
         now_ns = self.clock.now_ns()
         if self._live is not None and now_ns - self._offered_ns >= PERIOD_NS:
             self._offered_ns = now_ns
             self._live.offer(self._status())
-        return self.robot.succeeded
+        return self.robot.succeeded and self.options.until == "success"
+
+    def _keep(self, positions: NDArray[np.float64]) -> None:
+        if self._looks < len(self._positions):
+            self._positions[self._looks] = positions
+            self._looks += 1
+        if self._viewer is not None:
+            self._viewer.offer(positions)
 
     def _status(self) -> Status:
         return Status(
@@ -188,16 +248,20 @@ class Drive:
         reasons = ", ".join(f"{count}× {reason}" for reason, count in self.loop.guard.refused.items())
         stopped = f"stopped in {self._state} ({reasons or 'by the watchdog'})"
         outcome = "stacked" if self.robot.succeeded else stopped if self.stopped else "not stacked"
+        if isinstance(self.robot, RemoteRobot) and self.robot.successes > 1:
+            outcome = f"stacked {self.robot.successes} times"
         if self.failure is not None:
             outcome = f"the robot failed ({self.failure})"
+        where = self.options.robot if isinstance(self.robot, RemoteRobot) else f"seed {self.options.seed}"
         return (
-            f"seed {self.options.seed}: {outcome} after {self.seconds:.1f} s; {self.telemetry.ticks} ticks at "
+            f"{where}: {outcome} after {self.seconds:.1f} s; {self.telemetry.ticks} ticks at "
             f"{self.telemetry.rate.average_hz:.2f} Hz, {self.telemetry.misses} misses, {self.telemetry.refused} refused"
         )
 
     def record(self) -> dict[str, Any]:
         """The run as JSON."""
         guard = self.loop.guard
+        wire = {"wire": _wire_record(self.robot)} if isinstance(self.robot, RemoteRobot) else {}
         return {
             "bundle": self.policy.manifest.name if self.policy.manifest else None,
             "seed": self.options.seed,
@@ -213,8 +277,31 @@ class Drive:
             "robot_failure": self.failure,
             "limited": {str(reason): count for reason, count in guard.limited.items()},
             "latency_ms": latency_record(self.telemetry.summary()),
+            **wire,
             "machine": asdict(this_machine()),
         }
+
+
+def _wire_record(robot: RemoteRobot) -> dict[str, Any]:
+    return {
+        "robot": robot.name,
+        "simulated": robot.simulated,
+        "successes": robot.successes,
+        "round_trip_ms": percentile_record(robot.round_trips),
+        "clock_offset_ms": robot.clock_offset_ns * 1e-6,
+        "retries": robot.retries,
+        "outdated": robot.outdated,
+        "malformed": robot.malformed,
+        "dropped": robot.dropped,
+    }
+
+
+def _wire_sentence(robot: RemoteRobot) -> str:
+    trips = robot.round_trips
+    return (
+        f"wire: round trip p50 {trips.p50_ms:.2f}, p99 {trips.p99_ms:.2f}, max {trips.max_ms:.2f} ms over "
+        f"{trips.count} answers; {robot.retries} asked again, clock offset {robot.clock_offset_ns * 1e-6:+.3f} ms"
+    )
 
 
 def _draw(console: Console, path: Path, drive: Drive) -> None:

@@ -66,7 +66,10 @@ def test_a_misspelt_command_or_flag_is_answered_with_the_closest(capsys: pytest.
     [
         (("run", "--seconds", "nan"), "gatort: the flags: seconds: input should be a finite number, found 'nan'"),
         (("run", "--seconds", "0"), "seconds: input should be greater than 0, found '0'"),
-        (("run", "--robot", "real"), "robot: input should be 'mujoco', found 'real'"),
+        (
+            ("run", "--robot", "real"),
+            "robot: expected mujoco, pybullet or an address such as tcp://127.0.0.1:5555, found 'real'",
+        ),
         (("run", "--realtime.fifo-priority", "100"), "less than or equal to 99, found '100'"),
         (("run", "--threads", "none"), "threads: input should be a valid integer"),
         (("profile", "--budget-ms", "-5"), "--budget-ms: input should be greater than 0, found -5"),

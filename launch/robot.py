@@ -1,0 +1,193 @@
+"""`gatort robot`: an arm in a process of its own, which a controller drives over a wire."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import termios
+import tty
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import count
+from threading import Event, Thread
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Self
+
+from cyclopts import Parameter
+from pydantic import Field, FiniteFloat, NonNegativeInt
+
+from gatort.runtime.clock import Clock, MonotonicClock
+from gatort.runtime.inner_loop import InnerLoop
+from gatort.runtime.link import LinkConditions
+from gatort.runtime.realtime import RealtimeConfig, apply
+from gatort.runtime.robot_server import RobotServer, Status
+from gatort.runtime.spec import Strict
+
+from .options import resolve
+from .robots import SimulatorName, simulated_robot
+
+if TYPE_CHECKING:
+    from gatort.sim.robot import StackingRobot
+
+REALTIME = RealtimeConfig(fifo_priority=50, lock_memory=True)
+KEPT_LINES = 64
+CLOSE_S = 1.0
+"""How long the end waits for a terminal that blocks."""
+
+
+class RobotOptions(Strict):
+    """A robot's process."""
+
+    bind: str = "tcp://127.0.0.1:5555"
+    """Where to listen; port 0 takes a free one, which the first line names."""
+    seed: NonNegativeInt = 5000
+    """Draws the layout."""
+    again: bool = False
+    """Lay the blocks out anew, at the next seed, after each success."""
+    safe_after_ms: FiniteFloat | None = Field(default=None)
+    """Age of a command at which SAFE begins; two periods less 5 ms when it is not given."""
+    realtime: bool = False
+    """Ask for first place in the scheduler (SCHED_FIFO) and for memory that is never paged out."""
+    link: Annotated[LinkConditions, Parameter(name="*")] = LinkConditions()
+    """How each direction treats messages, for trials of a bad link."""
+
+
+def robot(name: SimulatorName, /, *, options: Annotated[RobotOptions | None, Parameter(name="*")] = None) -> int:
+    """Let a controller drive an arm over a wire: physics, inner loop and watchdog in a process of their own.
+
+    The arm starts disarmed, and `gatort run --robot tcp://…` arms it. Enter, space and SIGUSR1 stop it, and then only
+    the key `a` here allows arming again. Ctrl-C stops it and ends the process.
+
+    Parameters
+    ----------
+    name
+        Which arm.
+    """
+    options = resolve(RobotOptions, options, None)
+    clock = MonotonicClock()
+    driver = _driver(name, options, clock)
+    with ExitStack() as stack:
+        stack.enter_context(closing(driver))
+        lines = stack.enter_context(Lines())
+        for refused in stack.enter_context(apply(REALTIME if options.realtime else RealtimeConfig())):
+            lines.offer(refused)
+        server = RobotServer(
+            driver,
+            clock,
+            options.bind,
+            name=name,
+            simulated=True,
+            conditions=options.link,
+            on_success=_layer(driver, options) if options.again else None,
+            on_change=_reporter(lines, clock),
+        )
+        stack.enter_context(closing(server))
+        stack.enter_context(_console(server))
+        lines.offer(f"{name} at {server.endpoint}, plain, disarmed")
+        server.serve()
+    return 0
+
+
+def _driver(name: SimulatorName, options: RobotOptions, clock: Clock) -> StackingRobot:
+    from gatort.sim.task import STACK_SPEC
+
+    driver = simulated_robot(name, STACK_SPEC, clock, options.seed)
+    if options.safe_after_ms is not None:
+        driver.inner_loop = InnerLoop(driver.interface, round(options.safe_after_ms * 1e6))
+    return driver
+
+
+def _layer(driver: StackingRobot, options: RobotOptions) -> Callable[[], None]:
+    seeds = count(options.seed + 1)
+    return lambda: driver.lay_blocks(next(seeds))
+
+
+def _reporter(lines: Lines, clock: Clock) -> Callable[[Status], None]:
+    began_ns = clock.now_ns()
+    return lambda status: lines.offer(f"{(clock.now_ns() - began_ns) * 1e-9:.1f} s: {_sentence(status)}")
+
+
+def _sentence(status: Status) -> str:
+    who = "stopped here, `a` allows arming" if status.blocked else "controlled" if status.controlled else "free"
+    return (
+        f"{status.state}, {who}; successes: {status.successes}, commands dropped: {status.dropped}, "
+        f"malformed: {status.malformed}, foreign: {status.foreign}, unknown keys: {status.unknown_keys}"
+    )
+
+
+class Lines:
+    """Prints lines from a thread that the arm never waits for; a terminal that blocks loses the oldest."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._wake, self._closed = Event(), False
+        # A daemon, so that a terminal that never unblocks cannot keep the process alive.
+        self._thread = Thread(target=self._print, name="lines", daemon=True)
+
+    def offer(self, line: str) -> None:
+        """Hand over a line; never waits."""
+        self._lines.append(line)
+        self._wake.set()
+
+    def _print(self) -> None:
+        closed = False
+        while not closed:
+            self._wake.wait()
+            self._wake.clear()
+            closed = self._closed
+            while self._lines:
+                with suppress(OSError):  # The console may be gone, which must not end the arm's process.
+                    print(self._lines.popleft(), flush=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        self._wake.set()
+        self._thread.join(CLOSE_S)
+
+
+@contextmanager
+def _console(server: RobotServer) -> Iterator[None]:
+    """Obey signals, and keys where there is a terminal."""
+    handlers = {
+        each: signal.signal(each, lambda *_: server.end()) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    handlers[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: server.stop())
+    try:
+        with _keys(server):
+            yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def _keys(server: RobotServer) -> Iterator[None]:
+    stdin = sys.stdin.fileno()
+    # A process in the background would be suspended for touching the terminal.
+    if not os.isatty(stdin) or os.tcgetpgrp(stdin) != os.getpgrp():
+        yield
+        return
+    before = termios.tcgetattr(stdin)
+    tty.setcbreak(stdin)
+    Thread(target=_read_keys, args=(stdin, server), name="keys", daemon=True).start()
+    try:
+        yield
+    finally:
+        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
+
+
+def _read_keys(stdin: int, server: RobotServer) -> None:
+    with suppress(OSError):
+        while key := os.read(stdin, 1):
+            if key in (b"\n", b"\r", b" "):
+                server.stop()
+            elif key == b"a":
+                server.allow_arming()

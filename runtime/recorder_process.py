@@ -1,0 +1,179 @@
+"""The process that writes a recording: `python -m gatort.runtime.recorder_process FD`, started by `recorder.py`.
+
+It outlives whoever records. Nothing but the end of its link ends it, so that what was sent before a crash is written;
+a disk that is slow or full stops it alone. A chunk is closed and synced every half second: what a power cut or a
+SIGKILL of this process takes is younger than that.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import sys
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+from typing import IO
+
+import msgspec
+from mcap.well_known import MessageEncoding, SchemaEncoding
+from mcap.writer import Writer
+
+from .clock import MonotonicClock
+
+READY = b"ready"
+FINISHED = b"finished"
+HEADER = struct.Struct("<HIQI")
+"""Before each message of a packet: channel, sequence, log_time in ns, bytes of the message."""
+METADATA_CHANNEL = 0xFFFF
+"""A message on it is a `MetadataRecord`."""
+LARGEST_PACKET_BYTES = 1 << 24
+
+_SYNC_NS = 500_000_000
+_LONGEST_QUEUE = 4_096
+"""Packets that wait for a slow disk; when it is full the link fills up, and the sender drops and counts."""
+
+
+class ChannelRecord(msgspec.Struct, frozen=True):
+    """A channel; its number is its place in `Start.channels`."""
+
+    topic: str
+    schema: msgspec.Raw
+    """JSON Schema."""
+
+
+class MetadataRecord(msgspec.Struct, frozen=True):
+    """An MCAP metadata record."""
+
+    name: str
+    data: dict[str, str]
+
+
+class Start(msgspec.Struct, frozen=True):
+    """The first packet, as JSON."""
+
+    path: str
+    channels: list[ChannelRecord]
+    metadata: list[MetadataRecord]
+
+
+class _File:
+    """The MCAP file under way."""
+
+    def __init__(self, file: IO[bytes], start: Start) -> None:
+        self._file = file
+        self._writer = Writer(file)
+        self._clock = MonotonicClock()
+        self.whole_bytes = 0
+        """How much of the file is whole records and synced."""
+        self._writer.start(library="gatort")
+        for each in start.metadata:
+            self._writer.add_metadata(each.name, each.data)
+        self._channels = [self._register(channel) for channel in start.channels]
+        self.sync()
+
+    def _register(self, channel: ChannelRecord) -> int:
+        name = f"gatort{channel.topic.replace('/', '.')}"
+        schema = self._writer.register_schema(name, SchemaEncoding.JSONSchema, bytes(channel.schema))
+        return self._writer.register_channel(channel.topic, MessageEncoding.JSON, schema)
+
+    def sync(self) -> None:
+        """Close the chunk and wait until it is on the disk."""
+        self._writer.flush()  # type: ignore[no-untyped-call]
+        os.fsync(self._file.fileno())
+        self.whole_bytes = self._file.tell()
+        self._due_ns = self._clock.now_ns() + _SYNC_NS
+
+    @property
+    def left_s(self) -> float:
+        """Until the next `sync` is due; 0 when it is."""
+        return max(0, self._due_ns - self._clock.now_ns()) * 1e-9
+
+    def add(self, packet: bytes) -> None:
+        """Write a packet's messages."""
+        at = 0
+        while at < len(packet):
+            channel, sequence, log_ns, size = HEADER.unpack_from(packet, at)
+            data = packet[at + HEADER.size : (at := at + HEADER.size + size)]
+            if channel == METADATA_CHANNEL:
+                metadata = msgspec.json.decode(data, type=MetadataRecord)
+                self.sync()  # What it says of the messages is true once they are on the disk.
+                self._writer.add_metadata(metadata.name, metadata.data)
+            else:
+                self._writer.add_message(self._channels[channel], log_ns, data, log_ns, sequence)
+
+    def finish(self) -> None:
+        """Write the index and the end of the file."""
+        self._writer.finish()  # type: ignore[no-untyped-call]
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def main() -> None:
+    """Write until the link ends, then finish the file."""
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    with socket.socket(fileno=int(sys.argv[1])) as link:
+        start = msgspec.json.decode(link.recv(LARGEST_PACKET_BYTES), type=Start)
+        packets: Queue[bytes | None] = Queue(_LONGEST_QUEUE)
+        try:
+            file = Path(start.path).open("wb")  # noqa: SIM115 `_write` closes it
+        except OSError as error:
+            link.send(f"cannot write {start.path}: {error.strerror}".encode())
+            return
+        link.send(READY)
+        Thread(target=_receive, args=(link, packets), daemon=True).start()
+        answer = _write(file, start, packets)
+        with suppress(OSError):  # Nobody may be there any more to read it.
+            link.send(answer)
+        while answer != FINISHED and packets.get() is not None:
+            pass
+
+
+def _receive(link: socket.socket, packets: Queue[bytes | None]) -> None:
+    """Move packets from the link to the queue, so that a slow disk does not fill the link; none is the end."""
+    buffer = memoryview(bytearray(LARGEST_PACKET_BYTES))
+    with suppress(OSError):
+        while size := link.recv_into(buffer):
+            packets.put(bytes(buffer[:size]))
+    packets.put(None)
+
+
+def _write(file: IO[bytes], start: Start, packets: Queue[bytes | None]) -> bytes:
+    """Write the file to its end, or to the last whole chunk that the disk takes; what to answer."""
+    whole_bytes = 0
+    try:
+        written = _File(file, start)
+        try:
+            _write_packets(written, packets)
+            written.finish()
+            file.close()
+        finally:
+            whole_bytes = written.whole_bytes
+    except OSError as error:
+        with suppress(OSError):
+            file.close()
+        with suppress(OSError):
+            os.truncate(start.path, whole_bytes)
+        return f"cannot write {start.path}: {error.strerror}".encode()
+    return FINISHED
+
+
+def _write_packets(written: _File, packets: Queue[bytes | None]) -> None:
+    while True:
+        try:
+            packet = packets.get(timeout=written.left_s)
+        except Empty:
+            packet = b""
+        if packet is None:
+            return
+        written.add(packet)
+        if not written.left_s:
+            written.sync()
+
+
+if __name__ == "__main__":
+    main()

@@ -64,8 +64,8 @@ class Decoder:
         self._tick(mark)
         return frame.tokens
 
-    def replay(self, tokens: NDArray[np.int64]) -> None:
-        """Run a whole frame whose action tokens (A,) are given, as a prompt does, and complete it.
+    def force(self, tokens: NDArray[np.int64]) -> None:
+        """Run a whole frame whose action tokens (A,) are given; its logits are what the model thought of them.
 
         Raises:
             EngineError: as `decode`.
@@ -74,6 +74,14 @@ class Decoder:
         frame.bias.fill(0.0)
         frame.bias[np.arange(len(tokens)), tokens - FIRST_CONTINUOUS_ID] = FORCED
         self._tick(no_mark)
+
+    def replay(self, tokens: NDArray[np.int64]) -> None:
+        """Force a frame's tokens, as a prompt does, and complete it.
+
+        Raises:
+            EngineError: as `decode`.
+        """
+        self.force(tokens)
         self.context.end_frame(int(tokens[-1]))
 
     def _tick(self, mark: Mark) -> None:

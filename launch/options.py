@@ -75,6 +75,8 @@ class RunOptions(LoopOptions):
     """Longest run."""
     until: Literal["success", "time"] = "success"
     """Whether the run ends when the task succeeds, or only when its time is up."""
+    keys: Path | None = None
+    """Directory with controller.key and robot.pub; needed for a robot beyond this machine."""
     arm: bool = False
     """Consent to motion of a robot at an address; without it the operator is asked on the terminal."""
     prompt: Path | None = None

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import count
+from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Self
@@ -20,6 +21,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt
 
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.inner_loop import InnerLoop
+from gatort.runtime.keys import RobotKeys
 from gatort.runtime.link import LinkConditions
 from gatort.runtime.realtime import RealtimeConfig, apply
 from gatort.runtime.robot_server import RobotServer, Status
@@ -42,6 +44,8 @@ class RobotOptions(Strict):
 
     bind: str = "tcp://127.0.0.1:5555"
     """Where to listen; port 0 takes a free one, which the first line names."""
+    keys: Path | None = None
+    """Directory with robot.key and the controllers' public keys; only they are let in."""
     seed: NonNegativeInt = 5000
     """Draws the layout."""
     again: bool = False
@@ -66,6 +70,7 @@ def robot(name: SimulatorName, /, *, options: Annotated[RobotOptions | None, Par
         Which arm.
     """
     options = resolve(RobotOptions, options, None)
+    keys = RobotKeys.load(options.keys) if options.keys is not None else None
     clock = MonotonicClock()
     driver = _driver(name, options, clock)
     with ExitStack() as stack:
@@ -79,13 +84,14 @@ def robot(name: SimulatorName, /, *, options: Annotated[RobotOptions | None, Par
             options.bind,
             name=name,
             simulated=True,
+            keys=keys,
             conditions=options.link,
             on_success=_layer(driver, options) if options.again else None,
             on_change=_reporter(lines, clock),
         )
         stack.enter_context(closing(server))
         stack.enter_context(_console(server))
-        lines.offer(f"{name} at {server.endpoint}, plain, disarmed")
+        lines.offer(f"{name} at {server.endpoint}, {'keyed' if options.keys else 'plain'}, disarmed")
         server.serve()
     return 0
 
@@ -113,7 +119,8 @@ def _sentence(status: Status) -> str:
     who = "stopped here, `a` allows arming" if status.blocked else "controlled" if status.controlled else "free"
     return (
         f"{status.state}, {who}; successes: {status.successes}, commands dropped: {status.dropped}, "
-        f"malformed: {status.malformed}, foreign: {status.foreign}, unknown keys: {status.unknown_keys}"
+        f"malformed: {status.malformed}, foreign: {status.foreign}, unknown keys: {status.unknown_keys}, "
+        f"broken handshakes: {status.handshakes}"
     )
 
 

@@ -19,6 +19,7 @@ from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError, DeviceError, MissingDependency, RobotError
+from gatort.runtime.keys import ControllerKeys
 from gatort.runtime.loop import ControlLoop, Tick
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
@@ -140,7 +141,8 @@ def _stopped_by_signals() -> Iterator[None]:
 
 def _robot(options: RunOptions, spec: PolicySpec, clock: Clock) -> StackingRobot | RemoteRobot:
     if options.simulator is None:
-        return RemoteRobot(options.robot, clock)
+        keys = ControllerKeys.load(options.keys) if options.keys is not None else None
+        return RemoteRobot(options.robot, clock, keys)
     return simulated_robot(options.simulator, spec, clock, options.seed)
 
 

@@ -20,6 +20,7 @@ from zmq.utils.monitor import recv_monitor_message
 from . import wire
 from .clock import Clock
 from .errors import ObservationError, RobotError, WireError
+from .keys import ControllerKeys, require_keys_beyond_loopback
 from .link import RETRY_NS
 from .robot import Observation
 from .safety import Command, State
@@ -37,27 +38,25 @@ EXCHANGES = 64
 ASK_AGAIN_NS = 20_000_000
 KEPT_ROUND_TRIPS = 72_000
 """An hour at 20 Hz."""
-_ENDINGS = {
-    zmq.EVENT_CLOSED: "no robot listens there; `gatort robot` starts one",
-    zmq.EVENT_DISCONNECTED: "the robot hung up; its process has ended or the network is broken",
-}
-
 _A = TypeVar("_A", bound=wire.Answer)
 
 
 class RemoteRobot:
     """Implements `Robot` over TCP."""
 
-    def __init__(self, endpoint: str, clock: Clock) -> None:
+    def __init__(self, endpoint: str, clock: Clock, keys: ControllerKeys | None = None) -> None:
         """Connect and get a session; the robot is disarmed.
 
         Args:
             endpoint: such as `tcp://127.0.0.1:5555`.
             clock: the controller's.
+            keys: which robot to speak with, and as whom; without them only one on this machine.
 
         Raises:
+            ConfigError: the address is none, or beyond this machine without keys.
             RobotError: there is no robot, it does not let this controller in, or it speaks another version.
         """
+        require_keys_beyond_loopback(endpoint, keyed=keys is not None)
         self.endpoint = endpoint
         self.state = State.DISARMED
         """See `Robot.state`; as of the last answer."""
@@ -81,12 +80,15 @@ class RemoteRobot:
         self._session = 0
         self._broken: str | None = None
         """What ended the connection."""
+        self._endings = _endings(keys)
         self._context = zmq.Context()
         self._socket = wire.bounded_socket(self._context, zmq.DEALER, wire.LARGEST_ANSWER_BYTES)
-        self._monitor = self._socket.get_monitor_socket(sum(_ENDINGS))
+        self._monitor = self._socket.get_monitor_socket(sum(self._endings))
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
+        if keys is not None:
+            keys.apply(self._socket)
         try:
             self._socket.connect(endpoint)
             welcome = self._ask(wire.Hello(wire.VERSION), wire.Welcome, lambda _: True, CONNECT_NS)
@@ -269,7 +271,7 @@ class RemoteRobot:
         with suppress(zmq.Again):
             while self._broken is None:
                 event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
-                self._broken = _ENDINGS[zmq.Event(event)]
+                self._broken = self._endings[zmq.Event(event)]
         if self._broken is not None:
             raise RobotError(f"{self.endpoint}: {self._broken}")
 
@@ -279,3 +281,20 @@ def _read_interface(welcome: wire.Welcome) -> Interface:
         return Interface.model_validate_json(welcome.interface)
     except ValidationError as error:
         raise RobotError(f"{welcome.name}: expected the interface of a robot, found {error}") from error
+
+
+def _endings(keys: ControllerKeys | None) -> dict[zmq.Event, str]:
+    """What to say of each way in which a connection ends."""
+    if keys is None:
+        wrong_key = unknown_key = mismatch = "the robot speaks only with keys: --keys DIR"
+    else:
+        wrong_key = f"{keys.directory / 'robot.pub'} is not the key of the robot there"
+        unknown_key = f"the robot does not let in {keys.directory / 'controller.key'}: it needs its controller.pub"
+        mismatch = "the robot speaks without keys: leave out --keys, or start it with --keys DIR"
+    return {
+        zmq.Event.CLOSED: "no robot listens there; `gatort robot` starts one",
+        zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: wrong_key,
+        zmq.Event.HANDSHAKE_FAILED_AUTH: unknown_key,
+        zmq.Event.HANDSHAKE_FAILED_PROTOCOL: mismatch,
+        zmq.Event.DISCONNECTED: "the robot hung up; its process has ended or the network is broken",
+    }

@@ -19,6 +19,7 @@ from . import wire
 from .clock import Clock
 from .driver import Driver
 from .errors import ConfigError, RobotError, WireError
+from .keys import Gatekeeper, RobotKeys, require_keys_beyond_loopback
 from .link import DelayLine, LinkConditions
 from .safety import STOPPED, Command, State
 from .spec import Interface
@@ -28,6 +29,7 @@ _InSession = wire.Observe | wire.Arm | wire.Command | wire.Stop
 TURN_MS = 1
 REQUESTS_PER_TURN = 32
 """A flood takes no more of a turn than this many decodings."""
+_BROKEN_HANDSHAKE = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 FAREWELL_MS = 100
 """How long closing waits for the last message to leave."""
 _LOCAL_STOP = "stopped on the robot's own side: only its console allows arming again"
@@ -51,6 +53,8 @@ class Status:
     """Messages that are not of the session, or not from its connection."""
     unknown_keys: int = 0
     """Handshakes with a key that is not let in."""
+    handshakes: int = 0
+    """Handshakes that broke off for another reason: no key, the wrong key of the robot, another protocol."""
 
 
 @dataclass(slots=True)
@@ -84,6 +88,7 @@ class RobotServer:
         *,
         name: str,
         simulated: bool,
+        keys: RobotKeys | None = None,
         conditions: LinkConditions | None = None,
         on_success: Callable[[], None] | None = None,
         on_change: Callable[[Status], None] | None = None,
@@ -96,17 +101,22 @@ class RobotServer:
             endpoint: such as `tcp://127.0.0.1:5555`; port 0 takes a free one.
             name: of the robot, for the controller's messages.
             simulated: whether nothing but a simulation moves.
+            keys: whom to let in; without them only this machine is listened to, and anyone on it.
             conditions: how each direction treats messages, for tests and trials of a bad link.
             on_success: called when the task is done, for example to lay it out anew.
             on_change: sees each change of state; must return at once.
 
         Raises:
-            ConfigError: the address cannot be bound.
+            ConfigError: the address cannot be bound, or is open to other machines without keys.
         """
+        require_keys_beyond_loopback(endpoint, keyed=keys is not None)
         self._driver, self._clock = driver, clock
         self._context = zmq.Context()
         self._socket = wire.bounded_socket(self._context, zmq.ROUTER, wire.LARGEST_REQUEST_BYTES)
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | _BROKEN_HANDSHAKE)
+        self._gatekeeper = Gatekeeper(self._context, keys) if keys is not None else None
+        if self._gatekeeper is not None:
+            self._gatekeeper.guard(self._socket)
         try:
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
@@ -116,6 +126,8 @@ class RobotServer:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
+        if self._gatekeeper is not None:
+            self._poller.register(self._gatekeeper.socket, zmq.POLLIN)
         self._name, self._simulated = name, simulated
         self._interface = driver.interface.model_dump_json(include=set(Interface.model_fields))
         self._arriving: DelayLine[_Arrival] = DelayLine(conditions or LinkConditions(), "to_robot")
@@ -126,7 +138,7 @@ class RobotServer:
         """The newest request for an observation, and when it was received."""
         self._succeeded = self._blocked = False
         self._stop_asked = self._allow_asked = self._end_asked = False
-        self._successes = self._malformed = self._foreign = self._unknown_keys = 0
+        self._successes = self._malformed = self._foreign = self._handshakes = 0
         self._shown = self._visible
 
     @property
@@ -134,7 +146,15 @@ class RobotServer:
         """How it stands now."""
         state, controlled, blocked, successes = self._visible
         return Status(
-            state, controlled, blocked, successes, self._dropped, self._malformed, self._foreign, self._unknown_keys
+            state=state,
+            controlled=controlled,
+            blocked=blocked,
+            successes=successes,
+            dropped=self._dropped,
+            malformed=self._malformed,
+            foreign=self._foreign,
+            unknown_keys=self._gatekeeper.unknown if self._gatekeeper is not None else 0,
+            handshakes=self._handshakes,
         )
 
     @property
@@ -200,6 +220,8 @@ class RobotServer:
         self._socket.disable_monitor()
         self._monitor.close(0)
         self._socket.close(FAREWELL_MS)
+        if self._gatekeeper is not None:
+            self._gatekeeper.socket.close()
         self._context.term()
 
     def _obey_own_side(self) -> None:
@@ -212,10 +234,14 @@ class RobotServer:
             self._driver.stop()
 
     def _watch_connections(self) -> None:
+        if self._gatekeeper is not None:
+            self._gatekeeper.answer()
         with suppress(zmq.Again):
             while True:
-                ended = recv_monitor_message(self._monitor, zmq.NOBLOCK)
-                if self._session is not None and ended["value"] == self._session.descriptor:
+                seen = recv_monitor_message(self._monitor, zmq.NOBLOCK)
+                if seen["event"] & _BROKEN_HANDSHAKE:
+                    self._handshakes += 1
+                elif self._session is not None and seen["value"] == self._session.descriptor:
                     self._end_session()
 
     def _watch_success(self) -> None:

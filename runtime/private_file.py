@@ -1,0 +1,56 @@
+"""Files that hold a secret: nobody but their owner may read them, from the moment at which they exist."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from .errors import GatortError
+
+LONGEST_SECRET_BYTES = 256
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a new file with mode 600; a link to a finished one, so that nobody reads half of it.
+
+    Raises:
+        FileExistsError: there is one, which stays as it is.
+    """
+    if path.is_symlink() or path.exists():
+        raise FileExistsError(path)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    drawn = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    handle = os.open(drawn, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.link(drawn, path)
+    finally:
+        drawn.unlink()
+
+
+def read_private(path: Path, what: str, error: type[GatortError]) -> bytes:
+    """What stands in a file of this user's that nobody else may read.
+
+    Args:
+        path: no link.
+        what: it holds, for the sentence.
+        error: to raise.
+
+    Raises:
+        GatortError: of that type; there is none, others may read it, or it is someone else's or a link.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as failure:
+        raise error(f"{path}: expected {what}, found none that can be read ({failure.strerror})") from failure
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077 or not stat.S_ISREG(status.st_mode):
+            raise error(
+                f"{path}: expected a key that is user {os.geteuid()}'s alone (mode 600), "
+                f"found user {status.st_uid}'s with mode {stat.S_IMODE(status.st_mode):o}"
+            )
+        return file.read(LONGEST_SECRET_BYTES)

@@ -23,6 +23,7 @@ from gatort.runtime.keys import ControllerKeys
 from gatort.runtime.loop import ControlLoop, Tick
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
+from gatort.runtime.recorder import Recorder, TickRecorder
 from gatort.runtime.remote_robot import RemoteRobot
 from gatort.runtime.safety import State
 from gatort.runtime.spec import PolicySpec
@@ -34,6 +35,7 @@ from .live import PERIOD_NS, LiveTable, Status
 from .machine import this_machine
 from .options import RunOptions, resolve
 from .pictures import film, film_obstacle
+from .record import begin_recording, new_file, recording_record, recording_sentence
 from .report import latency_record, percentile_record, percentile_table, require_writable, screen, write_json
 from .robots import simulated_robot
 from .viewer import Viewer, require_screen
@@ -55,6 +57,7 @@ def run(
     video: Path | None = None,
     plot: Path | None = None,
     json: Path | None = None,
+    record: Path | None = None,
 ) -> int:
     """Drive the robot with a policy in real time, 20 ticks a second.
 
@@ -74,11 +77,13 @@ def run(
         Where the latency picture goes; runs/latency.png when it is not given.
     json
         Write the summary to this file as well.
+    record
+        The run's recording, for `gatort info` and `gatort replay`; a new .mcap file in runs/ when it is not given.
     """
     options = resolve(RunOptions, options, profile)
     if plot is None:
         DEFAULT_PLOT.parent.mkdir(exist_ok=True)
-    require_writable(video, plot, json)
+    require_writable(video, plot, json, record)
     if options.simulator is None:
         _refuse_pictures(viewer, video)
         _require_consent_possible(options)
@@ -94,12 +99,16 @@ def run(
     with closing(drive.robot):
         if options.simulator is None and not options.arm:
             _ask_consent(options.robot)
-        interrupted = drive.run(console, viewer)
+        file = record or new_file(options.seed)
+        with begin_recording(file, policy, options, drive.robot, drive.clock) as recorder:
+            interrupted = drive.run(console, viewer, recorder)
+            recorder.close(drive.sentence)
 
         console.print(drive.sentence)
+        console.print(recording_sentence(recorder))
         if isinstance(drive.robot, RemoteRobot):
             console.print(_wire_sentence(drive.robot))
-        write_json(json, drive.record())
+        write_json(json, {**drive.record(), "recording": recording_record(recorder)})
         if drive.telemetry.ticks:
             console.print(percentile_table(drive.telemetry.summary(), drive.budget_ms))
             _draw(console, plot or DEFAULT_PLOT, drive)
@@ -165,8 +174,9 @@ class Drive:
         self.ticks = max(1, round(options.seconds * spec.control_hz))
         self.telemetry = Telemetry(spec, min(self.ticks, KEPT_TICKS), stepwise=policy.decoder.engine.stepwise)
         self.loop: ControlLoop = policy.control(self.robot, self.clock, telemetry=self.telemetry, collect_garbage=True)
-        if options.prompt is not None:
-            self.loop.prime(Episode.load(options.prompt, spec).frames(last=spec.window_frames))
+        episode = Episode.load(options.prompt, spec) if options.prompt is not None else None
+        self.prompt = list(episode.frames(last=spec.window_frames)) if episode is not None else []
+        self.loop.prime(self.prompt)
         self.budget_ms = self.telemetry.budget_ns * 1e-6
         self.stopped = False
         """The guard, the watchdog or a failure of the robot ended the run."""
@@ -180,13 +190,16 @@ class Drive:
         self._offered_ns = 0
         self._live: LiveTable | None = None
         self._viewer: Viewer | None = None
+        self._record: TickRecorder | None = None
 
-    def run(self, console: Console, viewer: bool) -> bool:
+    def run(self, console: Console, viewer: bool, recorder: Recorder) -> bool:
         """Run until success, the time is up, or something stops it; true when the operator did.
 
         Raises:
             RobotError, DeviceError: the robot or the GPU failed before the first tick.
         """
+        self._record = TickRecorder(recorder, self.loop)
+        self._record.prompt(self.clock.now_ns(), self.prompt)
         with ExitStack() as stack:
             self._viewer = stack.enter_context(Viewer(self._filmed.layout)) if viewer and self._filmed else None
             stack.enter_context(_stopped_by_signals())
@@ -201,12 +214,15 @@ class Drive:
                 if not self.telemetry.ticks:
                     raise
                 self.failure, self.stopped = str(error), True
+                recorder.fault(self.clock.now_ns(), "robot", self.failure)
             finally:
                 self._live.offer(self._status())
         return False
 
-    def _look(self, _: Tick) -> bool:
-        """After each tick, in the slack: keep what the film needs and, at most four times a second, show the status."""
+    def _look(self, tick: Tick) -> bool:
+        """After each tick, in the slack: record it, keep what the film needs, show the status four times a second."""
+        if self._record is not None:
+            self._record(tick)
         if self._filmed is not None:
             self._keep(self._filmed.positions)
         self._state = max(self.loop.guard.state, self.robot.state, key=list(State).index)

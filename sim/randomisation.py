@@ -11,23 +11,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import FiniteFloat
 
 from gatort.runtime.spec import Strict
 
+from .robot import FINGER_FORCE_N, FINGER_STIFFNESS_N_M, JOINT_DAMPING_NMS_RAD, PAD_FRICTION, ROTOR_INERTIA_KGM2, Array
 from .task import BLOCKS
-
-Array = NDArray[np.float64]
-
-JOINT_DAMPING_NMS_RAD: Final = 3.0
-"""Added by the inner loop on every arm joint."""
-FINGER_FORCE_N: Final = 35.0
-"""The most that a finger closes with; Franka Hand gives 70 N of continuous force."""
-FINGER_STIFFNESS_N_M: Final = 800.0
-PAD_FRICTION: Final = 1.2
-ROTOR_INERTIA_KGM2: Final = 0.1
-"""Reflected to each arm joint; in stacking.xml, and in the mass matrix that the expert counts on."""
 
 _STREAM: Final = 1
 """Sets this stream of a seed apart from the layout's."""

@@ -25,6 +25,19 @@ from .task import Layout, draw_layout
 
 Array = NDArray[np.float64]
 
+# The arm, alike in both simulators; stacking.xml holds the last five as well.
+JOINT_DAMPING_NMS_RAD: Final = 3.0
+"""Added by the inner loop on every arm joint."""
+ROTOR_INERTIA_KGM2: Final = 0.1
+"""Reflected to each arm joint. The expert counts on it everywhere, Bullet's arm, which has none, included."""
+FINGER_FORCE_N: Final = 35.0
+"""The most that a finger closes with; Franka Hand gives 70 N of continuous force."""
+FINGER_STIFFNESS_N_M: Final = 800.0
+"""Force per gap between a finger and where it was told to go."""
+FINGER_DAMPING_NS_M: Final = 20.0
+"""Of a finger's joint: with the stiffness, a gap closes at 40 a second."""
+PAD_FRICTION: Final = 1.2
+
 SUCCESS_NS: Final = 500_000_000
 """How long red must rest on blue with the gripper open and away."""
 WATCH_NS: Final = 10_000_000

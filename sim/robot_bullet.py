@@ -12,20 +12,28 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.driver import INNER_PERIOD_NS
 from gatort.runtime.errors import RobotError
-from gatort.runtime.spec import PolicySpec
 
-from .randomisation import FINGER_FORCE_N, JOINT_DAMPING_NMS_RAD, ROTOR_INERTIA_KGM2
-from .robot import Array, Poses, StackingRobot
+from .robot import (
+    FINGER_DAMPING_NS_M,
+    FINGER_FORCE_N,
+    FINGER_STIFFNESS_N_M,
+    JOINT_DAMPING_NMS_RAD,
+    ROTOR_INERTIA_KGM2,
+    Array,
+    Poses,
+    StackingRobot,
+)
 from .task import GRIPPER_OPEN_M, STACK_SPEC, Layout
 
 
@@ -54,7 +62,6 @@ def _quietly() -> Iterator[None]:
 with _quietly():
     import pybullet
     import pybullet_data
-    from pybullet_utils.bullet_client import BulletClient
 
 _ARM: Final = list(range(7))
 _HAND: Final = 8
@@ -62,9 +69,21 @@ _FINGERS: Final = [9, 10]
 _MOVING: Final = _ARM + _FINGERS
 _TOOL_FROM_HAND_M: Final = np.array([0.0, 0.0, 0.1034])
 """As in stacking.xml; the URDF's own grasp target lies 1.6 mm farther out."""
-_CLOSING_PER_S: Final = 40.0
-"""Rate at which a finger closes the gap to its target, as in stacking.xml: 800 N/m over 20 N·s/m."""
+_GRIP_GAIN: Final = FINGER_STIFFNESS_N_M / FINGER_DAMPING_NS_M * INNER_PERIOD_NS * 1e-9
+"""Share of the gap to its target that a finger closes in one step while nothing is in its way."""
 _URDF: Final = Path(pybullet_data.getDataPath(), "franka_panda", "panda.urdf")
+
+
+class _Simulation:
+    """Bullet's functions, all of one simulation among the many that a process may hold."""
+
+    def __init__(self) -> None:
+        self._client = pybullet.connect(pybullet.DIRECT)
+        if self._client < 0:
+            raise RobotError("PyBullet has no room for another simulation in this process")
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(getattr(pybullet, name), physicsClientId=self._client)
 
 
 class BulletRobot(StackingRobot):
@@ -78,10 +97,10 @@ class BulletRobot(StackingRobot):
         RobotError: from `observe` when the physics has diverged.
     """
 
-    def __init__(self, clock: Clock, seed: int = 0, spec: PolicySpec = STACK_SPEC) -> None:
-        super().__init__(clock, spec)
+    def __init__(self, clock: Clock, seed: int = 0) -> None:
+        super().__init__(clock, STACK_SPEC)
         with _quietly():
-            self._bullet = BulletClient(pybullet.DIRECT)
+            self._bullet = _Simulation()
             self.reset(seed)
 
     def close(self) -> None:
@@ -111,9 +130,8 @@ class BulletRobot(StackingRobot):
     def _couple_fingers(self) -> None:
         """Both fingers move together; Bullet does not read the URDF's `mimic`."""
         frame = {"jointAxis": [1, 0, 0], "parentFramePosition": [0, 0, 0], "childFramePosition": [0, 0, 0]}
-        gear = self._bullet.createConstraint(
-            self._arm, _FINGERS[0], self._arm, _FINGERS[1], pybullet.JOINT_GEAR, **frame
-        )
+        left, right = _FINGERS
+        gear = self._bullet.createConstraint(self._arm, left, self._arm, right, pybullet.JOINT_GEAR, **frame)
         self._bullet.changeConstraint(gear, gearRatio=-1, erp=0.1, maxForce=50)
 
     def _place_blocks(self, layout: Layout) -> None:
@@ -158,7 +176,7 @@ class BulletRobot(StackingRobot):
             pybullet.POSITION_CONTROL,
             targetPositions=[width_m / 2] * 2,
             forces=[FINGER_FORCE_N] * 2,
-            positionGains=[_CLOSING_PER_S * INNER_PERIOD_NS * 1e-9] * 2,
+            positionGains=[_GRIP_GAIN] * 2,
         )
 
     def _settle(self) -> None:
@@ -197,9 +215,8 @@ class BulletRobot(StackingRobot):
     def _arm_model(self) -> tuple[Array, Array]:
         bullet, zeros = self._bullet, [0.0] * len(_MOVING)
         position, _ = self._joints()
-        # A point of a link is given from the link's centre of mass.
-        point = (_TOOL_FROM_HAND_M - bullet.getDynamicsInfo(self._arm, _HAND)[3]).tolist()
-        jacobian = np.array(bullet.calculateJacobian(self._arm, _HAND, point, position, zeros, zeros))  # (2, 3, 9)
+        tool = _TOOL_FROM_HAND_M.tolist()
+        jacobian = np.array(bullet.calculateJacobian(self._arm, _HAND, tool, position, zeros, zeros))  # (2, 3, 9)
         mass_matrix = np.array(bullet.calculateMassMatrix(self._arm, position))  # (9, 9)
         # The expert's law is made for an arm with rotors; without them the wrist's torques would be a tenth of it.
         return jacobian.reshape(6, -1)[:, :7], mass_matrix[:7, :7] + ROTOR_INERTIA_KGM2 * np.eye(7)

@@ -15,8 +15,8 @@ from gatort.runtime.errors import RobotError
 from gatort.runtime.safety import Command
 from gatort.runtime.spec import PolicySpec
 
-from .randomisation import NOMINAL, ROTOR_INERTIA_KGM2, Physics, Randomisation
-from .robot import Array, Poses, StackingRobot
+from .randomisation import NOMINAL, Physics, Randomisation
+from .robot import ROTOR_INERTIA_KGM2, Array, Poses, StackingRobot
 from .task import BLOCKS, GRIPPER_OPEN_M, STACK_SPEC, Layout
 
 _ARM: Final = slice(0, 7)

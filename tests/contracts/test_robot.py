@@ -28,7 +28,14 @@ def mujoco(_: PolicySpec, clock: VirtualClock) -> Robot:
     return MujocoRobot(clock, seed=0)
 
 
-ROBOTS = [scripted, mujoco]
+def pybullet(_: PolicySpec, clock: VirtualClock) -> Robot:
+    pytest.importorskip("pybullet")
+    from gatort.sim.robot_bullet import BulletRobot
+
+    return BulletRobot(clock, seed=0)
+
+
+ROBOTS = [scripted, mujoco, pybullet]
 
 
 @pytest.fixture

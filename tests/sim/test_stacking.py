@@ -1,7 +1,8 @@
-"""The simulated arm, its task and its expert."""
+"""The simulated arm, its task and its expert, the same in either simulator."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import RobotError
 from gatort.runtime.safety import Command, State
 from gatort.sim import task
+from gatort.sim.robot import StackingRobot
+from gatort.sim.robot_bullet import BulletRobot
 from gatort.sim.robot_mujoco import MujocoRobot
 from gatort.sim.rollout import follow_expert, rollout
 
+Simulator = type[MujocoRobot] | type[BulletRobot]
 VALIDATION_SEED = task.VALIDATION_SEEDS.start
 
 
@@ -22,12 +26,19 @@ def clock() -> VirtualClock:
     return VirtualClock()
 
 
+@pytest.fixture(params=[MujocoRobot, BulletRobot])
+def simulator(request: pytest.FixtureRequest) -> Simulator:
+    return request.param
+
+
 @pytest.fixture
-def robot(clock: VirtualClock) -> MujocoRobot:
-    return MujocoRobot(clock, VALIDATION_SEED)
+def robot(simulator: Simulator, clock: VirtualClock) -> Iterator[StackingRobot]:
+    made = simulator(clock, VALIDATION_SEED)
+    yield made
+    made.close()
 
 
-def command(robot: MujocoRobot, sequence: int, stamp_ns: int, values: np.ndarray) -> Command:
+def command(robot: StackingRobot, sequence: int, stamp_ns: int, values: np.ndarray) -> Command:
     return Command(
         sequence=sequence,
         observation_sequence=sequence,
@@ -38,29 +49,31 @@ def command(robot: MujocoRobot, sequence: int, stamp_ns: int, values: np.ndarray
 
 
 @pytest.mark.parametrize("seed", range(VALIDATION_SEED, VALIDATION_SEED + 4))
-def test_the_expert_stacks_within_the_trial(robot: MujocoRobot, clock: VirtualClock, seed: int) -> None:
+def test_the_expert_stacks_within_the_trial(robot: StackingRobot, clock: VirtualClock, seed: int) -> None:
     episode = rollout(robot, clock, seed, follow_expert(0.0, np.random.default_rng(0)))
     assert episode.succeeded
     assert episode.ticks < task.TRIAL_SECONDS * task.CONTROL_HZ
 
 
-def test_the_expert_stacks_through_torque_noise(robot: MujocoRobot, clock: VirtualClock) -> None:
+def test_the_expert_stacks_through_torque_noise(robot: StackingRobot, clock: VirtualClock) -> None:
     assert rollout(robot, clock, VALIDATION_SEED, follow_expert(2.0, np.random.default_rng(0))).succeeded
 
 
-def test_an_arm_that_does_nothing_never_succeeds(robot: MujocoRobot, clock: VirtualClock) -> None:
+def test_an_arm_that_does_nothing_never_succeeds(robot: StackingRobot, clock: VirtualClock) -> None:
     episode = rollout(robot, clock, VALIDATION_SEED, lambda *_: np.zeros(8), seconds=2.0)
     assert not episode.succeeded
 
 
-def test_the_same_seed_gives_the_same_trial_bit_for_bit(clock: VirtualClock) -> None:
-    first, second = MujocoRobot(clock), MujocoRobot(clock)
-    rollout(second, clock, VALIDATION_SEED + 1, lambda *_: np.zeros(8), seconds=0.5)  # A past must leave no trace.
-    drive = follow_expert(0.0, np.random.default_rng(0))
-    one = rollout(first, clock, VALIDATION_SEED, drive, seconds=2.0)
-    other = rollout(second, clock, VALIDATION_SEED, drive, seconds=2.0)
+def test_the_same_seed_gives_the_same_trial_bit_for_bit(simulator: Simulator, clock: VirtualClock) -> None:
+    first, second = simulator(clock), simulator(clock)
+    rollout(second, clock, VALIDATION_SEED + 1, follow_expert(0.0, np.random.default_rng(0)), seconds=2.5)
+    second.lay_blocks(VALIDATION_SEED + 2)  # A past must leave no trace.
+    one = rollout(first, clock, VALIDATION_SEED, follow_expert(0.0, np.random.default_rng(0)), seconds=2.5)
+    other = rollout(second, clock, VALIDATION_SEED, follow_expert(0.0, np.random.default_rng(0)), seconds=2.5)
     for mine, theirs in zip((*one.observations, one.actions), (*other.observations, other.actions), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+    first.close()
+    second.close()
 
 
 def test_layouts_differ_between_seeds_and_keep_the_blocks_apart() -> None:
@@ -79,7 +92,7 @@ def test_training_validation_and_trial_seeds_never_meet() -> None:
             assert first is second or first.stop <= second.start or second.stop <= first.start
 
 
-def test_an_unarmed_arm_holds_still_against_gravity(robot: MujocoRobot, clock: VirtualClock) -> None:
+def test_an_unarmed_arm_holds_still_against_gravity(robot: StackingRobot, clock: VirtualClock) -> None:
     before = robot.observe().values[0].copy()
     clock.advance_ns(2_000_000_000)
     after = robot.observe()
@@ -87,14 +100,14 @@ def test_an_unarmed_arm_holds_still_against_gravity(robot: MujocoRobot, clock: V
     np.testing.assert_allclose(after.values[0], before, atol=0.02)  # rad; what damping lets through of the compensation
 
 
-def test_nothing_moves_before_the_operators_consent(robot: MujocoRobot, clock: VirtualClock) -> None:
+def test_nothing_moves_before_the_operators_consent(robot: StackingRobot, clock: VirtualClock) -> None:
     width = [key.name for key in robot.interface.observations].index("gripper/width")
     before = robot.observe().values[width].copy()
     clock.advance_ns(500_000_000)
     np.testing.assert_allclose(robot.observe().values[width], before, atol=1e-4)  # m; the fingers settle
 
 
-def test_a_command_takes_effect_at_its_time_and_not_before(robot: MujocoRobot, clock: VirtualClock) -> None:
+def test_a_command_takes_effect_at_its_time_and_not_before(robot: StackingRobot, clock: VirtualClock) -> None:
     robot.arm()
     stamp_ns = robot.observe().stamp_ns
     robot.command(command(robot, 0, stamp_ns, np.array([10.0, 0, 0, 0, 0, 0, 0, 0.08])))
@@ -105,7 +118,7 @@ def test_a_command_takes_effect_at_its_time_and_not_before(robot: MujocoRobot, c
     assert abs(still) < 1e-3 < moving
 
 
-def test_silence_ends_in_latched_and_a_slow_arm(robot: MujocoRobot, clock: VirtualClock) -> None:
+def test_silence_ends_in_latched_and_a_slow_arm(robot: StackingRobot, clock: VirtualClock) -> None:
     robot.arm()
     stamp_ns = robot.observe().stamp_ns
     robot.command(command(robot, 0, stamp_ns, np.array([20.0, 0, 0, 0, 0, 0, 0, 0.0])))
@@ -115,7 +128,7 @@ def test_silence_ends_in_latched_and_a_slow_arm(robot: MujocoRobot, clock: Virtu
     assert np.abs(values[1]).max() < 0.05  # rad/s
 
 
-def test_an_observation_does_not_change_when_the_robot_moves_on(robot: MujocoRobot, clock: VirtualClock) -> None:
+def test_an_observation_does_not_change_when_the_robot_moves_on(robot: StackingRobot, clock: VirtualClock) -> None:
     robot.arm()
     first = robot.observe()
     copies = [value.copy() for value in first.values]
@@ -126,10 +139,28 @@ def test_an_observation_does_not_change_when_the_robot_moves_on(robot: MujocoRob
         np.testing.assert_array_equal(value, copy)
 
 
+def test_blocks_are_laid_anew_around_an_arm_that_stays_and_success_is_watched_again(
+    robot: StackingRobot, clock: VirtualClock
+) -> None:
+    assert rollout(robot, clock, VALIDATION_SEED, follow_expert(0.0, np.random.default_rng(0))).succeeded
+    assert robot.succeeded
+    before = robot.positions[:9]
+    robot.lay_blocks(VALIDATION_SEED + 1)
+    assert not robot.succeeded
+    np.testing.assert_array_equal(robot.positions[:9], before)
+    layout = task.draw_layout(VALIDATION_SEED + 1)
+    placed = robot.positions[9:].reshape(3, 7)[:, :3]
+    np.testing.assert_allclose(placed, [(b.x_m, b.y_m, b.edge_m / 2) for b in layout.blocks], atol=1e-9)  # rounding
+    clock.advance_ns(1_000_000_000)
+    robot.observe()
+    np.testing.assert_allclose(robot.positions[9:].reshape(3, 7)[:, :3], placed, atol=1e-3)  # m; what contact gives
+
+
 def test_diverged_physics_is_an_error_and_leaves_no_log_file(
-    robot: MujocoRobot, clock: VirtualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clock: VirtualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    robot = MujocoRobot(clock, VALIDATION_SEED)
     robot.data.qvel[0] = np.nan
     clock.advance_ns(5_000_000)
     with pytest.raises(RobotError, match="diverged"):

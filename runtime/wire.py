@@ -26,8 +26,8 @@ VERSION = 1
 
 LARGEST_REQUEST_BYTES = 4_096
 """Longest frame that a robot takes; a command of 64 values has 643 bytes at most."""
-LARGEST_ANSWER_BYTES = 1 << 24
-"""Longest frame that a controller takes: an observation with its pictures."""
+LARGEST_ANSWER_BYTES = 1 << 20
+"""Longest frame that a controller takes; the pictures of Gato's largest window, 1,024 patches, have 768 KiB."""
 QUEUE_MESSAGES = 64
 """Waiting in each direction of a connection."""
 HANDSHAKE_MS = 2_000
@@ -97,7 +97,7 @@ class Welcome(_Message, tag=17):
     """Of the robot."""
     simulated: bool
     """Whether nothing but a simulation moves."""
-    interface: Annotated[str, Meta(max_length=1 << 20)]
+    interface: Annotated[str, Meta(max_length=LARGEST_ANSWER_BYTES)]
     """`spec.Interface` as JSON."""
 
 

@@ -157,6 +157,11 @@ def test_the_same_seed_gives_the_same_trial_after_another_one(options: TrialOpti
     assert outcome(first) == outcome(again)
 
 
+def test_the_shipped_policy_stacks_in_a_simulator_that_it_never_learned_from() -> None:
+    (stacked,) = run_trials(TrialOptions(robot="pybullet"), [900_300], workers=1)
+    assert stacked.succeeded
+
+
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(options: TrialOptions) -> None:
     alone = sorted(run_trials(options, [40, 41], workers=1), key=lambda each: each.seed)

@@ -1,0 +1,391 @@
+"""An hour over a bad link: does anything stop that should not, is every miss explained, does memory stay flat?
+
+    python benchmarks/soak.py                                   # the hour of docs/soak.md
+    python benchmarks/soak.py --seconds 60 --hogs-seconds 10    # a rehearsal, into runs/
+
+Two real processes over TCP, `gatort robot mujoco --again` and `gatort run --until time`, with 1 % loss and up to 5 ms
+of jitter each way; four processes that do nothing but compute take the cores for ten minutes of it. A run that stops is
+begun again as an operator would, with a new run and new consent, and counted with its reason. Every tick stands in the
+runs' recordings, so each miss is put down to what the tick spent its time on. Exit status 1 when a stop or a miss stays
+unexplained or memory grew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from gatort.launch.machine import this_machine
+from gatort.runtime.link import RETRY_NS
+from gatort.runtime.recording import Recording, TickMessage
+
+HOGS = 4
+SAMPLE_S = 10.0
+SETTLED_S = 300.0
+"""When memory is first taken as settled; half of a shorter run."""
+GROWTH = 0.05
+"""Of memory between then and the end that still counts as flat: pages of caches and logs that fill up once."""
+PERIOD_MS, DELAY_MS = 50.0, 25.0
+LATE_WAKE_MS = 5.0
+SLOW_MS = 20.0
+"""Tokenizing, passes and guard take a third of this on an idle machine."""
+START_S, STOP_S = 60.0, 30.0
+GATORT = (sys.executable, "-m", "gatort.launch.cli")
+
+
+# -- Processes -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def robot_process(args: argparse.Namespace, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """`gatort robot`, its address, and a line in `log` for each change of its state."""
+    link = ["--loss", str(args.loss), "--jitter-ms", str(args.jitter_ms), "--link-seed", str(args.link_seed)]
+    command = [*GATORT, "robot", "mujoco", "--again", "--bind", "tcp://127.0.0.1:0", "--realtime", *link]
+    with log.open("wb") as output, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output) as process:
+        try:
+            yield process, _address(process, log)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(STOP_S)
+
+
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    give_up = time.monotonic() + START_S
+    while time.monotonic() < give_up and process.poll() is None:
+        if found := re.search(r"tcp://\S+:\d+", log.read_text()):
+            return found.group().rstrip(",")
+        time.sleep(0.1)
+    raise SystemExit(f"the robot's process did not say where it listens: {log.read_text()!r}")
+
+
+def start_run(address: str, seconds: float, report: Path) -> subprocess.Popen[bytes]:
+    """`gatort run` for so long, with its summary and its recording beside each other."""
+    command = [*GATORT, "run", "--profile", "realtime", "--threads", "1", "--robot", address, "--arm"]
+    files = ["--json", report, "--record", report.with_suffix(".mcap"), "--plot", report.with_suffix(".png")]
+    until = ["--until", "time", "--seconds", f"{seconds:.2f}"]
+    with report.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen([*command, *until, *files], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def memory_mb(pid: int) -> float:
+    """Of a process, in RAM; 0 when it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return int(found.group(1)) * 1024e-6 if found else 0.0
+
+
+class Hogs:
+    """Processes that do nothing but compute, between two instants."""
+
+    def __init__(self, begin_s: float, end_s: float) -> None:
+        self.begin_s, self.end_s = begin_s, end_s
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def watch(self, elapsed_s: float) -> None:
+        """Start or end them."""
+        due = self.begin_s <= elapsed_s < self.end_s
+        if due and not self._processes:
+            self._processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(HOGS)]
+        elif not due:
+            self.close()
+
+    def close(self) -> None:
+        """End them."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        self._processes = []
+
+
+# -- The hour ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Soak:
+    """What was seen."""
+
+    began_ns: int = 0
+    """On the monotonic clock, which the recordings' stamps are on."""
+    memory: list[tuple[float, float, float]] = field(default_factory=list)
+    """Every ten seconds: elapsed s, robot's MB, controller's MB."""
+    runs: list[Path] = field(default_factory=list)
+    """Reports of the runs, in order."""
+    hogs_s: tuple[float, float] = (0.0, 0.0)
+
+
+def soak(args: argparse.Namespace, folder: Path) -> Soak:
+    """Run until the time is up."""
+    middle_s = args.seconds / 2
+    hogs = Hogs(middle_s - args.hogs_seconds / 2, middle_s + args.hogs_seconds / 2)
+    seen = Soak(hogs_s=(hogs.begin_s, hogs.end_s))
+    with robot_process(args, folder / "robot.log") as (robot, address), Progress() as progress:
+        bar = progress.add_task("soak", total=args.seconds)
+        began_s = time.monotonic()
+        seen.began_ns = time.monotonic_ns()
+        run: subprocess.Popen[bytes] | None = None
+        sampled_s = -SAMPLE_S
+        try:
+            while (elapsed_s := time.monotonic() - began_s) < args.seconds or (run and run.poll() is None):
+                hogs.watch(elapsed_s)
+                if (run is None or run.poll() is not None) and elapsed_s < args.seconds - 1:
+                    seen.runs.append(folder / f"run{len(seen.runs):03d}.json")
+                    run = start_run(address, args.seconds - elapsed_s, seen.runs[-1])
+                if elapsed_s - sampled_s >= SAMPLE_S and run is not None:
+                    sampled_s = elapsed_s
+                    seen.memory.append((elapsed_s, memory_mb(robot.pid), memory_mb(run.pid)))
+                progress.update(bar, completed=elapsed_s, description=f"soak, {len(seen.runs)} runs")
+                time.sleep(0.25)
+        finally:
+            hogs.close()
+            if run is not None and run.poll() is None:
+                run.send_signal(signal.SIGTERM)
+                run.wait(STOP_S)
+    return seen
+
+
+# -- What it comes to ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Findings:
+    """Everything that the report says."""
+
+    ticks: int = 0
+    misses: int = 0
+    """As the runs counted them."""
+    late_ns: list[int] = field(default_factory=list)
+    """Wake-up lateness of each tick."""
+    late_hogged_ns: list[int] = field(default_factory=list)
+    """Of those that fell into the hogs' time."""
+    causes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Misses by (cause, span)."""
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Refused ticks by (reason, span)."""
+    stops: list[str] = field(default_factory=list)
+    unexplained: list[str] = field(default_factory=list)
+    wires: list[dict[str, Any]] = field(default_factory=list)
+
+
+def find(seen: Soak) -> Findings:
+    """Read the runs' reports and recordings."""
+    findings = Findings()
+    for number, report in enumerate(seen.runs):
+        if not report.exists():
+            log = report.with_suffix(".log").read_text(errors="replace").strip()
+            findings.unexplained.append(f"run {number} left no report: {log.splitlines()[-1] if log else 'no output'}")
+            continue
+        record = json.loads(report.read_text())
+        findings.ticks += record["ticks"]
+        findings.misses += record["misses"]
+        findings.wires.append(record["wire"])
+        last = _read_ticks(seen, report.with_suffix(".mcap"), findings)
+        if record["stopped"]:
+            _explain_stop(number, record, last, findings)
+    counted = sum(findings.causes.values())
+    if counted != findings.misses:
+        findings.unexplained.append(f"{findings.misses} misses were counted, and the recordings show {counted}")
+    return findings
+
+
+def _span(seen: Soak, at_ns: int) -> str:
+    elapsed_s = (at_ns - seen.began_ns) * 1e-9
+    return "hogs" if seen.hogs_s[0] <= elapsed_s < seen.hogs_s[1] else "no hogs"
+
+
+def _read_ticks(seen: Soak, path: Path, findings: Findings) -> list[TickMessage]:
+    """Count a recording's ticks; returns its last ones."""
+    ticks = [stamped.message for stamped in Recording(path).messages() if isinstance(stamped.message, TickMessage)]
+    over_before = 0
+    for tick in ticks:
+        span = _span(seen, tick.deadline_ns)
+        late_ns = max(0, tick.lateness_ns)
+        findings.late_ns.append(late_ns)
+        if span == "hogs":
+            findings.late_hogged_ns.append(late_ns)
+        # As telemetry counts them: a tick over the budget makes the next deadline skip, and that is one miss.
+        skipped = max(0, tick.skipped - over_before)
+        over_before = int(tick.stamps_ns[-1] - tick.stamps_ns[0] > PERIOD_MS * 1e6)
+        if skipped:
+            findings.causes["deadline passed before the loop came to it", span] += skipped
+        if over_before:
+            findings.causes[_cause(tick), span] += 1
+        if tick.reason:
+            findings.refused[f"{tick.reason}: {_cause(tick)}", span] += 1
+    return ticks[-4:]
+
+
+def _cause(tick: TickMessage) -> str:
+    """What a tick lost its time to; the stages' stamps begin with reading the robot."""
+    stamps_ms = (np.array(tick.stamps_ns) - tick.stamps_ns[0]) * 1e-6
+    asked_ms = stamps_ms[1] if len(stamps_ms) > 1 else stamps_ms[-1]
+    if len(stamps_ms) == 1:
+        return "link: no answer to any request in time"
+    if tick.lateness_ns > LATE_WAKE_MS * 1e6:
+        return "the loop woke late"
+    if stamps_ms[-1] - asked_ms > SLOW_MS:
+        return "the policy computed long"
+    if asked_ms > RETRY_NS * 1e-6:
+        return "link: the observation was asked for again or came late"
+    return "other"
+
+
+def _explain_stop(number: int, record: dict[str, Any], last: list[TickMessage], findings: Findings) -> None:
+    if record["robot_failure"]:
+        findings.stops.append(f"run {number} after {record['seconds']:.0f} s: {record['robot_failure']}")
+        findings.unexplained.append(findings.stops[-1])
+        return
+    reasons = [f"{tick.reason} ({_cause(tick)})" for tick in last if tick.reason]
+    skipped = sum(tick.skipped for tick in last)
+    why = "; ".join([*reasons, *([f"{skipped} deadlines skipped"] if skipped else [])])
+    # Without a refused tick the robot's own watchdog stopped it: two commands in a row were lost or late on their way.
+    findings.stops.append(f"run {number} after {record['seconds']:.0f} s: {why or 'watchdog, commands lost or late'}")
+    if not why and not record["wire"]["dropped"] and not record["wire"]["retries"]:
+        findings.unexplained.append(findings.stops[-1])
+
+
+def _settled(seen: Soak, args: argparse.Namespace) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Memory (robot, controller) in MB when it had settled, and at the end."""
+    rows = np.array([row for row in seen.memory if row[2] > 0])
+    after = rows[rows[:, 0] >= min(SETTLED_S, args.seconds / 2)]
+    return after[:6, 1:].max(axis=0), after[-6:, 1:].max(axis=0)
+
+
+# -- The report ----------------------------------------------------------------------------------------------------
+
+
+def write_report(path: Path, seen: Soak, findings: Findings, args: argparse.Namespace) -> bool:
+    """Write the page and its picture; true when nothing is unexplained and memory is flat."""
+    early_mb, late_mb = _settled(seen, args)
+    flat = bool((late_mb <= early_mb * (1 + GROWTH)).all())
+    trips = [wire["round_trip_ms"] for wire in findings.wires]
+    picture = path.with_suffix(".png")
+    draw(picture, seen, args)
+    rows = {
+        "ticks": f"{findings.ticks:,} in {len(seen.runs)} run{'s' if len(seen.runs) > 1 else ''}",
+        "blocks stacked": str(sum(wire["successes"] for wire in findings.wires)),
+        "misses": str(findings.misses),
+        "refused ticks": str(sum(findings.refused.values())),
+        "stops, each re-armed": str(len(findings.stops)),
+        "unexplained": str(len(findings.unexplained)),
+        "asked again": f"{sum(wire['retries'] for wire in findings.wires):,} requests",
+        "commands not applied": str(sum(wire["dropped"] for wire in findings.wires)),
+        "round trip, ms": " / ".join(f"{max(trip[q] for trip in trips):.2f}" for q in ("p50", "p99", "max"))
+        + " (p50, p99, max; of several runs the largest)",
+        "wake-up lateness, ms": _percentiles(findings.late_ns),
+        "wake-up lateness under hogs, ms": _percentiles(findings.late_hogged_ns),
+        "memory of the robot": f"{early_mb[0]:.1f} → {late_mb[0]:.1f} MB",
+        "memory of the controller": f"{early_mb[1]:.1f} → {late_mb[1]:.1f} MB ({'flat' if flat else 'it grew'})",
+    }
+    path.write_text(_page(args, rows, findings, picture), encoding="utf-8")
+    return flat and not findings.unexplained
+
+
+def _percentiles(durations_ns: list[int]) -> str:
+    if not durations_ns:
+        return "no tick"
+    p50, p99, most = np.percentile(np.array(durations_ns) * 1e-6, (50, 99, 100))
+    return f"{p50:.2f} / {p99:.2f} / {most:.2f} (p50, p99, max)"
+
+
+def _page(args: argparse.Namespace, rows: dict[str, str], findings: Findings, picture: Path) -> str:
+    command = f"python benchmarks/soak.py --seconds {args.seconds:g} --hogs-seconds {args.hogs_seconds:g}"
+    return f"""# The soak
+
+{args.seconds:.0f} s at 20 Hz over TCP: `gatort robot mujoco --again --realtime` and `gatort run --until time`,
+{args.loss:.0%} loss and up to {args.jitter_ms:g} ms of jitter each way, {HOGS} processes that take the cores for
+{args.hogs_seconds:.0f} s in the middle. Made by
+
+    {command}
+
+on {this_machine()}.
+
+| | |
+|---|---|
+{_lines(f"| {name} | {value} |" for name, value in rows.items())}
+
+Memory is compared {min(SETTLED_S, args.seconds / 2):.0f} s after the start and at the end.
+
+![memory of both processes]({picture.name})
+
+{_counts("misses", findings.causes, args.hogs_seconds)}
+{_counts("refused ticks", findings.refused, args.hogs_seconds)}
+## Stops
+
+{_lines(f"- {stop}" for stop in findings.stops or ["none"])}
+
+## Unexplained
+
+{_lines(f"- {each}" for each in findings.unexplained or ["nothing"])}
+"""
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "\n".join(lines)
+
+
+def _counts(title: str, counts: Counter[tuple[str, str]], hogs_seconds: float) -> str:
+    if not counts:
+        return f"No {title}.\n"
+    names = sorted({name for name, _ in counts})
+    rows = _lines(f"| {name} | {counts[name, 'hogs']} | {counts[name, 'no hogs']} |" for name in names)
+    return f"| {title} | {hogs_seconds:.0f} s with hogs | the rest |\n|---|---:|---:|\n{rows}\n"
+
+
+def draw(path: Path, seen: Soak, args: argparse.Namespace) -> None:
+    """Memory of both processes over time, the hogs' span shaded."""
+    from matplotlib.figure import Figure
+
+    rows = np.array([row for row in seen.memory if row[2] > 0])
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rows[:, 0] / 60, rows[:, 1], label="robot")
+    axes.plot(rows[:, 0] / 60, rows[:, 2], label="controller")
+    axes.axvspan(seen.hogs_s[0] / 60, seen.hogs_s[1] / 60, color="crimson", alpha=0.12, label=f"{HOGS} CPU hogs")
+    axes.set(xlim=(0, args.seconds / 60), ylim=(0, None), xlabel="minutes", ylabel="MB in RAM")
+    axes.legend(fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=90, format="png")
+
+
+def main() -> int:
+    """Soak, explain, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=3600.0)
+    parser.add_argument("--hogs-seconds", type=float, default=600.0)
+    parser.add_argument("--loss", type=float, default=0.01)
+    parser.add_argument("--jitter-ms", type=float, default=5.0)
+    parser.add_argument("--link-seed", type=int, default=0)
+    parser.add_argument("--report", type=Path, help="docs/soak.md for the hour, runs/soak.md for less")
+    parser.add_argument("--keep", type=Path, help="folder for the runs' reports, logs and recordings")
+    args = parser.parse_args()
+    report: Path = args.report or Path("docs" if args.seconds >= 3600 else "runs", "soak.md")
+    report.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder: Path = args.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        seen = soak(args, folder)
+        good = write_report(report, seen, find(seen), args)
+    print(report.read_text())
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

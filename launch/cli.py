@@ -19,10 +19,12 @@ from .compile import compile_bundle
 from .demos import demos
 from .doctor import doctor
 from .export import export
+from .info import info
 from .keys import keys
 from .options import describe
 from .parity import parity
 from .profile import profile
+from .replay import replay
 from .robot import robot
 from .run import run
 from .train import train
@@ -38,7 +40,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for _command in (run, robot, keys, trials, profile, demos, train, export, parity, doctor):
+for _command in (run, robot, keys, info, replay, trials, profile, demos, train, export, parity, doctor):
     app.command(_command)
 app.command(compile_bundle, name="compile")
 

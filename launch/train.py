@@ -196,7 +196,9 @@ class Course:
         return (
             f"{start}behavioural cloning and {rounds} round{'s' * (rounds != 1)} of DAgger on the policy's own "
             f"rollouts; labels spread over {self.options.label_std_bins} bins, action tokens hidden in "
-            f"{self.options.forget_actions:.0%} of the frames" + "; weights on the int4 grid" * self.options.int4_grid
+            f"{self.options.forget_actions:.0%} of the frames"
+            + "; rollouts in randomised physics" * self.options.randomise
+            + "; weights on the int4 grid" * self.options.int4_grid
         )
 
     def write_bundle(self, manifests: list[DemonstrationManifest]) -> None:

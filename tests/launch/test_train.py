@@ -81,6 +81,8 @@ def test_a_policy_is_trained_from_demonstrations_to_a_bundle_that_drives(demonst
     assert cli.main(["profile", "--bundle", str(out / "bundle"), *drive]) == 0
     manifest = (out / "bundle" / "manifest.json").read_bytes()
     assert str(load_manifest(out / "round0").first_seed).encode() in manifest
+    assert b"rollouts in randomised physics" in manifest
+    assert load_manifest(out / "round0").driver.endswith("randomised physics")
     record_success(
         out / "bundle", SuccessRecord(trials=1, first_seed=5000, successes=1, rate=1.0, wilson_95=(0.2, 1.0))
     )
@@ -92,4 +94,6 @@ def test_a_policy_is_trained_from_demonstrations_to_a_bundle_that_drives(demonst
 def test_a_folder_of_other_episodes_is_not_added_to(demonstrations: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = refusal(capsys, "demos", demonstrations, "--episodes", "2", "--noise-nm", "3")
     assert "begun with expert, noise 3 N·m" in sentence
-    assert "found expert, noise 0, 1, 2, 4 N·m" in sentence
+    assert "found expert, noise 0, 1, 2, 4 N·m, randomised physics" in sentence
+    sentence = refusal(capsys, "demos", demonstrations, "--episodes", "2", "--no-randomise")
+    assert "begun with expert, noise 0, 1, 2, 4 N·m, seeds" in sentence

@@ -24,13 +24,18 @@ from gatort.runtime.inner_loop import InnerLoop
 from gatort.runtime.keys import RobotKeys
 from gatort.runtime.link import LinkConditions
 from gatort.runtime.realtime import RealtimeConfig, apply
+from gatort.runtime.recorder import Recorder, StepRecorder
+from gatort.runtime.recording import RunRecord
 from gatort.runtime.robot_server import RobotServer, Status
 from gatort.runtime.spec import Strict
 
+from .machine import this_machine
 from .options import resolve
+from .report import require_writable
 from .robots import SimulatorName, simulated_robot
 
 if TYPE_CHECKING:
+    from gatort.runtime.driver import Driver
     from gatort.sim.robot import StackingRobot
 
 REALTIME = RealtimeConfig(fifo_priority=50, lock_memory=True)
@@ -52,6 +57,8 @@ class RobotOptions(Strict):
     """Lay the blocks out anew, at the next seed, after each success."""
     safe_after_ms: FiniteFloat | None = Field(default=None)
     """Age of a command at which SAFE begins; two periods less 5 ms when it is not given."""
+    record: Path | None = None
+    """Record every step of the inner loop into this .mcap file."""
     realtime: bool = False
     """Ask for first place in the scheduler (SCHED_FIFO) and for memory that is never paged out."""
     link: Annotated[LinkConditions, Parameter(name="*")] = LinkConditions()
@@ -76,6 +83,8 @@ def robot(name: SimulatorName, /, *, options: Annotated[RobotOptions | None, Par
     with ExitStack() as stack:
         stack.enter_context(closing(driver))
         lines = stack.enter_context(Lines())
+        if options.record is not None:
+            stack.enter_context(_recorded(options.record, name, driver, clock, lines))
         for refused in stack.enter_context(apply(REALTIME if options.realtime else RealtimeConfig())):
             lines.offer(refused)
         server = RobotServer(
@@ -103,6 +112,17 @@ def _driver(name: SimulatorName, options: RobotOptions, clock: Clock) -> Stackin
     if options.safe_after_ms is not None:
         driver.inner_loop = InnerLoop(driver.interface, round(options.safe_after_ms * 1e6))
     return driver
+
+
+@contextmanager
+def _recorded(path: Path, name: SimulatorName, driver: Driver, clock: Clock, lines: Lines) -> Iterator[None]:
+    require_writable(path)
+    with Recorder(path, RunRecord.of(name, driver.interface, str(this_machine()), clock)) as recorder:
+        driver.on_step = StepRecorder(recorder)
+        yield
+        recorder.close(f"ended in {driver.state}")
+    if recorder.degraded is not None:
+        lines.offer(f"{path} is incomplete: {recorder.degraded}")
 
 
 def _layer(driver: StackingRobot, options: RobotOptions) -> Callable[[], None]:

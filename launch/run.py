@@ -173,10 +173,15 @@ class Drive:
         self.robot = _robot(options, spec, self.clock)
         self.ticks = max(1, round(options.seconds * spec.control_hz))
         self.telemetry = Telemetry(spec, min(self.ticks, KEPT_TICKS), stepwise=policy.decoder.engine.stepwise)
-        self.loop: ControlLoop = policy.control(self.robot, self.clock, telemetry=self.telemetry, collect_garbage=True)
-        episode = Episode.load(options.prompt, spec) if options.prompt is not None else None
-        self.prompt = list(episode.frames(last=spec.window_frames)) if episode is not None else []
-        self.loop.prime(self.prompt)
+        with ExitStack() as undo:
+            undo.callback(self.robot.close)
+            self.loop: ControlLoop = policy.control(
+                self.robot, self.clock, telemetry=self.telemetry, collect_garbage=True
+            )
+            episode = Episode.load(options.prompt, spec) if options.prompt is not None else None
+            self.prompt = list(episode.frames(last=spec.window_frames)) if episode is not None else []
+            self.loop.prime(self.prompt)
+            undo.pop_all()
         self.budget_ms = self.telemetry.budget_ns * 1e-6
         self.stopped = False
         """The guard, the watchdog or a failure of the robot ended the run."""

@@ -151,7 +151,8 @@ def _stopped_by_signals() -> Iterator[None]:
 def _robot(options: RunOptions, spec: PolicySpec, clock: Clock) -> StackingRobot | RemoteRobot:
     if options.simulator is None:
         keys = ControllerKeys.load(options.keys) if options.keys is not None else None
-        return RemoteRobot(options.robot, clock, keys)
+        with apply(options.realtime):  # The threads that carry the messages go in front too.
+            return RemoteRobot(options.robot, clock, keys)
     return simulated_robot(options.simulator, spec, clock, options.seed)
 
 

@@ -81,7 +81,7 @@ class RemoteRobot:
         self._broken: str | None = None
         """What ended the connection."""
         self._endings = _endings(keys)
-        self._context = zmq.Context()
+        self._context = wire.context()
         self._socket = wire.bounded_socket(self._context, zmq.DEALER, wire.LARGEST_ANSWER_BYTES)
         self._monitor = self._socket.get_monitor_socket(sum(self._endings))
         self._poller = zmq.Poller()

@@ -111,7 +111,7 @@ class RobotServer:
         """
         require_keys_beyond_loopback(endpoint, keyed=keys is not None)
         self._driver, self._clock = driver, clock
-        self._context = zmq.Context()
+        self._context = wire.context()
         self._socket = wire.bounded_socket(self._context, zmq.ROUTER, wire.LARGEST_REQUEST_BYTES)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | _BROKEN_HANDSHAKE)
         self._gatekeeper = Gatekeeper(self._context, keys) if keys is not None else None

@@ -120,6 +120,7 @@ class RobotServer:
         try:
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
+            self.close()
             raise ConfigError(f"cannot listen on {endpoint}: {error.strerror}") from error
         self.endpoint: str = self._socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
         """Where it listens."""

@@ -288,7 +288,8 @@ def _endings(keys: ControllerKeys | None) -> dict[zmq.Event, str]:
     if keys is None:
         wrong_key = unknown_key = mismatch = "the robot speaks only with keys: --keys DIR"
     else:
-        wrong_key = f"{keys.directory / 'robot.pub'} is not the key of the robot there"
+        # A robot without keys may hang up before this side has seen why.
+        wrong_key = f"{keys.directory / 'robot.pub'} is not the key of the robot there, or that speaks without keys"
         unknown_key = f"the robot does not let in {keys.directory / 'controller.key'}: it needs its controller.pub"
         mismatch = "the robot speaks without keys: leave out --keys, or start it with --keys DIR"
     return {

@@ -530,7 +530,7 @@ def test_without_keys_a_keyed_robot_is_not_spoken_with(
 
 
 def test_with_keys_a_plain_robot_is_not_spoken_with(serve: Serve, connect: Connect, directory: Path) -> None:
-    with pytest.raises(RobotError, match="the robot speaks without keys: leave out --keys"):
+    with pytest.raises(RobotError, match="speaks without keys"):
         connect(serve().endpoint, ControllerKeys.load(directory))
 
 

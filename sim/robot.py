@@ -40,8 +40,8 @@ PAD_FRICTION: Final = 1.2
 
 SUCCESS_NS: Final = 500_000_000
 """How long red must rest on blue with the gripper open and away."""
-WATCH_NS: Final = 10_000_000
-"""How often success is looked for."""
+WATCH_STEPS: Final = 10
+"""Success is looked for once in so many inner steps."""
 AWAY_M: Final = 0.06
 STACK_GAP_M: Final = 0.005
 
@@ -174,7 +174,7 @@ class StackingRobot(Driver):
             width_m = None if self.inner_loop.state is State.DISARMED else float(command[7])
             self._step(command[:7], width_m)
             self._time_ns += INNER_PERIOD_NS
-            if self._time_ns // INNER_PERIOD_NS * INNER_PERIOD_NS % WATCH_NS == 0:
+            if self._time_ns // INNER_PERIOD_NS % WATCH_STEPS == 0:
                 self._watch_success()
         self._settle()
 

@@ -33,6 +33,7 @@ METADATA_CHANNEL = 0xFFFF
 LARGEST_PACKET_BYTES = 1 << 24
 
 _SYNC_NS = 500_000_000
+_LOOK_NS = 20_000_000
 _LONGEST_QUEUE = 4_096
 """Packets that wait for a slow disk; when it is full the link fills up, and the sender drops and counts."""
 
@@ -116,6 +117,8 @@ def main() -> None:
     """Write until the link ends, then finish the file."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
+    # It wakes up often, and must not take a loop's core when it does (sched(7), SCHED_BATCH).
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with socket.socket(fileno=int(sys.argv[1])) as link:
         start = msgspec.json.decode(link.recv(LARGEST_PACKET_BYTES), type=Start)
         packets: Queue[bytes | None] = Queue(_LONGEST_QUEUE)
@@ -134,11 +137,24 @@ def main() -> None:
 
 
 def _receive(link: socket.socket, packets: Queue[bytes | None]) -> None:
-    """Move packets from the link to the queue, so that a slow disk does not fill the link; none is the end."""
-    buffer = memoryview(bytearray(LARGEST_PACKET_BYTES))
-    with suppress(OSError):
-        while size := link.recv_into(buffer):
-            packets.put(bytes(buffer[:size]))
+    """Move packets from the link to the queue, so that a slow disk does not fill the link; none is the end.
+
+    It looks for them instead of waiting in `recv`: whoever sends to a process that waits wakes it, and on a crowded
+    machine lost its own core to it for 5 ms.
+    """
+    buffer, clock = memoryview(bytearray(LARGEST_PACKET_BYTES)), MonotonicClock()
+    link.setblocking(False)
+    while True:
+        try:
+            size = link.recv_into(buffer)
+        except BlockingIOError:
+            clock.sleep_until_ns(clock.now_ns() + _LOOK_NS)
+            continue
+        except OSError:
+            break
+        if not size:
+            break
+        packets.put(bytes(buffer[:size]))
     packets.put(None)
 
 

@@ -19,7 +19,7 @@ import zmq
 from zmq.utils import z85
 
 from .errors import ConfigError
-from .private_file import read_private, write_private
+from .private_file import read_private, write_new
 
 KEY_CHARACTERS = 40
 """A key of 32 bytes in Z85 (RFC 32)."""
@@ -88,8 +88,8 @@ def make_keys(directory: Path) -> list[Path]:
     try:
         for who in (ROBOT, CONTROLLER):
             public, secret = zmq.curve_keypair()
-            write_private(directory / f"{who}.key", secret + b"\n")
-            (directory / f"{who}.pub").write_bytes(public + b"\n")
+            write_new(directory / f"{who}.key", secret + b"\n", 0o600)
+            write_new(directory / f"{who}.pub", public + b"\n", 0o644)
     except OSError as error:
         raise ConfigError(f"{directory}: keys cannot be written: {error.strerror}") from error
     return paths

@@ -12,8 +12,8 @@ from .errors import GatortError
 LONGEST_SECRET_BYTES = 256
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a new file with mode 600; a link to a finished one, so that nobody reads half of it.
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a new file that has its mode from the first moment; a link to a finished one, so nobody reads half of it.
 
     Raises:
         FileExistsError: there is one, which stays as it is.
@@ -25,6 +25,7 @@ def write_private(path: Path, content: bytes) -> None:
     handle = os.open(drawn, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, mode)  # Whatever the umask takes away or leaves.
             file.write(content)
         os.link(drawn, path)
     finally:

@@ -236,6 +236,7 @@ class RemoteRobot:
             RobotError: the robot refuses or has hung up.
         """
         while True:
+            self._watch_connection()  # First: what came before its end may still be waiting to be read.
             if (frame := self._next_frame()) is not None:
                 answer = self._decode(frame)
                 if isinstance(answer, wire.Refused):
@@ -243,7 +244,8 @@ class RemoteRobot:
                 if answer is not None:
                     return answer
                 continue
-            self._watch_connection()
+            if self._broken is not None:
+                raise RobotError(f"{self.endpoint}: {self._broken}")
             left_ns = until_ns - self._clock.now_ns()
             if left_ns <= 0:
                 return None
@@ -272,8 +274,6 @@ class RemoteRobot:
             while self._broken is None:
                 event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
                 self._broken = self._endings[zmq.Event(event)]
-        if self._broken is not None:
-            raise RobotError(f"{self.endpoint}: {self._broken}")
 
 
 def _read_interface(welcome: wire.Welcome) -> Interface:

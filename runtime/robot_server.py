@@ -30,8 +30,8 @@ TURN_MS = 1
 REQUESTS_PER_TURN = 32
 """A flood takes no more of a turn than this many decodings."""
 _BROKEN_HANDSHAKE = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-FAREWELL_MS = 100
-"""How long closing waits for the last message to leave."""
+FAREWELL_NS = 200_000_000
+"""How long a robot that failed waits for its controller to hang up."""
 _LOCAL_STOP = "stopped on the robot's own side: only its console allows arming again"
 
 
@@ -220,7 +220,7 @@ class RobotServer:
         """Stop listening; the arm is left as it is."""
         self._socket.disable_monitor()
         self._monitor.close(0)
-        self._socket.close(FAREWELL_MS)
+        self._socket.close()
         if self._gatekeeper is not None:
             self._gatekeeper.socket.close()
         self._context.term()
@@ -255,9 +255,16 @@ class RobotServer:
 
     def _fail(self, reason: str) -> None:
         self._driver.stop()
-        if self._session is not None:
-            self._send(self._session.connection, wire.Refused(reason))
+        if self._session is None:
+            return
+        self._send(self._session.connection, wire.Refused(reason))
         self._flush()
+        # To hang up with messages unread would reset the connection, and the reason with it.
+        until_ns = self._clock.now_ns() + FAREWELL_NS
+        while self._session is not None and self._clock.now_ns() < until_ns:
+            self._poller.poll(TURN_MS)
+            self._receive()
+            self._watch_connections()
 
     # -- Messages in -------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import EngineError
-from .private_file import read_private, write_private
+from .private_file import read_private, write_new
 
 KEY_BYTES = 32
 
@@ -19,7 +19,7 @@ def user_key(path: Path) -> bytes:
         EngineError: others may read it, or it is someone else's, a link or cut short.
     """
     with suppress(FileExistsError):
-        write_private(path, secrets.token_bytes(KEY_BYTES))
+        write_new(path, secrets.token_bytes(KEY_BYTES), 0o600)
     key = read_private(path, "this user's key", EngineError)
     if len(key) != KEY_BYTES:
         raise EngineError(f"{path}: expected a key of {KEY_BYTES} bytes, found {len(key)}")

@@ -77,11 +77,21 @@ def robot(name: SimulatorName, /, *, options: Annotated[RobotOptions | None, Par
         Which arm.
     """
     options = resolve(RobotOptions, options, None)
-    keys = RobotKeys.load(options.keys) if options.keys is not None else None
     clock = MonotonicClock()
-    driver = _driver(name, options, clock)
+    serve(name, _driver(name, options, clock), clock, options)
+    return 0
+
+
+def serve(name: SimulatorName, driver: StackingRobot, clock: Clock, options: RobotOptions) -> None:
+    """Be an arm's process until a signal ends it: scheduling, recording, console and wire; closes the driver.
+
+    Raises:
+        ConfigError: keys, address or recording are refused.
+        RobotError: the arm failed.
+    """
     with ExitStack() as stack:
         stack.enter_context(closing(driver))
+        keys = RobotKeys.load(options.keys) if options.keys is not None else None
         lines = stack.enter_context(Lines())
         if options.record is not None:
             stack.enter_context(_recorded(options.record, name, driver, clock, lines))
@@ -102,7 +112,6 @@ def robot(name: SimulatorName, /, *, options: Annotated[RobotOptions | None, Par
         stack.enter_context(_console(server))
         lines.offer(f"{name} at {server.endpoint}, {'keyed' if options.keys else 'plain'}, disarmed")
         server.serve()
-    return 0
 
 
 def _driver(name: SimulatorName, options: RobotOptions, clock: Clock) -> StackingRobot:

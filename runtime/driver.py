@@ -55,7 +55,11 @@ class Driver(ABC):
 
     @abstractmethod
     def _read(self) -> tuple[int, Sequence[NDArray[Any]]]:
-        """When the oldest of the sensors was read, in ns on the clock, and an array of its own for each key."""
+        """When the oldest of the sensors was read, in ns on the clock, and an array of its own for each key.
+
+        Raises:
+            ObservationError: a sensor gives nothing; the next reading may succeed.
+        """
 
     @property
     def state(self) -> State:

@@ -18,7 +18,7 @@ from zmq.utils.monitor import recv_monitor_message
 from . import wire
 from .clock import Clock
 from .driver import Driver
-from .errors import ConfigError, RobotError, WireError
+from .errors import ConfigError, ObservationError, RobotError, WireError
 from .keys import Gatekeeper, RobotKeys, require_keys_beyond_loopback
 from .link import DelayLine, LinkConditions
 from .safety import STOPPED, Command, State
@@ -364,7 +364,10 @@ class RobotServer:
         if self._asked is None or self._session is None:
             return
         (request, received_ns), self._asked = self._asked, None
-        observation = self._driver.observe()
+        try:
+            observation = self._driver.observe()
+        except ObservationError:  # The controller asks again, and refuses the tick when nothing comes.
+            return
         answer = wire.Observation(
             session=self._session.number,
             request=request.sequence,

@@ -9,6 +9,7 @@ from gatort.runtime.bundle import Manifest
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.engine_onnx import OnnxConfig
 from gatort.runtime.episode import Episode
+from gatort.runtime.panda import ACTUATORS
 from gatort.runtime.policy import Policy
 
 from .report import progress_bar
@@ -20,11 +21,11 @@ MOST_TRIALS = 1000
 
 def may_be_recorded(manifest: Manifest) -> bool:
     """Whether the policy was trained, and for the simulated arm."""
-    from gatort.sim.task import SPECS, STACK_ACTUATORS
+    from gatort.sim.task import SPECS
 
     spec = manifest.spec
     observed = any(set(spec.observations) <= set(each.observations) for each in SPECS)
-    return bool(manifest.training.steps) and observed and spec.actuators == STACK_ACTUATORS and simulator_installed()
+    return bool(manifest.training.steps) and observed and spec.actuators == ACTUATORS and simulator_installed()
 
 
 def record_trials(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episode]:

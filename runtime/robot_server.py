@@ -160,7 +160,11 @@ class RobotServer:
 
     @property
     def _visible(self) -> tuple[State, bool, bool, int]:
-        return self._driver.state, self._session is not None, self._blocked, self._successes
+        return self._driver.state, self._controlled, self._blocked, self._successes
+
+    @property
+    def _controlled(self) -> bool:
+        return self._session is not None
 
     @property
     def _dropped(self) -> int:
@@ -261,7 +265,7 @@ class RobotServer:
         self._flush()
         # To hang up with messages unread would reset the connection, and the reason with it.
         until_ns = self._clock.now_ns() + FAREWELL_NS
-        while self._session is not None and self._clock.now_ns() < until_ns:
+        while self._controlled and self._clock.now_ns() < until_ns:
             self._poller.poll(TURN_MS)
             self._receive()
             self._watch_connections()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -45,13 +45,13 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     """An array of a tag and fields; neither fewer nor more."""
 
 
-class Hello(_Message, tag=1):
+class Hello(_Message, tag=1, frozen=True):
     """A controller asks for a session; asked again on the same connection, it gets the same one."""
 
     version: Count
 
 
-class Observe(_Message, tag=2):
+class Observe(_Message, tag=2, frozen=True):
     """Read the sensors now. It also keeps a session alive."""
 
     session: Count
@@ -61,14 +61,14 @@ class Observe(_Message, tag=2):
     """On the controller's clock."""
 
 
-class Arm(_Message, tag=3):
+class Arm(_Message, tag=3, frozen=True):
     """An operator's consent to move; asked again with the same sequence, it changes nothing."""
 
     session: Count
     sequence: Count
 
 
-class Command(_Message, tag=4):
+class Command(_Message, tag=4, frozen=True):
     """`safety.Command` with `apply_at_ns` on the robot's clock; sent twice."""
 
     session: Count
@@ -80,7 +80,7 @@ class Command(_Message, tag=4):
     """(A,) in each actuator's unit."""
 
 
-class Stop(_Message, tag=5):
+class Stop(_Message, tag=5, frozen=True):
     """Operator stop: fade to the safe command, then latch."""
 
     session: Count
@@ -88,7 +88,7 @@ class Stop(_Message, tag=5):
     """Counts with `Arm`: one number is never used for both."""
 
 
-class Welcome(_Message, tag=17):
+class Welcome(_Message, tag=17, frozen=True):
     """A session, disarmed."""
 
     version: Count
@@ -102,7 +102,7 @@ class Welcome(_Message, tag=17):
     """`spec.Interface` as JSON."""
 
 
-class Observation(_Message, tag=18):
+class Observation(_Message, tag=18, frozen=True):
     """What the robot read for the newest of the requests that were waiting."""
 
     session: Count
@@ -129,21 +129,21 @@ class Observation(_Message, tag=18):
     """For each observation key in the interface's order its array, row-major and little-endian."""
 
 
-class Armed(_Message, tag=19):
+class Armed(_Message, tag=19, frozen=True):
     """The robot takes commands."""
 
     session: Count
     sequence: Count
 
 
-class Stopped(_Message, tag=20):
+class Stopped(_Message, tag=20, frozen=True):
     """The robot takes no more commands."""
 
     session: Count
     sequence: Count
 
 
-class Refused(_Message, tag=21):
+class Refused(_Message, tag=21, frozen=True):
     """The robot does not do what was asked, or has failed."""
 
     reason: Sentence
@@ -151,6 +151,8 @@ class Refused(_Message, tag=21):
 
 Request: TypeAlias = Hello | Observe | Arm | Command | Stop
 Answer: TypeAlias = Welcome | Observation | Armed | Stopped | Refused
+
+_M = TypeVar("_M")
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
@@ -180,7 +182,7 @@ def decode_answer(frame: bytes) -> Answer:
     return _decode(_answers, frame, LARGEST_ANSWER_BYTES)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[Any], frame: bytes, largest: int) -> Any:
+def _decode(decoder: msgspec.msgpack.Decoder[_M], frame: bytes, largest: int) -> _M:
     if len(frame) > largest:
         raise WireError(f"expected a message of at most {largest} bytes, found {len(frame)}")
     try:

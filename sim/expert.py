@@ -13,7 +13,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .task import GRIPPER_OPEN_M, HOME_RAD, TORQUE_NM
+from gatort.runtime.panda import GRIPPER_OPEN_M, TORQUE_NM
+
+from .task import HOME_RAD
 
 Array = NDArray[np.float64]
 

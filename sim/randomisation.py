@@ -13,9 +13,10 @@ from typing import Final
 import numpy as np
 from pydantic import FiniteFloat
 
+from gatort.runtime.panda import JOINT_DAMPING_NMS_RAD
 from gatort.runtime.spec import Strict
 
-from .robot import FINGER_FORCE_N, FINGER_STIFFNESS_N_M, JOINT_DAMPING_NMS_RAD, PAD_FRICTION, ROTOR_INERTIA_KGM2, Array
+from .robot import FINGER_FORCE_N, FINGER_STIFFNESS_N_M, PAD_FRICTION, ROTOR_INERTIA_KGM2, Array
 from .task import BLOCKS
 
 _STREAM: Final = 1

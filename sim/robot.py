@@ -25,9 +25,7 @@ from .task import Layout, draw_layout
 
 Array = NDArray[np.float64]
 
-# The arm, alike in both simulators; stacking.xml holds the last five as well.
-JOINT_DAMPING_NMS_RAD: Final = 3.0
-"""Added by the inner loop on every arm joint."""
+# The arm, alike in both simulators; stacking.xml holds them as well.
 ROTOR_INERTIA_KGM2: Final = 0.1
 """Reflected to each arm joint. The expert counts on it everywhere, Bullet's arm, which has none, included."""
 FINGER_FORCE_N: Final = 35.0

@@ -23,18 +23,18 @@ import numpy as np
 from gatort.runtime.clock import Clock
 from gatort.runtime.driver import INNER_PERIOD_NS
 from gatort.runtime.errors import RobotError
+from gatort.runtime.panda import GRIPPER_OPEN_M, JOINT_DAMPING_NMS_RAD
 
 from .robot import (
     FINGER_DAMPING_NS_M,
     FINGER_FORCE_N,
     FINGER_STIFFNESS_N_M,
-    JOINT_DAMPING_NMS_RAD,
     ROTOR_INERTIA_KGM2,
     Array,
     Poses,
     StackingRobot,
 )
-from .task import GRIPPER_OPEN_M, STACK_SPEC, Layout
+from .task import STACK_SPEC, Layout
 
 
 @contextmanager

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import RobotError
+from gatort.runtime.panda import GRIPPER_OPEN_M
 from gatort.runtime.safety import Command
 from gatort.runtime.spec import PolicySpec
 
 from .randomisation import NOMINAL, Physics, Randomisation
 from .robot import ROTOR_INERTIA_KGM2, Array, Poses, StackingRobot
-from .task import BLOCKS, GRIPPER_OPEN_M, STACK_SPEC, Layout
+from .task import BLOCKS, STACK_SPEC, Layout
 
 _ARM: Final = slice(0, 7)
 _FINGERS: Final = slice(7, 9)

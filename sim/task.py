@@ -11,7 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from gatort.runtime.spec import MAX_WINDOW_TOKENS, Actuator, ObservationKey, PolicySpec
+from gatort.runtime.panda import ACTION_DELAY_MS, ACTUATORS, CONTROL_HZ, PROPRIOCEPTION, ranged_key
+from gatort.runtime.spec import MAX_WINDOW_TOKENS, ObservationKey, PolicySpec
 
 BLOCKS: Final = ("red", "blue", "green")
 TRIAL_SECONDS: Final = 20.0
@@ -22,34 +23,7 @@ TRIAL_SEEDS: Final = range(900_000)
 VALIDATION_SEEDS: Final = range(900_000, 1_000_000)
 TRAINING_SEEDS: Final = range(1_000_000, 2_000_000)
 
-# The part of Panda's joint range that stacking uses, so that a bin is 2 to 4 mrad; beyond it a token is clipped.
-# Franka's limits ("Robot and interface specifications") are in stacking.xml.
-JOINT_LOW_RAD: Final = (-1.4, -1.2, -1.4, -3.0718, -1.4, 1.2, -1.2)
-JOINT_HIGH_RAD: Final = (1.4, 1.2, 1.4, -1.2, 1.4, 3.7525, 2.8973)
-JOINT_SPEED_RAD_S: Final = (2.0,) * 7
-JOINT_FASTEST_RAD_S: Final = (2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61)
-"""Panda's joint velocity limits (Franka Robotics, "Robot and interface specifications")."""
-TORQUE_NM: Final = (30.0, 30.0, 30.0, 30.0, 12.0, 12.0, 12.0)
-"""What the policy may ask for beside gravity; the robot allows 87 and 12."""
-TORQUE_RATE_NM_S: Final = 1000.0
-GRIPPER_OPEN_M: Final = 0.08
-
 HOME_RAD: Final = np.array([0.0, -0.4, 0.0, -2.3, 0.0, 1.9, 0.785])
-
-
-def _tensor(
-    name: str, unit: str, low: tuple[float, ...], high: tuple[float, ...], fastest_per_s: tuple[float, ...] = ()
-) -> ObservationKey:
-    return ObservationKey(
-        name=name,
-        shape=(len(low),),
-        dtype="float32",
-        unit=unit,
-        encoding="unit",
-        low=low,
-        high=high,
-        fastest_per_s=fastest_per_s,
-    )
 
 
 def _offset(name: str) -> ObservationKey:
@@ -58,16 +32,12 @@ def _offset(name: str) -> ObservationKey:
 
 
 STACK_OBSERVATIONS: Final = (
-    _tensor("arm/joint_position", "rad", JOINT_LOW_RAD, JOINT_HIGH_RAD, JOINT_FASTEST_RAD_S),
-    _tensor("arm/joint_velocity", "rad/s", tuple(-v for v in JOINT_SPEED_RAD_S), JOINT_SPEED_RAD_S),
+    *PROPRIOCEPTION,
     _offset("blocks/blue_from_red"),
-    _tensor("blocks/edge", "m", (0.04, 0.04), (0.06, 0.06)),
+    ranged_key("blocks/edge", "m", (0.04, 0.04), (0.06, 0.06)),
     _offset("blocks/red_from_tool"),
-    _tensor("blocks/red_yaw_from_tool", "rad", (-np.pi / 4,), (np.pi / 4,)),
-    _tensor("gripper/width", "m", (0.0,), (GRIPPER_OPEN_M,)),
+    ranged_key("blocks/red_yaw_from_tool", "rad", (-np.pi / 4,), (np.pi / 4,)),
 )
-
-PROPRIOCEPTION: Final = tuple(key for key in STACK_OBSERVATIONS if not key.name.startswith("blocks/"))
 
 
 def _cameras(pixels: int) -> tuple[ObservationKey, ...]:
@@ -77,23 +47,9 @@ def _cameras(pixels: int) -> tuple[ObservationKey, ...]:
     )
 
 
-STACK_ACTUATORS: Final = (
-    *(
-        Actuator(
-            name=f"arm/joint{i + 1}_torque", unit="N·m", low=-limit, high=limit, safe=0.0, rate_per_s=TORQUE_RATE_NM_S
-        )
-        for i, limit in enumerate(TORQUE_NM)
-    ),
-    # Closed is the safe command: a block in the hand stays there.
-    Actuator(name="gripper/width", unit="m", low=0.0, high=GRIPPER_OPEN_M, safe=0.0),
-)
-
-CONTROL_HZ: Final = 20
-ACTION_DELAY_MS: Final = 25
-
 STACK_SPEC: Final = PolicySpec(
     observations=STACK_OBSERVATIONS,
-    actuators=STACK_ACTUATORS,
+    actuators=ACTUATORS,
     control_hz=CONTROL_HZ,
     action_delay_ms=ACTION_DELAY_MS,
     window_frames=2,
@@ -102,7 +58,7 @@ STACK_SPEC: Final = PolicySpec(
 
 CAMERA_SPEC: Final = PolicySpec(
     observations=(*_cameras(64), *PROPRIOCEPTION),
-    actuators=STACK_ACTUATORS,
+    actuators=ACTUATORS,
     control_hz=CONTROL_HZ,
     action_delay_ms=ACTION_DELAY_MS,
     window_frames=4,
@@ -110,10 +66,10 @@ CAMERA_SPEC: Final = PolicySpec(
 """Two 64×64 cameras and proprioception, no block poses: the way of the paper."""
 
 _GATO_OBSERVATIONS: Final = (*_cameras(128), *PROPRIOCEPTION)
-_GATO_FRAME_TOKENS: Final = sum(key.tokens for key in _GATO_OBSERVATIONS) + len(STACK_ACTUATORS) + 1
+_GATO_FRAME_TOKENS: Final = sum(key.tokens for key in _GATO_OBSERVATIONS) + len(ACTUATORS) + 1
 GATO_SPEC: Final = PolicySpec(
     observations=_GATO_OBSERVATIONS,
-    actuators=STACK_ACTUATORS,
+    actuators=ACTUATORS,
     control_hz=CONTROL_HZ,
     # A whole period: the largest size takes most of one on the card that it is for.
     action_delay_ms=1000 // CONTROL_HZ,

@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike
 from gatort.launch.robots import simulated_robot
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import MissingDependency, RobotError, SpecError
+from gatort.runtime.panda import JOINT_DAMPING_NMS_RAD
 from gatort.runtime.safety import Command
 from gatort.runtime.spec import require_same_interface
 from gatort.sim import task
-from gatort.sim.robot import FINGER_FORCE_N, JOINT_DAMPING_NMS_RAD
+from gatort.sim.robot import FINGER_FORCE_N
 from gatort.sim.robot_bullet import BulletRobot
 from gatort.sim.robot_mujoco import MujocoRobot
 

@@ -16,6 +16,11 @@ from .safety import COMMAND_MARGIN_NS, STOPPED, Command, State
 from .spec import Interface, ObservationKey
 
 
+JUMP_MARGIN = 1.5
+"""How many times faster than its key can change a value must seem to be a sensor's fault: an arm that is driven by
+torques may pass its velocity limit for an instant, and stops itself for that."""
+
+
 class Refusal(StrEnum):
     """Why a tick sent nothing."""
 
@@ -67,7 +72,7 @@ class Guard:
         self._rates = np.array(rates)  # (A,) per second
         self._sequence = 0
         self._jumpers = [
-            (index, key.name, key.unit, np.reshape(key.fastest_per_s, key.shape))
+            (index, key.name, key.unit, np.array(key.fastest_per_s))
             for index, key in enumerate(offered or spec.observations)
             if key.fastest_per_s
         ]
@@ -104,11 +109,13 @@ class Guard:
     def _refuse_jumps(self, observation: Observation, last: Observation) -> None:
         seconds = (observation.stamp_ns - last.stamp_ns) * 1e-9
         for index, name, unit, fastest_per_s in self._jumpers:
-            jumped = np.abs(observation.values[index] - last.values[index])
-            if (jumped > fastest_per_s * seconds).any():
+            jumped = np.abs(observation.values[index] - last.values[index]).ravel()
+            allowed = JUMP_MARGIN * seconds * fastest_per_s
+            if (jumped > allowed).any():
+                worst = int(np.argmax(jumped / allowed))
                 raise ObservationError(
-                    f"{name}: expected a change of at most {(fastest_per_s * seconds).max():.3g} {unit} in "
-                    f"{seconds * 1e3:.0f} ms, found {jumped.max():.3g}"
+                    f"{name}: expected element {worst} to change by at most {allowed[worst]:.3g} {unit} in "
+                    f"{seconds * 1e3:.0f} ms, found {jumped[worst]:.3g}"
                 )
 
     def admit(self, action: NDArray[np.float64], observation: Observation) -> Command | None:

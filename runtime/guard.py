@@ -15,7 +15,6 @@ from .robot import Observation
 from .safety import COMMAND_MARGIN_NS, STOPPED, Command, State
 from .spec import Interface, ObservationKey
 
-
 JUMP_MARGIN = 1.5
 """How many times faster than its key can change a value must seem to be a sensor's fault: an arm that is driven by
 torques may pass its velocity limit for an instant, and stops itself for that."""

@@ -14,12 +14,14 @@ from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from cyclopts import Parameter
 from pydantic import Field, FiniteFloat, NonNegativeInt
 
 from gatort.runtime.clock import Clock, MonotonicClock
+from gatort.runtime.driver_franka import FrankaRobot
+from gatort.runtime.errors import ConfigError
 from gatort.runtime.inner_loop import InnerLoop
 from gatort.runtime.keys import RobotKeys
 from gatort.runtime.link import LinkConditions
@@ -36,8 +38,8 @@ from .robots import SimulatorName, simulated_robot
 
 if TYPE_CHECKING:
     from gatort.runtime.driver import Driver
-    from gatort.sim.robot import StackingRobot
 
+ArmName = SimulatorName | Literal["franka"]
 REALTIME = RealtimeConfig(fifo_priority=50, lock_memory=True)
 KEPT_LINES = 64
 CLOSE_S = 1.0
@@ -51,8 +53,10 @@ class RobotOptions(Strict):
     """Where to listen; port 0 takes a free one, which the first line names."""
     keys: Path | None = None
     """Directory with robot.key and the controllers' public keys; only they are let in."""
+    address: str = "172.16.0.2"
+    """Of a Franka arm's control."""
     seed: NonNegativeInt = 5000
-    """Draws the layout."""
+    """Draws the layout of a simulated arm's blocks."""
     again: bool = False
     """Lay the blocks out anew, at the next seed, after each success."""
     safe_after_ms: FiniteFloat | None = Field(default=None)
@@ -65,7 +69,7 @@ class RobotOptions(Strict):
     """How each direction treats messages, for trials of a bad link."""
 
 
-def robot(name: SimulatorName, /, *, options: Annotated[RobotOptions | None, Parameter(name="*")] = None) -> int:
+def robot(name: ArmName, /, *, options: Annotated[RobotOptions | None, Parameter(name="*")] = None) -> int:
     """Let a controller drive an arm over a wire: physics, inner loop and watchdog in a process of their own.
 
     The arm starts disarmed, and `gatort run --robot tcp://…` arms it. Enter, space and SIGUSR1 stop it, and then only
@@ -82,7 +86,7 @@ def robot(name: SimulatorName, /, *, options: Annotated[RobotOptions | None, Par
     return 0
 
 
-def serve(name: SimulatorName, driver: StackingRobot, clock: Clock, options: RobotOptions) -> None:
+def serve(name: ArmName, driver: Driver, clock: Clock, options: RobotOptions) -> None:
     """Be an arm's process until a signal ends it: scheduling, recording, console and wire; closes the driver.
 
     Raises:
@@ -102,7 +106,7 @@ def serve(name: SimulatorName, driver: StackingRobot, clock: Clock, options: Rob
             clock,
             options.bind,
             name=name,
-            simulated=True,
+            simulated=name != "franka",
             keys=keys,
             conditions=options.link,
             on_success=_layer(driver, options) if options.again else None,
@@ -114,17 +118,20 @@ def serve(name: SimulatorName, driver: StackingRobot, clock: Clock, options: Rob
         server.serve()
 
 
-def _driver(name: SimulatorName, options: RobotOptions, clock: Clock) -> StackingRobot:
-    from gatort.sim.task import STACK_SPEC
+def _driver(name: ArmName, options: RobotOptions, clock: Clock) -> Driver:
+    if name == "franka":
+        driver: Driver = FrankaRobot(options.address, clock)
+    else:
+        from gatort.sim.task import STACK_SPEC
 
-    driver = simulated_robot(name, STACK_SPEC, clock, options.seed)
+        driver = simulated_robot(name, STACK_SPEC, clock, options.seed)
     if options.safe_after_ms is not None:
         driver.inner_loop = InnerLoop(driver.interface, round(options.safe_after_ms * 1e6))
     return driver
 
 
 @contextmanager
-def _recorded(path: Path, name: SimulatorName, driver: Driver, clock: Clock, lines: Lines) -> Iterator[None]:
+def _recorded(path: Path, name: ArmName, driver: Driver, clock: Clock, lines: Lines) -> Iterator[None]:
     require_writable(path)
     with Recorder(path, RunRecord.of(name, driver.interface, str(this_machine()), clock)) as recorder:
         driver.on_step = StepRecorder(recorder)
@@ -134,7 +141,11 @@ def _recorded(path: Path, name: SimulatorName, driver: Driver, clock: Clock, lin
         lines.offer(f"{path} is incomplete: {recorder.degraded}")
 
 
-def _layer(driver: StackingRobot, options: RobotOptions) -> Callable[[], None]:
+def _layer(driver: Driver, options: RobotOptions) -> Callable[[], None]:
+    from gatort.sim.robot import StackingRobot
+
+    if not isinstance(driver, StackingRobot):
+        raise ConfigError("--again lays out simulated blocks; nobody but you does so for a real arm")
     seeds = count(options.seed + 1)
     return lambda: driver.lay_blocks(next(seeds))
 

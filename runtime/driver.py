@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ OnStep = Callable[[int, State, NDArray[np.float64]], None]
 
 class Driver(ABC):
     """Implements `Robot`; an arm adds `_advance` and `_read`."""
+
+    own_pace: ClassVar[bool] = False
+    """Whether `advance` waits for the arm's own next cycle, so that nobody else has to."""
 
     def __init__(self, interface: Interface, clock: Clock, safe_after_ns: int | None = None) -> None:
         """Start disarmed.

@@ -201,7 +201,7 @@ class RobotServer:
         Raises:
             RobotError: the arm failed; the controller was told.
         """
-        self._poller.poll(TURN_MS)
+        self._poller.poll(0 if self._driver.own_pace else TURN_MS)
         try:
             self._obey_own_side()
             arrived = self._receive()

@@ -1,0 +1,267 @@
+"""Franka's arm without one: what is refused, and what a stand-in for libfranka is told."""
+
+# ruff: noqa: ARG002, N802 – stand-ins have libfranka's names and arguments
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gatort.launch import cli
+from gatort.runtime import driver_franka
+from gatort.runtime.clock import MonotonicClock, VirtualClock
+from gatort.runtime.driver_franka import FrankaRobot
+from gatort.runtime.errors import MissingDependency, RobotError, SpecError
+from gatort.runtime.franka_hand import SPEED_M_S, Hand, serve_hand, start_hand
+from gatort.runtime.safety import Command, State
+from gatort.runtime.spec import require_same_interface
+from gatort.sim.task import CAMERA_SPEC, STACK_SPEC
+
+pylibfranka = pytest.importorskip("pylibfranka")
+MS = 1_000_000
+CORIOLIS_NM, SPEED_RAD_S = 0.25, 0.5
+
+
+@dataclass
+class StandIn:
+    """Of pylibfranka: an arm that notes what it was told, and advances the clock a millisecond each cycle."""
+
+    clock: VirtualClock
+    mode: Any = pylibfranka.RobotMode.Idle
+    written: list[Any] = field(default_factory=list)
+    fails: bool = False
+    stopped: bool = False
+
+    RobotMode, Torques = pylibfranka.RobotMode, pylibfranka.Torques
+
+    def Robot(self, address: str) -> StandIn:
+        return self
+
+    def load_model(self) -> SimpleNamespace:
+        return SimpleNamespace(coriolis=lambda _: [CORIOLIS_NM] * 7)
+
+    def read_once(self) -> SimpleNamespace:
+        self.clock.advance_ns(MS)
+        return SimpleNamespace(q=[0.1] * 7, dq=[SPEED_RAD_S] * 7, robot_mode=self.mode)
+
+    def start_torque_control(self) -> StandIn:
+        return self
+
+    def readOnce(self) -> tuple[SimpleNamespace, None]:
+        if self.fails:
+            raise pylibfranka.ControlException("libfranka: motion aborted by reflex: joint_reflex")
+        return self.read_once(), None
+
+    def writeOnce(self, torques: Any) -> None:
+        self.written.append(torques)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.fixture
+def link() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock(10**9)
+
+
+@pytest.fixture
+def arm(
+    clock: VirtualClock, link: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> tuple[FrankaRobot, StandIn]:
+    stand_in = StandIn(clock)
+    monkeypatch.setattr(driver_franka, "_import_pylibfranka", lambda: stand_in)
+    monkeypatch.setattr(driver_franka, "start_hand", lambda *_: Hand(link[0], clock, 0.08))
+    return FrankaRobot("stand-in", clock), stand_in
+
+
+def drive(robot: FrankaRobot, milliseconds: int) -> None:
+    for _ in range(milliseconds):
+        robot.advance()
+
+
+def command(robot: FrankaRobot, sequence: int, torque_nm: float) -> Command:
+    observation = robot.observe()
+    values = np.array([torque_nm] * 7 + [0.08])
+    return Command(sequence, observation.sequence, observation.stamp_ns + 25 * MS, 60 * MS, values)
+
+
+def test_the_arm_gets_the_torque_in_effect_with_coriolis_and_damping_and_no_gravity(
+    arm: tuple[FrankaRobot, StandIn],
+) -> None:
+    robot, stand_in = arm
+    drive(robot, 5)
+    assert stand_in.written == []  # Not armed, so not driven.
+    robot.arm()
+    robot.command(command(robot, 1, 2.0))
+    drive(robot, 40)
+    np.testing.assert_allclose(stand_in.written[0].tau_J, [CORIOLIS_NM - 3.0 * SPEED_RAD_S] * 7)
+    np.testing.assert_allclose(stand_in.written[-1].tau_J, [2.0 + CORIOLIS_NM - 3.0 * SPEED_RAD_S] * 7)
+
+
+def test_the_watchdog_is_the_one_of_every_arm_and_the_arm_holds_itself_once_latched(
+    arm: tuple[FrankaRobot, StandIn],
+) -> None:
+    robot, stand_in = arm
+    robot.arm()
+    robot.command(command(robot, 1, 2.0))
+    seen: list[State] = []
+    robot.on_step = lambda _, state, __: seen.append(state)
+    drive(robot, 300)
+    assert list(dict.fromkeys(seen)) == [State.RUN, State.HOLD, State.SAFE, State.LATCHED]
+    assert [torques.motion_finished for torques in stand_in.written].index(True) == len(stand_in.written) - 1
+    np.testing.assert_allclose(stand_in.written[-1].tau_J, [CORIOLIS_NM - 3.0 * SPEED_RAD_S] * 7)
+    robot.arm()
+    drive(robot, 1)
+    assert not stand_in.written[-1].motion_finished
+
+
+def test_a_reflex_is_a_failure_of_the_robot_with_the_arm_s_own_reason(arm: tuple[FrankaRobot, StandIn]) -> None:
+    robot, stand_in = arm
+    robot.arm()
+    stand_in.fails = True
+    with pytest.raises(RobotError, match="the arm stopped itself: libfranka: motion aborted by reflex: joint_reflex"):
+        robot.observe()
+
+
+def test_closing_stops_an_arm_that_is_driven(arm: tuple[FrankaRobot, StandIn]) -> None:
+    robot, stand_in = arm
+    robot.arm()
+    robot.close()
+    assert stand_in.stopped
+
+
+def test_an_arm_that_is_not_ready_is_refused(
+    clock: VirtualClock, link: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = StandIn(clock, mode=pylibfranka.RobotMode.Reflex)
+    monkeypatch.setattr(driver_franka, "_import_pylibfranka", lambda: stand_in)
+    with pytest.raises(RobotError, match=r"expected an arm that is idle, found Reflex: see to it in Desk"):
+        FrankaRobot("stand-in", clock)
+
+
+def test_it_offers_what_it_senses_and_a_policy_that_wants_more_is_refused_by_name(
+    arm: tuple[FrankaRobot, StandIn],
+) -> None:
+    robot, _ = arm
+    observation = robot.observe()
+    assert [value.shape for value in observation.values] == [key.shape for key in robot.interface.observations]
+    assert [value.dtype.name for value in observation.values] == ["float32"] * 3
+    with pytest.raises(SpecError, match="lacks observation key 'blocks/blue_from_red'"):
+        require_same_interface(STACK_SPEC, robot.interface)
+    with pytest.raises(SpecError, match="lacks observation key 'camera/front'"):
+        require_same_interface(CAMERA_SPEC, robot.interface)
+
+
+def test_what_this_asks_of_pylibfranka_is_there() -> None:
+    asked = {
+        "Robot": ["load_model", "read_once", "start_torque_control", "stop"],
+        "ActiveControlBase": ["readOnce", "writeOnce"],
+        "Model": ["coriolis"],
+        "RobotState": ["q", "dq", "robot_mode"],
+        "Torques": ["tau_J", "motion_finished"],
+        "Gripper": ["read_once", "move", "grasp"],
+        "GripperState": ["width"],
+    }
+    for name, members in asked.items():
+        assert set(members) <= set(dir(getattr(pylibfranka, name)))
+    for name in ("ControlException", "NetworkException", "CommandException", "RealtimeException"):
+        assert issubclass(getattr(pylibfranka, name), RuntimeError)
+
+
+def test_without_an_arm_at_the_address_it_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["robot", "franka", "--address", "127.0.0.1", "--bind", "tcp://127.0.0.1:0"]) == 2
+    assert "gatort: no Franka arm can be driven at 127.0.0.1: libfranka: Connection" in capsys.readouterr().err
+
+
+def test_without_a_hand_at_the_address_it_is_refused() -> None:
+    with pytest.raises(RobotError, match=r"no hand can be driven at 127.0.0.1: the hand failed: libfranka: Connection"):
+        start_hand("127.0.0.1", MonotonicClock())
+
+
+def test_without_pylibfranka_the_install_line_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pylibfranka", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'gatort\[franka\]'"):
+        FrankaRobot("127.0.0.1", MonotonicClock())
+
+
+# -- The hand --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Gripper:
+    """A stand-in whose fingers close on something 5 cm wide."""
+
+    width: float = 0.08
+    did: list[str] = field(default_factory=list)
+
+    def read_once(self) -> Gripper:
+        return self
+
+    def move(self, width: float, speed: float) -> None:
+        self.width = width
+        self.did.append(f"move {width:.2f}")
+
+    def grasp(self, width: float, speed: float, force: float, epsilon_inner: float, epsilon_outer: float) -> None:
+        self.width = max(width, 0.05)
+        self.did.append(f"grasp {width:.2f}")
+
+
+def until(true: Callable[[], bool]) -> None:
+    clock = MonotonicClock()
+    for _ in range(2_000):
+        if true():
+            return
+        clock.sleep_until_ns(clock.now_ns() + MS)
+    raise AssertionError("it never became true")
+
+
+def test_the_hand_closes_with_force_opens_by_moving_and_reports_how_wide_it_is(
+    link: tuple[socket.socket, socket.socket],
+) -> None:
+    gripper, clock = Gripper(), MonotonicClock()
+    thread = Thread(target=serve_hand, args=(link[1], gripper, clock))
+    thread.start()
+    hand = Hand(link[0], clock, 0.08)
+    hand.tell(0.0)
+    hand.tell(0.001)  # Too little to interrupt anything for.
+    until(lambda: hand.width_m() == 0.05)
+    hand.tell(0.08)
+    until(lambda: hand.width_m() == 0.08)
+    assert gripper.did == ["grasp 0.00", "move 0.08"]
+    hand.close()
+    link[0].close()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_while_the_hand_moves_its_width_is_reckoned(
+    link: tuple[socket.socket, socket.socket], clock: VirtualClock
+) -> None:
+    hand = Hand(link[0], clock, 0.08)
+    hand.tell(0.02)
+    clock.advance_ns(100 * MS)
+    assert hand.width_m() == pytest.approx(0.08 - SPEED_M_S * 0.1)
+    clock.advance_ns(10_000 * MS)
+    assert hand.width_m() == pytest.approx(0.02)
+
+
+def test_a_hand_whose_process_ended_is_a_failure_of_the_robot(link: tuple[socket.socket, socket.socket]) -> None:
+    hand = Hand(link[0], MonotonicClock(), 0.08)
+    link[1].close()
+    with pytest.raises(RobotError, match="the hand failed: its process ended"):
+        hand.width_m()

@@ -23,7 +23,7 @@ from gatort.runtime.gpu import Target
 from gatort.runtime.spec import Precision
 
 from .machine import installed_version, this_machine
-from .recordings import MOST_TRIALS, may_be_recorded, record_trials
+from .policy_episodes import MOST_TRIALS, can_drive, policy_episodes
 from .report import require_writable, screen, write_json
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def compile_bundle(
         raise ConfigError(f"{bundle}: expected a bundle in fp32, found {manifest.precision}; compile what it came from")
     key = EngineKey.of(manifest, target, precision, builder)
     found = cache.find(key)
-    if not may_be_recorded(manifest):
+    if not can_drive(manifest):
         trials = 0
     if found is not None and found.calibration_trials == _calibration_trials(key, trials):
         record, _ = cache.load(key)
@@ -158,8 +158,8 @@ def _record(bundle: Path, calibration: int, held_out: int) -> _Recorded:
     first = VALIDATION_SEEDS[:calibration]
     others = VALIDATION_SEEDS[len(VALIDATION_SEEDS) // 2 :][:held_out]
     return _Recorded(
-        record_trials(bundle, first, "trials to calibrate with") if first else [],
-        record_trials(bundle, others, "trials to compare on") if others else [],
+        policy_episodes(bundle, first, "trials to calibrate with") if first else [],
+        policy_episodes(bundle, others, "trials to compare on") if others else [],
     )
 
 

@@ -16,7 +16,7 @@ from gatort.runtime.bundle import ONNX_FILE, TrainingRecord, verify
 from gatort.runtime.errors import ConfigError, MissingDependency
 
 from .machine import installed_version, peak_memory_bytes
-from .recordings import MOST_TRIALS, may_be_recorded, record_trials
+from .policy_episodes import MOST_TRIALS, can_drive, policy_episodes
 from .report import screen
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ def _rounding(source: Path | None, precision: Literal["fp32", "int8", "int4", "w
         return Rounding(precision)
     if (manifest := verify(source)).precision != "fp32":
         raise ConfigError(f"{source}: expected a bundle in fp32 to round, found {manifest.precision}")
-    if not trials or not may_be_recorded(manifest):
+    if not trials or not can_drive(manifest):
         return Rounding(precision)
     from gatort.export.calibration import gram_matrices
     from gatort.sim.task import VALIDATION_SEEDS
 
-    recorded = record_trials(source, VALIDATION_SEEDS[:trials], "trials to calibrate with")
+    recorded = policy_episodes(source, VALIDATION_SEEDS[:trials], "trials to calibrate with")
     return Rounding(precision, gram_matrices(source / ONNX_FILE, manifest.spec, manifest.model, recorded))
 
 

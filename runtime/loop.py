@@ -124,7 +124,8 @@ class ControlLoop:
             EngineError: a pass failed.
         """
         context = self.decoder.context
+        tokenizer = Tokenizer(context.spec)  # A robot may offer keys that the policy, and so its prompt, does not have.
         for values, action in frames:
             context.begin_frame()
-            self.tokenizer.encode(values, context.observation_ids, context.patches)
-            self.decoder.replay(self.tokenizer.encode_action(action))
+            tokenizer.encode(values, context.observation_ids, context.patches)
+            self.decoder.replay(tokenizer.encode_action(action))

@@ -19,7 +19,7 @@ MOST_TRIALS = 1000
 """The validation layouts have room for fifty times as many on either side of their middle."""
 
 
-def may_be_recorded(manifest: Manifest) -> bool:
+def can_drive(manifest: Manifest) -> bool:
     """Whether the policy was trained, and for the simulated arm."""
     from gatort.sim.task import SPECS
 
@@ -28,7 +28,7 @@ def may_be_recorded(manifest: Manifest) -> bool:
     return bool(manifest.training.steps) and observed and spec.actuators == ACTUATORS and simulator_installed()
 
 
-def record_trials(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episode]:
+def policy_episodes(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episode]:
     """Trials at these layouts, driven by the bundle's policy in lockstep with the simulation.
 
     Raises:

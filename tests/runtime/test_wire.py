@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -107,6 +108,24 @@ def test_arrays_that_are_not_the_interface_s_are_refused_by_name(spec: PolicySpe
         wire.unpack(spec, [b""])
     with pytest.raises(WireError, match="arm/velocity: expected 8 bytes, found 7"):
         wire.unpack(spec, [bytes(12), bytes(7)])
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", (wire.Request | wire.Answer).__args__, ids=lambda kind: kind.__name__)
+def test_the_page_gives_each_message_s_tag_and_fields_in_their_order(kind: type[wire.Request | wire.Answer]) -> None:
+    row = re.search(rf"^\| {kind.__name__} \| (\d+) \| (.*) \|$", PAGE, re.MULTILINE)
+    assert row is not None
+    assert int(row[1]) == kind.__struct_config__.tag
+    assert tuple(re.findall(r"\w+", re.sub(r"\*[^*]*\*", "", row[2]))) == kind.__struct_fields__
+
+
+def test_the_page_s_example_is_one_of_the_vectors() -> None:
+    block = re.search(r"```\n(97 .*?)```", PAGE, re.DOTALL)
+    assert block is not None
+    shown = " ".join(re.match(r" *([0-9a-f ]*?)(?:  |\n|$)", line)[1] for line in block[1].splitlines())  # type: ignore[index]
+    assert bytes.fromhex(shown) in [frame for message, frame in VALID if isinstance(message, wire.Command)]
 
 
 # -- Fuzzing ---------------------------------------------------------------------------------------------------------

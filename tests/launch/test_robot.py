@@ -195,13 +195,13 @@ def test_a_controller_killed_while_it_carries_a_block_leaves_it_safe_in_the_hand
             controller.send(signal.SIGKILL)
             turn_until(server, clock, lambda: robot.state in STOPPED)
             stopped_ns = clock.now_ns()
-            carried_m, last_command_ns = red_m(robot), robot.inner_loop._effect_ns
-            speeds_m_s = [speed_m_s for _ in range(500) for speed_m_s in [turned(server, robot)]]
+            carried_m, last_command_ns = red_from_tool_m(robot), robot.inner_loop._effect_ns
+            speeds_m_s = [turned(server, robot) for _ in range(1_000)]
     assert stopped_ns - last_command_ns <= 100 * MS
     assert robot.state is State.LATCHED
-    assert max(speeds_m_s) < 1.0  # As when it is carried; a fall from there ends at 1.25 m/s and more.
-    assert np.linalg.norm(red_m(robot) - carried_m) < 0.2
-    assert red_m(robot)[2] > 0.05  # It rests on nothing: the hand has it still.
+    assert np.linalg.norm(red_from_tool_m(robot) - carried_m) < 0.01  # The hand has it still.
+    assert max(speeds_m_s) < 1.0  # Carried, it goes at half of that; from where it is it would fall at 1.25 m/s.
+    assert speeds_m_s[-1] < max(speeds_m_s) / 4  # Joint damping brings the arm to rest, 20 to 30 cm farther on.
 
 
 def turn_until(server: RobotServer, clock: MonotonicClock, true: Callable[[], bool]) -> None:
@@ -218,6 +218,10 @@ def turned(server: RobotServer, robot: MujocoRobot) -> float:
 
 def red_m(robot: MujocoRobot) -> np.ndarray[Any, np.dtype[np.float64]]:
     return robot.data.body("red").xpos.copy()
+
+
+def red_from_tool_m(robot: MujocoRobot) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return red_m(robot) - robot.data.site("tool").xpos
 
 
 # -- Consent ---------------------------------------------------------------------------------------------------------

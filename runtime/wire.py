@@ -187,7 +187,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[_M], frame: bytes, largest: int) ->
         raise WireError(f"expected a message of at most {largest} bytes, found {len(frame)}")
     try:
         return decoder.decode(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise WireError(f"expected a message of protocol {VERSION}, found {len(frame)} bytes: {error}") from error
 
 

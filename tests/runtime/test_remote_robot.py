@@ -21,7 +21,7 @@ from gatort.runtime.driver import ScriptedRobot
 from gatort.runtime.errors import ConfigError, GatortError, ObservationError, RobotError
 from gatort.runtime.keys import ControllerKeys, RobotKeys, make_keys
 from gatort.runtime.link import LinkConditions
-from gatort.runtime.remote_robot import RemoteRobot
+from gatort.runtime.remote_robot import EXCHANGES, RemoteRobot
 from gatort.runtime.robot_server import REQUESTS_PER_TURN, RobotServer, Status
 from gatort.runtime.safety import STOPPED, Command, State
 from gatort.runtime.spec import PolicySpec
@@ -406,14 +406,31 @@ def test_clocks_an_hour_apart_change_nothing(serve: Serve, connect: Connect) -> 
     assert served.driver.inner_loop.dropped.total() == 0
 
 
-def test_the_offset_is_that_of_the_shortest_round_trip(serve: Serve, connect: Connect) -> None:
-    # 10 ms of jitter one way at a time would be 5 ms of error in a mean.
-    served = serve(clock=AheadClock(), conditions=LinkConditions(jitter_ms=5))
-    robot = connect(served.endpoint)
-    for _ in range(40):
-        with suppress(ObservationError):
-            robot.observe()
-    assert abs(robot.clock_offset_ns - AN_HOUR_NS) < robot.round_trips.p50_ms * MS / 2
+def exchange(sent_ns: int, there_ns: int, back_ns: int) -> tuple[wire.Observation, int]:
+    """An answer by a clock an hour ahead, after so long on the way there and back, and when it arrived."""
+    received_ns = sent_ns + there_ns + AN_HOUR_NS
+    answered_ns = received_ns + 2 * MS
+    answer = wire.Observation(1, 1, sent_ns, received_ns, 1, received_ns, answered_ns, State.RUN, 0, 0, [], [])
+    return answer, answered_ns - AN_HOUR_NS + back_ns
+
+
+def test_the_offset_is_that_of_the_shortest_of_the_last_round_trips(serve: Serve, connect: Connect) -> None:
+    robot = connect(serve().endpoint)
+    robot._measure(*exchange(0, there_ns=9 * MS, back_ns=MS))
+    assert robot.clock_offset_ns == AN_HOUR_NS + 4 * MS
+    robot._measure(*exchange(20 * MS, there_ns=MS, back_ns=MS))
+    robot._measure(*exchange(40 * MS, there_ns=MS, back_ns=9 * MS))
+    assert robot.clock_offset_ns == AN_HOUR_NS
+    for tick in range(EXCHANGES):
+        robot._measure(*exchange(60 * MS + tick, there_ns=3 * MS, back_ns=5 * MS))
+    assert robot.clock_offset_ns == AN_HOUR_NS - MS
+    assert (robot.round_trips.count, round(robot.round_trips.max_ms)) == (EXCHANGES + 3, 10)
+
+
+def test_nothing_is_read_after_it_has_arrived_whatever_the_offset(serve: Serve, connect: Connect) -> None:
+    robot, clock = connect(serve().endpoint), MonotonicClock()
+    robot._measure(*exchange(clock.now_ns(), there_ns=-1_000 * MS, back_ns=1_000 * MS))  # A robot that lies.
+    assert robot.observe().stamp_ns <= clock.now_ns()
 
 
 # -- Bad links and floods --------------------------------------------------------------------------------------------
@@ -428,6 +445,14 @@ def test_requests_that_are_lost_are_sent_again(serve: Serve, connect: Connect) -
             answered += 1
     assert answered > 95  # Five requests, each answered with probability 0.64: 0.6 of 100 stay without an answer.
     assert robot.retries > 20
+
+
+def test_an_answer_to_an_earlier_tick_s_request_is_not_this_tick_s_observation(serve: Serve, connect: Connect) -> None:
+    robot = connect(serve(conditions=LinkConditions(delay_ms=20)).endpoint)
+    for _ in range(4):  # An answer takes 40 ms, and a tick waits for 25: each comes in the middle of the next one.
+        with pytest.raises(ObservationError, match="within 25 ms"):
+            robot.observe()
+    assert robot.outdated > 0
 
 
 def test_garbage_is_counted_and_costs_the_arm_no_step(

@@ -429,7 +429,9 @@ def test_the_offset_is_that_of_the_shortest_of_the_last_round_trips(serve: Serve
 
 def test_nothing_is_read_after_it_has_arrived_whatever_the_offset(serve: Serve, connect: Connect) -> None:
     robot, clock = connect(serve().endpoint), MonotonicClock()
-    robot._measure(*exchange(clock.now_ns(), there_ns=-1_000 * MS, back_ns=1_000 * MS))  # A robot that lies.
+    wrong_ns = AN_HOUR_NS + 1_000 * MS  # The robot's clock seems to be a second behind, and is not.
+    robot._measure(*exchange(clock.now_ns(), there_ns=-wrong_ns, back_ns=wrong_ns))
+    assert robot.clock_offset_ns == -1_000 * MS
     assert robot.observe().stamp_ns <= clock.now_ns()
 
 

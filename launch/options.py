@@ -77,8 +77,6 @@ class RunOptions(LoopOptions):
     """Whether the run ends when the task succeeds, or only when its time is up."""
     keys: Path | None = None
     """Directory with controller.key and robot.pub; needed for a robot beyond this machine."""
-    arm: bool = False
-    """Consent to motion of a robot at an address; without it the operator is asked on the terminal."""
     prompt: Path | None = None
     """An episode (.npz) whose last frames stand before the first observation: Gato's deployment by demonstration."""
 

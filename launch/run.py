@@ -53,6 +53,7 @@ def run(
     *,
     options: Annotated[RunOptions | None, Parameter(name="*")] = None,
     profile: Path | None = None,
+    arm: Annotated[bool, Parameter(negative="")] = False,
     viewer: Annotated[bool, Parameter(negative="")] = False,
     video: Path | None = None,
     plot: Path | None = None,
@@ -69,6 +70,8 @@ def run(
     ----------
     profile
         A launch profile: a TOML file, or the name of a shipped one; flags go before it.
+    arm
+        Consent to motion of a robot at an address; without it the operator is asked on the terminal.
     viewer
         Watch the run in a window; needs a screen.
     video
@@ -86,7 +89,7 @@ def run(
     require_writable(video, plot, json, record)
     if options.simulator is None:
         _refuse_pictures(viewer, video)
-        _require_consent_possible(options)
+        _require_consent_possible(options.robot, arm)
     if viewer:
         require_screen()
     console = screen()
@@ -97,7 +100,7 @@ def run(
     policy = load_policy(options, Sampler(options.temperature, options.seed))
     drive = Drive(policy, options)
     with closing(drive.robot):
-        if options.simulator is None and not options.arm:
+        if options.simulator is None and not arm:
             _ask_consent(options.robot)
         file = record or new_file(options.seed)
         with begin_recording(file, policy, options, drive.robot, drive.clock) as recorder:
@@ -125,11 +128,9 @@ def _refuse_pictures(viewer: bool, video: Path | None) -> None:
         )
 
 
-def _require_consent_possible(options: RunOptions) -> None:
-    if not options.arm and not sys.stdin.isatty():
-        raise ConfigError(
-            f"--robot {options.robot} moves an arm: consent with --arm, or run it on a terminal to be asked"
-        )
+def _require_consent_possible(robot: str, arm: bool) -> None:
+    if not arm and not sys.stdin.isatty():
+        raise ConfigError(f"--robot {robot} moves an arm: consent with --arm, or run it on a terminal to be asked")
 
 
 def _ask_consent(robot: str) -> None:

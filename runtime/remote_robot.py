@@ -286,7 +286,7 @@ def _read_interface(welcome: wire.Welcome) -> Interface:
 def _endings(keys: ControllerKeys | None) -> dict[zmq.Event, str]:
     """What to say of each way in which a connection ends."""
     if keys is None:
-        wrong_key = unknown_key = mismatch = "the robot speaks only with keys: --keys DIR"
+        wrong_key = unknown_key = mismatch = "the robot there speaks only with keys (--keys DIR), or is none"
     else:
         # A robot without keys may hang up before this side has seen why.
         wrong_key = f"{keys.directory / 'robot.pub'} is not the key of the robot there, or that speaks without keys"

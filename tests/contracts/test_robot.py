@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Thread
 
 import numpy as np
 import pytest
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.driver import ScriptedRobot
+from gatort.runtime.remote_robot import RemoteRobot
 from gatort.runtime.robot import Observation, Robot
+from gatort.runtime.robot_server import RobotServer
 from gatort.runtime.safety import COMMAND_MARGIN_NS, Command, State
 from gatort.runtime.spec import PolicySpec
 
@@ -35,7 +38,32 @@ def pybullet(_: PolicySpec, clock: VirtualClock) -> Robot:
     return BulletRobot(clock, seed=0)
 
 
-ROBOTS = [scripted, mujoco, pybullet]
+class WireRobot(RemoteRobot):
+    """A scripted robot at the other end of a real wire, which has what it was sent before the clock goes on."""
+
+    def __init__(self, spec: PolicySpec, clock: VirtualClock) -> None:
+        self._both = clock
+        driver = ScriptedRobot(spec, clock)
+        self._server = RobotServer(driver, clock, "tcp://127.0.0.1:0", name="scripted", simulated=True)
+        self._thread = Thread(target=self._server.serve)
+        self._thread.start()
+        super().__init__(self._server.endpoint, clock)
+
+    def command(self, command: Command) -> None:
+        super().command(command)
+        self.observe()  # Messages keep their order: with the answer, the command is there too.
+
+    def close(self) -> None:
+        super().close()
+        if self._thread.is_alive():
+            self._server.end()
+            while self._thread.is_alive():  # It ends when the arm has come to rest.
+                self._both.advance_ns(10 * MS)
+                self._thread.join(0.01)
+            self._server.close()
+
+
+ROBOTS = [scripted, WireRobot, mujoco, pybullet]
 
 
 @pytest.fixture

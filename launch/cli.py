@@ -19,6 +19,7 @@ from .compile import compile_bundle
 from .demos import demos
 from .doctor import doctor
 from .export import export
+from .fault import fault, faults
 from .info import info
 from .keys import keys
 from .options import describe
@@ -40,7 +41,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for _command in (run, robot, keys, info, replay, trials, profile, demos, train, export, parity, doctor):
+for _command in (run, robot, keys, info, replay, trials, profile, demos, train, export, parity, fault, faults, doctor):
     app.command(_command)
 app.command(compile_bundle, name="compile")
 

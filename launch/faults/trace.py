@@ -1,0 +1,138 @@
+"""What an arm did, step by step: shared memory that its process writes and who injects faults reads.
+
+A file that both map survives the SIGKILL of either. All processes of one machine share the monotonic clock, so an
+instant of one can be compared with an instant of another.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatort.runtime.driver import INNER_PERIOD_NS
+from gatort.runtime.inner_loop import FADE_NS
+from gatort.runtime.safety import State
+from gatort.runtime.spec import Interface
+
+STATES = tuple(State)
+MOST_STEPS = 900_000
+"""A quarter of an hour; pages are taken as they are written."""
+ROUNDING = 1e-9
+"""Of values that were faded to: a sum of products in float64."""
+
+
+class Trace:
+    """Each inner step of an arm: when it was due and when it was taken, the watchdog's state, values (A,) in effect."""
+
+    def __init__(self, path: Path, interface: Interface) -> None:
+        """Map the file; made when it is absent."""
+        self._interface = interface
+        fields = [("at_ns", np.int64), ("taken_ns", np.int64), ("state", np.int64)]
+        dtype = np.dtype([*fields, ("values", np.float64, len(interface.actuators))])
+        self._rows = np.memmap(path, dtype, "r+" if path.exists() else "w+", shape=(MOST_STEPS,))
+        self._next = 0
+
+    def add(self, at_ns: int, taken_ns: int, state: State, values: NDArray[np.float64]) -> None:
+        """Write a step; beyond the last row nothing more is kept."""
+        if self._next < MOST_STEPS:
+            row = self._rows[self._next]
+            row["at_ns"], row["state"], row["values"] = at_ns, STATES.index(state), values
+            row["taken_ns"] = taken_ns  # Last: a row that has it is whole.
+            self._next += 1
+
+    def since(self, taken_ns: int) -> Excerpt:
+        """A copy of what was written at or after an instant."""
+        stamps = self._rows["taken_ns"]
+        while self._next < MOST_STEPS and stamps[self._next]:
+            self._next += 1
+        first = int(np.searchsorted(stamps[: self._next], taken_ns))
+        return Excerpt(np.array(self._rows[first : self._next]), self._interface)
+
+    @property
+    def newest(self) -> State | None:
+        """The state of the last step, none before the first."""
+        self.since(1 << 62)
+        return STATES[self._rows[self._next - 1]["state"]] if self._next else None
+
+
+class Excerpt:
+    """Some steps of a trace, N of them."""
+
+    def __init__(self, rows: NDArray[np.void], interface: Interface) -> None:
+        self._interface = interface
+        self.taken_ns: NDArray[np.int64] = rows["taken_ns"]
+        """(N,) when the values were in effect."""
+        self.states: list[State] = [STATES[state] for state in rows["state"]]
+        """(N,)."""
+        self.values: NDArray[np.float64] = rows["values"]
+        """(N, A) in effect, in each actuator's unit."""
+
+    def until(self, taken_ns: int) -> Excerpt:
+        """The steps before an instant."""
+        keep = int(np.searchsorted(self.taken_ns, taken_ns))
+        return self._slice(slice(0, keep))
+
+    def since(self, taken_ns: int) -> Excerpt:
+        """The steps from an instant on."""
+        return self._slice(slice(int(np.searchsorted(self.taken_ns, taken_ns)), None))
+
+    def _slice(self, which: slice) -> Excerpt:
+        part = object.__new__(Excerpt)
+        part._interface = self._interface
+        part.taken_ns, part.states, part.values = self.taken_ns[which], self.states[which], self.values[which]
+        return part
+
+    @property
+    def sequence(self) -> list[State]:
+        """The states in order, each run of equal ones once."""
+        return [state for i, state in enumerate(self.states) if i == 0 or state is not self.states[i - 1]]
+
+    def first(self, *states: State) -> int | None:
+        """When one of these states was first seen; none when it never was."""
+        return next((int(at) for at, state in zip(self.taken_ns, self.states, strict=True) if state in states), None)
+
+    @property
+    def safe_ns(self) -> int | None:
+        """When the safe command was in effect to stay, after SAFE began; none when it never was."""
+        began = self.first(State.SAFE)
+        if began is None or self.states[-1] is not State.LATCHED:
+            return None
+        safe = np.array([actuator.safe for actuator in self._interface.actuators])
+        away = (np.abs(self.values - safe) > ROUNDING).any(axis=1) & (self.taken_ns >= began)
+        last_away = int(away.nonzero()[0][-1]) if away.any() else self.states.index(State.SAFE) - 1
+        return int(self.taken_ns[last_away + 1]) if last_away + 1 < len(self.taken_ns) else None
+
+    @property
+    def longest_gap_ns(self) -> int:
+        """The longest time for which no step was taken."""
+        return int(np.diff(self.taken_ns).max(initial=0))
+
+    def fault(self) -> str | None:
+        """What no trace may show, as a sentence; none when all is well.
+
+        Values within every range; changes within every rate (in SAFE, the fade's); in SAFE straight to the safe
+        command and never away from it; nothing after SAFE but LATCHED.
+        """
+        low, high, safe, rate = (
+            np.array([getattr(each, name) if getattr(each, name) is not None else np.inf for each in self._actuators])
+            for name in ("low", "high", "safe", "rate_per_s")
+        )
+        if not ((self.values >= low - ROUNDING) & (self.values <= high + ROUNDING)).all():
+            return "a value in effect was out of its range"
+        stopping = np.array([state in (State.SAFE, State.LATCHED) for state in self.states])
+        change = np.abs(np.diff(self.values, axis=0))
+        most = np.where(stopping[1:, None], (high - low) * INNER_PERIOD_NS / FADE_NS, rate * INNER_PERIOD_NS * 1e-9)
+        if (change > most + ROUNDING).any():
+            return "a value in effect changed faster than its rate"
+        away = np.abs(self.values - safe)
+        if (np.diff(away, axis=0)[stopping[1:] & stopping[:-1]] > ROUNDING).any():
+            return "in SAFE a value went away from the safe command"
+        if (stopping[:-1] & ~stopping[1:]).any():
+            return "something left SAFE or LATCHED"
+        return None
+
+    @property
+    def _actuators(self) -> tuple[object, ...]:
+        return self._interface.actuators

@@ -57,6 +57,8 @@ class RobotOptions(Strict):
     """Of a Franka arm's control."""
     seed: NonNegativeInt = 5000
     """Draws the layout of a simulated arm's blocks."""
+    interface: Literal["stack", "camera", "gato"] = "stack"
+    """What MuJoCo's arm offers: poses of the blocks, two cameras of 64×64, or Gato's two of 128×128."""
     again: bool = False
     """Lay the blocks out anew, at the next seed, after each success."""
     safe_after_ms: FiniteFloat | None = Field(default=None)
@@ -122,9 +124,10 @@ def _driver(name: ArmName, options: RobotOptions, clock: Clock) -> Driver:
     if name == "franka":
         driver: Driver = FrankaRobot(options.address, clock)
     else:
-        from gatort.sim.task import STACK_SPEC
+        from gatort.sim.task import CAMERA_SPEC, GATO_SPEC, STACK_SPEC
 
-        driver = simulated_robot(name, STACK_SPEC, clock, options.seed)
+        specs = {"stack": STACK_SPEC, "camera": CAMERA_SPEC, "gato": GATO_SPEC}
+        driver = simulated_robot(name, specs[options.interface], clock, options.seed)
     if options.safe_after_ms is not None:
         driver.inner_loop = InnerLoop(driver.interface, round(options.safe_after_ms * 1e6))
     return driver

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from cyclopts import Parameter
-from pydantic import Field, FiniteFloat, NonNegativeInt
+from pydantic import FiniteFloat, NonNegativeInt
 
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.driver_franka import FrankaRobot
@@ -61,7 +61,7 @@ class RobotOptions(Strict):
     """What MuJoCo's arm offers: poses of the blocks, two cameras of 64×64, or Gato's two of 128×128."""
     again: bool = False
     """Lay the blocks out anew, at the next seed, after each success."""
-    safe_after_ms: FiniteFloat | None = Field(default=None)
+    safe_after_ms: FiniteFloat | None = None
     """Age of a command at which SAFE begins; two periods less 5 ms when it is not given."""
     record: Path | None = None
     """Record every step of the inner loop into this .mcap file."""

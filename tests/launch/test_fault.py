@@ -1,0 +1,94 @@
+"""`gatort fault` and `gatort faults`: what they list, refuse and report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mujoco")
+
+from gatort.launch import cli, fault
+from gatort.launch.faults.bench import Bench, Outcome
+from gatort.launch.faults.rows import ROWS, Fault, Row
+from gatort.runtime.errors import RobotError
+
+GIVEN = Outcome(10.0, 60.0)
+
+
+def rows_of(inject: Callable[[Bench, int], Outcome]) -> tuple[Row, ...]:
+    return (Row(1, "SAFE", (Fault("camera", "frozen", inject, 3),), 75, 165),)
+
+
+@pytest.fixture
+def injected(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Bench, int], Outcome]], None]:
+    return lambda inject: monkeypatch.setattr(fault, "_rows", lambda: rows_of(inject))
+
+
+def test_without_arguments_every_fault_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["fault"]) == 0
+    listed = capsys.readouterr().out
+    assert all(each.type in listed for row in ROWS for each in row.faults)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["fault", "camra", "frozen"], "no component 'camra': expected one of bundle, camera"),
+        (["fault", "camera", "frosen"], "camera has no fault 'frosen': expected one of frozen, absent"),
+        (["fault", "camera"], "expected one of frozen, absent"),
+        (["faults", "--row", "25"], "--row 25: expected 1 to 24"),
+        (["faults", "--json", "/nowhere/f.json"], "there is no directory /nowhere"),
+    ],
+)
+def test_what_there_is_not_is_refused_with_what_there_is(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert cli.main(arguments) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_report_has_the_median_and_the_longest_of_each_time(
+    injected: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    injected(lambda _, seed: Outcome(10.0 + seed, 60.0 + 2 * seed))
+    report = tmp_path / "f.json"
+    assert cli.main(["faults", "--json", str(report)]) == 0
+    row = json.loads(report.read_text())["rows"][0]
+    assert row["detection_ms"] == {"p50": 11.0, "max": 12.0}
+    assert row["safe_ms"] == {"p50": 62.0, "max": 64.0}
+    assert len(row["injections"]) == 3
+    assert "1 of 1 inside their bounds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sentence"),
+    [
+        (Outcome(75.1, 100.0), "detection: 75.1 ms, more than 75"),
+        (Outcome(10.0, 165.1), "safe torque: 165.1 ms, more than 165"),
+        (Outcome(10.0, 60.0, "the arm went on"), "camera frozen: the arm went on"),
+    ],
+)
+def test_a_bound_that_is_broken_is_said_and_is_the_exit_status(
+    injected: Callable[..., None], capsys: pytest.CaptureFixture[str], outcome: Outcome, sentence: str
+) -> None:
+    injected(lambda *_: outcome)
+    assert cli.main(["fault", "camera", "frozen"]) == 1
+    out = capsys.readouterr().out
+    assert sentence in out
+    assert "0 of 1 inside their bounds" in out
+
+
+def test_a_fault_that_could_not_be_injected_does_not_count_as_survived(
+    injected: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_: Bench, seed: int) -> Outcome:
+        if seed == 1:
+            raise RobotError("no arm")
+        return GIVEN
+
+    injected(fails)
+    assert cli.main(["faults"]) == 1
+    assert "not run: no arm" in capsys.readouterr().out

@@ -301,9 +301,7 @@ def test_a_robot_that_is_not_armed_takes_the_newer_controller(serve: Serve, conn
     first = connect(served.endpoint)
     second = connect(served.endpoint)
     assert observe(second).sequence > 0
-    with pytest.raises(
-        ObservationError, match=r"from tcp://.* within 25 ms, found none to [1-5] requests"
-    ):
+    with pytest.raises(ObservationError, match=r"from tcp://.* within 25 ms, found none to [1-5] requests"):
         first.observe()
     eventually(lambda: served.server.status.foreign > 0)
 

@@ -60,7 +60,7 @@ class RobotOptions(Strict):
     interface: Literal["stack", "camera", "gato"] = "stack"
     """What MuJoCo's arm offers: poses of the blocks, two cameras of 64×64, or Gato's two of 128×128."""
     again: bool = False
-    """Lay the blocks out anew, at the next seed, after each success."""
+    """Lay the blocks out anew, at the next seed, after each success and after 20 s without one."""
     safe_after_ms: FiniteFloat | None = None
     """Age of a command at which SAFE begins; two periods less 5 ms when it is not given."""
     record: Path | None = None
@@ -111,7 +111,8 @@ def serve(name: ArmName, driver: Driver, clock: Clock, options: RobotOptions) ->
             simulated=name != "franka",
             keys=keys,
             conditions=options.link,
-            on_success=_layer(driver, options) if options.again else None,
+            next_trial=_layer(driver, options) if options.again else None,
+            trial_ns=_trial_ns() if options.again else None,
             on_change=_reporter(lines, clock),
         )
         stack.enter_context(closing(server))
@@ -153,6 +154,12 @@ def _layer(driver: Driver, options: RobotOptions) -> Callable[[], None]:
     return lambda: driver.lay_blocks(next(seeds))
 
 
+def _trial_ns() -> int:
+    from gatort.sim.task import TRIAL_SECONDS
+
+    return round(TRIAL_SECONDS * 1e9)
+
+
 def _reporter(lines: Lines, clock: Clock) -> Callable[[Status], None]:
     began_ns = clock.now_ns()
     return lambda status: lines.offer(f"{(clock.now_ns() - began_ns) * 1e-9:.1f} s: {_sentence(status)}")
@@ -161,9 +168,9 @@ def _reporter(lines: Lines, clock: Clock) -> Callable[[Status], None]:
 def _sentence(status: Status) -> str:
     who = "stopped here, `a` allows arming" if status.blocked else "controlled" if status.controlled else "free"
     return (
-        f"{status.state}, {who}; successes: {status.successes}, commands dropped: {status.dropped}, "
-        f"malformed: {status.malformed}, foreign: {status.foreign}, unknown keys: {status.unknown_keys}, "
-        f"broken handshakes: {status.handshakes}"
+        f"{status.state}, {who}; successes: {status.successes}, given up: {status.given_up}, "
+        f"commands dropped: {status.dropped}, malformed: {status.malformed}, foreign: {status.foreign}, "
+        f"unknown keys: {status.unknown_keys}, broken handshakes: {status.handshakes}"
     )
 
 

@@ -45,6 +45,8 @@ class Status:
     blocked: bool = False
     """Stopped on its own side: no controller may arm it."""
     successes: int = 0
+    given_up: int = 0
+    """Layouts that were laid out anew without success."""
     dropped: int = 0
     """Commands that the watchdog's rules kept from the arm."""
     malformed: int = 0
@@ -90,7 +92,8 @@ class RobotServer:
         simulated: bool,
         keys: RobotKeys | None = None,
         conditions: LinkConditions | None = None,
-        on_success: Callable[[], None] | None = None,
+        next_trial: Callable[[], None] | None = None,
+        trial_ns: int | None = None,
         on_change: Callable[[Status], None] | None = None,
     ) -> None:
         """Bind; nothing moves.
@@ -103,7 +106,8 @@ class RobotServer:
             simulated: whether nothing but a simulation moves.
             keys: whom to let in; without them only this machine is listened to, and anyone on it.
             conditions: how each direction treats messages, for tests and trials of a bad link.
-            on_success: called when the task is done, for example to lay it out anew.
+            next_trial: lays the task out anew when it is done.
+            trial_ns: how long the arm may try, armed, until it is laid out anew without success; for ever when absent.
             on_change: sees each change of state; must return at once.
 
         Raises:
@@ -133,24 +137,26 @@ class RobotServer:
         self._interface = driver.interface.model_dump_json(include=set(Interface.model_fields))
         self._arriving: DelayLine[_Arrival] = DelayLine(conditions or LinkConditions(), "to_robot")
         self._leaving: DelayLine[tuple[bytes, bytes]] = DelayLine(conditions or LinkConditions(), "to_controller")
-        self._on_success, self._on_change = on_success, on_change
+        self._next_trial, self._trial_ns, self._on_change = next_trial, trial_ns, on_change
+        self._trial_began_ns = clock.now_ns()
         self._session: _Session | None = None
         self._asked: tuple[wire.Observe, int] | None = None
         """The newest request for an observation, and when it was received."""
         self._succeeded = self._blocked = False
         self._stop_asked = self._allow_asked = self._end_asked = False
-        self._successes = self._malformed = self._foreign = self._handshakes = 0
+        self._successes = self._given_up = self._malformed = self._foreign = self._handshakes = 0
         self._shown = self._visible
 
     @property
     def status(self) -> Status:
         """How it stands now."""
-        state, controlled, blocked, successes = self._visible
+        state, controlled, blocked, successes, given_up = self._visible
         return Status(
             state=state,
             controlled=controlled,
             blocked=blocked,
             successes=successes,
+            given_up=given_up,
             dropped=self._dropped,
             malformed=self._malformed,
             foreign=self._foreign,
@@ -159,8 +165,8 @@ class RobotServer:
         )
 
     @property
-    def _visible(self) -> tuple[State, bool, bool, int]:
-        return self._driver.state, self._controlled, self._blocked, self._successes
+    def _visible(self) -> tuple[State, bool, bool, int, int]:
+        return self._driver.state, self._controlled, self._blocked, self._successes, self._given_up
 
     @property
     def _controlled(self) -> bool:
@@ -210,7 +216,7 @@ class RobotServer:
             for arrival in arrived:
                 self._handle(arrival)
             self._driver.advance()
-            self._watch_success()
+            self._watch_trial()
             self._answer_newest()
         except RobotError as error:
             self._fail(str(error))
@@ -249,13 +255,19 @@ class RobotServer:
                 elif self._session is not None and seen["value"] == self._session.descriptor:
                     self._end_session()
 
-    def _watch_success(self) -> None:
+    def _watch_trial(self) -> None:
+        now_ns = self._clock.now_ns()
+        if self._driver.state in STOPPED:
+            self._trial_began_ns = now_ns
         succeeded = self._driver.succeeded
-        if succeeded and not self._succeeded:
-            self._successes += 1
-            if self._on_success is not None:
-                self._on_success()
+        done = succeeded and not self._succeeded
         self._succeeded = succeeded
+        self._successes += done
+        given_up = self._trial_ns is not None and now_ns - self._trial_began_ns > self._trial_ns
+        if self._next_trial is not None and (done or given_up):
+            self._next_trial()
+            self._given_up += given_up
+            self._trial_began_ns = now_ns
 
     def _fail(self, reason: str) -> None:
         self._driver.stop()

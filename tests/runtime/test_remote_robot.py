@@ -577,3 +577,17 @@ def test_beyond_this_machine_nothing_is_spoken_without_keys(spec: PolicySpec, co
         RobotServer(ScriptedRobot(spec, clock), clock, endpoint, name="open", simulated=True)
     with pytest.raises(ConfigError, match="beyond this machine, where nothing is spoken without keys"):
         connect(endpoint)
+
+
+def test_a_layout_without_success_is_given_up_in_time_and_only_while_the_arm_is_armed(
+    serve: Serve, connect: Connect
+) -> None:
+    laid: list[int] = []
+    served = serve(next_trial=lambda: laid.append(1), trial_ns=60 * MS)
+    robot = connect(served.endpoint)
+    MonotonicClock().sleep_until_ns(MonotonicClock().now_ns() + 100 * MS)
+    assert not laid
+    robot.arm()
+    eventually(lambda: served.server.status.given_up == 1)
+    assert laid == [1]
+    assert served.server.status.successes == 0

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -17,13 +18,14 @@ from pydantic import NonNegativeInt
 from rich.table import Table
 
 from gatort.runtime.errors import ConfigError, GatortError, MissingDependency
+from gatort.runtime.keys import ControllerKeys
 
 from .machine import this_machine
 from .report import alarming, progress_bar, require_writable, screen, write_json
 from .robots import simulator_installed
 
 if TYPE_CHECKING:
-    from .faults.bench import Bench, Outcome
+    from .faults.bench import Bench, Outcome, RunningArm
     from .faults.rows import Fault, Row
 
 
@@ -79,7 +81,16 @@ class Finding:
         }
 
 
-def fault(component: str | None = None, type_: str | None = None, /, *, seed: NonNegativeInt = 0) -> int:
+def fault(
+    component: str | None = None,
+    type_: str | None = None,
+    /,
+    *,
+    robot: str | None = None,
+    keys: Path | None = None,
+    force: Annotated[bool, Parameter(negative="")] = False,
+    seed: NonNegativeInt = 0,
+) -> int:
     """Inject one fault into a simulated arm and its controller, and say what was done about it.
 
     Without arguments it lists what there is. Exit status 1 when a bound is broken.
@@ -90,6 +101,12 @@ def fault(component: str | None = None, type_: str | None = None, /, *, seed: No
         What fails.
     type_
         How.
+    robot
+        The address of an arm that is running, instead of one that is started for it; for faults of a controller.
+    keys
+        Directory with controller.key and robot.pub, for an arm that asks for keys.
+    force
+        Inject it into an arm that is real: it will move.
     seed
         Draws when.
     """
@@ -98,7 +115,17 @@ def fault(component: str | None = None, type_: str | None = None, /, *, seed: No
         screen().print(_catalogue(rows))
         return 0
     row, chosen = _choose(rows, component, type_)
-    return _report(_inject([(row, (chosen,))], seed), None)
+    if robot is not None and not chosen.anywhere:
+        raise ConfigError(f"{component} {type_} is no fault of a controller alone: leave out --robot")
+    with TemporaryDirectory() as folder:
+        running = _running(robot, keys, Path(folder), force) if robot is not None else None
+        return _report(_inject([(row, (chosen,))], seed, running), None)
+
+
+def _running(endpoint: str, keys: Path | None, folder: Path, force: bool) -> RunningArm:
+    from .faults.bench import RunningArm
+
+    return RunningArm(endpoint, ControllerKeys.load(keys) if keys is not None else None, folder, force=force)
 
 
 def faults(
@@ -147,18 +174,18 @@ def _choose(rows: Iterable[Row], component: str, kind: str | None) -> tuple[Row,
 
 
 def _catalogue(rows: Iterable[Row]) -> Table:
-    table = Table("row", "component", "type", "expected")
+    table = Table("row", "component", "type", "expected", "with --robot")
     for row in rows:
         for each in row.faults:
-            table.add_row(str(row.number), each.component, each.type, row.expected)
+            table.add_row(str(row.number), each.component, each.type, row.expected, "yes" if each.anywhere else "")
     return table
 
 
-def _inject(chosen: list[tuple[Row, tuple[Fault, ...]]], seed: int) -> list[Finding]:
+def _inject(chosen: list[tuple[Row, tuple[Fault, ...]]], seed: int, running: RunningArm | None = None) -> list[Finding]:
     from .faults.bench import Bench
 
     findings = []
-    with Bench() as bench, progress_bar("faults") as progress:
+    with Bench(running) as bench, progress_bar("faults") as progress:
         bar = progress.add_task("", total=sum(each.times for _, faults in chosen for each in faults))
         for row, kinds in chosen:
             outcomes = []

@@ -14,12 +14,12 @@ import sys
 import tempfile
 import termios
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from gatort.runtime.loop import ControlLoop, Tick
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import RealtimeConfig, apply
 from gatort.runtime.remote_robot import RemoteRobot
+from gatort.runtime.robot import Observation
 from gatort.runtime.safety import State
 from gatort.runtime.telemetry import Telemetry
 
@@ -64,6 +65,55 @@ class Outcome:
     """From the fault to the safe command in effect; none where the arm must go on."""
     wrong: str | None = None
     """What was not as it must be."""
+
+
+class Arm(Protocol):
+    """An arm that a fault's controller drives, and what is seen of it."""
+
+    endpoint: str
+    trace: Trace
+
+    def rest(self) -> None:
+        """Wait until the arm takes no commands and the safe command is in effect."""
+        ...
+
+
+class RunningArm:
+    """An arm that somebody else started: its trace is what it answers, once a tick and then as often as it can."""
+
+    def __init__(self, endpoint: str, keys: ControllerKeys | None, folder: Path, *, force: bool) -> None:
+        """Ask it what it is.
+
+        Raises:
+            RobotError: nobody answers, or the arm is real and `force` is not given.
+        """
+        self.endpoint, self.keys = endpoint, keys
+        self._clock = MonotonicClock()
+        with closing(RemoteRobot(endpoint, self._clock, keys)) as robot:
+            if not robot.simulated and not force:
+                raise RobotError(f"{endpoint} is a real arm: faults are injected into it with --force alone")
+            self.trace = Trace(folder / TRACE_FILE, robot.interface, sampled=True)
+
+    def watch(self, robot: RemoteRobot) -> None:
+        """Let a controller's observations be written to the trace."""
+        observe = robot.observe
+
+        def observe_and_write() -> Observation:
+            observation = observe()
+            self.trace.add(observation.stamp_ns, self._clock.now_ns(), robot.state, observation.applied)
+            return observation
+
+        robot.observe = observe_and_write  # type: ignore[method-assign]  # of this one robot
+
+    def rest(self) -> None:
+        """See `Arm.rest`; a session of its own, since a fault may have ended the controller's."""
+        deadline_ns = self._clock.now_ns() + REST_NS
+        with closing(RemoteRobot(self.endpoint, self._clock, self.keys)) as robot:
+            self.watch(robot)
+            while self._clock.now_ns() < deadline_ns:
+                robot.observe()
+                if robot.state in (State.LATCHED, State.DISARMED):
+                    return
 
 
 class ArmProcess:
@@ -200,8 +250,14 @@ class Drive:
 class Bench:
     """Starts what faults need, once where one is enough, and ends all of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, running: RunningArm | None = None) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            running: what faults of a controller are injected into, instead of an arm of the bench's own.
+        """
         self.clock = MonotonicClock()
+        self._running = running
         self._stack = ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gatort-faults-")))
         self._arm: ArmProcess | None = None
@@ -240,6 +296,14 @@ class Bench:
         self._arm.sensors.ask("none")
         return self._arm
 
+    @property
+    def target(self) -> Arm:
+        """What faults of a controller are injected into."""
+        if self._running is None:
+            return self.arm
+        self._running.rest()
+        return self._running
+
     @contextmanager
     def own_arm(self, keys: Path | None = None, environment: dict[str, str] | None = None) -> Iterator[ArmProcess]:
         """An arm for one fault alone."""
@@ -268,13 +332,14 @@ class Bench:
     # -- A loop in this process ------------------------------------------------------------------------------------
 
     @contextmanager
-    def controller(
-        self, arm: ArmProcess, kind: type[OneRobot], keys: ControllerKeys | None = None
-    ) -> Iterator[OneRobot]:
+    def controller(self, arm: Arm, kind: type[OneRobot], keys: ControllerKeys | None = None) -> Iterator[OneRobot]:
         """A connection to an arm, on a thread that is first in line as a controller's is."""
         with apply(REALTIME) as refused:
             self.not_granted = list(refused)
-            robot = kind(arm.endpoint, self.clock, keys)
+            running = arm if isinstance(arm, RunningArm) else None
+            robot = kind(arm.endpoint, self.clock, running.keys if running else keys)
+            if running:
+                running.watch(robot)
             try:
                 yield robot
             finally:
@@ -378,7 +443,7 @@ def ms(from_ns: int, to_ns: int | None) -> float | None:
     return None if to_ns is None else (to_ns - from_ns) * 1e-6
 
 
-def must_stop(arm: ArmProcess, began_ns: int, fault_ns: int, detected_ns: int | None = None) -> Outcome:
+def must_stop(arm: Arm, began_ns: int, fault_ns: int, detected_ns: int | None = None) -> Outcome:
     """Judge a trace that has to end in the safe command: RUN, perhaps HOLD, SAFE, LATCHED, and never back.
 
     Args:
@@ -413,7 +478,7 @@ def must_go_on(
     return Outcome(detected_ms, None, wrong or steps.fault())
 
 
-def driven_steps(arm: ArmProcess, drive: Drive) -> Excerpt:
+def driven_steps(arm: Arm, drive: Drive) -> Excerpt:
     """The arm's steps from being armed until the loop ended by itself and stopped it."""
     arm.rest()
     steps = arm.trace.since(drive.began_ns)

@@ -21,7 +21,7 @@ from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import SEPARATOR_ID
 
 from .arm import SensorFault
-from .bench import MS, PERIOD_NS, ArmProcess, Bench, Drive, Outcome, driven_steps, ms, must_go_on, must_stop, seeded
+from .bench import MS, PERIOD_NS, Arm, Bench, Drive, Outcome, driven_steps, ms, must_go_on, must_stop, seeded
 
 LATE_NS = 40 * MS
 """Longer than the 25 ms that an action may take, shorter than a tick."""
@@ -98,8 +98,8 @@ class FaultyEngine:
 
 def _drive_engine(
     bench: Bench, seed: int, fault: Callable[[Frame], None], *, once: bool = False
-) -> tuple[ArmProcess, FaultyEngine, Drive]:
-    arm = bench.arm
+) -> tuple[Arm, FaultyEngine, Drive]:
+    arm = bench.target
     engine = FaultyEngine(bench.policy.decoder.engine, _good_ticks(seed), fault, once=once)
     with bench.controller(arm, RemoteRobot) as robot:
         return arm, engine, bench.drive(robot, engine=engine)
@@ -199,8 +199,8 @@ class FaultyTokenizer:
         return action
 
 
-def _drive_torques(bench: Bench, seed: int, actions: list[float]) -> tuple[ArmProcess, FaultyTokenizer, Drive]:
-    arm = bench.arm
+def _drive_torques(bench: Bench, seed: int, actions: list[float]) -> tuple[Arm, FaultyTokenizer, Drive]:
+    arm = bench.target
     made: list[FaultyTokenizer] = []
 
     def prepare(loop: ControlLoop) -> None:

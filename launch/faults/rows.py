@@ -21,6 +21,8 @@ class Fault:
     inject: Inject
     times: int = 1
     """How often, each with a seed of its own."""
+    anywhere: bool = False
+    """Whether it happens in a controller alone, so that it can be injected into any arm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,15 @@ ROWS = (
         150,
     ),
     Row(3, "refused before tokenizing; HOLD, SAFE", (_sensor("joint_state", "jump"),), 50, 150),
-    Row(4, "dropped; HOLD for a tick", (Fault("policy", "late", deciding.late, 4),), 50),
+    Row(4, "dropped; HOLD for a tick", (Fault("policy", "late", deciding.late, 4, anywhere=True),), 50),
     Row(5, "SAFE by the robot's watchdog", (Fault("policy", "hang", deciding.hang, 4),), 100, 150),
     Row(
         6,
         "the whole action is void; HOLD, SAFE",
-        (Fault("policy", "nan", deciding.nan_logits, 3), Fault("policy", "illegal_token", deciding.illegal_token, 3)),
+        (
+            Fault("policy", "nan", deciding.nan_logits, 3, anywhere=True),
+            Fault("policy", "illegal_token", deciding.illegal_token, 3, anywhere=True),
+        ),
         50,
         150,
     ),
@@ -71,10 +76,10 @@ ROWS = (
         7,
         "limited and flagged; not finite refused",
         (
-            Fault("torque", "range", deciding.over_range, 2),
-            Fault("torque", "rate", deciding.over_rate, 2),
-            Fault("torque", "nan", partial(deciding.not_finite, float("nan")), 2),
-            Fault("torque", "inf", partial(deciding.not_finite, float("inf")), 2),
+            Fault("torque", "range", deciding.over_range, 2, anywhere=True),
+            Fault("torque", "rate", deciding.over_rate, 2, anywhere=True),
+            Fault("torque", "nan", partial(deciding.not_finite, float("nan")), 2, anywhere=True),
+            Fault("torque", "inf", partial(deciding.not_finite, float("inf")), 2, anywhere=True),
             Fault("torque", "unguarded", deciding.unguarded, 2),
         ),
         50,
@@ -131,7 +136,7 @@ ROWS = (
         150,
         measured="lost at the end",
     ),
-    Row(19, "SAFE; no retry", (Fault("policy", "raise", deciding.device_lost, 3),), 100, 150),
+    Row(19, "SAFE; no retry", (Fault("policy", "raise", deciding.device_lost, 3, anywhere=True),), 100, 150),
     Row(
         20,
         "refused before loading, naming the file",

@@ -26,9 +26,15 @@ ROUNDING = 1e-9
 class Trace:
     """Each inner step of an arm: when it was due and when it was taken, the watchdog's state, values (A,) in effect."""
 
-    def __init__(self, path: Path, interface: Interface) -> None:
-        """Map the file; made when it is absent."""
-        self._interface = interface
+    def __init__(self, path: Path, interface: Interface, *, sampled: bool = False) -> None:
+        """Map the file; made when it is absent.
+
+        Args:
+            path: of the file.
+            interface: the arm's.
+            sampled: some steps alone are written, so that nothing can be said of how fast values change.
+        """
+        self._interface, self._sampled = interface, sampled
         fields = [("at_ns", np.int64), ("taken_ns", np.int64), ("state", np.int64)]
         dtype = np.dtype([*fields, ("values", np.float64, len(interface.actuators))])
         self._rows = np.memmap(path, dtype, "r+" if path.exists() else "w+", shape=(MOST_STEPS,))
@@ -48,7 +54,7 @@ class Trace:
         while self._next < MOST_STEPS and stamps[self._next]:
             self._next += 1
         first = int(np.searchsorted(stamps[: self._next], taken_ns))
-        return Excerpt(np.array(self._rows[first : self._next]), self._interface)
+        return Excerpt(np.array(self._rows[first : self._next]), self._interface, self._sampled)
 
     @property
     def newest(self) -> State | None:
@@ -60,8 +66,8 @@ class Trace:
 class Excerpt:
     """Some steps of a trace, N of them."""
 
-    def __init__(self, rows: NDArray[np.void], interface: Interface) -> None:
-        self._interface = interface
+    def __init__(self, rows: NDArray[np.void], interface: Interface, sampled: bool) -> None:
+        self._rows, self._interface, self._sampled = rows, interface, sampled
         self.taken_ns: NDArray[np.int64] = rows["taken_ns"]
         """(N,) when the values were in effect."""
         self.states: list[State] = [STATES[state] for state in rows["state"]]
@@ -71,18 +77,11 @@ class Excerpt:
 
     def until(self, taken_ns: int) -> Excerpt:
         """The steps before an instant."""
-        keep = int(np.searchsorted(self.taken_ns, taken_ns))
-        return self._slice(slice(0, keep))
+        return Excerpt(self._rows[: np.searchsorted(self.taken_ns, taken_ns)], self._interface, self._sampled)
 
     def since(self, taken_ns: int) -> Excerpt:
         """The steps from an instant on."""
-        return self._slice(slice(int(np.searchsorted(self.taken_ns, taken_ns)), None))
-
-    def _slice(self, which: slice) -> Excerpt:
-        part = object.__new__(Excerpt)
-        part._interface = self._interface
-        part.taken_ns, part.states, part.values = self.taken_ns[which], self.states[which], self.values[which]
-        return part
+        return Excerpt(self._rows[np.searchsorted(self.taken_ns, taken_ns) :], self._interface, self._sampled)
 
     @property
     def sequence(self) -> list[State]:
@@ -124,7 +123,7 @@ class Excerpt:
         stopping = np.array([state in (State.SAFE, State.LATCHED) for state in self.states])
         change = np.abs(np.diff(self.values, axis=0))
         most = np.where(stopping[1:, None], (high - low) * INNER_PERIOD_NS / FADE_NS, rate * INNER_PERIOD_NS * 1e-9)
-        if (change > most + ROUNDING).any():
+        if not self._sampled and (change > most + ROUNDING).any():
             return "a value in effect changed faster than its rate"
         away = np.abs(self.values - safe)
         if (np.diff(away, axis=0)[stopping[1:] & stopping[:-1]] > ROUNDING).any():

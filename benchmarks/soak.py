@@ -183,11 +183,16 @@ class Findings:
     stops: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
     wires: list[dict[str, Any]] = field(default_factory=list)
+    trials: tuple[int, int] = (0, 0)
+    """Layouts that were stacked, and that were given up."""
 
 
-def find(seen: Soak) -> Findings:
-    """Read the runs' reports and recordings."""
+def find(seen: Soak, robot_log: str) -> Findings:
+    """Read the runs' reports and recordings, and what the robot counted."""
     findings = Findings()
+    if counted := re.findall(r"successes: (\d+), given up: (\d+)", robot_log):
+        stacked, given_up = counted[-1]
+        findings.trials = int(stacked), int(given_up)
     for number, report in enumerate(seen.runs):
         if not report.exists():
             log = report.with_suffix(".log").read_text(errors="replace").strip()
@@ -200,9 +205,9 @@ def find(seen: Soak) -> Findings:
         last = _read_ticks(seen, report.with_suffix(".mcap"), findings)
         if record["stopped"]:
             _explain_stop(number, record, last, findings)
-    counted = sum(findings.causes.values())
-    if counted != findings.misses:
-        findings.unexplained.append(f"{findings.misses} misses were counted, and the recordings show {counted}")
+    recorded = sum(findings.causes.values())
+    if recorded != findings.misses:
+        findings.unexplained.append(f"{findings.misses} misses were counted, and the recordings show {recorded}")
     return findings
 
 
@@ -281,7 +286,7 @@ def write_report(path: Path, seen: Soak, findings: Findings, args: argparse.Name
     draw(picture, seen, args)
     rows = {
         "ticks": f"{findings.ticks:,} in {len(seen.runs)} run{'s' if len(seen.runs) > 1 else ''}",
-        "blocks stacked": str(sum(wire["successes"] for wire in findings.wires)),
+        "blocks stacked": f"{findings.trials[0]}, and {findings.trials[1]} layouts given up after 20 s",
         "misses": str(findings.misses),
         "refused ticks": str(sum(findings.refused.values())),
         "stops, each re-armed": str(len(findings.stops)),
@@ -382,7 +387,7 @@ def main() -> int:
         folder: Path = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         seen = soak(args, folder)
-        good = write_report(report, seen, find(seen), args)
+        good = write_report(report, seen, find(seen, (folder / "robot.log").read_text()), args)
     print(report.read_text())
     return 0 if good else 1
 

@@ -69,7 +69,7 @@ class _Session:
     consent: int = 0
     """Sequence of the last `Arm` or `Stop` that was followed."""
     command: int = -1
-    """Sequence of the last command that came."""
+    """Highest sequence of the commands that came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class RobotServer:
             conditions: how each direction treats messages, for tests and trials of a bad link.
             next_trial: lays the task out anew when it is done.
             trial_ns: how long the arm may try, armed, until it is laid out anew without success; for ever when absent.
-            on_change: sees each change of state; must return at once.
+            on_change: sees each change of state and each handshake that failed; must return at once.
 
         Raises:
             ConfigError: the address cannot be bound, or is open to other machines without keys.
@@ -145,28 +145,33 @@ class RobotServer:
         self._succeeded = self._blocked = False
         self._stop_asked = self._allow_asked = self._end_asked = False
         self._successes = self._given_up = self._malformed = self._foreign = self._handshakes = 0
-        self._shown = self._visible
+        self._shown = self._news
 
     @property
     def status(self) -> Status:
         """How it stands now."""
-        state, controlled, blocked, successes, given_up = self._visible
         return Status(
-            state=state,
-            controlled=controlled,
-            blocked=blocked,
-            successes=successes,
-            given_up=given_up,
+            state=self._driver.state,
+            controlled=self._controlled,
+            blocked=self._blocked,
+            successes=self._successes,
+            given_up=self._given_up,
             dropped=self._dropped,
             malformed=self._malformed,
             foreign=self._foreign,
-            unknown_keys=self._gatekeeper.unknown if self._gatekeeper is not None else 0,
+            unknown_keys=self._unknown_keys,
             handshakes=self._handshakes,
         )
 
     @property
-    def _visible(self) -> tuple[State, bool, bool, int, int]:
-        return self._driver.state, self._controlled, self._blocked, self._successes, self._given_up
+    def _news(self) -> tuple[object, ...]:
+        """What is worth a line when it changes; the other counters may change every millisecond."""
+        trials, refused = (self._successes, self._given_up), (self._unknown_keys, self._handshakes)
+        return self._driver.state, self._controlled, self._blocked, *trials, *refused
+
+    @property
+    def _unknown_keys(self) -> int:
+        return self._gatekeeper.unknown if self._gatekeeper is not None else 0
 
     @property
     def _controlled(self) -> bool:
@@ -222,8 +227,8 @@ class RobotServer:
             self._fail(str(error))
             raise
         self._flush()
-        if self._on_change is not None and self._shown != self._visible:
-            self._shown = self._visible
+        if self._on_change is not None and self._shown != self._news:
+            self._shown = self._news
             self._on_change(self.status)
 
     def close(self) -> None:
@@ -354,7 +359,7 @@ class RobotServer:
     def _command(self, session: _Session, command: wire.Command) -> None:
         if command.sequence == session.command:  # The second copy, which is no fault.
             return
-        session.command = command.sequence
+        session.command = max(session.command, command.sequence)
         self._driver.command(
             Command(
                 command.sequence,

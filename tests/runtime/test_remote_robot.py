@@ -238,6 +238,24 @@ def test_consent_that_is_repeated_does_not_arm_again(serve: Serve, stranger: Cal
     assert served.driver.state in STOPPED
 
 
+def test_a_copy_that_was_overtaken_is_an_old_command_and_a_copy_that_follows_is_none(
+    serve: Serve, stranger: Callable[[str], Stranger]
+) -> None:
+    served, clock = serve(), MonotonicClock()
+    someone = stranger(served.endpoint)
+    someone.say(wire.Hello(wire.VERSION))
+    welcome = someone.hear()
+    assert isinstance(welcome, wire.Welcome)
+    someone.say(wire.Arm(welcome.session, 1))
+    someone.hear()
+    now_ns = clock.now_ns()
+    for sequence in (1, 2, 1, 2):
+        apply_at_ns = now_ns + (10 + 20 * sequence) * MS
+        someone.say(wire.Command(welcome.session, sequence, 1, apply_at_ns, 60 * MS, [float(sequence)] * 3))
+    eventually(lambda: served.driver.inner_loop.in_effect.tolist() == [2.0] * 3)
+    assert served.server.status.dropped == 1
+
+
 def test_hello_that_is_repeated_gives_the_same_session(serve: Serve, stranger: Callable[[str], Stranger]) -> None:
     someone = stranger(serve().endpoint)
     someone.say(wire.Hello(wire.VERSION))
@@ -532,6 +550,7 @@ def test_a_key_that_the_robot_does_not_know_is_refused_counted_and_never_decoded
     eventually(lambda: served.server.status.unknown_keys == 1)
     status = served.server.status
     assert (status.malformed, status.foreign, status.controlled) == (0, 0, False)
+    eventually(lambda: served.states[-1:] != [] and served.states[-1].unknown_keys == 1)  # The console shows it.
 
 
 def test_a_second_controller_s_public_key_in_the_directory_is_let_in(

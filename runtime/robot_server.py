@@ -1,7 +1,8 @@
 """The robot's side of the wire: one thread that serves one controller at a time and never waits for it.
 
-Each turn takes what has arrived, at most `REQUESTS_PER_TURN` messages, and then brings the arm to the present, once a
-millisecond. The watchdog is the driver's own; here a session that breaks or falls silent stops the arm as well.
+Each turn brings the arm to the present, once a millisecond, and then takes what has arrived, at most
+`REQUESTS_PER_TURN` messages. The watchdog is the driver's own; here a session that breaks or falls silent stops the
+arm as well.
 """
 
 from __future__ import annotations
@@ -207,20 +208,21 @@ class RobotServer:
             self.turn()
 
     def turn(self) -> None:
-        """Wait a millisecond for messages, answer them, and bring the arm to the present.
+        """Wait a millisecond for messages, bring the arm to the present, and answer them.
 
         Raises:
             RobotError: the arm failed; the controller was told.
         """
         self._poller.poll(0 if self._driver.own_pace else TURN_MS)
         try:
+            # First, so that a stop or a command acts from now on and not on steps that are still due.
+            self._driver.advance()
             self._obey_own_side()
             arrived = self._receive()
             # After the messages: a connection that has ended cannot pass its number on to a later one unseen.
             self._watch_connections()
             for arrival in arrived:
                 self._handle(arrival)
-            self._driver.advance()
             self._watch_trial()
             self._answer_newest()
         except RobotError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from gatort.launch.faults.trace import Excerpt, Trace
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.driver import ScriptedRobot
+from gatort.runtime.robot_server import RobotServer
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import PolicySpec
 
@@ -91,3 +93,26 @@ def test_the_trace_of_a_real_inner_loop_has_no_fault(path: Path, spec: PolicySpe
     assert steps.sequence == [State.RUN, State.HOLD, State.SAFE, State.LATCHED]
     assert steps.first(State.SAFE) == effect_ns + 95 * MS
     assert steps.safe_ns == effect_ns + 145 * MS
+
+
+def test_a_stop_that_an_arm_behind_its_time_is_asked_for_acts_once_it_has_caught_up(
+    path: Path, spec: PolicySpec
+) -> None:
+    clock = VirtualClock(START_MS * MS)
+    robot, trace = ScriptedRobot(spec, clock), Trace(path, spec)
+    robot.on_step = lambda at_ns, state, values: trace.add(at_ns, at_ns, state, values)
+    server = RobotServer(robot, clock, "tcp://127.0.0.1:0", name="scripted", simulated=True)
+    with closing(server):
+        robot.arm()
+        robot.command(Command(1, 1, clock.now_ns() + 25 * MS, 60 * MS, np.full(3, 30.0)))
+        clock.advance_ns(30 * MS)
+        server.turn()
+        clock.advance_ns(20 * MS)  # No step was taken for so long, and the torque rises all the while.
+        server.stop()
+        server.turn()
+        clock.advance_ns(100 * MS)
+        server.turn()
+    steps = trace.since(0)
+    assert steps.fault() is None
+    assert steps.sequence == [State.RUN, State.SAFE, State.LATCHED]
+    assert steps.values[:, 0].max() == pytest.approx(25, abs=1)

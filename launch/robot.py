@@ -75,7 +75,7 @@ def robot(name: ArmName, /, *, options: Annotated[RobotOptions | None, Parameter
     """Let a controller drive an arm over a wire: physics, inner loop and watchdog in a process of their own.
 
     The arm starts disarmed, and `gatort run --robot tcp://…` arms it. Enter, space and SIGUSR1 stop it, and then only
-    the key `a` here allows arming again. Ctrl-C stops it and ends the process.
+    the key `a` here or SIGUSR2 allows arming again. Ctrl-C stops it and ends the process.
 
     Parameters
     ----------
@@ -217,6 +217,7 @@ def _console(server: RobotServer) -> Iterator[None]:
         each: signal.signal(each, lambda *_: server.end()) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     handlers[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: server.stop())
+    handlers[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, lambda *_: server.allow_arming())
     try:
         with _keys(server):
             yield

@@ -312,7 +312,7 @@ def test_on_a_terminal_the_operator_is_asked(start: Start, answer: bytes, status
 
 
 @pytest.mark.slow
-def test_a_signal_stops_the_arm_and_no_controller_arms_it_again(start: Start) -> None:
+def test_a_signal_stops_the_arm_and_no_controller_arms_it_until_another_allows_it(start: Start) -> None:
     robot, endpoint = start_robot(start)
     controller = start_controller(start, endpoint)
     robot.wait_for("run, controlled")
@@ -321,6 +321,10 @@ def test_a_signal_stops_the_arm_and_no_controller_arms_it_again(start: Start) ->
     again = start_controller(start, endpoint)
     assert again.status() == 2
     assert "only its console allows arming again" in again.text
+    robot.send(signal.SIGUSR2)
+    robot.wait_for("latched, free")
+    start_controller(start, endpoint)
+    robot.wait_for(r"(?s)latched, free.*run, controlled")
 
 
 def test_keys_on_the_robot_s_terminal_stop_it_and_allow_arming_again(tmp_path: Path) -> None:

@@ -36,6 +36,10 @@ FINGER_DAMPING_NS_M: Final = 20.0
 """Of a finger's joint: with the stiffness, a gap closes at 40 a second."""
 PAD_FRICTION: Final = 1.2
 
+BRAKING_NMS_RAD: Final = np.array([30.0, 30.0, 30.0, 30.0, 0.0, 0.0, 0.0])
+"""Beside the usual damping once the arm is latched: Franka's own control brakes an arm that is no longer driven, and
+without it a simulated one would coast for a quarter of a metre."""
+
 SUCCESS_NS: Final = 500_000_000
 """How long red must rest on blue with the gripper open and away."""
 WATCH_STEPS: Final = 10
@@ -168,9 +172,11 @@ class StackingRobot(Driver):
     def _advance(self, now_ns: int) -> None:
         while self._time_ns + INNER_PERIOD_NS <= now_ns:
             command = self._in_effect(self._time_ns)
+            torque_nm, width_m = command[:7], float(command[7])
+            if self.inner_loop.state is State.LATCHED:
+                torque_nm = torque_nm - BRAKING_NMS_RAD * self._poses().joint_velocity
             # Nothing moves before the operator's consent.
-            width_m = None if self.inner_loop.state is State.DISARMED else float(command[7])
-            self._step(command[:7], width_m)
+            self._step(torque_nm, None if self.inner_loop.state is State.DISARMED else width_m)
             self._time_ns += INNER_PERIOD_NS
             if self._time_ns // INNER_PERIOD_NS % WATCH_STEPS == 0:
                 self._watch_success()

@@ -128,6 +128,25 @@ def test_silence_ends_in_latched_and_a_slow_arm(robot: StackingRobot, clock: Vir
     assert np.abs(values[1]).max() < 0.05  # rad/s
 
 
+def test_an_arm_that_is_stopped_in_full_motion_does_not_coast(robot: StackingRobot, clock: VirtualClock) -> None:
+    robot.arm()
+    push = np.array([20.0, 0, 0, 0, 0, 0, 0, 0])
+    for sequence in range(6):  # Turns the base for 0.3 s.
+        observation = robot.observe()
+        robot.command(command(robot, sequence, observation.stamp_ns, push))
+        clock.advance_ns(robot.spec.period_ns)
+    robot.stop()
+    clock.advance_ns(60_000_000)
+    robot.advance()
+    assert robot.state is State.LATCHED
+    latched = robot._poses().joint_position.copy()
+    assert abs(robot._poses().joint_velocity[0]) > 0.5
+    clock.advance_ns(1_000_000_000)
+    robot.advance()
+    assert abs(robot._poses().joint_velocity[0]) < 1e-3
+    assert abs(robot._poses().joint_position[0] - latched[0]) < 0.12
+
+
 def test_an_observation_does_not_change_when_the_robot_moves_on(robot: StackingRobot, clock: VirtualClock) -> None:
     robot.arm()
     first = robot.observe()

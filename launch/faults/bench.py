@@ -242,6 +242,16 @@ class Drive:
         """The loop's."""
         return self.loop.guard
 
+    def require_fault(self, injected: bool) -> None:
+        """Check that the run came as far as the fault.
+
+        Raises:
+            RobotError: it ended before, for example on a machine too busy for it.
+        """
+        if not injected:
+            why = self.error or self.loop.refusal or "the robot's watchdog stopped it"
+            raise RobotError(f"the run ended after {len(self.ticks)} ticks, before the fault: {why}")
+
     def refused_ns(self) -> int | None:
         """When the first tick was refused."""
         return next((at_ns for at_ns, tick in self.ticks if tick.refusal is not None), None)

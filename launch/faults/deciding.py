@@ -47,6 +47,7 @@ def sensor(fault: SensorFault, bench: Bench, seed: int) -> Outcome:
     with bench.controller(arm, RemoteRobot) as robot:
         drive = bench.drive(robot)
     sensors = arm.sensors
+    drive.require_fault(sensors.began_ns > 0)
     fault_ns = sensors.last_good_ns if fault.endswith("frozen") else sensors.began_ns
     outcome = must_stop(arm, drive.began_ns, fault_ns, drive.refused_ns())
     wrong = outcome.wrong
@@ -102,7 +103,9 @@ def _drive_engine(
     arm = bench.target
     engine = FaultyEngine(bench.policy.decoder.engine, _good_ticks(seed), fault, once=once)
     with bench.controller(arm, RemoteRobot) as robot:
-        return arm, engine, bench.drive(robot, engine=engine)
+        drive = bench.drive(robot, engine=engine)
+    drive.require_fault(engine.bad_ticks > 0)
+    return arm, engine, drive
 
 
 def _sleep(duration_ns: int, _: Frame) -> None:
@@ -209,6 +212,7 @@ def _drive_torques(bench: Bench, seed: int, actions: list[float]) -> tuple[Arm, 
 
     with bench.controller(arm, RemoteRobot) as robot:
         drive = bench.drive(robot, prepare=prepare)
+    drive.require_fault(made[0].began_ns > 0)
     return arm, made[0], drive
 
 
@@ -259,6 +263,7 @@ def unguarded(bench: Bench, seed: int) -> Outcome:
         robot.good = _good_ticks(seed)
         before = arm.counted("commands dropped")
         drive = bench.drive(robot)
+    drive.require_fault(robot.began_ns > 0)
     outcome = must_stop(arm, drive.began_ns, robot.began_ns + PERIOD_NS)
     if arm.counted("commands dropped") == before:
         return replace(outcome, wrong=f"expected commands dropped as {Drop.NOT_FINITE}")

@@ -54,6 +54,7 @@ def lost(commands: int, bench: Bench, seed: int) -> Outcome:
     with bench.controller(arm, LosingRobot) as robot:
         robot.good, robot.lost = GOOD_TICKS + int(seeded(seed).integers(10)), commands
         drive = bench.drive(robot)
+    drive.require_fault(robot.lost < commands)
     if commands > 1:
         return must_stop(arm, drive.began_ns, robot.last_ns)
     steps = driven_steps(arm, drive)

@@ -10,6 +10,7 @@ import pytest
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.driver import ScriptedRobot
+from gatort.runtime.link import LinkConditions, LinkedRobot
 from gatort.runtime.remote_robot import RemoteRobot
 from gatort.runtime.robot import Observation, Robot
 from gatort.runtime.robot_server import RobotServer
@@ -63,7 +64,12 @@ class WireRobot(RemoteRobot):
             self._server.close()
 
 
-ROBOTS = [scripted, WireRobot, mujoco, pybullet]
+def linked(spec: PolicySpec, clock: VirtualClock) -> Robot:
+    robot_clock = VirtualClock(clock.now_ns())
+    return LinkedRobot(ScriptedRobot(spec, robot_clock), robot_clock, clock, LinkConditions())
+
+
+ROBOTS = [scripted, linked, WireRobot, mujoco, pybullet]
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ class Guard:
         for index, name, unit, fastest_per_s in self._jumpers:
             jumped = np.abs(observation.values[index] - last.values[index]).ravel()
             allowed = JUMP_MARGIN * seconds * fastest_per_s
-            if (jumped > allowed).any():
+            if not (jumped <= allowed).all():  # So that NaN, in a key that the policy does not read, is refused too.
                 worst = int(np.argmax(jumped / allowed))
                 raise ObservationError(
                     f"{name}: expected element {worst} to change by at most {allowed[worst]:.3g} {unit} in "

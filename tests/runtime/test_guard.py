@@ -191,6 +191,14 @@ def test_a_value_that_jumps_farther_than_it_can_is_refused_and_one_that_comes_ba
     fast_guard.inspect(looked_at(clock, 0.44))  # against the last that passed: 0.3 rad in 100 ms
 
 
+def test_nan_is_a_jump_in_whichever_key_it_stands(fast_guard: Guard, clock: VirtualClock) -> None:
+    for _ in range(2):
+        with pytest.raises(ObservationError, match="found nan"):
+            fast_guard.inspect(looked_at(clock, np.nan))
+        clock.advance_ns(50_000_000)
+    fast_guard.inspect(looked_at(clock, 0.1))
+
+
 def test_arming_forgets_where_the_arm_was(fast_guard: Guard, clock: VirtualClock) -> None:
     fast_guard.arm()
     fast_guard.inspect(looked_at(clock, 3.0))

@@ -7,9 +7,6 @@ a terminal that blocks stops the thread alone, and the statuses it misses are dr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from threading import Event, Thread
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -18,12 +15,11 @@ from rich.table import Table
 from gatort.runtime.safety import State
 from gatort.runtime.telemetry import Percentiles, Rate
 
+from .onlooker import Onlooker
 from .report import alarming
 
 PERIOD_NS = 250_000_000
 """At most four drawings a second."""
-CLOSE_S = 1.0
-"""How long a run waits at its end for a terminal that blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,40 +50,23 @@ class Status:
         return table
 
 
-class LiveTable:
+class LiveTable(Onlooker):
     """Draws the newest status that it was offered."""
 
     def __init__(self, console: Console, budget_ms: float) -> None:
+        super().__init__("live table")
         self._console, self._budget_ms = console, budget_ms
         self._newest: Status | None = None
-        self._wake, self._closed = Event(), False
-        # A daemon, so that a terminal that never unblocks cannot keep the process alive.
-        self._thread = Thread(target=self._draw, name="live table", daemon=True)
 
     def offer(self, status: Status) -> None:
         """Hand over a status; never waits."""
         self._newest = status
-        self._wake.set()
+        self._offered.set()
 
-    def _draw(self) -> None:
+    def _show(self) -> None:
         with Live(console=self._console, auto_refresh=False) as live:
-            closed = False
-            while not closed:
-                self._wake.wait()
-                self._wake.clear()
-                closed = self._closed
+            for _ in self._offers():
                 if (status := self._newest) is not None:
                     live.update(status.table(self._budget_ms), refresh=True)
         if not self._console.is_terminal:
             self._console.print()  # a file gets the last table alone, and no end of line after it
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closed = True
-        self._wake.set()
-        self._thread.join(CLOSE_S)

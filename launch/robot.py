@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from threading import Event, Thread
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from pydantic import FiniteFloat, NonNegativeInt
@@ -32,6 +31,7 @@ from gatort.runtime.robot_server import RobotServer, Status
 from gatort.runtime.spec import Strict
 
 from .machine import this_machine
+from .onlooker import Onlooker
 from .options import resolve
 from .report import require_writable
 from .robots import SimulatorName, simulated_robot
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 ArmName = SimulatorName | Literal["franka"]
 REALTIME = RealtimeConfig(fifo_priority=50, lock_memory=True)
 KEPT_LINES = 64
-CLOSE_S = 1.0
-"""How long the end waits for a terminal that blocks."""
 
 
 class RobotOptions(Strict):
@@ -174,40 +172,23 @@ def _sentence(status: Status) -> str:
     )
 
 
-class Lines:
+class Lines(Onlooker):
     """Prints lines from a thread that the arm never waits for; a terminal that blocks loses the oldest."""
 
     def __init__(self) -> None:
+        super().__init__("lines")
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self._wake, self._closed = Event(), False
-        # A daemon, so that a terminal that never unblocks cannot keep the process alive.
-        self._thread = Thread(target=self._print, name="lines", daemon=True)
 
     def offer(self, line: str) -> None:
         """Hand over a line; never waits."""
         self._lines.append(line)
-        self._wake.set()
+        self._offered.set()
 
-    def _print(self) -> None:
-        closed = False
-        while not closed:
-            self._wake.wait()
-            self._wake.clear()
-            closed = self._closed
+    def _show(self) -> None:
+        for _ in self._offers():
             while self._lines:
                 with suppress(OSError):  # The console may be gone, which must not end the arm's process.
                     print(self._lines.popleft(), flush=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closed = True
-        self._wake.set()
-        self._thread.join(CLOSE_S)
 
 
 @contextmanager

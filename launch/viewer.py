@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from threading import Event, Thread
-from types import TracebackType
+from threading import Event
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -12,10 +11,12 @@ from numpy.typing import NDArray
 
 from gatort.runtime.errors import ConfigError
 
+from .onlooker import Onlooker
+
 if TYPE_CHECKING:
     from gatort.sim.task import Layout
 
-OPEN_S, CLOSE_S = 10.0, 2.0
+OPEN_S = 10.0
 
 
 def require_screen() -> None:
@@ -28,21 +29,21 @@ def require_screen() -> None:
         raise ConfigError("--viewer needs a screen, and DISPLAY is not set; --video FILE films the run instead")
 
 
-class Viewer:
+class Viewer(Onlooker):
     """Shows the newest positions that it was offered, in a scene of its own."""
 
     def __init__(self, layout: Layout) -> None:
         from gatort.sim.robot_mujoco import load_model
 
+        super().__init__("viewer")
         self._model = load_model(layout)
         self._newest: NDArray[np.float64] = self._model.qpos0.copy()  # (30,)
-        self._wake, self._opened, self._closed = Event(), Event(), False
-        self._thread = Thread(target=self._show, name="viewer", daemon=True)
+        self._opened = Event()
 
     def offer(self, positions: NDArray[np.float64]) -> None:
         """Hand over positions (30,), which are copied; never waits."""
         self._newest = positions.copy()
-        self._wake.set()
+        self._offered.set()
 
     def _show(self) -> None:
         import mujoco
@@ -52,21 +53,14 @@ class Viewer:
         with mujoco.viewer.launch_passive(self._model, data, show_left_ui=False, show_right_ui=False) as window:
             window.sync()
             self._opened.set()
-            while not self._closed and window.is_running():
-                self._wake.wait()
-                self._wake.clear()
+            for _ in self._offers():
+                if not window.is_running():
+                    return
                 data.qpos[:] = self._newest
                 mujoco.mj_forward(self._model, data)
                 window.sync()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        super().__enter__()
         self._opened.wait(OPEN_S)  # opening a window takes 0.3 s of the interpreter, which no tick may wait for
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closed = True
-        self._wake.set()
-        self._thread.join(CLOSE_S)

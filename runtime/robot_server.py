@@ -1,8 +1,8 @@
 """The robot's side of the wire: one thread that serves one controller at a time and never waits for it.
 
 Each turn brings the arm to the present, once a millisecond, and then takes what has arrived, at most
-`REQUESTS_PER_TURN` messages. The watchdog is the driver's own; here a session that breaks or falls silent stops the
-arm as well.
+`REQUESTS_PER_TURN` messages and `PARTS_PER_TURN` parts of them. The watchdog is the driver's own, and stops an arm
+whose controller falls silent; here the end of the session's connection stops it as well.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ _InSession = wire.Observe | wire.Arm | wire.Command | wire.Stop
 TURN_MS = 1
 REQUESTS_PER_TURN = 32
 """A flood takes no more of a turn than this many decodings."""
+PARTS_PER_TURN = 128
+"""A message may have millions of parts, at 2 to 4 µs each; those that are left wait for the next turn."""
+_PARTS = 2
+"""Of a message: who sent it, which the socket adds, and its one frame."""
 _BROKEN_HANDSHAKE = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 FAREWELL_NS = 200_000_000
 """How long a robot that failed waits for its controller to hang up."""
@@ -140,6 +144,8 @@ class RobotServer:
         self._leaving: DelayLine[tuple[bytes, bytes]] = DelayLine(conditions or LinkConditions(), "to_controller")
         self._next_trial, self._trial_ns, self._on_change = next_trial, trial_ns, on_change
         self._trial_began_ns = clock.now_ns()
+        self._parts: list[zmq.Frame] = []
+        """Of the message that is being read, no more than it takes to tell that there are too many."""
         self._session: _Session | None = None
         self._asked: tuple[wire.Observe, int] | None = None
         """The newest request for an observation, and when it was received."""
@@ -292,17 +298,29 @@ class RobotServer:
     # -- Messages in -------------------------------------------------------------------------------------------------
 
     def _receive(self) -> list[_Arrival]:
-        """What has arrived, at most `REQUESTS_PER_TURN` messages."""
+        """What has arrived; a message that is not whole yet is read on in the next turn."""
+        messages = 0
         with suppress(zmq.Again):
-            for _ in range(REQUESTS_PER_TURN):
-                connection, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-                if len(frames) == 1:
-                    descriptor = int(frames[0].get(zmq.SRCFD))
-                    arrival = _Arrival(connection.bytes, descriptor, frames[0].bytes)
-                    self._arriving.push(self._clock.now_ns(), arrival)
-                else:
-                    self._malformed += 1
+            for _ in range(PARTS_PER_TURN):
+                messages += self._take_part(self._socket.recv(zmq.NOBLOCK, copy=False))
+                if messages == REQUESTS_PER_TURN:
+                    break
         return self._arriving.pop_due(self._clock.now_ns())
+
+    def _take_part(self, part: zmq.Frame) -> bool:
+        """Whether it was the last of its message."""
+        if len(self._parts) <= _PARTS:
+            self._parts.append(part)
+        if part.more:
+            return False
+        parts, self._parts = self._parts, []
+        if len(parts) == _PARTS:
+            connection, frame = parts
+            arrival = _Arrival(connection.bytes, int(frame.get(zmq.SRCFD)), frame.bytes)
+            self._arriving.push(self._clock.now_ns(), arrival)
+        else:
+            self._malformed += 1
+        return True
 
     def _handle(self, arrival: _Arrival) -> None:
         try:

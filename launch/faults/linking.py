@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import zmq
 
 from gatort.runtime import wire
@@ -22,9 +23,10 @@ from .deciding import GOOD_TICKS, RUNNING
 FLOOD_S = 2.0
 HUGE_BYTES = 100_000_000
 NESTING = 100_000
+MOST_PARTS = 500
 FLOOD_TICKS = 60
 
-Flood = Literal["huge", "random", "nested"]
+Flood = Literal["huge", "random", "nested", "parts"]
 
 
 # -- 8 and 9: commands that are lost, repeated or old --------------------------------------------------------------
@@ -197,18 +199,29 @@ def flood(endpoint: str, kind: Flood, seed: int) -> None:
             socket.set(zmq.LINGER, 0)
             socket.set(zmq.SNDHWM, 1000)
             socket.connect(endpoint)
-        nested = b"\x91" * int(random.integers(1, NESTING // 100))
-        message = {"huge": huge, "random": random.bytes(int(random.integers(1, 4000))), "nested": nested}[kind]
         if not socket.poll(10, zmq.POLLOUT):
             continue
-        socket.send(message, copy=False)
+        socket.send_multipart(_no_message(kind, random, huge), copy=False)
         if kind == "huge":
             clock.sleep_until_ns(clock.now_ns() + 200 * MS)
             socket.close(0)
     context.destroy(0)
 
 
+def _no_message(kind: Flood, random: np.random.Generator, huge: bytes) -> list[bytes]:
+    match kind:
+        case "huge":
+            return [huge]
+        case "random":
+            return [random.bytes(int(random.integers(1, 4000)))]
+        case "nested":
+            return [b"\x91" * int(random.integers(1, NESTING // 100))]
+        case "parts":
+            return [b""] * int(random.integers(2, MOST_PARTS))
+
+
 flood_huge, flood_random, flood_nested = (partial(flooded, kind) for kind in ("huge", "random", "nested"))
+flood_parts = partial(flooded, "parts")
 
 if __name__ == "__main__":
     flood(sys.argv[1], sys.argv[2], int(sys.argv[3]))  # type: ignore[arg-type]  # started above

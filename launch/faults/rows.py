@@ -114,6 +114,7 @@ ROWS = (
             Fault("message", "huge", linking.flood_huge),
             Fault("message", "random", linking.flood_random),
             Fault("message", "nested", linking.flood_nested),
+            Fault("message", "parts", linking.flood_parts),
         ),
         50,
         measured="the longest tick",

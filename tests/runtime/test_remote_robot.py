@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -521,6 +522,36 @@ def test_a_message_in_several_frames_is_none(serve: Serve, stranger: Callable[[s
     someone = stranger(served.endpoint)
     someone.socket.send_multipart([wire.encode(wire.Hello(wire.VERSION)), b"more"])
     eventually(lambda: served.server.status.malformed == 1)
+
+
+READY = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16 + 1 + 31)
+HANDSHAKE = GREETING + b"\x04" + bytes([len(READY)]) + READY
+"""Of a DEALER without keys (ZMTP 3.1)."""
+EMPTY_PART, EMPTY_LAST_PART = b"\x01\x00", b"\x00\x00"
+
+
+@pytest.mark.parametrize("ending", [EMPTY_LAST_PART, b""], ids=["whole", "never ending"])
+def test_a_message_of_very_many_parts_holds_neither_the_arm_nor_its_watchdog_up(
+    serve: Serve, connect: Connect, ending: bytes
+) -> None:
+    served, clock = serve(), MonotonicClock()
+    behind_ns: list[int] = []
+    served.driver.on_step = lambda at_ns, _, __: behind_ns.append(clock.now_ns() - at_ns)
+    robot = connect(served.endpoint)
+    robot.arm()
+    act(robot, 1)
+    address = urlsplit(served.endpoint)
+    # Without libzmq, so that the parts are sent at once and cost this process, which is the robot's too, nothing.
+    with socket.create_connection((address.hostname, address.port)) as someone:
+        someone.sendall(HANDSHAKE)
+        assert len(someone.recv(len(HANDSHAKE), socket.MSG_WAITALL)) == len(HANDSHAKE)
+        someone.sendall(EMPTY_PART * 100_000 + ending)
+        eventually(lambda: served.driver.state is State.LATCHED)
+        eventually(lambda: served.server.status.malformed == bool(ending))
+    assert max(behind_ns) < 50 * MS
+    robot.arm()
+    act(robot, 1)
 
 
 # -- Keys ------------------------------------------------------------------------------------------------------------

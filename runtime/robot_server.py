@@ -18,8 +18,9 @@ from zmq.utils.monitor import recv_monitor_message
 
 from . import wire
 from .clock import Clock
-from .driver import Driver
-from .errors import ConfigError, ObservationError, RobotError, WireError
+from .driver import INNER_PERIOD_NS, Driver
+from .errors import ConfigError, ObservationError, WireError
+from .inner_loop import FADE_NS
 from .keys import Gatekeeper, RobotKeys, require_keys_beyond_loopback
 from .link import DelayLine, LinkConditions
 from .safety import STOPPED, Command, State
@@ -72,7 +73,9 @@ class _Session:
     descriptor: int
     """Of its connection, by which the end of the connection is known."""
     consent: int = 0
-    """Sequence of the last `Arm` or `Stop` that was followed."""
+    """Highest sequence of the `Arm` and `Stop` that were answered."""
+    refused: int = -1
+    """The same of when an `Arm` was last refused: what came up to then never arms, however late a copy comes."""
     command: int = -1
     """Highest sequence of the commands that came."""
 
@@ -192,6 +195,7 @@ class RobotServer:
 
     def stop(self) -> None:
         """Stop on the robot's own side: only `allow_arming` lets a controller arm again."""
+        self._allow_asked = False  # Whatever was allowed before.
         self._stop_asked = True
 
     def allow_arming(self) -> None:
@@ -208,7 +212,7 @@ class RobotServer:
         """Take turns until `end`.
 
         Raises:
-            RobotError: the arm failed; the controller was told.
+            RobotError: the arm failed; it was stopped and the controller told, as upon any other error.
         """
         while not (self._end_asked and self._driver.state in (State.DISARMED, State.LATCHED)):
             self.turn()
@@ -217,7 +221,7 @@ class RobotServer:
         """Wait a millisecond for messages, bring the arm to the present, and answer them.
 
         Raises:
-            RobotError: the arm failed; the controller was told.
+            RobotError: the arm failed; it was stopped and the controller told, as upon any other error.
         """
         self._poller.poll(0 if self._driver.own_pace else TURN_MS)
         try:
@@ -231,13 +235,11 @@ class RobotServer:
                 self._handle(arrival)
             self._watch_trial()
             self._answer_newest()
-        except RobotError as error:
-            self._fail(str(error))
+            self._flush()
+            self._tell_change()
+        except Exception as error:  # Whatever it is, an arm must not be left as it was driven last.
+            self._fail(str(error) or type(error).__name__)
             raise
-        self._flush()
-        if self._on_change is not None and self._shown != self._news:
-            self._shown = self._news
-            self._on_change(self.status)
 
     def close(self) -> None:
         """Stop listening; the arm is left as it is."""
@@ -268,6 +270,11 @@ class RobotServer:
                 elif self._session is not None and seen["value"] == self._session.descriptor:
                     self._end_session()
 
+    def _tell_change(self) -> None:
+        if self._on_change is not None and self._shown != self._news:
+            self._shown = self._news
+            self._on_change(self.status)
+
     def _watch_trial(self) -> None:
         now_ns = self._clock.now_ns()
         if self._driver.state in STOPPED:
@@ -283,17 +290,30 @@ class RobotServer:
             self._trial_began_ns = now_ns
 
     def _fail(self, reason: str) -> None:
+        """Tell the controller why, fade the arm, and wait for the controller to hang up."""
         self._driver.stop()
-        if self._session is None:
-            return
-        self._send(self._session.connection, wire.Refused(reason))
-        self._flush()
+        try:
+            if self._session is not None:
+                self._send(self._session.connection, wire.Refused(reason[: wire.LONGEST_SENTENCE]))
+            self._flush()
+        finally:
+            self._fade()
         # To hang up with messages unread would reset the connection, and the reason with it.
         until_ns = self._clock.now_ns() + FAREWELL_NS
         while self._controlled and self._clock.now_ns() < until_ns:
             self._poller.poll(TURN_MS)
+            self._flush()
             self._receive()
             self._watch_connections()
+
+    def _fade(self) -> None:
+        """Advance the arm until it is latched, or fails at that as well."""
+        until_ns = self._clock.now_ns() + 2 * FADE_NS
+        with suppress(Exception):  # The first error is the one to tell of.
+            while self._driver.state is State.SAFE and (now_ns := self._clock.now_ns()) < until_ns:
+                if not self._driver.own_pace:
+                    self._clock.sleep_until_ns(now_ns + INNER_PERIOD_NS)
+                self._driver.advance()
 
     # -- Messages in -------------------------------------------------------------------------------------------------
 
@@ -392,6 +412,8 @@ class RobotServer:
 
     def _arm(self, session: _Session, request: wire.Arm) -> None:
         if self._blocked or self._end_asked:
+            session.consent = session.refused = max(session.consent, request.sequence)
+        if request.sequence <= session.refused:
             self._send(session.connection, wire.Refused(_LOCAL_STOP))
             return
         if request.sequence > session.consent:  # Consent that is repeated must not re-arm what has stopped since.

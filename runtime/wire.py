@@ -31,12 +31,14 @@ LARGEST_ANSWER_BYTES = 1 << 20
 """Longest frame that a controller takes; the pictures of Gato's largest window, 1,024 patches, have 768 KiB."""
 QUEUE_MESSAGES = 64
 """Waiting in each direction of a connection."""
+LONGEST_SENTENCE = 1_024
+"""Characters of a reason."""
 HANDSHAKE_MS = 2_000
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 500, 2_000
 """How often a silent connection is asked for a sign of life, and how long one may take."""
 
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-Sentence = Annotated[str, Meta(max_length=1_024)]
+Sentence = Annotated[str, Meta(max_length=LONGEST_SENTENCE)]
 Floats = Annotated[list[float], Meta(max_length=64)]
 Arrays = Annotated[list[Annotated[bytes, Meta(max_length=LARGEST_ANSWER_BYTES)]], Meta(max_length=64)]
 
@@ -52,7 +54,7 @@ class Hello(_Message, tag=1, frozen=True):
 
 
 class Observe(_Message, tag=2, frozen=True):
-    """Read the sensors now. It also keeps a session alive."""
+    """Read the sensors now."""
 
     session: Count
     sequence: Count

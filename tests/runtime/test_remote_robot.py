@@ -7,8 +7,9 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -357,6 +358,41 @@ def test_after_a_stop_at_the_robot_only_its_console_allows_arming(serve: Serve, 
     assert observe(robot).sequence > 0
 
 
+def test_an_arm_stopped_after_arming_was_allowed_stays_stopped(spec: PolicySpec) -> None:
+    clock = MonotonicClock()
+    server = RobotServer(ScriptedRobot(spec, clock), clock, "tcp://127.0.0.1:0", name="scripted", simulated=True)
+    with closing(server):
+        server.allow_arming()
+        server.stop()
+        server.turn()
+        assert server.status.blocked
+        server.allow_arming()
+        server.turn()
+        assert not server.status.blocked
+
+
+def test_a_late_copy_of_consent_that_was_refused_does_not_arm(
+    serve: Serve, stranger: Callable[[str], Stranger]
+) -> None:
+    served = serve()
+    someone = stranger(served.endpoint)
+    someone.say(wire.Hello(wire.VERSION))
+    welcome = someone.hear()
+    assert isinstance(welcome, wire.Welcome)
+    served.server.stop()
+    eventually(lambda: served.server.status.blocked)
+    someone.say(wire.Arm(welcome.session, 1))
+    refused = someone.hear()
+    assert isinstance(refused, wire.Refused)
+    served.server.allow_arming()
+    eventually(lambda: not served.server.status.blocked)
+    someone.say(wire.Arm(welcome.session, 1))
+    assert someone.hear() == refused
+    assert served.driver.state is State.DISARMED
+    someone.say(wire.Arm(welcome.session, 2))
+    assert someone.hear() == wire.Armed(welcome.session, 2)
+
+
 def test_an_arm_that_fails_tells_its_controller_why(serve: Serve, connect: Connect) -> None:
     def read(sequence: int) -> list[Any]:
         if sequence > 1:
@@ -367,6 +403,58 @@ def test_an_arm_that_fails_tells_its_controller_why(serve: Serve, connect: Conne
     observe(robot)
     with pytest.raises(RobotError, match="refuses: joint 3 hit the table"):
         observe_until_it_fails(robot)
+
+
+@pytest.mark.parametrize("error", [RobotError("joint 3 hit the table"), ValueError("nobody expected this")])
+def test_whatever_fails_the_arm_is_faded_and_the_controller_told(
+    spec: PolicySpec, connect: Connect, error: Exception
+) -> None:
+    clock, broken = MonotonicClock(), Event()
+
+    def read(_: int) -> list[Any]:
+        if broken.is_set():
+            raise error
+        return [np.zeros(3, np.float32), np.zeros(2, np.float32)]
+
+    driver = ScriptedRobot(spec, clock, read)
+    seen: list[tuple[State, float]] = []
+    driver.on_step = lambda _, state, values: seen.append((state, values[0]))
+    server = RobotServer(driver, clock, "tcp://127.0.0.1:0", name="scripted", simulated=True)
+
+    def fail() -> None:
+        with closing(server), pytest.raises(type(error), match=str(error)):
+            server.serve()
+
+    thread = Thread(target=fail)
+    thread.start()
+    robot = connect(server.endpoint)
+    robot.arm()
+    act(robot, 1, 20.0, 20.0, 20.0)
+    eventually(lambda: driver.inner_loop.in_effect[0] == 20.0)
+    broken.set()
+    with pytest.raises(RobotError, match=f"refuses: {error}"):
+        observe_until_it_fails(robot)
+    thread.join()
+    assert driver.state is State.LATCHED
+    fade = [value for state, value in seen if state is State.SAFE]
+    assert len(fade) > 40  # Of its 50 steps.
+    assert fade == sorted(fade, reverse=True)
+    assert driver.inner_loop.in_effect.tolist() == [0, 0, 0]
+
+
+def test_an_arm_that_fails_while_it_is_faded_fails_with_the_first_reason(spec: PolicySpec) -> None:
+    clock = MonotonicClock()
+    driver, failures = ScriptedRobot(spec, clock), count(1)
+    server = RobotServer(driver, clock, "tcp://127.0.0.1:0", name="scripted", simulated=True)
+
+    def fail(*_: object) -> None:
+        raise RobotError(f"failure {next(failures)}")
+
+    driver.arm()
+    driver.on_step = fail
+    with closing(server), pytest.raises(RobotError, match="failure 1"):
+        server.serve()
+    assert next(failures) > 2  # It was tried.
 
 
 def test_an_address_that_is_in_use_is_refused(serve: Serve, spec: PolicySpec) -> None:

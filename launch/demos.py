@@ -18,7 +18,7 @@ def demos(
     episodes: PositiveInt = 200,
     seed: PositiveInt | None = None,
     noise_nm: tuple[NonNegativeFloat, ...] = (0.0, 1.0, 2.0, 4.0),
-    randomise: bool = True,
+    randomise: bool = False,
     workers: PositiveInt | None = None,
 ) -> int:
     """Let the scripted expert stack, and store what it saw and did as episodes with a manifest.

@@ -53,7 +53,7 @@ class TrainOptions(TrainConfig):
     """Rollouts in each round."""
     first_share: float = Field(default=0.5, gt=0, le=1)
     """Share of the steps that comes before the first round; the rounds share out the rest."""
-    randomise: bool = True
+    randomise: bool = False
     """Vary arm, blocks, delay and sensors from rollout to rollout, over the ranges in sim/randomisation.py."""
     workers: PositiveInt = len(sched_getaffinity(0))
     """Processes that share the rollouts."""

@@ -75,6 +75,7 @@ def test_a_folder_without_demonstrations_is_refused_with_the_command_that_makes_
 def test_a_policy_is_trained_from_demonstrations_to_a_bundle_that_drives(demonstrations: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--preset", "tiny", "--steps", "4", "--batch-sequences", "2", "--rounds", "1", "--round-episodes", "1"]
+    options += ["--randomise"]
     train = ["train", str(demonstrations), "--out", str(out), "--workers", "1", *options]
     assert cli.main(train) == 0
     drive = ["--flat-out", "--ticks", "3", "--budget-ms", "5000"]
@@ -94,6 +95,6 @@ def test_a_policy_is_trained_from_demonstrations_to_a_bundle_that_drives(demonst
 def test_a_folder_of_other_episodes_is_not_added_to(demonstrations: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentence = refusal(capsys, "demos", demonstrations, "--episodes", "2", "--noise-nm", "3")
     assert "begun with expert, noise 3 N·m" in sentence
-    assert "found expert, noise 0, 1, 2, 4 N·m, randomised physics" in sentence
-    sentence = refusal(capsys, "demos", demonstrations, "--episodes", "2", "--no-randomise")
-    assert "begun with expert, noise 0, 1, 2, 4 N·m, seeds" in sentence
+    assert "found expert, noise 0, 1, 2, 4 N·m, seeds" in sentence
+    sentence = refusal(capsys, "demos", demonstrations, "--episodes", "2", "--randomise")
+    assert "begun with expert, noise 0, 1, 2, 4 N·m, randomised physics" in sentence

@@ -176,7 +176,9 @@ class Comparison:
     def _take_tick(self, stamped: Stamped, tick: TickMessage) -> None:
         self._recorded_ticks += 1
         self._first_ns = stamped.at_ns if self._first_ns is None else self._first_ns
-        if stamped.sequence != self._recorded_ticks:
+        frames = self._decoder.context.frames
+        # A prompt's last frame, when it is lost, shows in no sequence, but in the number of the frame after it.
+        if stamped.sequence != self._recorded_ticks or (self._tokens is not None and self._tokens.frame != frames):
             self.gap = f"messages before tick {tick.tick} were dropped, and with them the context of all that follows"
         elif self._observation is not None and tick.reason == Refusal.ENGINE:
             self._begin_frame(self._observation.values)
@@ -252,7 +254,8 @@ def _replay(recording: Recording, policy: Policy) -> Comparison:
             progress.update(bar, completed=recording.read_bytes // 1024)
         progress.update(bar, completed=recording.read_bytes // 1024)
     if not comparison.tokens:
-        raise RecordingError(f"{recording.path}: expected ticks with an observation and tokens, found none")
+        why = comparison.gap or "no tick has both an observation and tokens"
+        raise RecordingError(f"{recording.path}: expected ticks that can be compared, found none: {why}")
     return comparison
 
 

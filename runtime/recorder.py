@@ -6,6 +6,7 @@ or a writer that fails makes the recorder DEGRADED: `degraded` says why, nothing
 
 from __future__ import annotations
 
+import select
 import socket
 import subprocess
 import sys
@@ -59,6 +60,7 @@ from .spec import FIRST_CONTINUOUS_ID, ObservationKey
 _LINK_BYTES = 1 << 22
 """Asked of the socket; Linux gives at most net.core.wmem_max, 208 KiB unless set: seconds of ticks without images."""
 _START_S = 30.0
+_PROMPT_S = 10.0
 _CLOSE_S = 10.0
 _STEPS_A_PACKET = 50
 
@@ -122,8 +124,8 @@ class Recorder:
         header = HEADER.pack(channel, self._sequences[channel], at_ns + self._offset_ns, len(data))
         self._packet += header, data
 
-    def flush(self) -> None:
-        """Send the packet, all of it or nothing; never waits."""
+    def flush(self, wait_s: float = 0.0) -> None:
+        """Send the packet, all of it or nothing; waits for room in the link no longer than `wait_s`."""
         packet, self._packet = self._packet, []
         if not packet:
             return
@@ -131,6 +133,8 @@ class Recorder:
         if self._failed:
             self.dropped += len(packet) // 2
             return
+        if wait_s:
+            select.select((), (self._link,), (), wait_s)
         try:
             self._link.send(b"".join(packet))
         except BlockingIOError:
@@ -235,11 +239,12 @@ class TickRecorder:
         self._states: tuple[State, State] | None = None
 
     def prompt(self, at_ns: int, frames: Iterable[tuple[Sequence[NDArray[Any]], ArrayLike]]) -> None:
-        """Record the frames that `ControlLoop.prime` was given."""
+        """Record the frames that `ControlLoop.prime` was given; before the robot is armed, since it waits for room."""
         for values, action in frames:
             message = PromptMessage(values=self._values(values), action=numbers(np.asarray(action)))
             self._recorder.add(at_ns, message)
-            self._recorder.flush()
+            # Once something is lost, the frames that follow are worth no more waiting.
+            self._recorder.flush(wait_s=_PROMPT_S if self._recorder.degraded is None else 0.0)
 
     def __call__(self, tick: Tick) -> None:
         """Record a tick, whole or refused."""

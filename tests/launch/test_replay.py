@@ -61,11 +61,19 @@ def test_the_same_engine_gives_every_token_again(bundle: Path, temperature: str)
     assert record["equal_tokens"] == record["tokens"] == 8 * record["ticks"] > 0
 
 
-def test_a_demonstration_that_stood_before_a_run_stands_before_its_replay(bundle: Path) -> None:
+def test_a_demonstration_that_stood_before_a_run_stands_before_its_replay_or_nothing_is_compared(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["demos", "shown", "--episodes", "1", "--workers", "1", "--noise-nm", "0"]) == 0
-    run(bundle, "--prompt", str(next(Path("shown").glob("*.npz"))))
+    prompt = str(next(Path("shown").glob("*.npz")))
+    run(bundle, "--prompt", prompt)
     assert len(messages(PromptMessage)) == Policy.load(bundle).spec.window_frames
     assert replay() == 0
+    monkeypatch.setattr(TickRecorder, "prompt", lambda *_: None)
+    run(bundle, "--prompt", prompt)
+    capsys.readouterr()
+    assert replay() == 2
+    assert "found none: messages before tick 0 were dropped" in capsys.readouterr().err
 
 
 def test_another_engine_is_compared_on_the_same_past(bundle: Path) -> None:
@@ -166,6 +174,7 @@ def record(spec: PolicySpec, dims: ModelDims) -> Callable[..., Comparison]:
         temperature: float = 0.0,
         disturb: Callable[[Recorder, Tick], None] | None = None,
         prompt: Sequence[tuple[list[NDArray[Any]], NDArray[np.float64]]] = (),
+        lost: int | None = None,
     ) -> Comparison:
         clock = VirtualClock(1_000 * MS)
         policy = Policy.of(spec, dims, ChainEngine(clock, faults), Sampler(temperature, seed=3))
@@ -173,7 +182,7 @@ def record(spec: PolicySpec, dims: ModelDims) -> Callable[..., Comparison]:
         loop.prime(prompt)
         with Recorder(Path("run.mcap"), RunRecord.of("scripted", spec, "", clock)) as recorder:
             note = TickRecorder(recorder, loop)
-            note.prompt(clock.now_ns(), prompt)
+            note.prompt(clock.now_ns(), [frame for number, frame in enumerate(prompt) if number != lost])
 
             def look(tick: Tick) -> None:
                 if disturb is not None:
@@ -231,6 +240,15 @@ def test_from_a_dropped_tick_on_nothing_is_compared(record: Callable[..., Compar
     comparison = record({}, disturb=drop_tick_9)
     assert comparison.gap == "messages before tick 9 were dropped, and with them the context of all that follows"
     assert (comparison.first, comparison.ticks) == (None, 8)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_after_a_frame_of_the_prompt_that_was_dropped_nothing_is_compared(
+    record: Callable[..., Comparison], lost: int
+) -> None:
+    comparison = record({}, prompt=[(read(sequence), np.zeros(3)) for sequence in (100, 101)], lost=lost)
+    assert comparison.gap == "messages before tick 0 were dropped, and with them the context of all that follows"
+    assert (comparison.first, comparison.ticks) == (None, 0)
 
 
 # -- What is refused -------------------------------------------------------------------------------------------------

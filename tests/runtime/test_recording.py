@@ -29,6 +29,7 @@ from gatort.runtime.recording import (
     CommandMessage,
     FaultMessage,
     ObservationMessage,
+    PromptMessage,
     Recording,
     RunRecord,
     StateMessage,
@@ -315,6 +316,18 @@ def test_a_recorder_that_stands_still_is_dropped_on_and_never_waited_for(
     assert recording.outcome is not None
     assert (recording.outcome.complete, recording.outcome.dropped) == (False, recorder.dropped)
     assert recording.incomplete == "the recorder process fell behind"
+
+
+def test_a_prompt_longer_than_the_link_is_recorded_whole(
+    path: Path, spec: PolicySpec, dims: ModelDims, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatort.runtime.recorder._LINK_BYTES", 1 << 14)
+    frames = [(random_values(spec, seed), np.full(3, float(seed))) for seed in range(500)]
+    with Recorder(path, RunRecord.of("scripted", spec, "", clock)) as recorder:
+        TickRecorder(recorder, control(spec, dims, clock)).prompt(clock.now_ns(), frames)
+        recorder.close("done")
+    assert recorder.complete
+    assert [each.action[0] for each in messages(path, PromptMessage)] == list(range(500))
 
 
 CONTROLLER = """

@@ -14,7 +14,7 @@ import struct
 import sys
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty, Queue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO
 
@@ -31,11 +31,13 @@ HEADER = struct.Struct("<HIQI")
 METADATA_CHANNEL = 0xFFFF
 """A message on it is a `MetadataRecord`."""
 LARGEST_PACKET_BYTES = 1 << 24
+LARGEST_ANSWER_BYTES = 1 << 13
+"""Of a sentence that names a file: a path has at most 4,095 bytes (PATH_MAX)."""
 
 _SYNC_NS = 500_000_000
 _LOOK_NS = 20_000_000
-_LONGEST_QUEUE = 4_096
-"""Packets that wait for a slow disk; when it is full the link fills up, and the sender drops and counts."""
+_MOST_WAITING_BYTES = 1 << 25
+"""Of packets that wait for a slow disk; beyond it the link fills up, and the sender drops and counts."""
 
 
 class ChannelRecord(msgspec.Struct, frozen=True):
@@ -113,6 +115,34 @@ class _File:
         os.fsync(self._file.fileno())
 
 
+class _Packets:
+    """What waits for the disk, from the thread that receives to the one that writes; none is the end."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        # Two counts, each of one thread, need no lock.
+        self._put_bytes = self._taken_bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no more should be put: a disk that hangs must not cost the robot's computer its memory."""
+        return self._put_bytes - self._taken_bytes >= _MOST_WAITING_BYTES
+
+    def put(self, packet: bytes | None) -> None:
+        """Never waits."""
+        self._put_bytes += len(packet or b"")
+        self._queue.put(packet)
+
+    def get(self, timeout_s: float | None = None) -> bytes | None:
+        """Wait for the next packet; empty when none came in time."""
+        try:
+            packet = self._queue.get(timeout=timeout_s)
+        except Empty:
+            return b""
+        self._taken_bytes += len(packet or b"")
+        return packet
+
+
 def main() -> None:
     """Write until the link ends, then finish the file."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -121,7 +151,7 @@ def main() -> None:
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with socket.socket(fileno=int(sys.argv[1])) as link:
         start = msgspec.json.decode(link.recv(LARGEST_PACKET_BYTES), type=Start)
-        packets: Queue[bytes | None] = Queue(_LONGEST_QUEUE)
+        packets = _Packets()
         try:
             file = Path(start.path).open("wb")  # noqa: SIM115 `_write` closes it
         except OSError as error:
@@ -136,8 +166,8 @@ def main() -> None:
             pass
 
 
-def _receive(link: socket.socket, packets: Queue[bytes | None]) -> None:
-    """Move packets from the link to the queue, so that a slow disk does not fill the link; none is the end.
+def _receive(link: socket.socket, packets: _Packets) -> None:
+    """Move packets from the link to the queue, so that a slow disk does not fill the link, until the queue is full.
 
     It looks for them instead of waiting in `recv`: whoever sends to a process that waits wakes it, and on a crowded
     machine lost its own core to it for 5 ms.
@@ -145,6 +175,9 @@ def _receive(link: socket.socket, packets: Queue[bytes | None]) -> None:
     buffer, clock = memoryview(bytearray(LARGEST_PACKET_BYTES)), MonotonicClock()
     link.setblocking(False)
     while True:
+        if packets.full:
+            clock.sleep_until_ns(clock.now_ns() + _LOOK_NS)
+            continue
         try:
             size = link.recv_into(buffer)
         except BlockingIOError:
@@ -158,7 +191,7 @@ def _receive(link: socket.socket, packets: Queue[bytes | None]) -> None:
     packets.put(None)
 
 
-def _write(file: IO[bytes], start: Start, packets: Queue[bytes | None]) -> bytes:
+def _write(file: IO[bytes], start: Start, packets: _Packets) -> bytes:
     """Write the file to its end, or to the last whole chunk that the disk takes; what to answer."""
     whole_bytes = 0
     try:
@@ -178,12 +211,9 @@ def _write(file: IO[bytes], start: Start, packets: Queue[bytes | None]) -> bytes
     return FINISHED
 
 
-def _write_packets(written: _File, packets: Queue[bytes | None]) -> None:
+def _write_packets(written: _File, packets: _Packets) -> None:
     while True:
-        try:
-            packet = packets.get(timeout=written.left_s)
-        except Empty:
-            packet = b""
+        packet = packets.get(written.left_s)
         if packet is None:
             return
         written.add(packet)

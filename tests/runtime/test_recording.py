@@ -6,10 +6,13 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import msgspec
@@ -25,6 +28,7 @@ from gatort.runtime.errors import RecordingError
 from gatort.runtime.loop import ControlLoop, Tick
 from gatort.runtime.policy import Policy
 from gatort.runtime.recorder import Recorder, StepRecorder, TickRecorder
+from gatort.runtime.recorder_process import _MOST_WAITING_BYTES, _Packets, _receive
 from gatort.runtime.recording import (
     CommandMessage,
     FaultMessage,
@@ -316,6 +320,26 @@ def test_a_recorder_that_stands_still_is_dropped_on_and_never_waited_for(
     assert recording.outcome is not None
     assert (recording.outcome.complete, recording.outcome.dropped) == (False, recorder.dropped)
     assert recording.incomplete == "the recorder process fell behind"
+
+
+def test_a_disk_that_hangs_makes_the_sender_drop_before_it_takes_the_memory() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    packets, packet = _Packets(), bytes(1 << 16)
+    receiver = Thread(target=_receive, args=(theirs, packets))
+    most = _MOST_WAITING_BYTES // len(packet) + 200  # The link holds less than that.
+    with theirs:
+        with ours, suppress(TimeoutError):
+            receiver.start()
+            ours.settimeout(0.5)  # 25 looks of the receiver; nothing is written meanwhile.
+            sent = 0
+            while sent < most:
+                ours.send(packet)
+                sent += 1
+        received = 0
+        while packets.get() is not None:
+            received += 1
+        receiver.join()
+    assert received == sent < most
 
 
 def test_a_prompt_longer_than_the_link_is_recorded_whole(

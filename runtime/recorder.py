@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +25,7 @@ from .loop import ControlLoop, Tick
 from .recorder_process import (
     FINISHED,
     HEADER,
+    LARGEST_ANSWER_BYTES,
     LARGEST_PACKET_BYTES,
     METADATA_CHANNEL,
     READY,
@@ -93,7 +94,10 @@ class Recorder:
         ]
         records = {"run": run} | ({"policy": policy} if policy is not None else {})
         metadata = [MetadataRecord(name, to_metadata(record)) for name, record in records.items()]
-        self._link, self._process = _start_process()
+        try:
+            self._link, self._process = _start_process()
+        except OSError as error:
+            raise RecordingError(f"cannot record {path}: the recorder process did not start: {error}") from error
         self._hand_over(Start(str(path.absolute()), channels, metadata))
         self._link.setblocking(False)
 
@@ -156,7 +160,7 @@ class Recorder:
     def _listen(self) -> bytes:
         """Take what the process says of itself; its last word when the link has ended."""
         try:
-            answer = self._link.recv(LARGEST_PACKET_BYTES)
+            answer = self._link.recv(LARGEST_ANSWER_BYTES)
         except BlockingIOError:
             return b""
         except OSError:
@@ -189,7 +193,7 @@ class Recorder:
             if result is not None and not self._failed:
                 self._link.send(self._outcome(result))
             self._link.shutdown(socket.SHUT_WR)
-            answer = self._link.recv(LARGEST_PACKET_BYTES)
+            answer = self._link.recv(LARGEST_ANSWER_BYTES)
         self._link.close()
         if answer != FINISHED:
             self.degraded = self.degraded or answer.decode() or "the recorder process did not finish the file"
@@ -213,8 +217,9 @@ class Recorder:
 
 def _start_process() -> tuple[socket.socket, subprocess.Popen[bytes]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINK_BYTES)
-    with theirs:
+    with theirs, ExitStack() as undo:
+        undo.callback(ours.close)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINK_BYTES)
         command = [sys.executable, "-P", "-m", "gatort.runtime.recorder_process", str(theirs.fileno())]
         process = subprocess.Popen(
             command,
@@ -223,6 +228,7 @@ def _start_process() -> tuple[socket.socket, subprocess.Popen[bytes]]:
             pass_fds=[theirs.fileno()],
             start_new_session=True,  # The terminal's Ctrl-C is not for it.
         )
+        undo.pop_all()
     return ours, process
 
 

@@ -243,6 +243,17 @@ def test_a_file_that_cannot_be_opened_is_refused_in_one_sentence(
         Recorder(tmp_path / "no" / "x.mcap", RunRecord.of("scripted", spec, "", clock))
 
 
+def test_a_process_that_does_not_start_is_refused_in_one_sentence_and_leaves_nothing_open(
+    path: Path, spec: PolicySpec, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    descriptors = Path("/proc/self/fd")
+    before = set(descriptors.iterdir())
+    with pytest.raises(RecordingError, match=r"run\.mcap: the recorder process did not start: .*No such .*/no/python"):
+        Recorder(path, RunRecord.of("scripted", spec, "", clock))
+    assert set(descriptors.iterdir()) == before
+
+
 def test_a_full_disk_degrades_the_recorder_and_costs_no_tick(spec: PolicySpec, dims: ModelDims) -> None:
     clock = MonotonicClock()
     loop = control(spec, dims, clock)

@@ -49,14 +49,30 @@ class Hand:
         self._told_m = self._width_m = width_m
         self._told_ns = 0
         self._order = self._finished = 0
+        self._failure: RobotError | None = None
+
+    def listen(self) -> None:
+        """Take what it reported, which has little room to wait in; that it failed is kept for `width_m` to say.
+
+        Nothing is raised, so that an arm whose hand has failed can still be faded.
+        """
+        with suppress(BlockingIOError):
+            while self._failure is None:
+                try:
+                    self._finished, self._width_m = _unpack(self._link.recv(1_024))
+                except ConnectionResetError:  # An order was left unread. It comes once, before the hand's own reason.
+                    continue
+                except RobotError as failure:
+                    self._failure = failure
 
     def tell(self, width_m: float) -> None:
         """Go there, unless it was told so already."""
         if abs(width_m - self._told_m) < SMALLEST_MOVE_M:
             return
-        self._width_m, self._told_m, self._told_ns = self.width_m(), width_m, self._clock.now_ns()
+        self.listen()
+        self._width_m, self._told_m, self._told_ns = self._reckoned_m(), width_m, self._clock.now_ns()
         self._order += 1
-        with suppress(BlockingIOError):
+        with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):  # `listen` finds out about the end.
             self._link.send(_PACKET.pack(self._order, width_m))
 
     def width_m(self) -> float:
@@ -65,9 +81,12 @@ class Hand:
         Raises:
             RobotError: the hand failed.
         """
-        with suppress(BlockingIOError):
-            while True:
-                self._finished, self._width_m = _unpack(self._link.recv(1_024))
+        self.listen()
+        if self._failure is not None:
+            raise self._failure
+        return self._reckoned_m()
+
+    def _reckoned_m(self) -> float:
         if self._finished == self._order:
             return self._width_m
         travelled_m = SPEED_M_S * (self._clock.now_ns() - self._told_ns) * 1e-9
@@ -117,7 +136,8 @@ def serve_hand(link: socket.socket, gripper: Any, clock: Clock) -> None:
     width_m, order, deadline_ns = gripper.read_once().width, 0, clock.now_ns()
     link.setblocking(False)
     while True:
-        link.send(_PACKET.pack(order, width_m))
+        with suppress(BlockingIOError):  # Nobody has listened for seconds; the next report says the same and more.
+            link.send(_PACKET.pack(order, width_m))
         deadline_ns = max(deadline_ns + 1_000_000_000 // REPORTS_HZ, clock.now_ns())
         clock.sleep_until_ns(deadline_ns)
         packet = None
@@ -147,8 +167,9 @@ def main() -> None:
         try:
             serve_hand(link, pylibfranka.Gripper(sys.argv[2]), MonotonicClock())
         except RuntimeError as error:  # All of libfranka's errors.
-            link.send(str(error).encode()[:1_000])
-        except BrokenPipeError:
+            with suppress(OSError):  # There may be nobody left to tell.
+                link.send(str(error).encode()[:1_000])
+        except (BrokenPipeError, ConnectionResetError):
             pass
 
 

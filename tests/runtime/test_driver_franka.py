@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from gatort.runtime import driver_franka
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.driver_franka import FrankaRobot
 from gatort.runtime.errors import MissingDependency, RobotError, SpecError
-from gatort.runtime.franka_hand import SPEED_M_S, Hand, serve_hand, start_hand
+from gatort.runtime.franka_hand import REPORTS_HZ, SPEED_M_S, Hand, serve_hand, start_hand
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import require_same_interface
 from gatort.sim.task import CAMERA_SPEC, STACK_SPEC
@@ -265,3 +266,67 @@ def test_a_hand_whose_process_ended_is_a_failure_of_the_robot(link: tuple[socket
     link[1].close()
     with pytest.raises(RobotError, match="the hand failed: its process ended"):
         hand.width_m()
+
+
+@pytest.mark.parametrize(("report", "reason"), [(b"", "its process ended"), (b"libfranka: lost", "libfranka: lost")])
+def test_a_hand_that_ends_with_an_order_unread_is_a_failure_too_and_stays_one(
+    link: tuple[socket.socket, socket.socket], report: bytes, reason: str
+) -> None:
+    hand = Hand(link[0], MonotonicClock(), 0.08)
+    hand.tell(0.0)
+    if report:
+        link[1].send(report)
+    link[1].close()
+    hand.tell(0.08)  # Which the arm does while it is faded.
+    for _ in range(2):
+        with pytest.raises(RobotError, match=f"the hand failed: {reason}"):
+            hand.width_m()
+
+
+def test_a_hand_to_which_nobody_listens_goes_on(link: tuple[socket.socket, socket.socket]) -> None:
+    gripper, clock = Gripper(), VirtualClock()
+    readings = 0
+    ours, theirs = link
+    ours.setblocking(False)
+
+    class Link:
+        """Hangs up after a minute of reports."""
+
+        setblocking, send = theirs.setblocking, theirs.send
+
+        def recv(self, size: int) -> bytes:
+            nonlocal readings
+            readings += 1
+            return b"" if readings > 60 * REPORTS_HZ else theirs.recv(size)
+
+    serve_hand(Link(), gripper, clock)  # type: ignore[arg-type]  # a link that also counts
+    assert readings > 60 * REPORTS_HZ
+
+
+def test_the_arm_s_cycles_take_the_hand_s_reports_whether_anybody_observes_or_not(
+    arm: tuple[FrankaRobot, StandIn], link: tuple[socket.socket, socket.socket]
+) -> None:
+    robot, _ = arm
+    link[1].settimeout(1)
+    for armed in (False, True):
+        if armed:
+            robot.arm()
+        for _ in range(1_000):  # A socket keeps some 280, and sending more would time out.
+            link[1].send(struct.pack("<Qd", 0, 0.04))
+            robot.advance()
+
+
+def test_an_arm_whose_hand_has_failed_is_still_faded(
+    arm: tuple[FrankaRobot, StandIn], link: tuple[socket.socket, socket.socket]
+) -> None:
+    robot, stand_in = arm
+    robot.arm()
+    robot.command(command(robot, 1, 2.0))
+    drive(robot, 40)
+    link[1].close()
+    with pytest.raises(RobotError, match="the hand failed: its process ended"):
+        robot.observe()
+    robot.stop()
+    drive(robot, 60)
+    assert robot.state is State.LATCHED
+    assert stand_in.written[-1].motion_finished

@@ -132,9 +132,15 @@ def _read_public(path: Path) -> bytes:
     except OSError as error:
         raise ConfigError(f"{path}: expected a public key, found none that can be read ({error.strerror})") from error
     with os.fdopen(handle, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path}: expected a public key, found no regular file")
         # Whoever can write here decides who may drive the robot.
-        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o022:
-            raise ConfigError(f"{path}: expected a key that only its owner may write (mode 644), found others may too")
+        if status.st_uid not in (0, os.geteuid()) or stat.S_IMODE(status.st_mode) & 0o022:
+            raise ConfigError(
+                f"{path}: expected a key that only user {os.geteuid()} or root may write (mode 644), "
+                f"found user {status.st_uid}'s with mode {stat.S_IMODE(status.st_mode):o}"
+            )
         return _key(path, file.read(2 * KEY_CHARACTERS))
 
 

@@ -70,7 +70,25 @@ def test_a_secret_that_is_a_pipe_is_refused_without_waiting(directory: Path) -> 
 
 def test_a_public_key_that_others_may_replace_is_refused(directory: Path) -> None:
     (directory / "controller.pub").chmod(0o666)
-    with pytest.raises(ConfigError, match=r"controller.pub: expected a key that only its owner may write"):
+    with pytest.raises(ConfigError, match=r"controller.pub: expected a key that only user \d+ or root may write"):
+        RobotKeys.load(directory)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_public_key_of_another_user_s_is_refused(directory: Path) -> None:
+    # As anybody may put one into a directory that all may write, such as /tmp.
+    stranger = directory / "controller-stranger.pub"
+    stranger.write_bytes(zmq.curve_keypair()[0])
+    stranger.chmod(0o644)
+    os.chown(stranger, 65_534, 65_534)
+    with pytest.raises(ConfigError, match=r"controller-stranger.pub: .* found user 65534's with mode 644"):
+        RobotKeys.load(directory)
+
+
+def test_a_public_key_that_is_a_pipe_is_refused_without_waiting(directory: Path) -> None:
+    (directory / "controller.pub").unlink()
+    os.mkfifo(directory / "controller.pub", 0o644)
+    with pytest.raises(ConfigError, match=r"controller.pub: expected a public key, found no regular file"):
         RobotKeys.load(directory)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import termios
@@ -72,8 +73,8 @@ class RobotOptions(Strict):
 def robot(name: ArmName, /, *, options: Annotated[RobotOptions | None, Parameter(name="*")] = None) -> int:
     """Let a controller drive an arm over a wire: physics, inner loop and watchdog in a process of their own.
 
-    The arm starts disarmed, and `gatort run --robot tcp://…` arms it. Enter, space and SIGUSR1 stop it, and then only
-    the key `a` here or SIGUSR2 allows arming again. Ctrl-C stops it and ends the process.
+    The arm starts disarmed, and `gatort run --robot tcp://…` arms it. Enter, space, Ctrl-Z and SIGUSR1 stop it, and
+    then only the key `a` here or SIGUSR2 allows arming again. Ctrl-C stops it and ends the process.
 
     Parameters
     ----------
@@ -95,6 +96,7 @@ def serve(name: ArmName, driver: Driver, clock: Clock, options: RobotOptions) ->
     """
     with ExitStack() as stack:
         stack.enter_context(closing(driver))
+        _allow_most_connections()
         keys = RobotKeys.load(options.keys) if options.keys is not None else None
         lines = stack.enter_context(Lines())
         if options.record is not None:
@@ -116,7 +118,15 @@ def serve(name: ArmName, driver: Driver, clock: Clock, options: RobotOptions) ->
         stack.enter_context(closing(server))
         stack.enter_context(_console(server))
         lines.offer(f"{name} at {server.endpoint}, {'keyed' if options.keys else 'plain'}, disarmed")
+        # Before all else is closed: finishing a recording may take seconds, in which nobody would drive the arm.
+        stack.enter_context(closing(driver))
         server.serve()
+
+
+def _allow_most_connections() -> None:
+    """Each takes a descriptor, and once they are used up libzmq's thread asks for more without a pause."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _driver(name: ArmName, options: RobotOptions, clock: Clock) -> Driver:
@@ -198,6 +208,9 @@ def _console(server: RobotServer) -> Iterator[None]:
         each: signal.signal(each, lambda *_: server.end()) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     handlers[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: server.stop())
+    # An arm whose process is suspended has no watchdog, so Ctrl-Z stops it, and in the background it keeps running.
+    handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, lambda *_: server.stop())
+    handlers |= {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGTTIN, signal.SIGTTOU)}
     handlers[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, lambda *_: server.allow_arming())
     try:
         with _keys(server):

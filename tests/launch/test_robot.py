@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -18,13 +19,18 @@ import numpy as np
 import pytest
 
 from gatort.launch import cli, graphics
+from gatort.launch import robot as launch_robot
+from gatort.launch.robot import RobotOptions
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.errors import ObservationError
+from gatort.runtime.driver import ScriptedRobot
+from gatort.runtime.errors import ObservationError, RobotError
 from gatort.runtime.keys import RobotKeys, make_keys
+from gatort.runtime.recorder import Recorder
 from gatort.runtime.recording import Recording
 from gatort.runtime.remote_robot import RemoteRobot
 from gatort.runtime.robot_server import RobotServer
 from gatort.runtime.safety import STOPPED, State
+from gatort.runtime.spec import PolicySpec
 from gatort.sim.robot_mujoco import MujocoRobot
 
 MS = 1_000_000
@@ -339,6 +345,10 @@ def test_keys_on_the_robot_s_terminal_stop_it_and_allow_arming_again(tmp_path: P
         read_until(terminal_, rb"stopped here, `a` allows arming")
         os.write(terminal_, b"a")
         read_until(terminal_, rb"disarmed, free")
+        os.write(terminal_, b"\x1a")  # Ctrl-Z, which would suspend the watchdog with the process.
+        read_until(terminal_, rb"stopped here, `a` allows arming")
+        os.write(terminal_, b"a")
+        read_until(terminal_, rb"disarmed, free")
         os.write(terminal_, b"\n")
         read_until(terminal_, rb"stopped here, `a` allows arming")
         os.write(terminal_, b"\x03")  # Ctrl-C, which the terminal turns into the signal.
@@ -352,6 +362,53 @@ def read_until(descriptor: int, pattern: bytes) -> bytes:
     while not re.search(pattern, text):
         text += os.read(descriptor, 4096)
     return text
+
+
+def test_no_signal_of_a_terminal_suspends_the_robot_s_process(start: Start) -> None:
+    robot, _ = start_robot(start)
+    robot.send(signal.SIGTSTP)
+    robot.wait_for("stopped here")
+    robot.send(signal.SIGTTIN)
+    robot.send(signal.SIGTTOU)
+    robot.send(signal.SIGUSR2)
+    robot.wait_for("(?s)stopped here.*disarmed, free")
+
+
+def test_every_connection_that_the_system_allows_may_be_open(start: Start) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+    try:
+        robot, _ = start_robot(start)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert resource.prlimit(robot.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+
+
+def test_the_arm_is_let_go_of_before_its_recording_is_finished(
+    monkeypatch: pytest.MonkeyPatch, spec: PolicySpec
+) -> None:
+    order: list[str] = []
+
+    class FailingArm(ScriptedRobot):
+        def advance(self) -> None:
+            raise RobotError("joint 3 hit the table")
+
+        def close(self) -> None:
+            order.append("arm")
+
+    class LateRecorder(Recorder):
+        def close(self, result: str | None = None) -> None:
+            order.append("recording")
+            super().close(result)
+
+    monkeypatch.setattr(launch_robot, "Recorder", LateRecorder)
+    clock = MonotonicClock()
+    options = RobotOptions(bind="tcp://127.0.0.1:0", record=Path("steps.mcap"))
+    with Path(os.devnull).open() as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        with pytest.raises(RobotError, match="joint 3 hit the table"):
+            launch_robot.serve("mujoco", FailingArm(spec, clock), clock, options)
+    assert order[:2] == ["arm", "recording"]
 
 
 def test_a_terminal_that_is_lost_ends_the_robot_s_process(start: Start) -> None:

@@ -46,6 +46,9 @@ LATE_WAKE_MS = 5.0
 SLOW_MS = 20.0
 """Tokenizing, passes and guard take a third of this on an idle machine."""
 START_S, STOP_S = 60.0, 30.0
+_LATE = "the loop woke late"
+_PASSED, _OTHER = "deadline passed before the loop came to it", "other"
+UNEXPLAINED = (_PASSED, _OTHER)
 GATORT = (sys.executable, "-m", "gatort.launch.cli")
 
 
@@ -84,13 +87,15 @@ def start_run(address: str, seconds: float, report: Path) -> subprocess.Popen[by
 
 
 def memory_mb(pid: int) -> float:
-    """Of a process, in RAM; 0 when it has ended."""
+    """Of a process and those that it started, such as its recorder, in RAM; 0 when it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return 0.0
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    return int(found.group(1)) * 1024e-6 if found else 0.0
+    own_mb = int(found.group(1)) * 1024e-6 if found else 0.0
+    return own_mb + sum(memory_mb(int(child)) for child in children)
 
 
 class Hogs:
@@ -204,7 +209,11 @@ def find(seen: Soak, robot_log: str) -> Findings:
         findings.wires.append(record["wire"])
         last = _read_ticks(seen, report.with_suffix(".mcap"), findings)
         if record["stopped"]:
-            _explain_stop(number, record, last, findings)
+            dropped_before = findings.wires[-2]["dropped"] if len(findings.wires) > 1 else 0
+            _explain_stop(number, record, last, dropped_before, findings)
+    findings.unexplained += [
+        f"{count} misses: {cause} ({span})" for (cause, span), count in findings.causes.items() if cause in UNEXPLAINED
+    ]
     recorded = sum(findings.causes.values())
     if recorded != findings.misses:
         findings.unexplained.append(f"{findings.misses} misses were counted, and the recordings show {recorded}")
@@ -230,7 +239,7 @@ def _read_ticks(seen: Soak, path: Path, findings: Findings) -> list[TickMessage]
         skipped = max(0, tick.skipped - over_before)
         over_before = int(tick.stamps_ns[-1] - tick.stamps_ns[0] > PERIOD_MS * 1e6)
         if skipped:
-            findings.causes["deadline passed before the loop came to it", span] += skipped
+            findings.causes[_LATE if late_ns > LATE_WAKE_MS * 1e6 or span == "hogs" else _PASSED, span] += skipped
         if over_before:
             findings.causes[_cause(tick), span] += 1
         if tick.reason:
@@ -245,15 +254,17 @@ def _cause(tick: TickMessage) -> str:
     if len(stamps_ms) == 1:
         return "link: no answer to any request in time"
     if tick.lateness_ns > LATE_WAKE_MS * 1e6:
-        return "the loop woke late"
+        return _LATE
     if stamps_ms[-1] - asked_ms > SLOW_MS:
         return "the policy computed long"
     if asked_ms > RETRY_NS * 1e-6:
         return "link: the observation was asked for again or came late"
-    return "other"
+    return _OTHER
 
 
-def _explain_stop(number: int, record: dict[str, Any], last: list[TickMessage], findings: Findings) -> None:
+def _explain_stop(
+    number: int, record: dict[str, Any], last: list[TickMessage], dropped_before: int, findings: Findings
+) -> None:
     if record["robot_failure"]:
         findings.stops.append(f"run {number} after {record['seconds']:.0f} s: {record['robot_failure']}")
         findings.unexplained.append(findings.stops[-1])
@@ -261,9 +272,11 @@ def _explain_stop(number: int, record: dict[str, Any], last: list[TickMessage], 
     reasons = [f"{tick.reason} ({_cause(tick)})" for tick in last if tick.reason]
     skipped = sum(tick.skipped for tick in last)
     why = "; ".join([*reasons, *([f"{skipped} deadlines skipped"] if skipped else [])])
-    # Without a refused tick the robot's own watchdog stopped it: two commands in a row were lost or late on their way.
-    findings.stops.append(f"run {number} after {record['seconds']:.0f} s: {why or 'watchdog, commands lost or late'}")
-    if not why and not record["wire"]["dropped"] and not record["wire"]["retries"]:
+    # Without a refused tick the robot's own watchdog stopped it, for commands that it did not get in time.
+    dropped = record["wire"]["dropped"] - dropped_before
+    explained = why or (f"watchdog, {dropped} commands came too late" if dropped else "")
+    findings.stops.append(f"run {number} after {record['seconds']:.0f} s: {explained or 'watchdog, nothing tells why'}")
+    if not explained:
         findings.unexplained.append(findings.stops[-1])
 
 
@@ -292,7 +305,7 @@ def write_report(path: Path, seen: Soak, findings: Findings, args: argparse.Name
         "stops, each re-armed": str(len(findings.stops)),
         "unexplained": str(len(findings.unexplained)),
         "asked again": f"{sum(wire['retries'] for wire in findings.wires):,} requests",
-        "commands not applied": str(sum(wire["dropped"] for wire in findings.wires)),
+        "commands not applied": str(max(wire["dropped"] for wire in findings.wires)),
         "round trip, ms": " / ".join(f"{max(trip[q] for trip in trips):.2f}" for q in ("p50", "p99", "max"))
         + " (p50, p99, max; of several runs the largest)",
         "wake-up lateness, ms": _percentiles(findings.late_ns),

@@ -2,9 +2,9 @@
 
     python benchmarks/transfer.py policies/stack runs/varied/bundle --json runs/transfer.json
 
-Lockstep without the guard's look at observations, on validation layouts, in MuJoCo, in PyBullet and in MuJoCo with the physics randomised. A
-Panda stops itself when a joint is faster than its limit; neither simulator does, so the episodes in which that was so
-at some tick are counted.
+Lockstep without the guard's look at observations, on validation layouts, in MuJoCo, in PyBullet and in MuJoCo with the
+physics randomised. A Panda stops itself when a joint is faster than its limit; neither simulator does, so the episodes
+in which that was so at some tick are counted.
 """
 
 from __future__ import annotations

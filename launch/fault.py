@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from subprocess import SubprocessError
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,6 +111,8 @@ def fault(
     seed
         Draws when.
     """
+    if robot is None and (keys is not None or force):
+        raise ConfigError(f"{'--force' if keys is None else '--keys'}: expected --robot with it, found none")
     rows = _rows()
     if component is None:
         screen().print(_catalogue(rows))
@@ -170,6 +173,8 @@ def _choose(rows: Iterable[Row], component: str, kind: str | None) -> tuple[Row,
     kinds = [each for name, each in there if name == component]
     if not kinds:
         raise ConfigError(f"no component {component!r}: expected one of {', '.join(sorted({c for c, _ in there}))}")
+    if kind is None:
+        raise ConfigError(f"fault {component}: expected a type, one of {', '.join(kinds)}")
     raise ConfigError(f"{component} has no fault {kind!r}: expected one of {', '.join(kinds)}")
 
 
@@ -203,7 +208,7 @@ def _once(bench: Bench, fault: Fault, seed: int) -> Outcome:
 
     try:
         return fault.inject(bench, seed)
-    except (GatortError, OSError, LookupError) as error:
+    except (GatortError, OSError, LookupError, ValueError, SubprocessError) as error:
         return Outcome(wrong=f"not run: {error}")
 
 

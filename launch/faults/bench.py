@@ -120,7 +120,11 @@ class ArmProcess:
     """A running arm, on a terminal of its own so that its console's keys can be pressed."""
 
     def __init__(self, folder: Path, *, keys: Path | None = None, environment: dict[str, str] | None = None) -> None:
-        """Start it and wait until it listens."""
+        """Start it and wait until it listens.
+
+        Raises:
+            RobotError: it ended, or it does not listen in time.
+        """
         self.folder = folder
         folder.mkdir()
         options = RobotOptions(bind="tcp://127.0.0.1:0", realtime=True, keys=keys)
@@ -140,7 +144,12 @@ class ArmProcess:
             )
         os.close(inside)
         self._clock = MonotonicClock()
-        self.wait_until(lambda: re.search(r"tcp://\S+:\d+", self.said) is not None, START_NS)
+        try:
+            if not self.wait_until(lambda: re.search(r"tcp://\S+:\d+", self.said) is not None, START_NS):
+                raise RobotError(f"the arm's process does not listen after {START_NS // 1_000_000_000} s")
+        except BaseException:
+            self.close()  # Nobody else holds it yet.
+            raise
         self.endpoint = re.findall(r"tcp://[^\s,]+", self.said)[0]
         from gatort.sim.task import STACK_SPEC
 
@@ -231,6 +240,8 @@ class Drive:
 
     loop: ControlLoop
     began_ns: int
+    asked: int
+    """How many ticks it was to run."""
     ticks: list[tuple[int, Tick]] = field(default_factory=list)
     """When each tick was over, and what it did."""
     error: GatortError | None = None
@@ -251,6 +262,16 @@ class Drive:
         if not injected:
             why = self.error or self.loop.refusal or "the robot's watchdog stopped it"
             raise RobotError(f"the run ended after {len(self.ticks)} ticks, before the fault: {why}")
+
+    def require_end(self) -> None:
+        """Check that the run took all of its ticks.
+
+        Raises:
+            RobotError: something ended it before.
+        """
+        if self.error or len(self.ticks) < self.asked:
+            why = self.error or self.loop.refusal or "the robot's watchdog stopped it"
+            raise RobotError(f"expected a run of {self.asked} ticks, found an end after {len(self.ticks)}: {why}")
 
     def refused_ns(self) -> int | None:
         """When the first tick was refused."""
@@ -301,6 +322,7 @@ class Bench:
         if self._arm is None or not self._arm.alive:
             if self._arm is not None:
                 self._arm.close()
+                self._arm = None  # The next may not come up, and this one is closed once.
             self._arm = ArmProcess(self.new_folder())
         self._arm.rest()
         self._arm.sensors.ask("none")
@@ -372,7 +394,7 @@ class Bench:
             loop = self.policy.control(robot, self.clock, telemetry=telemetry, collect_garbage=True)
             if prepare is not None:
                 prepare(loop)
-            drive = Drive(loop, self.clock.now_ns())
+            drive = Drive(loop, self.clock.now_ns(), ticks)
 
             def look(tick: Tick) -> None:
                 drive.ticks.append((self.clock.now_ns(), tick))
@@ -489,7 +511,12 @@ def must_go_on(
 
 
 def driven_steps(arm: Arm, drive: Drive) -> Excerpt:
-    """The arm's steps from being armed until the loop ended by itself and stopped it."""
+    """The arm's steps from being armed until the loop ended by itself and stopped it.
+
+    Raises:
+        RobotError: the loop ended before its last tick.
+    """
+    drive.require_end()
     arm.rest()
     steps = arm.trace.since(drive.began_ns)
     armed_ns, last_ns = steps.first(State.RUN), drive.ticks[-1][0] if drive.ticks else drive.ended_ns

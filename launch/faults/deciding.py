@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from gatort.runtime.spec import SEPARATOR_ID
 
 from .arm import SensorFault
 from .bench import MS, PERIOD_NS, Arm, Bench, Drive, Outcome, driven_steps, ms, must_go_on, must_stop, seeded
+from .trace import Excerpt
 
 LATE_NS = 40 * MS
 """Longer than the 25 ms that an action may take, shorter than a tick."""
@@ -120,19 +123,19 @@ def late(bench: Bench, seed: int) -> Outcome:
     if dict(drive.guard.refused) != {Refusal.LATE: 1}:
         wrong = f"expected one late action, {_refused(drive)}"
     steps = driven_steps(arm, drive)
-    held_ns = _longest(steps.states, State.HOLD) * MS
-    if not 0 < held_ns <= PERIOD_NS:
+    held_ns = _longest_ns(steps, State.HOLD)
+    if held_ns is None:
+        wrong = wrong or "expected HOLD for at most a tick, found none"
+    elif held_ns > PERIOD_NS:
         wrong = wrong or f"expected HOLD for at most a tick, found {held_ns * 1e-6:.0f} ms"
     return must_go_on(steps, RUNNING, ms(engine.began_ns, drive.refused_ns()), wrong)
 
 
-def _longest(states: list[State], wanted: State) -> int:
-    """The longest run of one state, in steps."""
-    longest = current = 0
-    for state in states:
-        current = current + 1 if state is wanted else 0
-        longest = max(longest, current)
-    return longest
+def _longest_ns(steps: Excerpt, wanted: State) -> int | None:
+    """The longest time for which a state was seen, from its first step to its last; none when it never was."""
+    seen = zip(steps.taken_ns.tolist(), steps.states, strict=True)
+    runs = [[at_ns for at_ns, _ in run] for state, run in groupby(seen, key=itemgetter(1)) if state is wanted]
+    return max((run[-1] - run[0] for run in runs), default=None)
 
 
 def hang(bench: Bench, seed: int) -> Outcome:
@@ -243,7 +246,7 @@ class UnguardedRobot(RemoteRobot):
     """A controller without a guard: after so many commands it sends what no guard would let through."""
 
     good = GOOD_TICKS
-    began_ns = noticed_ns = 0
+    began_ns = 0
 
     def command(self, command: Command) -> None:
         """See `Robot.command`."""

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gatort.launch.options import SHIPPED_BUNDLE
 from gatort.runtime.bundle import MANIFEST_FILE
@@ -21,6 +21,7 @@ from .ending import misses, random_wait, stop_run
 FULL_BYTES = 20_000
 RECORDED_NS = 2_000 * MS
 LOST_MS = 1_000.0
+REFUSED_IN_S = 60.0
 REFUSED = 2
 
 
@@ -84,7 +85,14 @@ def _refusal(bench: Bench, words: tuple[str, ...], command: list[str]) -> Outcom
     """A command has to exit with 2, in a sentence with these words, and the arm must not have been armed."""
     arm = bench.arm
     began_ns = bench.clock.now_ns()
-    done = subprocess.run([*GATORT, *command], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        [*GATORT, *command],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=REFUSED_IN_S,
+        check=False,
+    )
     took_ms = (bench.clock.now_ns() - began_ns) * 1e-6
     wrong = None
     missing = [word for word in words if word not in done.stderr]
@@ -100,45 +108,46 @@ def _run_on(bench: Bench) -> list[str]:
     return ["run", "--robot", bench.arm.endpoint, "--arm", "--seconds", "1", "--plot", str(bench.folder / "none.png")]
 
 
-def _truncate(bundle: Path) -> str:
+def _truncate(bundle: Path) -> tuple[str, ...]:
     file = bundle / "policy.onnx"
     file.write_bytes(file.read_bytes()[:-1000])
-    return file.name
+    return (file.name,)
 
 
-def _tamper(bundle: Path) -> str:
+def _tamper(bundle: Path) -> tuple[str, ...]:
     file = bundle / "model.safetensors"
     contents = bytearray(file.read_bytes())
     contents[len(contents) // 2] ^= 1
     file.write_bytes(contents)
-    return file.name
+    return (file.name,)
 
 
-def _reshape(bundle: Path) -> str:
+def _change_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
     file = bundle / MANIFEST_FILE
     manifest = json.loads(file.read_text())
-    manifest["model"]["layers"] += 1
+    change(manifest)
     file.write_text(json.dumps(manifest))
-    return "policy.onnx"
 
 
-def _stop_the_clock(bundle: Path) -> str:
-    file = bundle / MANIFEST_FILE
-    manifest = json.loads(file.read_text())
-    manifest["spec"]["control_hz"] = 0
-    file.write_text(json.dumps(manifest))
-    return "control_hz"
+def _reshape(bundle: Path) -> tuple[str, ...]:
+    _change_manifest(bundle, lambda manifest: manifest["model"].update(layers=manifest["model"]["layers"] + 1))
+    return ("policy.onnx",)
 
 
-def damaged_bundle(damage: Callable[[Path], str], bench: Bench, _: int) -> Outcome:
-    """`gatort run` on a bundle that is not whole: refused by the name of what is wrong."""
+def _stop_the_clock(bundle: Path) -> tuple[str, ...]:
+    _change_manifest(bundle, lambda manifest: manifest["spec"].update(control_hz=0))
+    return "control_hz", "greater than 0"
+
+
+def _unlimit(bundle: Path) -> tuple[str, ...]:
+    _change_manifest(bundle, lambda manifest: manifest["spec"]["actuators"][0].update(high=float("nan")))
+    return "actuators.0.high", "finite number"
+
+
+def damaged_bundle(damage: Callable[[Path], tuple[str, ...]], bench: Bench, _: int) -> Outcome:
+    """`gatort run` on a bundle that is not whole or not valid: refused in the words that `damage` returns."""
     bundle = shutil.copytree(SHIPPED_BUNDLE, bench.new_folder())
-    return _refusal(bench, (damage(bundle),), [*_run_on(bench), "--bundle", str(bundle)])
-
-
-def bad_configuration(flags: tuple[str, ...], words: tuple[str, ...], bench: Bench, _: int) -> Outcome:
-    """`gatort run` with a value that is not valid: refused by key, with what is valid."""
-    return _refusal(bench, words, [*_run_on(bench), *flags])
+    return _refusal(bench, damage(bundle), [*_run_on(bench), "--bundle", str(bundle)])
 
 
 def unknown_key(bench: Bench, _: int) -> Outcome:
@@ -153,7 +162,6 @@ def long_timeout(bench: Bench, _: int) -> Outcome:
     return _refusal(bench, ("safe_after", "200 ms"), ["robot", "mujoco", "--safe-after-ms", "300"])
 
 
-truncated, tampered, reshaped, no_rate = (
-    partial(damaged_bundle, damage) for damage in (_truncate, _tamper, _reshape, _stop_the_clock)
+truncated, tampered, reshaped, no_rate, nan_limit = (
+    partial(damaged_bundle, damage) for damage in (_truncate, _tamper, _reshape, _stop_the_clock, _unlimit)
 )
-nan_limit = partial(bad_configuration, ("--temperature", "nan"), ("temperature", "nan"))

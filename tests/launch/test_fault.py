@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 pytest.importorskip("mujoco")
 
 from gatort.launch import cli, fault
-from gatort.launch.faults.bench import Bench, Outcome
+from gatort.launch.faults import bench
+from gatort.launch.faults.bench import ArmProcess, Bench, Drive, Outcome
 from gatort.launch.faults.rows import ROWS, Fault, Row
 from gatort.runtime.errors import RobotError
+from gatort.runtime.loop import ControlLoop, Tick
 
 GIVEN = Outcome(10.0, 60.0)
 
@@ -38,7 +43,9 @@ def test_without_arguments_every_fault_is_listed(capsys: pytest.CaptureFixture[s
     [
         (["fault", "camra", "frozen"], "no component 'camra': expected one of bundle, camera"),
         (["fault", "camera", "frosen"], "camera has no fault 'frosen': expected one of frozen, absent"),
-        (["fault", "camera"], "expected one of frozen, absent"),
+        (["fault", "camera"], "fault camera: expected a type, one of frozen, absent"),
+        (["fault", "policy", "late", "--keys", "."], "--keys: expected --robot with it, found none"),
+        (["fault", "policy", "late", "--force"], "--force: expected --robot with it, found none"),
         (["faults", "--row", "25"], "--row 25: expected 1 to 24"),
         (["faults", "--json", "/nowhere/f.json"], "there is no directory /nowhere"),
     ],
@@ -81,14 +88,45 @@ def test_a_bound_that_is_broken_is_said_and_is_the_exit_status(
     assert "0 of 1 inside their bounds" in out
 
 
+@pytest.mark.parametrize(
+    "error",
+    [RobotError("no arm"), ValueError("no file"), subprocess.TimeoutExpired("gatort", 60)],
+    ids=lambda e: type(e).__name__,
+)
 def test_a_fault_that_could_not_be_injected_does_not_count_as_survived(
-    injected: Callable[..., None], capsys: pytest.CaptureFixture[str]
+    injected: Callable[..., None], capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
     def fails(_: Bench, seed: int) -> Outcome:
         if seed == 1:
-            raise RobotError("no arm")
+            raise error
         return GIVEN
 
     injected(fails)
     assert cli.main(["faults"]) == 1
-    assert "not run: no arm" in capsys.readouterr().out
+    assert f"not run: {error}" in capsys.readouterr().out
+
+
+def run_of(ticks: int, error: RobotError | None = None) -> Drive:
+    loop = SimpleNamespace(refusal=None)
+    tick = cast(Tick, SimpleNamespace(refusal=None))
+    return Drive(cast(ControlLoop, loop), 0, 26, [(at_ns, tick) for at_ns in range(ticks)], error)
+
+
+@pytest.mark.parametrize("drive", [run_of(8), run_of(0), run_of(26, RobotError("the robot hung up"))])
+def test_a_run_that_ended_early_did_not_go_on(drive: Drive) -> None:
+    with pytest.raises(RobotError, match=f"expected a run of 26 ticks, found an end after {len(drive.ticks)}: the"):
+        drive.require_end()
+
+
+def test_a_run_of_all_its_ticks_went_on() -> None:
+    run_of(26).require_end()
+
+
+def test_an_arm_that_does_not_come_up_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ArmProcess] = []
+    close = ArmProcess.close
+    monkeypatch.setattr(ArmProcess, "close", lambda arm: (made.append(arm), close(arm)))
+    monkeypatch.setattr(bench, "START_NS", 0)
+    with pytest.raises(RobotError, match="does not listen"):
+        ArmProcess(tmp_path / "arm")
+    assert not made[0].alive

@@ -29,6 +29,7 @@ from .bench import (
     PERIOD_NS,
     ArmProcess,
     Bench,
+    Drive,
     Outcome,
     RunProcess,
     driven_steps,
@@ -225,7 +226,19 @@ def busy(bench: Bench, _: int) -> Outcome:
         wrong += f" ({'; '.join(bench.not_granted)})"
     if len(drive.ticks) < HOGGED_TICKS:
         wrong = wrong or f"the run stopped after {len(drive.ticks)} ticks: {drive.loop.refusal}"
+    if (counted := drive.loop.telemetry.misses) != (found := _misses(drive)):
+        wrong = wrong or f"{counted} misses were counted, the ticks themselves show {found}"
     return must_go_on(driven_steps(arm, drive), (State.RUN, State.HOLD), wakes.p99_ms, wrong)
+
+
+def _misses(drive: Drive) -> int:
+    """What a run missed by each tick's wake and stamps; a long tick and the deadline that it skips are one miss."""
+    telemetry = drive.loop.telemetry
+    stamps = telemetry.stamps[: len(drive.ticks)]  # A drive's telemetry has room for all of its ticks.
+    over = stamps.max(axis=1) - stamps[:, 0] > PERIOD_NS
+    skipped = np.array([tick.wake.skipped for _, tick in drive.ticks], np.int64)
+    explained = np.concatenate(([False], over[:-1]))
+    return int(over.sum() + np.maximum(0, skipped - explained).sum())
 
 
 def _make_garbage() -> None:
@@ -263,15 +276,15 @@ def operator_console(press: Callable[[ArmProcess], None], bench: Bench, seed: in
         drive = bench.drive(robot)
         timer.join()
         outcome = must_stop(arm, drive.began_ns, asked[0], _safe_since(arm, asked[0]))
-        refused = False
+        answer = "nothing"
         try:
             robot.arm()
-        except RobotError:
-            refused = True
+        except RobotError as error:
+            answer = str(error)
         arm.press(b"a")
         arm.wait_until(lambda: "allows arming" not in arm.said.splitlines()[-1])
-    if not refused:
-        return replace(outcome, wrong="a controller armed what was stopped on its own side")
+    if "own side" not in answer:
+        return replace(outcome, wrong=f"expected no arming of what was stopped on its own side, found {answer!r}")
     return outcome
 
 
@@ -295,6 +308,8 @@ def output_unread(bench: Bench, _: int) -> Outcome:
     arm = bench.arm
     terminal, inside = pty.openpty()
     _fill(inside)
+    reader = Timer(0, _drain, (terminal,))
+    reader.daemon = True
     try:
         with bench.run_process(arm, terminal=inside) as run:
             armed_ns = bench.wait_for_motion(arm, run)
@@ -302,14 +317,15 @@ def output_unread(bench: Bench, _: int) -> Outcome:
             asked_ns = bench.clock.now_ns()
             run.process.send_signal(signal.SIGINT)
             arm.rest()
-            reader = Timer(0, _drain, (terminal,))
-            reader.daemon = True
             reader.start()
             run.process.wait(30)
             steps = arm.trace.since(armed_ns).until(asked_ns)
             return must_go_on(steps, wrong=misses(run))
     finally:
-        os.close(inside)
+        os.close(inside)  # Which ends the reader.
+        if reader.is_alive():
+            reader.join()
+        os.close(terminal)
 
 
 def _fill(terminal: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Literal
 
@@ -14,6 +15,7 @@ from gatort.runtime import wire
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import RobotError
 from gatort.runtime.keys import ControllerKeys
+from gatort.runtime.loop import Tick
 from gatort.runtime.remote_robot import RemoteRobot
 from gatort.runtime.safety import Command, State
 
@@ -22,7 +24,8 @@ from .deciding import GOOD_TICKS, RUNNING
 
 FLOOD_S = 2.0
 HUGE_BYTES = 100_000_000
-NESTING = 100_000
+NESTING = 1_000
+"""Levels at most, in a frame that is short enough to be decoded."""
 MOST_PARTS = 2_000
 """Of a message; to read it takes the robot several turns."""
 FLOOD_TICKS = 60
@@ -119,12 +122,22 @@ def intruder(kind: Literal["unknown", "none"], bench: Bench, _: int) -> Outcome:
     if kind == "unknown":
         secret = zmq.curve_keypair()[1]
         strange = ControllerKeys(secret, known.robot, known.directory)
-    with bench.controller(arm, RemoteRobot, known) as robot:
-        refused_ms, words = _refused_within(arm, bench, strange)
-        drive = bench.drive(robot, GOOD_TICKS)
+    knocks: list[Future[tuple[float, str]]] = []
+    with ThreadPoolExecutor(1) as hand, bench.controller(arm, RemoteRobot, known) as robot:
+
+        def knock(tick: Tick) -> None:
+            if not knocks and tick.wake.tick >= GOOD_TICKS:
+                knocks.append(hand.submit(_refused_within, arm, bench, strange))
+
+        drive = bench.drive(robot, on_tick=knock)
+        drive.require_fault(bool(knocks))
+        answered_in_drive = knocks[0].done()
+    refused_ms, words = knocks[0].result()
     outcome = must_go_on(driven_steps(arm, drive), detected_ms=refused_ms)
     if not words:
         return Outcome(refused_ms, None, "a stranger was let in")
+    if not answered_in_drive:
+        return Outcome(refused_ms, None, outcome.wrong or "the stranger was refused only after the run")
     if arm.counted(counter) <= before:
         return Outcome(refused_ms, None, f"{counter} were not counted")
     return outcome
@@ -134,20 +147,17 @@ def forged(bench: Bench, _: int) -> Outcome:
     """Someone on this machine sends commands and stops with a session that he guessed."""
     arm = bench.arm
     before = arm.counted("foreign")
-    context = zmq.Context()
-    stranger = wire.bounded_socket(context, zmq.DEALER, wire.LARGEST_ANSWER_BYTES)
-    stranger.connect(arm.endpoint)
+    with zmq.Context() as context, wire.bounded_socket(context, zmq.DEALER, wire.LARGEST_ANSWER_BYTES) as forger:
+        forger.connect(arm.endpoint)
 
-    def forge(_: object) -> None:
-        now_ns = bench.clock.now_ns()
-        stranger.send(wire.encode(wire.Stop(1, 1 << 40)))
-        stranger.send(wire.encode(wire.Arm(1, 1 << 40)))
-        stranger.send(wire.encode(wire.Command(1, 1 << 40, 1, now_ns + 20 * MS, 60 * MS, [30.0] * 8)))
+        def forge(_: object) -> None:
+            now_ns = bench.clock.now_ns()
+            forger.send(wire.encode(wire.Stop(1, 1 << 40)))
+            forger.send(wire.encode(wire.Arm(1, 1 << 40)))
+            forger.send(wire.encode(wire.Command(1, 1 << 40, 1, now_ns + 20 * MS, 60 * MS, [30.0] * 8)))
 
-    with bench.controller(arm, RemoteRobot) as robot:
-        drive = bench.drive(robot, GOOD_TICKS * 2, on_tick=forge)
-    stranger.close(0)
-    context.term()
+        with bench.controller(arm, RemoteRobot) as robot:
+            drive = bench.drive(robot, GOOD_TICKS * 2, on_tick=forge)
     outcome = must_go_on(driven_steps(arm, drive))
     if arm.counted("foreign") - before < GOOD_TICKS:
         return Outcome(None, None, outcome.wrong or "forged messages were not counted")
@@ -173,11 +183,11 @@ def flooded(kind: Flood, bench: Bench, seed: int) -> Outcome:
     command = [sys.executable, "-m", "gatort.launch.faults.linking", arm.endpoint, kind, str(seed)]
     with bench.controller(arm, RemoteRobot) as robot, subprocess.Popen(command) as flood:
         drive = bench.drive(robot, FLOOD_TICKS)
-        flooded_to_the_end = flood.wait() == 0
+        arrived = flood.wait() == 0
     steps = driven_steps(arm, drive)
     slowest_ms = max(tick_ns for tick_ns in drive.loop.telemetry.tick_durations_ns()) * 1e-6
     gap_ns = steps.longest_gap_ns
-    wrong = None if flooded_to_the_end else "the flood ended early"
+    wrong = None if arrived else "the flood ended early, or nothing of it arrived"
     if drive.loop.telemetry.misses or slowest_ms > PERIOD_NS * 1e-6:
         wrong = f"a tick took {slowest_ms:.0f} ms, {drive.loop.telemetry.misses} misses"
     elif gap_ns > PERIOD_NS:
@@ -187,27 +197,32 @@ def flooded(kind: Flood, bench: Bench, seed: int) -> Outcome:
     return must_go_on(steps, detected_ms=slowest_ms, wrong=wrong)
 
 
-def flood(endpoint: str, kind: Flood, seed: int) -> None:
-    """Be the process that floods."""
+def flood(endpoint: str, kind: Flood, seed: int) -> bool:
+    """Be the process that floods; returns whether the robot hung up on what was too large, where it had to."""
     random, clock = seeded(seed), MonotonicClock()
     context = zmq.Context()
     deadline_ns = clock.now_ns() + round(FLOOD_S * 1e9)
     huge = bytes(HUGE_BYTES) if kind == "huge" else b""
-    socket = None
+    socket, hung_up = None, kind != "huge"
     while clock.now_ns() < deadline_ns:
         # A robot that hangs up on a message too large is called again.
         if socket is None or kind == "huge":
             socket = context.socket(zmq.DEALER)
             socket.set(zmq.LINGER, 0)
             socket.set(zmq.SNDHWM, 1000)
+            ending = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
             socket.connect(endpoint)
         if not socket.poll(10, zmq.POLLOUT):
             continue
         socket.send_multipart(_no_message(kind, random, huge), copy=False)
         if kind == "huge":
             clock.sleep_until_ns(clock.now_ns() + 200 * MS)
+            hung_up |= ending.poll(0) != 0
+            socket.disable_monitor()
+            ending.close(0)
             socket.close(0)
     context.destroy(0)
+    return hung_up
 
 
 def _no_message(kind: Flood, random: np.random.Generator, huge: bytes) -> list[bytes]:
@@ -217,7 +232,9 @@ def _no_message(kind: Flood, random: np.random.Generator, huge: bytes) -> list[b
         case "random":
             return [random.bytes(int(random.integers(1, 4000)))]
         case "nested":
-            return [b"\x91" * int(random.integers(1, NESTING // 100))]
+            # Valid as far as the values of a command, into which a decoder descends.
+            command = wire.encode(wire.Command(1, 1 << 40, 1, 1, 60 * MS, []))
+            return [command[:-1] + b"\x91" * int(random.integers(2, NESTING)) + b"\x90"]
         case "parts":
             return [b""] * int(random.integers(2, MOST_PARTS))
 
@@ -226,4 +243,4 @@ flood_huge, flood_random, flood_nested = (partial(flooded, kind) for kind in ("h
 flood_parts = partial(flooded, "parts")
 
 if __name__ == "__main__":
-    flood(sys.argv[1], sys.argv[2], int(sys.argv[3]))  # type: ignore[arg-type]  # started above
+    sys.exit(not flood(sys.argv[1], sys.argv[2], int(sys.argv[3])))  # type: ignore[arg-type]  # started above

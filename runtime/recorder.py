@@ -242,12 +242,18 @@ class TickRecorder:
         self._recorder, self._loop = recorder, loop
         self._keys = loop.robot.interface.observations
         self._names = field_names(self._keys)
+        # A prompt has the keys that the policy reads, of which a robot may offer more.
+        self._prompted = [self._keys.index(key) for key in loop.decoder.context.spec.observations]
         self._states: tuple[State, State] | None = None
 
     def prompt(self, at_ns: int, frames: Iterable[tuple[Sequence[NDArray[Any]], ArrayLike]]) -> None:
         """Record the frames that `ControlLoop.prime` was given; before the robot is armed, since it waits for room."""
         for values, action in frames:
-            message = PromptMessage(values=self._values(values), action=numbers(np.asarray(action)))
+            named = {
+                self._names[index]: _value(self._keys[index], array)
+                for index, array in zip(self._prompted, values, strict=True)
+            }
+            message = PromptMessage(values=named, action=numbers(np.asarray(action)))
             self._recorder.add(at_ns, message)
             # Once something is lost, the frames that follow are worth no more waiting.
             self._recorder.flush(wait_s=_PROMPT_S if self._recorder.degraded is None else 0.0)
@@ -277,7 +283,7 @@ class TickRecorder:
         )
 
     def _values(self, values: Sequence[NDArray[Any]]) -> Values:
-        return {name: _value(key, array) for name, key, array in zip(self._names, self._keys, values, strict=False)}
+        return {name: _value(key, array) for name, key, array in zip(self._names, self._keys, values, strict=True)}
 
     def _tokens(self, number: int, tokens: NDArray[np.int64], *, completed: bool) -> TokensMessage:
         context = self._loop.decoder.context

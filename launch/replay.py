@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from gatort.runtime.recording import (
     Values,
     arrays,
 )
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, Precision, require_same_interface
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ObservationKey, Precision, require_same_interface
 from gatort.runtime.tokenizer import Tokenizer
 
 from .engines import load_policy
@@ -147,6 +147,8 @@ class Comparison:
         self._keys = recording.run.interface.observations
         self._policy, self._decoder = policy, policy.decoder
         self._tokenizer = Tokenizer(policy.spec, self._keys)
+        # A robot may offer more than the policy and its prompt have.
+        self._prompt_tokenizer = Tokenizer(policy.spec)
         self._observation: ObservationMessage | None = None
         self._tokens: TokensMessage | None = None
         self._first_ns: int | None = None
@@ -163,7 +165,7 @@ class Comparison:
             return
         match stamped.message:
             case PromptMessage(values=values, action=action):
-                self._begin_frame(values)
+                self._begin_frame(values, self._prompt_tokenizer, self._policy.spec.observations)
                 self._decoder.replay(self._tokenizer.encode_action(action))
             case ObservationMessage() as message:
                 self._observation = message
@@ -181,17 +183,17 @@ class Comparison:
         if stamped.sequence != self._recorded_ticks or (self._tokens is not None and self._tokens.frame != frames):
             self.gap = f"messages before tick {tick.tick} were dropped, and with them the context of all that follows"
         elif self._observation is not None and tick.reason == Refusal.ENGINE:
-            self._begin_frame(self._observation.values)
+            self._begin_frame(self._observation.values, self._tokenizer, self._keys)
             with suppress(EngineError):  # It failed then, and may again: it drew its noise all the same.
                 self._decoder.decode()
         elif self._observation is not None and self._tokens is not None:
-            self._begin_frame(self._observation.values)
+            self._begin_frame(self._observation.values, self._tokenizer, self._keys)
             self._compare(self._tokens, (stamped.at_ns - self._first_ns) * 1e-9)
 
-    def _begin_frame(self, values: Values) -> None:
+    def _begin_frame(self, values: Values, tokenizer: Tokenizer, keys: Sequence[ObservationKey]) -> None:
         context = self._decoder.context
         context.begin_frame()
-        self._tokenizer.encode(arrays(values, self._keys), context.observation_ids, context.patches)
+        tokenizer.encode(arrays(values, keys), context.observation_ids, context.patches)
 
     def _compare(self, message: TokensMessage, seconds: float) -> None:
         frame, recorded = self._decoder.context.frame, np.array(message.sampled, np.int64)

@@ -242,17 +242,16 @@ class TickRecorder:
         self._recorder, self._loop = recorder, loop
         self._keys = loop.robot.interface.observations
         self._names = field_names(self._keys)
-        # A prompt has the keys that the policy reads, of which a robot may offer more.
-        self._prompted = [self._keys.index(key) for key in loop.decoder.context.spec.observations]
         self._states: tuple[State, State] | None = None
 
     def prompt(self, at_ns: int, frames: Iterable[tuple[Sequence[NDArray[Any]], ArrayLike]]) -> None:
         """Record the frames that `ControlLoop.prime` was given; before the robot is armed, since it waits for room."""
+        keys = (
+            self._loop.decoder.context.spec.observations
+        )  # A robot may offer more than the policy and its prompt have.
+        names = field_names(keys)
         for values, action in frames:
-            named = {
-                self._names[index]: _value(self._keys[index], array)
-                for index, array in zip(self._prompted, values, strict=True)
-            }
+            named = _named(names, keys, values)
             message = PromptMessage(values=named, action=numbers(np.asarray(action)))
             self._recorder.add(at_ns, message)
             # Once something is lost, the frames that follow are worth no more waiting.
@@ -277,13 +276,10 @@ class TickRecorder:
         recorder.flush()
 
     def _observation(self, number: int, observation: Observation) -> ObservationMessage:
-        values = self._values(observation.values)
+        values = _named(self._names, self._keys, observation.values)
         return ObservationMessage(
             tick=number, sequence=observation.sequence, stamp_ns=observation.stamp_ns, values=values
         )
-
-    def _values(self, values: Sequence[NDArray[Any]]) -> Values:
-        return {name: _value(key, array) for name, key, array in zip(self._names, self._keys, values, strict=True)}
 
     def _tokens(self, number: int, tokens: NDArray[np.int64], *, completed: bool) -> TokensMessage:
         context = self._loop.decoder.context
@@ -311,6 +307,10 @@ class TickRecorder:
             reason=reason if reason is not None and tick.refusal is not None else "",
             refusal=tick.refusal or "",
         )
+
+
+def _named(names: Sequence[str], keys: Sequence[ObservationKey], values: Sequence[NDArray[Any]]) -> Values:
+    return {name: _value(key, array) for name, key, array in zip(names, keys, values, strict=True)}
 
 
 def _value(key: ObservationKey, array: NDArray[Any]) -> list[float] | Image:

@@ -23,8 +23,8 @@ from gatort.runtime.errors import EngineError
 from gatort.runtime.loop import Tick
 from gatort.runtime.policy import Policy
 from gatort.runtime.recorder import Recorder, TickRecorder
-from gatort.runtime.recording import PromptMessage, Recording, RunRecord, TokensMessage
-from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
+from gatort.runtime.recording import ObservationMessage, PromptMessage, Recording, RunRecord, TokensMessage
+from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, ModelDims, ObservationKey, PolicySpec
 
 MS = 1_000_000
 
@@ -175,12 +175,14 @@ def record(spec: PolicySpec, dims: ModelDims) -> Callable[..., Comparison]:
         disturb: Callable[[Recorder, Tick], None] | None = None,
         prompt: Sequence[tuple[list[NDArray[Any]], NDArray[np.float64]]] = (),
         lost: int | None = None,
+        offered: PolicySpec = spec,
     ) -> Comparison:
         clock = VirtualClock(1_000 * MS)
         policy = Policy.of(spec, dims, ChainEngine(clock, faults), Sampler(temperature, seed=3))
-        loop = policy.control(ScriptedRobot(spec, clock, read), clock)
+        show = read if offered is spec else lambda sequence: [np.zeros(1, np.float32), *read(sequence)]
+        loop = policy.control(ScriptedRobot(offered, clock, show), clock)
         loop.prime(prompt)
-        with Recorder(Path("run.mcap"), RunRecord.of("scripted", spec, "", clock)) as recorder:
+        with Recorder(Path("run.mcap"), RunRecord.of("scripted", offered, "", clock)) as recorder:
             note = TickRecorder(recorder, loop)
             note.prompt(clock.now_ns(), [frame for number, frame in enumerate(prompt) if number != lost])
 
@@ -212,6 +214,19 @@ def test_ticks_that_were_refused_leave_no_frame_and_draw_what_they_drew(
     tokens = messages(TokensMessage)
     assert [each.completed for each in tokens] == [True, True, False, *[True] * 10]
     assert any(each.raw != each.sampled for each in tokens) == (temperature > 0)
+
+
+def test_a_prompt_has_the_policys_keys_though_the_robot_offers_more(
+    record: Callable[..., Comparison], spec: PolicySpec
+) -> None:
+    extra = ObservationKey(name="a_first", shape=(1,), dtype="float32", unit="1", encoding="mu_law")
+    offered = spec.model_copy(update={"observations": (extra, *spec.observations)})
+    prompt = [(read(sequence), np.zeros(3)) for sequence in (100, 101)]
+    comparison = record({}, prompt=prompt, offered=offered)
+    assert comparison.gap is None
+    assert comparison.first is None
+    assert comparison.equal_ticks > 0
+    assert set(messages(PromptMessage)[0].values) < set(messages(ObservationMessage)[0].values)
 
 
 def test_the_frames_of_a_prompt_come_before_the_first_tick(record: Callable[..., Comparison]) -> None:

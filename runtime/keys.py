@@ -19,7 +19,7 @@ import zmq
 from zmq.utils import z85
 
 from .errors import ConfigError
-from .private_file import read_private, write_new
+from .private_file import open_unlinked, read_private, write_new
 
 KEY_CHARACTERS = 40
 """A key of 32 bytes in Z85 (RFC 32)."""
@@ -127,11 +127,7 @@ def _read_secret(path: Path) -> bytes:
 
 
 def _read_public(path: Path) -> bytes:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise ConfigError(f"{path}: expected a public key, found none that can be read ({error.strerror})") from error
-    with os.fdopen(handle, "rb") as file:
+    with open_unlinked(path, "a public key", ConfigError) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path}: expected a public key, found no regular file")

@@ -6,6 +6,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
+from typing import IO
 
 from .errors import GatortError
 
@@ -43,11 +44,7 @@ def read_private(path: Path, what: str, error: type[GatortError]) -> bytes:
     Raises:
         GatortError: of that type; there is none, others may read it, or it is someone else's or a link.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as failure:
-        raise error(f"{path}: expected {what}, found none that can be read ({failure.strerror})") from failure
-    with os.fdopen(handle, "rb") as file:
+    with open_unlinked(path, what, error) as file:
         status = os.fstat(file.fileno())
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077 or not stat.S_ISREG(status.st_mode):
             raise error(
@@ -55,3 +52,16 @@ def read_private(path: Path, what: str, error: type[GatortError]) -> bytes:
                 f"found user {status.st_uid}'s with mode {stat.S_IMODE(status.st_mode):o}"
             )
         return file.read(LONGEST_SECRET_BYTES)
+
+
+def open_unlinked(path: Path, what: str, error: type[GatortError]) -> IO[bytes]:
+    """A file that is no link, open for reading; one that would keep a reader waiting, such as a pipe, does not.
+
+    Raises:
+        GatortError: of type `error`; there is none that can be read, or it is a link.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as failure:
+        raise error(f"{path}: expected {what}, found none that can be read ({failure.strerror})") from failure
+    return os.fdopen(handle, "rb")

@@ -34,6 +34,7 @@ from rich.progress import Progress
 from gatort.launch.machine import this_machine
 from gatort.runtime.link import RETRY_NS
 from gatort.runtime.recording import Recording, TickMessage
+from gatort.runtime.telemetry import Misses
 
 HOGS = 4
 SAMPLE_S = 10.0
@@ -41,7 +42,7 @@ SETTLED_S = 300.0
 """When memory is first taken as settled; half of a shorter run."""
 GROWTH = 0.05
 """Of memory between then and the end that still counts as flat: pages of caches and logs that fill up once."""
-PERIOD_MS, DELAY_MS = 50.0, 25.0
+PERIOD_NS = 50_000_000
 LATE_WAKE_MS = 5.0
 SLOW_MS = 20.0
 """Tokenizing, passes and guard take a third of this on an idle machine."""
@@ -228,19 +229,16 @@ def _span(seen: Soak, at_ns: int) -> str:
 def _read_ticks(seen: Soak, path: Path, findings: Findings) -> list[TickMessage]:
     """Count a recording's ticks; returns its last ones."""
     ticks = [stamped.message for stamped in Recording(path).messages() if isinstance(stamped.message, TickMessage)]
-    over_before = 0
+    misses = Misses(PERIOD_NS)
     for tick in ticks:
         span = _span(seen, tick.deadline_ns)
         late_ns = max(0, tick.lateness_ns)
         findings.late_ns.append(late_ns)
         if span == "hogs":
             findings.late_hogged_ns.append(late_ns)
-        # As telemetry counts them: a tick over the budget makes the next deadline skip, and that is one miss.
-        skipped = max(0, tick.skipped - over_before)
-        over_before = int(tick.stamps_ns[-1] - tick.stamps_ns[0] > PERIOD_MS * 1e6)
-        if skipped:
+        if skipped := misses.woke(tick.skipped):
             findings.causes[_LATE if late_ns > LATE_WAKE_MS * 1e6 or span == "hogs" else _PASSED, span] += skipped
-        if over_before:
+        if misses.ended(tick.took_ns):
             findings.causes[_cause(tick), span] += 1
         if tick.reason:
             findings.refused[f"{tick.reason}: {_cause(tick)}", span] += 1

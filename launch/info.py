@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from gatort.runtime.recording import FaultMessage, Recording, Stamped, StateMessage, StepMessage, TickMessage
+from gatort.runtime.telemetry import Misses
 
 from .report import alarming, require_writable, screen, write_json
 
@@ -32,7 +34,7 @@ def info(file: Path, *, json: Path | None = None) -> int:
     """
     require_writable(json)
     recording = Recording(file)
-    contents = Contents(recording.policy.spec.period_ns if recording.policy else None)
+    contents = Contents(Misses(recording.policy.spec.period_ns if recording.policy else sys.maxsize))
     for stamped in recording.messages():
         contents.take(stamped)
     record = _record(recording, contents)
@@ -45,18 +47,14 @@ def info(file: Path, *, json: Path | None = None) -> int:
 class Contents:
     """Counted from the messages, so that a file without an end has it too."""
 
-    budget_ns: int | None
-    """A longer tick is a miss."""
+    misses: Misses
     first_ns: int | None = None
     last_ns: int = 0
     ticks: int = 0
-    misses: int = 0
-    """Ticks over the budget, and skipped deadlines that no such tick explains."""
     refused: Counter[str] = field(default_factory=Counter)
     states: list[tuple[float, str]] = field(default_factory=list)
     """Seconds since the first message, and the state that began."""
     faults: list[tuple[float, str]] = field(default_factory=list)
-    _over: bool = False
 
     def take(self, stamped: Stamped) -> None:
         """Count one message."""
@@ -75,10 +73,8 @@ class Contents:
 
     def _count(self, tick: TickMessage) -> None:
         self.ticks += 1
-        self.misses += max(0, tick.skipped - self._over)
-        took_ns = tick.stamps_ns[-1] - tick.stamps_ns[0] if tick.stamps_ns else 0
-        self._over = self.budget_ns is not None and took_ns > self.budget_ns
-        self.misses += self._over
+        self.misses.woke(tick.skipped)
+        self.misses.ended(tick.took_ns)
         if tick.reason:
             self.refused[tick.reason] += 1
 
@@ -108,7 +104,7 @@ def _record(recording: Recording, contents: Contents) -> dict[str, Any]:
         "policy": policy.model_dump(mode="json", exclude={"spec"}) if policy else None,
         "ticks": contents.ticks,
         "refused": dict(contents.refused),
-        "misses": contents.misses,
+        "misses": contents.misses.total,
         "states": [{"s": seconds, "state": state} for seconds, state in contents.states],
         "faults": [{"s": seconds, "fault": fault} for seconds, fault in contents.faults],
         "channels": recording.counts,

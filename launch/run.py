@@ -140,8 +140,12 @@ def _ask_consent(robot: str) -> None:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Let a request to end and the loss of the console interrupt as Ctrl-C does, so that the arm is stopped first."""
-    handlers = {each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGTERM, signal.SIGHUP)}
+    """Let a request to end and the loss of the console interrupt as Ctrl-C does, so that the arm is stopped first.
+
+    Ctrl-C itself too: a script's background jobs begin with SIGINT ignored, and an operator's stop is never ignored.
+    """
+    each_signal = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {each: signal.signal(each, signal.default_int_handler) for each in each_signal}
     try:
         yield
     finally:

@@ -195,6 +195,11 @@ class TickMessage(_Message, frozen=True, kw_only=True):
     refusal: str = ""
     """The same as a sentence that names the value."""
 
+    @property
+    def took_ns(self) -> int:
+        """From when it began to the end of the last stage that it came to."""
+        return self.stamps_ns[-1] - self.stamps_ns[0] if self.stamps_ns else 0
+
 
 class StateMessage(_Message, frozen=True, kw_only=True):
     """The guard's and the robot's state, when either changed."""

@@ -83,6 +83,28 @@ class Rate:
     worst_second_hz: float
 
 
+class Misses:
+    """Ticks over the budget, and skipped deadlines that no such tick explains: a tick too long is one miss, not two."""
+
+    def __init__(self, budget_ns: int) -> None:
+        """Count from zero; a tick longer than `budget_ns` is a miss."""
+        self.total = 0
+        self._budget_ns = budget_ns
+        self._over = False
+
+    def woke(self, skipped: int) -> int:
+        """A tick begins, so many deadlines after the one that followed the tick before; returns the misses in it."""
+        misses = max(0, skipped - self._over)
+        self.total += misses
+        return misses
+
+    def ended(self, took_ns: int) -> int:
+        """The tick is over, whole or refused; returns the misses in it, 0 or 1."""
+        self._over = took_ns > self._budget_ns
+        self.total += self._over
+        return int(self._over)
+
+
 class Telemetry:
     """Per-tick stamps and histograms of one loop; memory is fixed when it is made."""
 
@@ -112,12 +134,10 @@ class Telemetry:
         """Ticks begun, refused ones included."""
         self.refused = 0
         """Ticks that sent no command."""
-        self.misses = 0
-        """Ticks over the budget, and skipped deadlines that no such tick explains."""
         self._clock = clock or MonotonicClock()
         self._histograms = {name: _empty_histogram() for name in (*self.stages, TICK, LATENESS)}
         self._row, self._column = self.stamps[0], 0
-        self._over = 0
+        self._misses = Misses(self.budget_ns)
         self._first_deadline_ns = self._deadline_ns = 0
         self._second = self._in_second = self._whole = 0
         self._last_second: int | None = None
@@ -148,12 +168,10 @@ class Telemetry:
         else:
             self._whole += 1
             self._in_second += 1
-        self._over = int(row[-1] - row[0] > self.budget_ns)
-        self.misses += self._over
+        self._misses.ended(row[-1] - row[0])
 
     def _count_wake(self, wake: Wake) -> None:
-        """A tick over the budget makes the next deadline skip: one miss, not two."""
-        self.misses += max(0, wake.skipped - self._over)
+        self._misses.woke(wake.skipped)
         self._histograms[LATENESS].record_value(max(0, wake.lateness_ns))
         if not self.ticks:
             self._first_deadline_ns = wake.deadline_ns
@@ -177,6 +195,11 @@ class Telemetry:
         """The whole tick, then each stage that was reached."""
         rows = [(name, self.percentiles(name)) for name in (TICK, *self.stages)]
         return [(name, found) for name, found in rows if found.count]
+
+    @property
+    def misses(self) -> int:
+        """See `Misses`."""
+        return self._misses.total
 
     @property
     def rate(self) -> Rate:

@@ -46,7 +46,7 @@ MS = 1_000_000
 PERIOD_NS = 50 * MS
 START_NS = 60_000 * MS
 REST_NS = 3_000 * MS
-"""How long an arm may take to come to rest; it takes 145 ms."""
+"""How long an arm may take to come to rest; it takes 135 ms."""
 TICKS = 26
 """Of a run that nothing stops."""
 REALTIME = RealtimeConfig(fifo_priority=40, lock_memory=True)

@@ -12,6 +12,7 @@ import pytest
 from gatort.launch.faults.bench import Bench, Outcome
 from gatort.launch.faults.rows import ROWS, Fault, Row
 from gatort.runtime.errors import RobotError
+from gatort.runtime.inner_loop import FADE_NS
 
 SLOW = {13, 17, 18, 24}
 """Rows whose injection takes more than five seconds."""
@@ -71,5 +72,4 @@ def test_a_fault_that_must_stop_the_arm_is_timed_to_the_safe_command(bench: Benc
             outcome = row.faults[-1].inject(bench, 3)
             assert outcome.safe_ms is not None
             assert outcome.detected_ms is not None
-            # The fade alone takes 50 ms.
-            assert outcome.safe_ms - outcome.detected_ms >= 50
+            assert outcome.safe_ms - outcome.detected_ms >= FADE_NS * 1e-6

@@ -92,7 +92,7 @@ def test_the_trace_of_a_real_inner_loop_has_no_fault(path: Path, spec: PolicySpe
     assert steps.fault() is None
     assert steps.sequence == [State.RUN, State.HOLD, State.SAFE, State.LATCHED]
     assert steps.first(State.SAFE) == effect_ns + 95 * MS
-    assert steps.safe_ns == effect_ns + 145 * MS
+    assert steps.safe_ns == effect_ns + 135 * MS
 
 
 def test_a_stop_that_an_arm_behind_its_time_is_asked_for_acts_once_it_has_caught_up(

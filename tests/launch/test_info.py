@@ -13,9 +13,11 @@ from gatort.launch import cli
 from gatort.launch.info import Contents
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.driver import ScriptedRobot
+from gatort.runtime.inner_loop import FADE_NS
 from gatort.runtime.recorder import Recorder, StepRecorder
 from gatort.runtime.recording import RunRecord, Stamped, TickMessage
 from gatort.runtime.spec import PolicySpec
+from gatort.runtime.telemetry import Misses
 
 
 @pytest.fixture(autouse=True)
@@ -64,13 +66,13 @@ def test_refusals_states_and_faults_are_those_of_the_run(
 
 
 def test_a_tick_over_the_budget_and_the_deadline_that_it_skips_are_one_miss() -> None:
-    contents = Contents(budget_ns=50)
+    contents = Contents(Misses(budget_ns=50))
     for took_ns, skipped in ((50, 0), (51, 0), (10, 1), (10, 2), (99, 0)):
         tick = TickMessage(
             tick=0, deadline_ns=0, woke_ns=0, lateness_ns=0, skipped=skipped, stamps_ns=[1_000, 1_000 + took_ns]
         )
         contents.take(Stamped(0, 1, tick))
-    assert contents.misses == 1 + 0 + 2 + 1
+    assert contents.misses.total == 1 + 0 + 2 + 1
 
 
 def test_a_file_that_was_cut_off_is_told_as_far_as_it_goes(
@@ -98,7 +100,7 @@ def test_a_robots_own_recording_tells_the_states_of_its_watchdog(spec: PolicySpe
     status, found = info()
     assert (status, found["policy"], found["channels"]) == (0, None, {"/step": 300})
     assert [each["state"] for each in found["states"]] == ["robot run", "robot hold", "robot safe", "robot latched"]
-    assert np.diff([each["s"] for each in found["states"]])[-1] == pytest.approx(0.05)
+    assert np.diff([each["s"] for each in found["states"]])[-1] == pytest.approx(FADE_NS * 1e-9)
 
 
 def test_what_is_no_recording_is_refused_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

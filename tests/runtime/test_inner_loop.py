@@ -111,7 +111,7 @@ def test_when_commands_stop_it_holds_then_fades_within_two_periods_then_latches(
 
 
 def test_lost_commands_reach_the_safe_torque_within_the_bound_of_one_step(armed: InnerLoop) -> None:
-    """From `apply_at`: 95 ms until SAFE begins, 50 ms fade, and not even one late step makes it longer."""
+    """From `apply_at`: 95 ms until SAFE begins, 40 ms fade, and not even one late step makes it longer."""
     armed.accept(command(1, 0), 0)
     assert armed.step(2 * PERIOD_NS - SAFE_LEAD_NS + FADE_NS).tolist() == [0, 0, 0]
     assert armed.state is State.LATCHED
@@ -174,7 +174,7 @@ def test_an_age_limit_out_of_range_is_refused_with_the_range(spec: PolicySpec, s
 def test_a_command_that_waits_when_safe_begins_is_thrown_away(armed: InnerLoop) -> None:
     armed.step(90 * MS)
     assert armed.accept(command(1, 130 * MS), 90 * MS)
-    assert armed.step(135 * MS).tolist() == [0, 0, 0]
+    assert armed.step(131 * MS).tolist() == [0, 0, 0]
     assert armed.state is State.SAFE
     armed.step(500 * MS)
     assert armed.state is State.LATCHED
@@ -216,8 +216,8 @@ def test_an_operators_stop_fades_from_what_is_in_effect_and_latches(armed: Inner
     armed.step(30 * MS)
     armed.stop(30 * MS)
     assert armed.state is State.SAFE
-    assert armed.step(55 * MS).tolist() == [10, -5, 0]
-    armed.step(80 * MS)
+    assert armed.step(50 * MS).tolist() == [10, -5, 0]
+    armed.step(70 * MS)
     assert armed.state is State.LATCHED
 
 

@@ -197,5 +197,5 @@ def test_the_arm_goes_to_safe_by_itself_when_every_command_is_lost(spec: PolicyS
     linked.pass_ms(200)
     changes = {state: at_ns for at_ns, state, _ in reversed(linked.trace)}
     assert changes[State.SAFE] - armed_ns == 95 * MS
-    assert changes[State.LATCHED] - armed_ns == 145 * MS
+    assert changes[State.LATCHED] - armed_ns == 135 * MS
     assert linked.robot.state is State.LATCHED

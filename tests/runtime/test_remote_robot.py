@@ -437,7 +437,7 @@ def test_whatever_fails_the_arm_is_faded_and_the_controller_told(
     thread.join()
     assert driver.state is State.LATCHED
     fade = [value for state, value in seen if state is State.SAFE]
-    assert len(fade) > 40  # Of its 50 steps.
+    assert len(fade) > 32  # Of its 40 steps.
     assert fade == sorted(fade, reverse=True)
     assert driver.inner_loop.in_effect.tolist() == [0, 0, 0]
 

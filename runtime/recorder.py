@@ -310,7 +310,8 @@ class TickRecorder:
 
 
 def _named(names: Sequence[str], keys: Sequence[ObservationKey], values: Sequence[NDArray[Any]]) -> Values:
-    return {name: _value(key, array) for name, key, array in zip(names, keys, values, strict=True)}
+    # Not strict: an observation that was refused for the number of its arrays is recorded as far as it goes.
+    return {name: _value(key, array) for name, key, array in zip(names, keys, values, strict=False)}
 
 
 def _value(key: ObservationKey, array: NDArray[Any]) -> list[float] | Image:

@@ -148,6 +148,18 @@ def test_an_observation_refused_for_its_nan_is_recorded_with_it_and_why(
     assert [(each.guard, each.robot) for each in messages(path, StateMessage)][:2] == [("run", "run"), ("hold", "run")]
 
 
+def test_an_observation_that_lacks_an_array_is_recorded_as_far_as_it_goes_and_the_run_goes_on(
+    spec: PolicySpec, dims: ModelDims, clock: VirtualClock, path: Path, recorder: Recorder
+) -> None:
+    loop = control(spec, dims, clock, lambda sequence: random_values(spec, 0)[: 1 if sequence == 4 else 2])
+    assert loop.run(4, TickRecorder(recorder, loop)) == 4
+    recorder.close("done")
+    lacking = messages(path, ObservationMessage)[2]
+    with pytest.raises(RecordingError, match="arm/velocity: expected 2 recorded values, found 0"):
+        arrays(lacking.values, spec.observations)
+    assert [bool(tick.refusal) for tick in messages(path, TickMessage)] == [False, False, True, False]
+
+
 def test_a_command_goes_from_asked_through_limited_to_applied(
     spec: PolicySpec, dims: ModelDims, clock: VirtualClock, path: Path, recorder: Recorder
 ) -> None:

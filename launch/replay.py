@@ -31,7 +31,7 @@ from gatort.runtime.recording import (
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ObservationKey, Precision, require_same_interface
 from gatort.runtime.tokenizer import Tokenizer
 
-from .engines import load_policy
+from .engines import PROVIDERS, load_policy
 from .machine import this_machine
 from .options import EngineName, PolicyOptions
 from .report import progress_bar, require_writable, screen, write_json
@@ -59,7 +59,8 @@ def replay(
     engine
         What computes the passes; the recorded one when it is not given.
     precision
-        Of its weights; with the recorded engine the recorded one when it is not given.
+        Of its weights; with the recorded engine the recorded one when it is not given. ONNX Runtime takes the bundle's
+        own.
     json
         Write the comparison to this file as well.
     """
@@ -94,12 +95,16 @@ def _record(comparison: Comparison, policy: Policy, notes: list[str]) -> dict[st
 def _options(
     recorded: PolicyRecord, bundle: Path | None, engine: EngineName | None, precision: Precision | None
 ) -> PolicyOptions:
-    """The recorded ones, and over them what was asked for; another engine chooses its precision itself."""
+    """The recorded ones, and over them what was asked for; another engine chooses its precision itself.
+
+    So does the recorded one where it takes the bundle's own, and another bundle was asked for.
+    """
+    chooses = engine not in (None, recorded.engine) or (bundle is not None and recorded.engine in PROVIDERS)
     try:
         return PolicyOptions(
             bundle=bundle or recorded.directory,
             engine=engine or recorded.engine,  # type: ignore[arg-type]  # checked here, since a file may say anything
-            precision=precision or (recorded.precision if engine in (None, recorded.engine) and not bundle else None),
+            precision=precision or (None if chooses else recorded.precision),
             threads=recorded.threads,
             spinning=recorded.spinning,
         )

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gatort.launch import cli
-from gatort.launch.replay import Comparison
+from gatort.launch.replay import Comparison, _options
 from gatort.runtime.bundle import ONNX_FILE
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.context import Frame
@@ -80,6 +80,24 @@ def test_another_engine_is_compared_on_the_same_past(bundle: Path) -> None:
     run(bundle)
     assert replay("--engine", "torch") == 0
     assert found()["engine"] == "torch cpu float32"
+
+
+@pytest.mark.native
+def test_the_recorded_engine_keeps_the_recorded_precision_on_another_bundle_too(bundle: Path) -> None:
+    run(bundle, "--engine", "native", "--precision", "w8a8")
+    assert replay("--bundle", str(bundle)) == 0
+    assert found()["engine"] == "native w8a8"
+    assert replay("--bundle", str(bundle), "--precision", "fp32") in (0, 1)
+    assert found()["engine"] == "native fp32"
+
+
+def test_an_engine_that_takes_a_bundles_own_precision_takes_another_bundles_too(bundle: Path) -> None:
+    run(bundle)
+    recorded = Recording(Path("run.mcap")).policy
+    assert recorded is not None
+    rounded = recorded.model_copy(update={"precision": "int8"})
+    assert _options(rounded, None, None, None).precision == "int8"
+    assert _options(rounded, bundle, None, None).precision is None
 
 
 def test_a_bundle_changed_in_one_weight_is_held_to_the_first_token_that_differs(

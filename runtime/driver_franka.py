@@ -73,7 +73,7 @@ class FrankaRobot(Driver):
         except RuntimeError as error:
             self._control = None
             raise RobotError(f"the arm stopped itself: {error}") from error
-        self._hand.listen()
+        self._hand.exchange()
 
     def _cycle(self) -> None:
         state, _ = self._control.readOnce()

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from .clock import Clock, MonotonicClock
-from .errors import RobotError
+from .errors import ObservationError, RobotError
 from .panda import GRIPPER_OPEN_M
 
 SPEED_M_S: Final = 0.1
@@ -24,6 +24,11 @@ FORCE_N: Final = 35.0
 SMALLEST_MOVE_M: Final = 0.004
 """It is told about no smaller change, because each move runs to its end before the next is heard."""
 REPORTS_HZ: Final = 50
+"""At most; a Franka Hand gives its state 10 to 15 times a second."""
+SILENT_S: Final = 0.25
+"""A hand at rest that has said nothing for so long gives no width: two of its reports are missing."""
+LATE_S: Final = 1.5
+"""How much longer than the way takes at `SPEED_M_S` a move may last."""
 START_S: Final = 5.0
 CLOSE_S: Final = 1.0
 _PACKET: Final = struct.Struct("<Qd")
@@ -46,52 +51,60 @@ class Hand:
         """
         self._link, self._clock, self._process = link, clock, process
         self._link.setblocking(False)
-        self._told_m = self._width_m = width_m
-        self._told_ns = 0
+        self._wanted_m = self._told_m = self._width_m = width_m
+        self._told_ns = self._heard_ns = clock.now_ns()
         self._order = self._finished = 0
         self._failure: RobotError | None = None
 
-    def listen(self) -> None:
-        """Take what it reported, which has little room to wait in; that it failed is kept for `width_m` to say.
+    def exchange(self) -> None:
+        """Take what it reported, which has little room to wait in, and tell it what waits, once it is at rest.
 
-        Nothing is raised, so that an arm whose hand has failed can still be faded.
+        That it failed is kept for `width_m` to say, so that an arm whose hand has failed can still be faded.
         """
         with suppress(BlockingIOError):
             while self._failure is None:
                 try:
                     self._finished, self._width_m = _unpack(self._link.recv(1_024))
+                    self._heard_ns = self._clock.now_ns()
                 except ConnectionResetError:  # An order was left unread. It comes once, before the hand's own reason.
                     continue
                 except RobotError as failure:
                     self._failure = failure
+        if self._finished == self._order and abs(self._wanted_m - self._told_m) >= SMALLEST_MOVE_M:
+            self._order += 1
+            self._told_m, self._told_ns = self._wanted_m, self._clock.now_ns()
+            with suppress(BrokenPipeError, ConnectionResetError):  # What it reports next says so.
+                self._link.send(_PACKET.pack(self._order, self._told_m))
 
     def tell(self, width_m: float) -> None:
-        """Go there, unless it was told so already."""
-        if abs(width_m - self._told_m) < SMALLEST_MOVE_M:
-            return
-        self.listen()
-        self._width_m, self._told_m, self._told_ns = self._reckoned_m(), width_m, self._clock.now_ns()
-        self._order += 1
-        with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):  # `listen` finds out about the end.
-            self._link.send(_PACKET.pack(self._order, width_m))
+        """Go there, once it has done what it was told before; of several widths that wait, only the newest counts."""
+        self._wanted_m = width_m
+        self.exchange()
 
     def width_m(self) -> float:
         """How wide it is, reckoned while it moves.
 
         Raises:
-            RobotError: the hand failed.
+            ObservationError: a hand at rest has said nothing for `SILENT_S`.
+            RobotError: the hand failed, or a move lasts `LATE_S` too long.
         """
-        self.listen()
+        self.exchange()
         if self._failure is not None:
             raise self._failure
-        return self._reckoned_m()
-
-    def _reckoned_m(self) -> float:
+        now_ns = self._clock.now_ns()
         if self._finished == self._order:
+            if (silent_s := (now_ns - self._heard_ns) * 1e-9) > SILENT_S:
+                raise ObservationError(
+                    f"gripper/width: expected a report of the last {SILENT_S:g} s, found one {silent_s:.2f} s old"
+                )
             return self._width_m
-        travelled_m = SPEED_M_S * (self._clock.now_ns() - self._told_ns) * 1e-9
-        gap_m = self._told_m - self._width_m
-        return self._width_m + min(max(gap_m, -travelled_m), travelled_m)
+        way_m, moved_s = self._told_m - self._width_m, (now_ns - self._told_ns) * 1e-9
+        if moved_s > (way_s := abs(way_m) / SPEED_M_S) + LATE_S:
+            raise RobotError(
+                f"the hand failed: expected a move of {way_s:.1f} s, found it not finished after {moved_s:.1f} s"
+            )
+        travelled_m = SPEED_M_S * moved_s
+        return self._width_m + min(max(way_m, -travelled_m), travelled_m)
 
     def close(self) -> None:
         """Let the hand's process end; the hand keeps what it holds."""

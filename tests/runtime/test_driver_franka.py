@@ -20,7 +20,7 @@ from gatort.launch import cli
 from gatort.runtime import driver_franka
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.driver_franka import FrankaRobot
-from gatort.runtime.errors import MissingDependency, RobotError, SpecError
+from gatort.runtime.errors import MissingDependency, ObservationError, RobotError, SpecError
 from gatort.runtime.franka_hand import REPORTS_HZ, SPEED_M_S, Hand, serve_hand, start_hand
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import require_same_interface
@@ -257,8 +257,76 @@ def test_while_the_hand_moves_its_width_is_reckoned(
     hand.tell(0.02)
     clock.advance_ns(100 * MS)
     assert hand.width_m() == pytest.approx(0.08 - SPEED_M_S * 0.1)
-    clock.advance_ns(10_000 * MS)
+    clock.advance_ns(1_000 * MS)
     assert hand.width_m() == pytest.approx(0.02)
+
+
+class WatchedClock(VirtualClock):
+    """Shows each millisecond that somebody sleeps."""
+
+    def __init__(self, seen: Callable[[], None]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def sleep_until_ns(self, deadline_ns: int) -> None:
+        while self.now_ns() < deadline_ns:
+            self.advance_ns(MS)
+            self._seen()
+
+
+def test_the_width_is_the_hand_s_own_when_orders_come_while_it_moves(link: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = link
+    off_m: list[float] = []
+
+    class SlowGripper(Gripper):
+        """Takes its time, and closes on nothing."""
+
+        def move(self, width: float, speed: float) -> None:
+            self.did.append(f"to {width:.2f}")
+            while self.width != width:
+                step = speed * 0.001
+                self.width += min(max(width - self.width, -step), step)
+                clock.sleep_until_ns(clock.now_ns() + MS)
+
+        def grasp(self, width: float, speed: float, *args: float, **kwargs: float) -> None:
+            self.move(width, speed)
+
+    def watch() -> None:
+        if (order_m := {100: 0.0, 150: 0.03, 200: 0.08}.get(clock.now_ns() // MS)) is not None:
+            hand.tell(order_m)
+        if ours.fileno() != -1:
+            off_m.append(hand.width_m() - gripper.width)
+        if clock.now_ns() == 3_000 * MS:
+            hand.close()
+
+    clock, gripper = WatchedClock(watch), SlowGripper()
+    hand = Hand(ours, clock, gripper.width)
+    serve_hand(theirs, gripper, clock)
+    assert gripper.did == ["to 0.00", "to 0.08"]
+    assert max(map(abs, off_m)) < SPEED_M_S / REPORTS_HZ + 0.001
+
+
+def test_a_hand_at_rest_that_falls_silent_gives_no_width_until_it_is_heard_again(
+    link: tuple[socket.socket, socket.socket], clock: VirtualClock
+) -> None:
+    hand = Hand(link[0], clock, 0.08)
+    clock.advance_ns(200 * MS)
+    assert hand.width_m() == 0.08
+    clock.advance_ns(100 * MS)
+    with pytest.raises(ObservationError, match=r"expected a report of the last 0.25 s, found one 0.30 s old"):
+        hand.width_m()
+    link[1].send(struct.pack("<Qd", 0, 0.04))
+    assert hand.width_m() == 0.04
+
+
+def test_a_hand_that_never_finishes_a_move_is_a_failure_of_the_robot(
+    link: tuple[socket.socket, socket.socket], clock: VirtualClock
+) -> None:
+    hand = Hand(link[0], clock, 0.08)
+    hand.tell(0.02)
+    clock.advance_ns(2_200 * MS)
+    with pytest.raises(RobotError, match=r"expected a move of 0.6 s, found it not finished after 2.2 s"):
+        hand.width_m()
 
 
 def test_a_hand_whose_process_ended_is_a_failure_of_the_robot(link: tuple[socket.socket, socket.socket]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import msgspec
 import numpy as np
 from mcap.exceptions import McapError
-from mcap.records import Channel, Footer, Message, Metadata
+from mcap.records import Channel, Message, Metadata
 from mcap.stream_reader import StreamReader
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt
@@ -382,12 +382,11 @@ class Recording:
                             topics[number] = topic
                         case Metadata(name=name, metadata=data):
                             self._take(name, data)
-                        case Footer():
-                            self.finished = True
                         case Message(channel_id=number) if number in topics:
                             yield self._stamped(topics[number], record)
                     self.read_bytes = file.tell()
                 self.read_bytes = file.tell()
+                self.finished = True
             except _BROKEN as error:
                 self.broken = str(error) or "in the middle of a record"
 

@@ -6,6 +6,7 @@ while it is armed, and holds itself with its own controller otherwise.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .driver import Driver
 from .errors import MissingDependency, RobotError
 from .franka_hand import start_hand
 from .panda import JOINT_DAMPING_NMS_RAD, PANDA
-from .safety import State
+from .safety import Command, State
 
 _AT_REST = frozenset({State.DISARMED, State.LATCHED})
 
@@ -42,6 +43,8 @@ class FrankaRobot(Driver):
         self._franka = _import_pylibfranka()
         self._control: Any = None
         """Of the torques, while the arm is driven."""
+        self._commanded_ns = math.inf
+        """When the first command since the arm was armed takes effect."""
         try:
             self._robot = self._franka.Robot(address)
             self._model = self._robot.load_model()
@@ -61,6 +64,12 @@ class FrankaRobot(Driver):
             raise RobotError(f"the arm does not let itself be driven: {error}") from error
         # The age of the safe command counts from when the arm listens, which takes it a while.
         self.inner_loop.arm(self._clock.now_ns())
+        self._commanded_ns = math.inf
+
+    def command(self, command: Command) -> None:
+        """See `Robot.command`."""
+        if self.inner_loop.accept(command, self._clock.now_ns()):
+            self._commanded_ns = min(self._commanded_ns, command.apply_at_ns)
 
     def _advance(self, now_ns: int) -> None:
         """One of the arm's cycles, which this waits for."""
@@ -85,7 +94,8 @@ class FrankaRobot(Driver):
         self._control.writeOnce(torques)
         if torques.motion_finished:
             self._control = None
-        else:
+        elif self.state is State.SAFE or self._read_ns >= self._commanded_ns:
+            # Until the first command the safe width is in effect, but consent alone closes no hand.
             self._hand.tell(float(values[7]))
 
     def _take(self, state: Any) -> None:

@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Thread
 from types import SimpleNamespace
@@ -95,9 +96,9 @@ def drive(robot: FrankaRobot, milliseconds: int) -> None:
         robot.advance()
 
 
-def command(robot: FrankaRobot, sequence: int, torque_nm: float) -> Command:
+def command(robot: FrankaRobot, sequence: int, torque_nm: float, width_m: float = 0.08) -> Command:
     observation = robot.observe()
-    values = np.array([torque_nm] * 7 + [0.08])
+    values = np.array([torque_nm] * 7 + [width_m])
     return Command(sequence, observation.sequence, observation.stamp_ns + 25 * MS, 60 * MS, values)
 
 
@@ -398,3 +399,33 @@ def test_an_arm_whose_hand_has_failed_is_still_faded(
     drive(robot, 60)
     assert robot.state is State.LATCHED
     assert stand_in.written[-1].motion_finished
+
+
+def test_arming_moves_no_hand_before_the_first_command_takes_effect_and_a_stop_closes_it(
+    arm: tuple[FrankaRobot, StandIn], link: tuple[socket.socket, socket.socket]
+) -> None:
+    robot, _ = arm
+    link[1].setblocking(False)
+
+    def orders() -> list[float]:
+        """What the hand was told, and does at once."""
+        widths_m = []
+        with suppress(BlockingIOError):
+            while True:
+                packet = link[1].recv(1_024)
+                widths_m.append(struct.unpack("<Qd", packet)[1])
+                link[1].send(packet)
+                drive(robot, 1)
+        return widths_m
+
+    for _ in range(2):  # An arm that is armed again has no command either.
+        robot.arm()
+        drive(robot, 10)
+        robot.command(command(robot, 1, 2.0, width_m=0.04))
+        drive(robot, 20)
+        assert orders() == []
+        drive(robot, 10)
+        assert orders() == [0.04]
+        robot.stop()
+        drive(robot, 60)
+        assert orders()[-1] < 0.002

@@ -68,7 +68,7 @@ class _File:
 
     def __init__(self, file: IO[bytes], start: Start) -> None:
         self._file = file
-        self._writer = Writer(file)
+        self._writer = Writer(file, enable_data_crcs=True)  # Metadata has no CRC of its own.
         self._clock = MonotonicClock()
         self.whole_bytes = 0
         """How much of the file is whole records and synced."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 import numpy as np
-from mcap.exceptions import McapError
+from mcap.exceptions import EndOfFile, McapError
 from mcap.records import Channel, Message, Metadata
 from mcap.stream_reader import StreamReader
 from numpy.typing import NDArray
@@ -32,7 +32,9 @@ from .spec import Interface, ObservationKey, PolicySpec, Precision, Strict
 
 _LARGEST_RECORD_BYTES = 1 << 28
 """What a length in a damaged file may ask this process to hold."""
-_BROKEN = (McapError, ValueError, struct.error, ZstdError, msgspec.MsgspecError)
+_CUT = (EndOfFile, struct.error, MemoryError, OverflowError)
+"""A record that ends too early, or whose damaged lengths reach beyond the file or beyond any memory."""
+_BROKEN = (McapError, ValueError, ZstdError, msgspec.MsgspecError)
 _SPELLING = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 Stored = TypeVar("Stored", bound=Strict)
@@ -382,13 +384,17 @@ class Recording:
                             topics[number] = topic
                         case Metadata(name=name, metadata=data):
                             self._take(name, data)
+                        case Message() if not hasattr(self, "run"):
+                            return  # A recording's messages follow its run.
                         case Message(channel_id=number) if number in topics:
                             yield self._stamped(topics[number], record)
                     self.read_bytes = file.tell()
                 self.read_bytes = file.tell()
                 self.finished = True
+            except _CUT:
+                self.broken = "in the middle of a record"
             except _BROKEN as error:
-                self.broken = str(error) or "in the middle of a record"
+                self.broken = str(error)
 
     def _stamped(self, topic: str, record: Message) -> Stamped:
         self.counts[topic] = self.counts.get(topic, 0) + 1

@@ -19,6 +19,8 @@ import msgspec
 import numpy as np
 import pytest
 from mcap.reader import make_reader
+from mcap.well_known import MessageEncoding
+from mcap.writer import Writer
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import MonotonicClock, VirtualClock
@@ -452,17 +454,50 @@ def test_a_file_cut_off_anywhere_is_read_as_far_as_it_goes_and_says_so(path: Pat
     assert max(ticks) == 10
 
 
-def test_a_file_with_a_flipped_bit_is_read_up_to_it_or_refused(path: Path, recorded: bytes) -> None:
+def test_a_file_with_a_flipped_bit_is_read_up_to_it_or_refused_and_one_that_says_complete_is_the_original(
+    path: Path, recorded: bytes
+) -> None:
     random = np.random.default_rng(0)
-    for at, bit in zip(random.integers(0, len(recorded), 300).tolist(), random.integers(0, 8, 300), strict=True):
-        damaged = bytearray(recorded)
-        damaged[at] ^= 1 << bit
-        path.write_bytes(damaged)
+    original = everything(Recording(path))
+    in_metadata = [recorded.index(value) for value in (b"a machine", b"done")]
+    for at in [*in_metadata, *random.integers(0, len(recorded), 300).tolist()]:
+        path.write_bytes(with_flipped_bit(recorded, 8 * at + int(random.integers(0, 8))))
         try:
-            recording = read_whole(path)
+            recording = Recording(path)
         except RecordingError:
             continue
+        found = everything(recording)
+        assert found == original or recording.incomplete is not None
         assert recording.counts.get("/tick", 0) <= 10
+
+
+def everything(recording: Recording) -> list[Any]:
+    read = list(recording.messages())  # before the outcome is known
+    return [recording.run, recording.policy, recording.outcome, read]
+
+
+def with_flipped_bit(data: bytes, bit: int) -> bytes:
+    flipped = bytearray(data)
+    flipped[bit // 8] ^= 1 << bit % 8
+    return bytes(flipped)
+
+
+def test_a_chunk_whose_length_is_damaged_is_where_reading_ends(path: Path, recorded: bytes) -> None:
+    length_at = recorded.index(b"zstd") + 4  # (8,) bytes, after the name of the compression
+    for bit in range(64):
+        path.write_bytes(with_flipped_bit(recorded, 8 * length_at + bit))
+        assert (read_whole(path).incomplete or "").startswith("the file was cut off")
+
+
+def test_a_file_of_another_program_with_a_topic_of_ours_is_refused_in_one_sentence(path: Path) -> None:
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start()
+        channel = writer.register_channel("/state", MessageEncoding.JSON, schema_id=0)
+        writer.add_message(channel, 0, b"{}", 0)
+        writer.finish()
+    with pytest.raises(RecordingError, match=r"expected a recording, found another file \(no run in it\)"):
+        Recording(path)
 
 
 @pytest.mark.parametrize("contents", [b"", b"gatort", b"\x89MCAP0\r\n", bytes(10_000)])

@@ -106,11 +106,17 @@ class FrankaRobot(Driver):
         return self._read_ns, [np.array(values, np.float32) for values in (self._state.q, self._state.dq, width_m)]
 
     def close(self) -> None:
-        """Let go of the arm, which holds itself, and of the hand, which keeps what it holds."""
-        if self._control is not None:
-            self._control = None
-            self._robot.stop()
-        self._hand.close()
+        """Fade the arm and end its motion, upon which it holds itself, and let go of the hand, which keeps its hold.
+
+        Raises:
+            RobotError: the arm failed.
+        """
+        try:
+            self.stop()
+            while self._control is not None:
+                self.advance()
+        finally:
+            self._hand.close()
 
 
 def _import_pylibfranka() -> Any:

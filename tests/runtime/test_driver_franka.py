@@ -34,13 +34,14 @@ CORIOLIS_NM, SPEED_RAD_S = 0.25, 0.5
 
 @dataclass
 class StandIn:
-    """Of pylibfranka: an arm that notes what it was told, and advances the clock a millisecond each cycle."""
+    """Of pylibfranka: an arm that notes what it was told, and whose cycles take a millisecond of the clock."""
 
     clock: VirtualClock
     mode: Any = pylibfranka.RobotMode.Idle
     written: list[Any] = field(default_factory=list)
     fails: bool = False
-    stopped: bool = False
+    work_ns: int = 0
+    """Of each cycle's millisecond, how much passes until the arm has its torques."""
 
     RobotMode, Torques = pylibfranka.RobotMode, pylibfranka.Torques
 
@@ -51,7 +52,7 @@ class StandIn:
         return SimpleNamespace(coriolis=lambda _: [CORIOLIS_NM] * 7)
 
     def read_once(self) -> SimpleNamespace:
-        self.clock.advance_ns(MS)
+        self.clock.advance_ns(MS - self.work_ns)
         return SimpleNamespace(q=[0.1] * 7, dq=[SPEED_RAD_S] * 7, robot_mode=self.mode)
 
     def start_torque_control(self) -> StandIn:
@@ -64,9 +65,7 @@ class StandIn:
 
     def writeOnce(self, torques: Any) -> None:
         self.written.append(torques)
-
-    def stop(self) -> None:
-        self.stopped = True
+        self.clock.advance_ns(self.work_ns)
 
 
 @pytest.fixture
@@ -140,11 +139,47 @@ def test_a_reflex_is_a_failure_of_the_robot_with_the_arm_s_own_reason(arm: tuple
         robot.observe()
 
 
-def test_closing_stops_an_arm_that_is_driven(arm: tuple[FrankaRobot, StandIn]) -> None:
+@pytest.mark.parametrize("work_us", [0, 200, 500, 800])
+def test_the_motion_is_finished_whoever_sees_first_that_the_arm_is_at_rest(
+    arm: tuple[FrankaRobot, StandIn], work_us: int
+) -> None:
+    robot, stand_in = arm
+    stand_in.work_ns = work_us * 1_000
+    robot.arm()
+    robot.command(command(robot, 1, 2.0))
+    drive(robot, 40)
+    while robot.state is not State.LATCHED:
+        robot.stop()  # Each of which may see it as well.
+        robot.advance()
+        robot.stop()
+    robot.close()
+    robot.close()
+    assert [torques.motion_finished for torques in stand_in.written].index(True) == len(stand_in.written) - 1
+
+
+def test_closing_fades_an_arm_that_is_driven_and_finishes_its_motion(arm: tuple[FrankaRobot, StandIn]) -> None:
     robot, stand_in = arm
     robot.arm()
+    robot.command(command(robot, 1, 2.0))
+    drive(robot, 40)
+    driven = len(stand_in.written)
     robot.close()
-    assert stand_in.stopped
+    faded_nm = [torques.tau_J[0] for torques in stand_in.written[driven:]]
+    assert faded_nm == sorted(faded_nm, reverse=True)
+    assert faded_nm[0] - faded_nm[-1] == pytest.approx(2.0, abs=0.1)
+    assert stand_in.written[-1].motion_finished
+
+
+def test_an_arm_that_fails_while_it_is_closed_leaves_no_hand_open(
+    arm: tuple[FrankaRobot, StandIn], link: tuple[socket.socket, socket.socket]
+) -> None:
+    robot, stand_in = arm
+    robot.arm()
+    stand_in.fails = True
+    with pytest.raises(RobotError, match="the arm stopped itself: libfranka: motion aborted by reflex"):
+        robot.close()
+    assert link[0].fileno() == -1
+    robot.close()
 
 
 def test_an_arm_that_is_not_ready_is_refused(
@@ -171,7 +206,7 @@ def test_it_offers_what_it_senses_and_a_policy_that_wants_more_is_refused_by_nam
 
 def test_what_this_asks_of_pylibfranka_is_there() -> None:
     asked = {
-        "Robot": ["load_model", "read_once", "start_torque_control", "stop"],
+        "Robot": ["load_model", "read_once", "start_torque_control"],
         "ActiveControlBase": ["readOnce", "writeOnce"],
         "Model": ["coriolis"],
         "RobotState": ["q", "dq", "robot_mode"],
@@ -418,14 +453,16 @@ def test_arming_moves_no_hand_before_the_first_command_takes_effect_and_a_stop_c
                 drive(robot, 1)
         return widths_m
 
-    for _ in range(2):  # An arm that is armed again has no command either.
-        robot.arm()
-        drive(robot, 10)
-        robot.command(command(robot, 1, 2.0, width_m=0.04))
-        drive(robot, 20)
-        assert orders() == []
-        drive(robot, 10)
-        assert orders() == [0.04]
-        robot.stop()
-        drive(robot, 60)
-        assert orders()[-1] < 0.002
+    robot.arm()
+    drive(robot, 10)
+    robot.command(command(robot, 1, 2.0, width_m=0.04))
+    drive(robot, 20)
+    assert orders() == []
+    drive(robot, 10)
+    assert orders() == [0.04]
+    robot.arm()  # Again, from when on there has been no command.
+    drive(robot, 30)
+    assert orders() == []
+    robot.stop()
+    drive(robot, 30)
+    assert orders() == [0.0]

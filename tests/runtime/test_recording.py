@@ -494,7 +494,7 @@ def test_a_file_of_another_program_with_a_topic_of_ours_is_refused_in_one_senten
         writer = Writer(file)
         writer.start()
         channel = writer.register_channel("/state", MessageEncoding.JSON, schema_id=0)
-        writer.add_message(channel, 0, b"{}", 0)
+        writer.add_message(channel, 0, b'{"guard":"run","robot":"run"}', 0)
         writer.finish()
     with pytest.raises(RecordingError, match=r"expected a recording, found another file \(no run in it\)"):
         Recording(path)

@@ -107,7 +107,7 @@ class Recorder:
             self._link.send(self._encode(start))
             answer = self._link.recv(LARGEST_PACKET_BYTES)
         except OSError as error:
-            answer = str(error).encode()
+            answer = f"cannot record {self.path}: the recorder process did not start: {error}".encode()
         if answer != READY:
             self._link.close()
             self._process.kill()

@@ -268,6 +268,14 @@ def test_a_process_that_does_not_start_is_refused_in_one_sentence_and_leaves_not
     assert set(descriptors.iterdir()) == before
 
 
+def test_a_process_that_ends_at_once_is_refused_in_one_sentence(
+    path: Path, spec: PolicySpec, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    with pytest.raises(RecordingError, match=r"^cannot record .*run\.mcap: the recorder process did not start: ."):
+        Recorder(path, RunRecord.of("scripted", spec, "", clock))
+
+
 def test_a_full_disk_degrades_the_recorder_and_costs_no_tick(spec: PolicySpec, dims: ModelDims) -> None:
     clock = MonotonicClock()
     loop = control(spec, dims, clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -55,9 +56,10 @@ class Journal:
         """Trials written so far; a last line that was cut short is forgotten."""
         if not self.path.exists():
             return []
-        whole, _, cut = self.path.read_text(encoding="utf-8").rpartition("\n")
-        if cut:
-            self.path.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
+        written = self.path.read_bytes()
+        whole = written[: written.rfind(b"\n") + 1]
+        if len(whole) < len(written):
+            os.truncate(self.path, len(whole))
         try:
             return [Trial.model_validate_json(line) for line in whole.splitlines()]
         except ValidationError as error:
@@ -72,4 +74,4 @@ class Journal:
 def _sources() -> list[Path]:
     """Files that decide how a trial goes."""
     folders = (HOME / "runtime", HOME / "sim")
-    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".py", ".xml"))
+    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".py", ".c", ".xml"))

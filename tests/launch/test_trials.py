@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli
-from gatort.launch.journal import Journal, Trial
+from gatort.launch.journal import Journal, Trial, _sources
 from gatort.launch.options import resolve
 from gatort.launch.trials import Trialist, TrialOptions, run_trials
 from gatort.runtime.bundle import SuccessRecord, load_manifest, verify
@@ -90,6 +91,24 @@ def test_a_journal_that_was_cut_in_its_last_line_keeps_the_others(journal: Journ
     assert journal.read() == [trial(0), trial(1)]
     journal.append(trial(7))
     assert journal.read() == [trial(0), trial(1), trial(7)]
+
+
+def test_a_journal_that_was_cut_inside_a_letter_keeps_the_other_trials_on_a_full_disk_too(journal: Journal) -> None:
+    journal.append(trial(0))
+    journal.append(trial(1).model_copy(update={"refusal": "expected 3 N·m"}))
+    whole = journal.path.read_bytes()
+    journal.path.write_bytes(whole[: whole.index("·".encode()) + 1])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        assert journal.read() == [trial(0)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert journal.path.read_bytes() == whole[: whole.index(b"\n") + 1]
+
+
+def test_all_code_of_robot_and_runtime_decides_how_a_trial_goes() -> None:
+    assert {"native.c", "loop.py", "stacking.xml"} <= {source.name for source in _sources()}
 
 
 def test_another_policy_or_temperature_has_a_journal_of_its_own_but_a_measured_success_rate_does_not(

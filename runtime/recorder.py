@@ -81,7 +81,7 @@ class Recorder:
         self.degraded: str | None = None
         """Why the recording lacks something; none as long as it does not."""
         self.dropped = 0
-        """Messages that are not in it."""
+        """Messages that were not handed over."""
         self._offset_ns = run.wall_clock_offset_ns
         self._encode = msgspec.json.Encoder().encode
         self._channels = {kind: number for number, kind in enumerate(CHANNELS.values())}
@@ -116,17 +116,23 @@ class Recorder:
 
     # -- While it runs -----------------------------------------------------------------------------------------------
 
-    def add(self, at_ns: int, message: AnyMessage) -> None:
-        """Put a message into the next packet; its instant is on the clock that `RunRecord.of` was given."""
-        channel = self._channels[type(message)]
-        self._sequences[channel] += 1
-        try:
-            data = self._encode(message)
-        except (TypeError, ValueError, OverflowError) as error:
-            self._drop(1, f"a message cannot be encoded: {error}")
-            return
-        header = HEADER.pack(channel, self._sequences[channel], at_ns + self._offset_ns, len(data))
-        self._packet += header, data
+    def add(self, at_ns: int, *messages: AnyMessage) -> None:
+        """Put messages into the next packet, and none of them when an interrupt comes before the last.
+
+        Their instant is on the clock that `RunRecord.of` was given.
+        """
+        encoded: list[bytes] = []
+        for message in messages:
+            channel = self._channels[type(message)]
+            self._sequences[channel] += 1
+            try:
+                data = self._encode(message)
+            except (TypeError, ValueError, OverflowError) as error:
+                self._drop(1, f"a message cannot be encoded: {error}")
+                continue
+            sequence = self._sequences[channel] & 0xFFFF_FFFF  # MCAP has 32 bits: 49 days of inner steps
+            encoded += HEADER.pack(channel, sequence, at_ns + self._offset_ns, len(data)), data
+        self._packet += encoded
 
     def flush(self, wait_s: float = 0.0) -> None:
         """Send the packet, all of it or nothing; waits for room in the link no longer than `wait_s`."""
@@ -258,22 +264,22 @@ class TickRecorder:
             self._recorder.flush(wait_s=_PROMPT_S if self._recorder.degraded is None else 0.0)
 
     def __call__(self, tick: Tick) -> None:
-        """Record a tick, whole or refused."""
-        recorder, at_ns, number = self._recorder, tick.wake.woke_ns, tick.wake.tick
+        """Record a tick, completed or refused: all its messages, or none when an interrupt comes in between."""
+        number, messages = tick.wake.tick, list[AnyMessage]()
         if tick.observation is not None:
-            recorder.add(at_ns, self._observation(number, tick.observation))
+            messages.append(self._observation(number, tick.observation))
         if tick.tokens is not None:
-            recorder.add(at_ns, self._tokens(number, tick.tokens, completed=tick.command is not None))
+            messages.append(self._tokens(number, tick.tokens, completed=tick.command is not None))
         if tick.observation is not None:
-            recorder.add(at_ns, _command(number, tick, tick.observation))
+            messages.append(_command(number, tick, tick.observation))
         states = self._loop.guard.state, self._loop.robot.state
         if states != self._states:
             self._states = states
-            recorder.add(at_ns, StateMessage(guard=states[0], robot=states[1]))
+            messages.append(StateMessage(guard=states[0], robot=states[1]))
         if tick.refusal is not None:
-            recorder.add(at_ns, FaultMessage(component="loop", sentence=tick.refusal))
-        recorder.add(at_ns, self._tick(tick))
-        recorder.flush()
+            messages.append(FaultMessage(component="loop", sentence=tick.refusal))
+        self._recorder.add(tick.wake.woke_ns, *messages, self._tick(tick))
+        self._recorder.flush()
 
     def _observation(self, number: int, observation: Observation) -> ObservationMessage:
         values = _named(self._names, self._keys, observation.values)

@@ -11,8 +11,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from threading import Thread
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -23,6 +25,7 @@ from mcap.well_known import MessageEncoding
 from mcap.writer import Writer
 from numpy.typing import NDArray
 
+from gatort.runtime import recorder as recorder_module
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.driver import ScriptedRobot
 from gatort.runtime.engine import ScriptedEngine
@@ -32,6 +35,7 @@ from gatort.runtime.policy import Policy
 from gatort.runtime.recorder import Recorder, StepRecorder, TickRecorder
 from gatort.runtime.recorder_process import _MOST_WAITING_BYTES, _Packets, _receive
 from gatort.runtime.recording import (
+    CHANNELS,
     CommandMessage,
     FaultMessage,
     ObservationMessage,
@@ -247,6 +251,14 @@ def test_a_robots_inner_loop_is_recorded_step_by_step(
     assert list(zip(trace.at_ns.tolist(), trace.states, trace.values.tolist(), strict=True)) == seen
 
 
+def test_the_sequence_of_a_topic_goes_round_after_its_32_bits(path: Path, recorder: Recorder) -> None:
+    recorder._sequences = [0xFFFF_FFFE] * len(CHANNELS)  # 49 days of inner steps
+    for at_ns in range(3):
+        recorder.add(at_ns, StepMessage(state="run", values=[0.0]))
+    recorder.close("done")
+    assert [each.sequence for each in Recording(path).messages()] == [0xFFFF_FFFF, 0, 1]
+
+
 # -- Faults of the recorder ------------------------------------------------------------------------------------------
 
 
@@ -353,6 +365,46 @@ def test_a_recorder_that_stands_still_is_dropped_on_and_never_waited_for(
     assert recording.outcome is not None
     assert (recording.outcome.complete, recording.outcome.dropped) == (False, recorder.dropped)
     assert recording.incomplete == "the recorder process fell behind"
+
+
+def test_an_operators_stop_leaves_a_tick_whole_or_absent_wherever_it_comes(
+    path: Path, recorder: Recorder, spec: PolicySpec, dims: ModelDims, clock: VirtualClock
+) -> None:
+    loop, before, interrupted = control(spec, dims, clock), sys.gettrace(), set()
+
+    def stop_at_line(number: int) -> Callable[..., Any]:
+        lines = count()
+
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            if frame.f_code.co_filename != recorder_module.__file__:
+                return None
+            if event == "line" and next(lines) == number:
+                raise KeyboardInterrupt
+            return trace
+
+        return trace
+
+    def record(tick: Tick) -> None:
+        record_tick = TickRecorder(recorder, loop)
+        sys.settrace(stop_at_line(tick.wake.tick))
+        try:
+            record_tick(tick)
+        except KeyboardInterrupt:
+            interrupted.add(tick.wake.tick)
+        finally:
+            sys.settrace(before)
+
+    loop.run(200, record)
+    recorder.close("done")
+    assert 20 < len(interrupted) < 200  # It came at each line, and at last after all of them.
+    parts: dict[int, set[type]] = {}
+    for _, _, message in Recording(path).messages():
+        if not isinstance(message, StateMessage):
+            parts.setdefault(message.tick, set()).add(type(message))
+    assert {frozenset(kinds) for kinds in parts.values()} == {
+        frozenset({ObservationMessage, TokensMessage, CommandMessage, TickMessage})
+    }
+    assert set(range(200)) - parts.keys() <= interrupted
 
 
 def test_a_disk_that_hangs_makes_the_sender_drop_before_it_takes_the_memory() -> None:

@@ -1,8 +1,8 @@
 """The process that writes a recording: `python -m gatort.runtime.recorder_process FD`, started by `recorder.py`.
 
 It outlives whoever records. Nothing but the end of its link ends it, so that what was sent before a crash is written;
-a disk that is slow or full stops it alone. A chunk is closed and synced every half second: on a disk that keeps up, what
-a power cut or a SIGKILL of this process takes is at most a second old.
+a disk that is slow or full stops it alone. A chunk is closed and synced every half second: what a power cut or a
+SIGKILL of this process takes is at most a second old on a disk that keeps up.
 """
 
 from __future__ import annotations

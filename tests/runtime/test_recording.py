@@ -393,6 +393,7 @@ def test_an_operators_stop_leaves_a_tick_whole_or_absent_wherever_it_comes(
             interrupted.add(tick.wake.tick)
         finally:
             sys.settrace(before)
+            recorder.flush()  # as `close` does
 
     loop.run(200, record)
     recorder.close("done")

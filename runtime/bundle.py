@@ -74,6 +74,12 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     (directory / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
+def first_error(error: ValidationError, whole: str) -> str:
+    """The first field that is not valid, or the whole by its name, and what pydantic says of it."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"
+
+
 def load_manifest(directory: Path) -> Manifest:
     """Read a bundle's manifest without checking its files.
 
@@ -86,9 +92,7 @@ def load_manifest(directory: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"{path}: expected a bundle's manifest, found none ({error.strerror})") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        raise BundleError(f"{path}: {field}: {first['msg']}") from error
+        raise BundleError(f"{path}: {first_error(error, 'the file')}") from error
 
 
 def verify(directory: Path) -> Manifest:

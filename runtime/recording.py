@@ -22,10 +22,10 @@ from mcap.exceptions import EndOfFile, McapError
 from mcap.records import Channel, Message, Metadata
 from mcap.stream_reader import StreamReader
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeInt, ValidationError
 from zstandard import ZstdError
 
-from .bundle import Sha256
+from .bundle import Sha256, first_error
 from .clock import Clock, wall_clock_ns
 from .errors import RecordingError
 from .spec import Interface, ObservationKey, PolicySpec, Precision, Strict
@@ -346,7 +346,8 @@ class Recording:
         """Read what stands at the beginning.
 
         Raises:
-            RecordingError: the file cannot be read, is no MCAP file, or is not a recording of gatort's.
+            RecordingError: the file cannot be read, is no MCAP file, or is not a recording of gatort's, or of a version
+                that wrote another run or policy.
         """
         self.path = path
         try:
@@ -402,13 +403,22 @@ class Recording:
         return Stamped(record.log_time - self.run.wall_clock_offset_ns, record.sequence, message)
 
     def _take(self, name: str, data: dict[str, str]) -> None:
-        match name:
-            case "run":
-                self.run = _from_metadata(RunRecord, data)
-            case "policy":
-                self.policy = _from_metadata(PolicyRecord, data)
-            case "outcome":
-                self.outcome = _from_metadata(Outcome, data)
+        try:
+            match name:
+                case "run":
+                    self.run = _from_metadata(RunRecord, data)
+                case "policy":
+                    self.policy = _from_metadata(PolicyRecord, data)
+                case "outcome":
+                    self.outcome = _from_metadata(Outcome, data)
+        except ValidationError as error:
+            found = first_error(error, name)
+            if name == "outcome":  # All that stands before it was read without it.
+                raise ValueError(found) from error
+            recorded_by = self.run.gatort if hasattr(self, "run") else data.get("gatort", "unknown").strip('"')
+            raise RecordingError(
+                f"{self.path}: recorded by gatort {recorded_by}, this is {version('gatort')}: {found}"
+            ) from error
 
     def steps(self) -> StepTrace:
         """What a robot's process recorded of its inner loop."""

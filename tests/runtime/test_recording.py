@@ -49,6 +49,7 @@ from gatort.runtime.recording import (
     arrays,
     field_names,
     numbers,
+    to_metadata,
 )
 from gatort.runtime.safety import State
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
@@ -566,6 +567,37 @@ def test_a_file_that_is_no_recording_is_refused_in_one_sentence(path: Path, cont
     path.write_bytes(contents)
     with pytest.raises(RecordingError, match="expected a recording"):
         Recording(path)
+
+
+@pytest.mark.parametrize(("record", "field"), [("run", "robot"), ("policy", "bundle")])
+def test_a_recording_of_another_version_is_refused_by_both_versions_and_the_field(
+    path: Path, spec: PolicySpec, clock: VirtualClock, record: str, field: str
+) -> None:
+    run = RunRecord.of("scripted", spec, "", clock).model_copy(update={"gatort": "0.0.9"})
+    records = {"run": to_metadata(run), "policy": {"bundle": '"stack"'}}
+    del records[record][field]
+    write_metadata(path, records)
+    with pytest.raises(RecordingError, match=f"recorded by gatort 0.0.9, this is .*: {field}: Field required"):
+        Recording(path)
+
+
+def test_an_outcome_of_another_version_leaves_what_stands_before_it(
+    path: Path, spec: PolicySpec, clock: VirtualClock
+) -> None:
+    run = to_metadata(RunRecord.of("scripted", spec, "", clock))
+    write_metadata(path, {"run": run, "outcome": {"result": '"done"'}})
+    recording = read_whole(path)
+    assert recording.run.robot == "scripted"
+    assert "complete: Field required" in (recording.incomplete or "")
+
+
+def write_metadata(path: Path, records: dict[str, dict[str, str]]) -> None:
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start()
+        for name, data in records.items():
+            writer.add_metadata(name, data)
+        writer.finish()
 
 
 def test_an_absent_file_is_refused_in_one_sentence(path: Path) -> None:

@@ -90,7 +90,6 @@ class Contents:
 
 def _record(recording: Recording, contents: Contents) -> dict[str, Any]:
     run, policy, outcome = recording.run, recording.policy, recording.outcome
-    begun = datetime.fromtimestamp(((contents.first_ns or 0) + run.wall_clock_offset_ns) * 1e-9, UTC)
     return {
         "file": str(recording.path),
         "bytes": recording.total_bytes,
@@ -98,7 +97,7 @@ def _record(recording: Recording, contents: Contents) -> dict[str, Any]:
         "incomplete_because": recording.incomplete,
         "result": outcome.result if outcome else None,
         "dropped": outcome.dropped if outcome else None,
-        "begun": begun.isoformat(timespec="milliseconds"),
+        "begun": _utc(contents.first_ns + run.wall_clock_offset_ns) if contents.first_ns is not None else None,
         "seconds": contents.seconds,
         "robot": run.robot,
         "policy": policy.model_dump(mode="json", exclude={"spec"}) if policy else None,
@@ -113,12 +112,16 @@ def _record(recording: Recording, contents: Contents) -> dict[str, Any]:
     }
 
 
+def _utc(at_ns: int) -> str:
+    return datetime.fromtimestamp(at_ns * 1e-9, UTC).isoformat(timespec="milliseconds")
+
+
 def _table(recording: Recording, record: dict[str, Any]) -> Table:
     table = Table(title=record["file"], title_justify="left", show_header=False)
     incomplete = record["incomplete_because"]
     table.add_row("complete", alarming("yes" if incomplete is None else f"no: {incomplete}", incomplete is not None))
     table.add_row("result", record["result"] or "unknown")
-    table.add_row("begun", f"{record['begun']}, {record['seconds']:.1f} s")
+    table.add_row("begun", f"{record['begun']}, {record['seconds']:.1f} s" if record["begun"] else "unknown")
     table.add_row("robot", record["robot"])
     if (policy := recording.policy) is not None:
         drawn = f"temperature {policy.temperature:g}, seed {policy.seed}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ def test_a_whole_recording_is_told_in_a_table_and_in_json(
     assert (found["ticks"], found["refused"], found["misses"]) == (40, {}, 0)
     assert found["states"] == [{"s": 0.0, "state": "guard run, robot run"}]
     assert found["seconds"] == pytest.approx(1.95)
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(found["begun"])) < timedelta(minutes=5)
     assert found["channels"] == {"/observation": 40, "/tokens": 40, "/command": 40, "/state": 1, "/tick": 40}
     text = " ".join(capsys.readouterr().out.split())
     assert "random, engine onnx fp32, temperature 0, seed 5000" in text
@@ -101,6 +104,16 @@ def test_a_robots_own_recording_tells_the_states_of_its_watchdog(spec: PolicySpe
     assert (status, found["policy"], found["channels"]) == (0, None, {"/step": 300})
     assert [each["state"] for each in found["states"]] == ["robot run", "robot hold", "robot safe", "robot latched"]
     assert np.diff([each["s"] for each in found["states"]])[-1] == pytest.approx(FADE_NS * 1e-9)
+
+
+def test_when_a_recording_without_messages_was_begun_is_unknown(
+    spec: PolicySpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Recorder(Path("run.mcap"), RunRecord.of("scripted", spec, "", VirtualClock())) as recorder:
+        recorder.close("stopped before it began")
+    status, found = info()
+    assert (status, found["begun"], found["seconds"]) == (0, None, 0.0)
+    assert re.search(r"begun\W+unknown", capsys.readouterr().out)
 
 
 def test_what_is_no_recording_is_refused_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ class Outcome(Strict):
     """Metadata `outcome`: the last record of a recording that was closed."""
 
     complete: bool
-    """Every message that was given to the recorder is in the file."""
+    """Every message that was given to the recorder is in the file, save a tick that an operator's stop interrupted."""
     dropped: NonNegativeInt
     """Messages that are not."""
     degraded: str

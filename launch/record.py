@@ -22,8 +22,7 @@ RECORDINGS = Path("runs")
 
 
 def new_file(seed: int) -> Path:
-    """A file of its own for a run that begins now, named by UTC and seed; makes the directory."""
-    RECORDINGS.mkdir(exist_ok=True)
+    """A file of its own in RECORDINGS for a run that begins now, named by UTC and seed."""
     now = datetime.fromtimestamp(wall_clock_ns() * 1e-9, UTC)
     return RECORDINGS / f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z-seed{seed}.mcap"
 

@@ -78,6 +78,21 @@ def latency_record(rows: Sequence[tuple[str, Percentiles]]) -> dict[str, dict[st
     return {name: percentile_record(latency) for name, latency in rows}
 
 
+def make_directory(directory: Path) -> None:
+    """Make the directory of outputs that were given no place of their own; one that is there stays as it is.
+
+    Raises:
+        ConfigError: something else has its name, or it may not be made here.
+    """
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write into {directory}: expected a directory, or to make one here ({error.strerror}); "
+            "run in another directory or name the files yourself"
+        ) from error
+
+
 def require_writable(*paths: Path | None) -> None:
     """Refuse output files that could not be written, before anything is computed for them.
 

@@ -35,8 +35,16 @@ from .live import PERIOD_NS, LiveTable, Status
 from .machine import this_machine
 from .options import RunOptions, resolve
 from .pictures import film, film_obstacle
-from .record import begin_recording, new_file, recording_record, recording_sentence
-from .report import latency_record, percentile_record, percentile_table, require_writable, screen, write_json
+from .record import RECORDINGS, begin_recording, new_file, recording_record, recording_sentence
+from .report import (
+    latency_record,
+    make_directory,
+    percentile_record,
+    percentile_table,
+    require_writable,
+    screen,
+    write_json,
+)
 from .robots import simulated_robot
 from .viewer import Viewer, require_screen
 
@@ -84,9 +92,9 @@ def run(
         The run's recording, for `gatort info` and `gatort replay`; a new .mcap file in runs/ when it is not given.
     """
     options = resolve(RunOptions, options, profile)
-    if plot is None:
-        DEFAULT_PLOT.parent.mkdir(exist_ok=True)
-    require_writable(video, plot, json, record)
+    if plot is None or record is None:
+        make_directory(RECORDINGS)
+    require_writable(video, plot or DEFAULT_PLOT, json, record)
     if options.simulator is None:
         _refuse_pictures(viewer, video)
         _require_consent_possible(options.robot, arm)

@@ -31,6 +31,7 @@ from .journal import Journal, Trial
 from .machine import this_machine
 from .options import ON_CPU, PolicyOptions, resolve
 from .report import (
+    make_directory,
     percentile_record,
     progress_bar,
     require_writable,
@@ -101,8 +102,8 @@ def trials(
     """
     options = resolve(TrialOptions, options, None)
     if plot is None and sweep is not None:
-        DEFAULT_PLOT.parent.mkdir(exist_ok=True)
-    require_writable(plot, json)
+        make_directory(DEFAULT_PLOT.parent)
+    require_writable(plot or (DEFAULT_PLOT if sweep else None), json)
     _require_sensible(options, sweep, values, record)
     manifest = verify(options.bundle)
     episodes = episodes or (SWEEP_EPISODES if sweep else EPISODES)

@@ -90,6 +90,32 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_policy_is_loaded
         assert "there is no directory" in refusal(capsys, command, "--json", tmp_path / "missing" / "t.json")
 
 
+@pytest.mark.parametrize("arguments", [("run",), ("run", "--plot", "a.png"), ("trials", "--sweep", "delay")])
+def test_a_place_of_outputs_that_cannot_be_written_is_refused_before_the_policy_is_loaded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").touch()
+    sentence = refusal(capsys, *arguments, "--bundle", "nowhere")
+    assert "cannot write into runs: expected a directory, or to make one here (File exists)" in sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "picture"), [(("run",), "latency.png"), (("trials", "--sweep", "delay"), "sweep.png")]
+)
+def test_a_picture_s_own_place_is_checked_before_the_policy_is_loaded(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    picture: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs", picture).mkdir(parents=True)
+    sentence = refusal(capsys, *arguments, "--bundle", "nowhere")
+    assert f"cannot write runs/{picture}: expected a file, found a directory" in sentence
+
+
 def test_a_film_must_be_an_mp4_and_a_viewer_needs_a_screen(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

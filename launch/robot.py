@@ -130,15 +130,19 @@ def _allow_most_connections() -> None:
 
 
 def _driver(name: ArmName, options: RobotOptions, clock: Clock) -> Driver:
+    safe_after_ns = round(options.safe_after_ms * 1e6) if options.safe_after_ms is not None else None
     if name == "franka":
-        driver: Driver = FrankaRobot(options.address, clock)
-    else:
-        from gatort.sim.task import CAMERA_SPEC, GATO_SPEC, STACK_SPEC
+        if not options.link.perfect:
+            raise ConfigError(
+                "a bad link is for a simulated arm: expected none of --delay-ms, --jitter-ms, --loss and --reorder "
+                f"for franka, found {options.link.model_dump_json(exclude_defaults=True)}"
+            )
+        return FrankaRobot(options.address, clock, safe_after_ns=safe_after_ns)
+    from gatort.sim.task import CAMERA_SPEC, GATO_SPEC, STACK_SPEC
 
-        specs = {"stack": STACK_SPEC, "camera": CAMERA_SPEC, "gato": GATO_SPEC}
-        driver = simulated_robot(name, specs[options.interface], clock, options.seed)
-    if options.safe_after_ms is not None:
-        driver.inner_loop = InnerLoop(driver.interface, round(options.safe_after_ms * 1e6))
+    specs = {"stack": STACK_SPEC, "camera": CAMERA_SPEC, "gato": GATO_SPEC}
+    driver = simulated_robot(name, specs[options.interface], clock, options.seed)
+    driver.inner_loop = InnerLoop(driver.interface, safe_after_ns)
     return driver
 
 
@@ -204,9 +208,8 @@ class Lines(Onlooker):
 @contextmanager
 def _console(server: RobotServer) -> Iterator[None]:
     """Obey signals, and keys where there is a terminal."""
-    handlers = {
-        each: signal.signal(each, lambda *_: server.end()) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
+    ends = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {each: signal.signal(each, lambda *_: server.end()) for each in ends}
     handlers[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: server.stop())
     # An arm whose process is suspended has no watchdog, so Ctrl-Z stops it, and in the background it keeps running.
     handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, lambda *_: server.stop())

@@ -66,11 +66,12 @@ class InnerLoop:
         self.dropped: Counter[Drop] = Counter()
         """Commands not accepted since construction, by reason."""
         self._period_ns = interface.period_ns
-        self._safe_after_ns = 2 * self._period_ns - SAFE_LEAD_NS if safe_after_ns is None else safe_after_ns
-        if not self._period_ns <= self._safe_after_ns <= LONGEST_VALIDITY_NS:
+        self.safe_after_ns = 2 * self._period_ns - SAFE_LEAD_NS if safe_after_ns is None else safe_after_ns
+        """The age of a command at which SAFE begins."""
+        if not self._period_ns <= self.safe_after_ns <= LONGEST_VALIDITY_NS:
             raise ConfigError(
                 f"safe_after: expected {self._period_ns * 1e-6:g} ms (one period) to "
-                f"{LONGEST_VALIDITY_NS * 1e-6:g} ms, found {self._safe_after_ns * 1e-6:g} ms"
+                f"{LONGEST_VALIDITY_NS * 1e-6:g} ms, found {self.safe_after_ns * 1e-6:g} ms"
             )
         self._low = [actuator.low for actuator in interface.actuators]
         self._high = [actuator.high for actuator in interface.actuators]
@@ -89,13 +90,18 @@ class InnerLoop:
         self._next_ns = _NEVER_NS
 
     def arm(self, now_ns: int) -> None:
-        """Start a session: the safe command is in effect, and its age counts from now as a command's would."""
+        """Start a session: the safe command is the target, and its age counts from now as a command's would.
+
+        Nothing happens in SAFE: what has begun to fade fades out first.
+        """
+        if self.state is State.SAFE:
+            return
         self._queue.clear()
         self._sequence = -1
         self._target = list(self._safe)
         self._moving = self._values != self._target
         self._last_ns = self._effect_ns = now_ns
-        self._enter(State.RUN, now_ns + min(self._period_ns + COMMAND_MARGIN_NS + 1, self._safe_after_ns))
+        self._enter(State.RUN, now_ns + min(self._period_ns + COMMAND_MARGIN_NS + 1, self.safe_after_ns))
 
     def stop(self, now_ns: int) -> None:
         """Operator stop: fade to the safe command from now, then latch; nothing when not armed or already stopping."""
@@ -163,9 +169,9 @@ class InnerLoop:
                 command, self._target = self._queue.popleft()
                 self._moving = self._values != self._target
                 self._effect_ns = at_ns
-                self._enter(State.RUN, at_ns + min(command.valid_for_ns + 1, self._safe_after_ns))
+                self._enter(State.RUN, at_ns + min(command.valid_for_ns + 1, self.safe_after_ns))
             elif self.state is State.RUN:
-                self._enter(State.HOLD, self._effect_ns + self._safe_after_ns)
+                self._enter(State.HOLD, self._effect_ns + self.safe_after_ns)
             elif self.state is State.HOLD:
                 self._fade(at_ns)
             else:

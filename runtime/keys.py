@@ -7,13 +7,13 @@ its own host, the `.pub` goes to the other one. A robot lets in every `controlle
 from __future__ import annotations
 
 import os
+import re
 import stat
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import zmq
 from zmq.utils import z85
@@ -27,6 +27,8 @@ ROBOT, CONTROLLER = "robot", "controller"
 DOMAIN = b"gatort"
 """ZAP's name for who is asked about."""
 ANSWERS_AT_ONCE = 32
+LAST_PORT = 65_535
+_ADDRESS = re.compile(r"tcp://(?P<host>[\w.*-]+):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +103,10 @@ def require_keys_beyond_loopback(endpoint: str, keyed: bool) -> None:
     Raises:
         ConfigError: it is not tcp://HOST:PORT, or keys are missing.
     """
-    try:
-        parts = urlsplit(endpoint)
-        complete = parts.scheme == "tcp" and parts.hostname and parts.port is not None and not parts.path
-    except ValueError:
-        complete = False
-    if not complete:
-        raise ConfigError(f"expected an address such as tcp://127.0.0.1:5555, found {endpoint!r}")
-    if not keyed and not _is_loopback(parts.hostname or ""):
+    found = _ADDRESS.fullmatch(endpoint)
+    if found is None or int(found["port"]) > LAST_PORT:
+        raise ConfigError(f"expected an address such as tcp://127.0.0.1:5555 (IPv4 or a name), found {endpoint!r}")
+    if not keyed and not _is_loopback(found["host"]):
         raise ConfigError(
             f"{endpoint} is beyond this machine, where nothing is spoken without keys: "
             "make them with `gatort keys DIR` and give --keys DIR"

@@ -81,10 +81,10 @@ class ControlLoop:
         guard or the robot has gone to SAFE or LATCHED.
         """
         self.robot.observe()  # It answers, and its clock has caught up, before anyone consents to motion.
-        self.guard.arm()
-        self.robot.arm()
-        self.pacer.start()
         try:
+            self.guard.arm()
+            self.robot.arm()  # Within the try: consent may have arrived though its answer has not.
+            self.pacer.start()
             for done in range(1, ticks + 1):
                 tick = self._paced_tick()
                 if (on_tick is not None and on_tick(tick)) or self.stopped:

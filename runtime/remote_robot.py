@@ -19,9 +19,9 @@ from zmq.utils.monitor import recv_monitor_message
 
 from . import wire
 from .clock import Clock
-from .errors import ObservationError, RobotError, WireError
+from .errors import ConfigError, ObservationError, RobotError, WireError
 from .keys import ControllerKeys, require_keys_beyond_loopback
-from .link import RETRY_NS
+from .link import COPIES, RETRY_NS
 from .robot import Observation
 from .safety import Command, State
 from .spec import Interface
@@ -90,7 +90,10 @@ class RemoteRobot:
         if keys is not None:
             keys.apply(self._socket)
         try:
-            self._socket.connect(endpoint)
+            try:
+                self._socket.connect(endpoint)
+            except zmq.ZMQError as error:
+                raise ConfigError(f"cannot connect to {endpoint}: {zmq.strerror(error.errno or 0)}") from error
             welcome = self._ask(wire.Hello(wire.VERSION), wire.Welcome, lambda _: True, CONNECT_NS)
             self.interface = _read_interface(welcome)
         except BaseException:
@@ -130,7 +133,7 @@ class RemoteRobot:
         )
 
     def command(self, command: Command) -> None:
-        """See `Robot.command`. Sent twice, so that the independent loss of single messages hardly ever costs one."""
+        """See `Robot.command`; sent `COPIES` times."""
         # With the same offset that brought the observation's stamp here, so that the delay stays exactly constant.
         message = wire.Command(
             self._session,
@@ -140,8 +143,8 @@ class RemoteRobot:
             command.valid_for_ns,
             command.values.tolist(),
         )
-        self._send(message)
-        self._send(message)
+        for _ in range(COPIES):
+            self._send(message)
 
     def stop(self) -> None:
         """See `Robot.stop`; where the robot does not answer, its watchdog stops it."""
@@ -223,7 +226,8 @@ class RemoteRobot:
             while (answer := self._receive(min(now_ns + ASK_AGAIN_NS, deadline_ns))) is not None:
                 if isinstance(answer, kind) and answers(answer):
                     return answer
-        raise RobotError(f"{self.endpoint}: no answer to {type(request).__name__} within {within_ns * 1e-6:.0f} ms")
+        hint = "is the address right, does `gatort robot` run there, does a firewall let the port through?"
+        raise RobotError(f"{self.endpoint}: no robot answered within {within_ns * 1e-6:.0f} ms: {hint}")
 
     def _send(self, request: wire.Request) -> None:
         with suppress(zmq.Again):  # A full queue loses it, as a link may; the robot's watchdog sees what is missing.

@@ -45,7 +45,7 @@ class Robot(Protocol):
         ...
 
     def arm(self) -> None:
-        """An operator's consent to move; clears SAFE and LATCHED.
+        """An operator's consent to move; clears LATCHED. In SAFE nothing happens: the fade comes first.
 
         Raises:
             RobotError: the robot refuses.

@@ -133,7 +133,7 @@ class RobotServer:
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
             self.close()
-            raise ConfigError(f"cannot listen on {endpoint}: {error.strerror}") from error
+            raise ConfigError(f"cannot listen on {endpoint}: {zmq.strerror(error.errno or 0)}") from error
         self.endpoint: str = self._socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
         """Where it listens."""
         self._poller = zmq.Poller()
@@ -417,8 +417,10 @@ class RobotServer:
             self._send(session.connection, wire.Refused(_LOCAL_STOP))
             return
         if request.sequence > session.consent:  # Consent that is repeated must not re-arm what has stopped since.
-            session.consent, session.command = request.sequence, -1
             self._driver.arm()
+            if self._driver.state is State.SAFE:  # Without an answer: it is asked again, and by then the arm has faded.
+                return
+            session.consent, session.command = request.sequence, -1
         self._send(session.connection, wire.Armed(session.number, request.sequence))
 
     # -- Messages out ------------------------------------------------------------------------------------------------

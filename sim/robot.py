@@ -142,7 +142,7 @@ class StackingRobot(Driver):
         """Lay out the trial of this seed, disarmed, at the clock's present. Bit for bit the same on one machine."""
         layout = draw_layout(seed)
         self._place_arm(np.array(layout.joints_rad))
-        self.inner_loop = InnerLoop(self.spec)
+        self.inner_loop = InnerLoop(self.spec, self.inner_loop.safe_after_ns)
         self._time_ns = self._clock.now_ns()
         self._sequence = 0
         self._lay(layout)

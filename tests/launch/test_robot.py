@@ -346,7 +346,8 @@ def test_a_signal_stops_the_arm_and_no_controller_arms_it_until_another_allows_i
     robot.wait_for(r"(?s)latched, free.*run, controlled")
 
 
-def test_keys_on_the_robot_s_terminal_stop_it_and_allow_arming_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [b"\x03", b"\x1c"], ids=["Ctrl-C", "Ctrl-backslash"])
+def test_keys_on_the_robot_s_terminal_stop_it_and_allow_arming_again(end: bytes) -> None:
     child, terminal_ = pty.fork()
     if child == 0:  # A process of its own in the terminal's foreground.
         os.execv(  # noqa: S606 it replaces the fork of this process
@@ -364,7 +365,7 @@ def test_keys_on_the_robot_s_terminal_stop_it_and_allow_arming_again(tmp_path: P
         read_until(terminal_, rb"disarmed, free")
         os.write(terminal_, b"\n")
         read_until(terminal_, rb"stopped here, `a` allows arming")
-        os.write(terminal_, b"\x03")  # Ctrl-C, which the terminal turns into the signal.
+        os.write(terminal_, end)  # Which the terminal turns into the signal.
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         os.close(terminal_)
@@ -445,6 +446,12 @@ def test_a_robot_that_cannot_be_started_as_asked_says_why(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], sentence: str
 ) -> None:
     assert sentence in refused(capsys, "robot", "mujoco", *arguments)
+
+
+def test_a_bad_link_is_for_a_simulated_arm(capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = refused(capsys, "robot", "franka", "--loss", "0.1")
+    assert "a bad link is for a simulated arm: expected none of --delay-ms" in sentence
+    assert 'found {"loss":0.1}' in sentence
 
 
 def test_keys_are_made_and_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,14 +133,22 @@ def test_without_any_command_the_age_counts_from_arming(armed: InnerLoop) -> Non
     assert armed.state is State.HOLD
 
 
-@pytest.mark.parametrize("state_at_ms", [115, 400])
-def test_safe_and_latched_take_nothing_until_an_operator_arms_again(armed: InnerLoop, state_at_ms: int) -> None:
-    now_ns = state_at_ms * MS
-    armed.step(now_ns)
-    assert armed.state in (State.SAFE, State.LATCHED)
-    assert not armed.accept(command(1, now_ns), now_ns)
-    armed.arm(now_ns)
-    assert armed.accept(command(1, now_ns), now_ns)
+def test_latched_takes_nothing_until_an_operator_arms_again(armed: InnerLoop) -> None:
+    armed.step(400 * MS)
+    assert armed.state is State.LATCHED
+    assert not armed.accept(command(1, 400 * MS), 400 * MS)
+    armed.arm(400 * MS)
+    assert armed.accept(command(1, 400 * MS), 400 * MS)
+
+
+def test_what_has_begun_to_fade_fades_out_before_it_can_be_armed(armed: InnerLoop) -> None:
+    armed.accept(command(1, 0), 0)
+    armed.step(115 * MS)
+    armed.arm(115 * MS)
+    assert armed.state is State.SAFE
+    assert not armed.accept(command(2, 115 * MS), 115 * MS)
+    assert armed.step(135 * MS).tolist() == [0, 0, 0]
+    assert armed.state is State.LATCHED
 
 
 @pytest.mark.parametrize(("apply_at_ms", "state"), [(101, State.RUN), (110, State.RUN), (111, State.SAFE)])

@@ -141,6 +141,20 @@ def test_the_robot_is_stopped_when_it_no_longer_answers(build: Build) -> None:
     assert loop.robot.state is State.SAFE
 
 
+def test_the_robot_is_stopped_when_its_answer_to_consent_is_lost(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = build()
+    arm = loop.robot.arm
+
+    def unheard() -> None:
+        arm()
+        raise RobotError("no answer")
+
+    monkeypatch.setattr(loop.robot, "arm", unheard)
+    with pytest.raises(RobotError, match="no answer"):
+        loop.run(10)
+    assert loop.robot.state is State.SAFE
+
+
 def nan_at(*sequences: int) -> Callable[[int], Sequence[NDArray[Any]]]:
     def read(sequence: int) -> Sequence[NDArray[Any]]:
         bad = np.nan if sequence in sequences else 0.0

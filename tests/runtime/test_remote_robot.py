@@ -292,7 +292,13 @@ def test_where_nobody_listens_the_refusal_says_how_to_start_one(connect: Connect
         connect(f"tcp://127.0.0.1:{port}")
 
 
-@pytest.mark.parametrize("endpoint", ["127.0.0.1:5555", "tcp://127.0.0.1", "tcp://:5555", "tcp://127.0.0.1:99999", "x"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        *("127.0.0.1:5555", "tcp://127.0.0.1", "tcp://:5555", "tcp://127.0.0.1:99999", "x", "tcp://[::1]:5555"),
+        *("tcp://a@127.0.0.1:5555", "tcp://127.0.0.1:5555?x", "tcp://127.0.0.1:5555#x", "tcp://127.0.0.1:5555/"),
+    ],
+)
 def test_what_is_no_address_is_refused(connect: Connect, endpoint: str) -> None:
     with pytest.raises(ConfigError, match=r"expected an address such as tcp://127.0.0.1:5555"):
         connect(endpoint)
@@ -393,6 +399,21 @@ def test_a_late_copy_of_consent_that_was_refused_does_not_arm(
     assert someone.hear() == wire.Armed(welcome.session, 2)
 
 
+def test_what_has_begun_to_fade_fades_out_before_it_is_armed_again(serve: Serve, connect: Connect) -> None:
+    served, seen = serve(), []
+    served.driver.on_step = lambda _, state, values: seen.append((state, float(values[0])))
+    robot = connect(served.endpoint)
+    robot.arm()
+    act(robot, 1, 20.0, 20.0, 20.0)
+    eventually(lambda: served.driver.inner_loop.in_effect[0] == 20.0)
+    robot.stop()
+    robot.arm()
+    eventually(lambda: seen[-1] == (State.RUN, 0.0))
+    fade = [value for state, value in seen if state is State.SAFE]
+    assert 20.0 >= fade[0] > 18.0
+    assert fade[-1] < 2.0  # To its last steps.
+
+
 def test_an_arm_that_fails_tells_its_controller_why(serve: Serve, connect: Connect) -> None:
     def read(sequence: int) -> list[Any]:
         if sequence > 1:
@@ -467,9 +488,12 @@ def test_an_address_that_is_in_use_is_refused(serve: Serve, spec: PolicySpec) ->
 # -- Connections that end --------------------------------------------------------------------------------------------
 
 
-def test_a_controller_that_hangs_up_leaves_the_arm_stopped(serve: Serve, connect: Connect) -> None:
-    served = serve()
-    robot = connect(served.endpoint)
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_controller_that_hangs_up_leaves_the_arm_stopped(
+    serve: Serve, connect: Connect, directory: Path, keyed: bool
+) -> None:
+    served = serve(keys=RobotKeys.load(directory) if keyed else None)
+    robot = connect(served.endpoint, ControllerKeys.load(directory) if keyed else None)
     robot.arm()
     act(robot, 1)
     eventually(lambda: served.driver.inner_loop.in_effect.tolist() == [1.0, 2.0, 3.0])
@@ -598,9 +622,14 @@ def test_a_message_of_a_hundred_megabytes_costs_its_sender_the_connection_and_no
     served = serve()
     robot, someone, huge = connect(served.endpoint), stranger(served.endpoint), bytes(100_000_000)
     robot.arm()
-    someone.socket.send(huge, copy=False)
-    for sequence in range(1, 6):
-        act(robot, sequence)
+    with closing(someone.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)) as monitor:
+        someone.socket.send(huge, copy=False)
+        for sequence in range(1, 500):
+            act(robot, sequence)
+            if monitor.poll(10):
+                break
+        else:
+            pytest.fail("the sender is still connected")
     assert robot.state is State.RUN
     assert served.server.status.malformed == 0
 

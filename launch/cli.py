@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, Argument, CycloptsError, Parameter, Token, UnknownCommandError, convert
 from pydantic import ValidationError
 
 from gatort.runtime.errors import GatortError
@@ -22,7 +23,7 @@ from .export import export
 from .fault import fault, faults
 from .info import info
 from .keys import keys
-from .options import describe
+from .options import finding, unknown
 from .parity import parity
 from .profile import profile
 from .replay import replay
@@ -34,12 +35,21 @@ from .trials import trials
 REFUSED = 2
 INTERRUPTED = 130
 
+
+def _read(kind: Any, tokens: Sequence[Token]) -> Any:
+    """What cyclopts makes of a value, but for whole numbers with a fraction, which it would round."""
+    if kind is int and "." in tokens[0].value:
+        raise ValueError(f"expected a whole number, found {tokens[0].value!r}")
+    return convert(kind, tokens)
+
+
 app = App(
     name="gatort",
     help="Run a Gato-style policy on a robot arm in real time.",
     version=lambda: version("gatort"),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
+    default_parameter=Parameter(converter=_read, negative_iterable=()),
 )
 for _command in (run, robot, keys, info, replay, trials, profile, demos, train, export, parity, fault, faults, doctor):
     app.command(_command)
@@ -64,10 +74,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _flag_sentence(error: CycloptsError) -> str:
-    if isinstance(error.__cause__, ValidationError):
-        flag = error.argument.name if error.argument is not None else ""
-        return describe(error.__cause__, flag if flag.startswith("--") else "the flags")
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        commands = [name for name in app if not name.startswith("-")]
+        return f"{unknown('command', error.unused_tokens[0], commands)}; valid commands are {', '.join(commands)}"
+    if isinstance(error.__cause__, ValidationError) and error.argument is not None:
+        found = error.__cause__.errors()
+        return "; ".join(f"{_flag(error.argument, details['loc'])}: {finding(details)}" for details in found)
     return str(error)
+
+
+def _flag(argument: Argument, location: tuple[int | str, ...]) -> str:
+    """Which flag sets what pydantic found fault with; of a flag's many values, each has a number of its own there."""
+    keys = tuple(part for part in location if isinstance(part, str))
+    return next((each.name for each in (argument, *argument.children_recursive) if each.keys == keys), "the flags")
 
 
 def _refuse(sentence: str) -> int:

@@ -6,6 +6,7 @@ A value comes from the flag, else from the profile file, else from the class, wh
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -107,22 +108,34 @@ def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) ->
 
 def describe(error: ValidationError, source: str, kind: type[BaseModel] | None = None) -> str:
     """Turn pydantic's report into one sentence: the key, what was expected, what was found, the valid choices."""
-    return f"{source}: " + "; ".join(_describe_one(details, kind) for details in error.errors())
+    found = error.errors()
+    places = dict.fromkeys(details["loc"][:-1] for details in found if details["type"] == "extra_forbidden")
+    parts = [_describe_one(details, kind) for details in found] + [_valid_keys(kind, place) for place in places]
+    return f"{source}: {'; '.join(parts)}"
 
 
 def _describe_one(details: ErrorDetails, kind: type[BaseModel] | None) -> str:
     key = ".".join(map(str, details["loc"]))
     if details["type"] == "extra_forbidden":
-        return unknown_key(key, _keys(kind, details["loc"][:-1]))
-    expected = _lower_first(details["msg"])
-    return f"{f'{key}: ' if key else ''}{expected}, found {details['input']!r}"
+        return unknown("key", key, _keys(kind, details["loc"][:-1]))
+    return f"{key}: {finding(details)}"
 
 
-def unknown_key(key: str, valid: list[str]) -> str:
-    """Name an unknown key, the closest valid one and all of them."""
-    close = get_close_matches(key.rpartition(".")[2], valid, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"unknown key {key!r}: {hint}valid keys are {', '.join(sorted(valid))}"
+def _valid_keys(kind: type[BaseModel] | None, place: tuple[int | str, ...]) -> str:
+    where = f" of {'.'.join(map(str, place))}" if place else ""
+    return f"valid keys{where} are {', '.join(_keys(kind, place))}"
+
+
+def finding(details: ErrorDetails) -> str:
+    """What pydantic expected in one place, and what it found there."""
+    expected = details["msg"]
+    return f"{expected[:1].lower()}{expected[1:]}, found {details['input']!r}"
+
+
+def unknown(what: str, name: str, valid: Sequence[str]) -> str:
+    """Say that a name is unknown, and which valid one is the closest."""
+    close = get_close_matches(name.rpartition(".")[2], valid, n=1)
+    return f"unknown {what} {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
 
 
 def _keys(kind: type[BaseModel] | None, location: tuple[int | str, ...]) -> list[str]:
@@ -130,11 +143,7 @@ def _keys(kind: type[BaseModel] | None, location: tuple[int | str, ...]) -> list
     for part in location:
         field = kind.model_fields.get(str(part)) if kind is not None else None
         kind = field.annotation if field is not None and isinstance(field.annotation, type) else None
-    return list(kind.model_fields) if kind is not None else []
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    return sorted(kind.model_fields if kind is not None else ())
 
 
 def _profile_path(profile: Path) -> Path:

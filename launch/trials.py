@@ -69,7 +69,7 @@ def trials(
     seed: NonNegativeInt = 5000,
     workers: PositiveInt | None = None,
     sweep: Axis | None = None,
-    values: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True, negative="")] = None,
+    values: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=1)] = None,
     plot: Path | None = None,
     json: Path | None = None,
     record: Annotated[bool, Parameter(negative="")] = False,

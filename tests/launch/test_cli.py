@@ -57,21 +57,23 @@ def test_a_refused_command_prints_one_sentence_and_no_traceback() -> None:
 
 
 def test_a_misspelt_command_or_flag_is_answered_with_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert 'Did you mean "trials"' in refusal(capsys, "trial")
+    assert "unknown command 'trial' (did you mean 'trials'?); valid commands are run, " in refusal(capsys, "trial")
     assert "Did you mean --seconds" in refusal(capsys, "run", "--secnds", "3")
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("run", "--seconds", "nan"), "gatort: the flags: seconds: input should be a finite number, found 'nan'"),
-        (("run", "--seconds", "0"), "seconds: input should be greater than 0, found '0'"),
+        (("run", "--seconds", "nan"), "gatort: --seconds: input should be a finite number, found 'nan'"),
+        (("run", "--seconds", "0"), "gatort: --seconds: input should be greater than 0, found '0'"),
         (
             ("run", "--robot", "real"),
-            "robot: expected mujoco, pybullet or an address such as tcp://127.0.0.1:5555, found 'real'",
+            "gatort: --robot: expected mujoco, pybullet or an address such as tcp://127.0.0.1:5555, found 'real'",
         ),
-        (("run", "--realtime.fifo-priority", "100"), "less than or equal to 99, found '100'"),
-        (("run", "--threads", "none"), "threads: input should be a valid integer"),
+        (("run", "--realtime.fifo-priority", "100"), "gatort: --realtime.fifo-priority: input should be less than or"),
+        (("run", "--realtime.cpus", "-1"), "gatort: --realtime.cpus: input should be greater than or equal to 0"),
+        (("run", "--threads", "none"), "gatort: --threads: input should be a valid integer"),
+        (("trials", "--loss", "2"), "gatort: --loss: input should be less than or equal to 1, found '2'"),
         (("profile", "--budget-ms", "-5"), "--budget-ms: input should be greater than 0, found -5"),
         (("profile", "--ticks", "0"), "--ticks: input should be greater than or equal to 1, found 0"),
         (("trials", "--episodes", "0"), "--episodes: input should be greater than 0, found 0"),
@@ -81,6 +83,24 @@ def test_a_value_out_of_range_is_refused_with_its_flag_and_the_range(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], sentence: str
 ) -> None:
     assert sentence in refusal(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"), [("trials", "--seed"), ("trials", "--episodes"), ("profile", "--ticks"), ("parity", "--wraps")]
+)
+def test_a_whole_number_with_a_fraction_is_refused_instead_of_rounded(
+    capsys: pytest.CaptureFixture[str], command: str, flag: str
+) -> None:
+    assert f"{flag}: expected a whole number, found '1.5'" in refusal(capsys, command, flag, "1.5")
+
+
+def test_a_list_of_values_may_not_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--values requires at least 1 element" in refusal(capsys, "trials", "--sweep", "delay", "--values")
+    assert "Unknown option: --realtime.empty-cpus" in refusal(capsys, "run", "--realtime.empty-cpus")
+
+
+def test_an_unknown_command_is_answered_with_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert all(f" {name}" in refusal(capsys, "frobnicate") for name in cli.app if not name.startswith("-"))
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_policy_is_loaded(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gatort.launch.options import SHIPPED_PROFILES, RunOptions, resolve
+from gatort.launch.options import SHIPPED_PROFILES, LoopOptions, RunOptions, resolve
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
 
@@ -32,10 +32,22 @@ def test_a_flag_goes_before_the_profile_and_the_profile_before_the_default(profi
 def test_an_unknown_key_is_refused_with_the_closest_and_all_valid_ones(profile: Path) -> None:
     profile.write_text("[realtime]\nlock_memry = true\n")
     with pytest.raises(
-        ConfigError, match=r"arm\.toml: unknown key 'realtime\.lock_memry': did you mean 'lock_memory'\?"
+        ConfigError, match=r"arm\.toml: unknown key 'realtime\.lock_memry' \(did you mean 'lock_memory'\?\)"
     ) as refused:
         resolve(RunOptions, None, profile)
     assert all(name in str(refused.value) for name in RealtimeConfig.model_fields)
+
+
+def test_many_unknown_keys_are_each_named_and_the_valid_ones_listed_once(profile: Path) -> None:
+    profile.write_text("robot = 'pybullet'\nseconds = 3\nthread = 1\n[realtime]\ncpu = [1]\n")
+    with pytest.raises(ConfigError) as refused:
+        resolve(LoopOptions, None, profile)
+    keys, realtime = (", ".join(sorted(kind.model_fields)) for kind in (LoopOptions, RealtimeConfig))
+    assert str(refused.value) == (
+        f"{profile}: unknown key 'realtime.cpu' (did you mean 'cpus'?); unknown key 'robot'; unknown key 'seconds'; "
+        f"unknown key 'thread' (did you mean 'threads'?); "
+        f"valid keys of realtime are {realtime}; valid keys are {keys}"
+    )
 
 
 @pytest.mark.parametrize("text", ["seconds = nan", "seconds = 0", "seconds = 'long'"])

@@ -263,8 +263,8 @@ def _cause(tick: TickMessage) -> str:
 def _explain_stop(
     number: int, record: dict[str, Any], last: list[TickMessage], dropped_before: int, findings: Findings
 ) -> None:
-    if record["robot_failure"]:
-        findings.stops.append(f"run {number} after {record['seconds']:.0f} s: {record['robot_failure']}")
+    if record["failure"]:
+        findings.stops.append(f"run {number} after {record['seconds']:.0f} s: {record['failure']}")
         findings.unexplained.append(findings.stops[-1])
         return
     reasons = [f"{tick.reason} ({_cause(tick)})" for tick in last if tick.reason]

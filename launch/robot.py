@@ -35,12 +35,12 @@ from .machine import this_machine
 from .onlooker import Onlooker
 from .options import resolve
 from .report import require_writable
-from .robots import SimulatorName, simulated_robot
+from .robots import simulated_robot
 
 if TYPE_CHECKING:
     from gatort.runtime.driver import Driver
 
-ArmName = SimulatorName | Literal["franka"]
+ArmName = Literal["mujoco", "pybullet", "franka"]
 REALTIME = RealtimeConfig(fifo_priority=50, lock_memory=True)
 KEPT_LINES = 64
 
@@ -99,28 +99,31 @@ def serve(name: ArmName, driver: Driver, clock: Clock, options: RobotOptions) ->
         _allow_most_connections()
         keys = RobotKeys.load(options.keys) if options.keys is not None else None
         lines = stack.enter_context(Lines())
+        realtime = REALTIME if options.realtime else RealtimeConfig()
+        with apply(realtime):  # The threads that carry the messages go in front too.
+            server = RobotServer(
+                driver,
+                clock,
+                options.bind,
+                name=name,
+                simulated=name != "franka",
+                keys=keys,
+                conditions=options.link,
+                next_trial=_layer(driver, options) if options.again else None,
+                trial_ns=_trial_ns() if options.again else None,
+                on_change=_reporter(lines, clock),
+            )
+        stack.enter_context(closing(server))
+        # After it listens: an address that is in use must not cost the recording that stands there.
         if options.record is not None:
             stack.enter_context(_recorded(options.record, name, driver, clock, lines))
-        for refused in stack.enter_context(apply(REALTIME if options.realtime else RealtimeConfig())):
+        for refused in stack.enter_context(apply(realtime)):
             lines.offer(refused)
-        server = RobotServer(
-            driver,
-            clock,
-            options.bind,
-            name=name,
-            simulated=name != "franka",
-            keys=keys,
-            conditions=options.link,
-            next_trial=_layer(driver, options) if options.again else None,
-            trial_ns=_trial_ns() if options.again else None,
-            on_change=_reporter(lines, clock),
-        )
-        stack.enter_context(closing(server))
         stack.enter_context(_console(server))
         lines.offer(f"{name} at {server.endpoint}, {'keyed' if options.keys else 'plain'}, disarmed")
-        # Before all else is closed: finishing a recording may take seconds, in which nobody would drive the arm.
-        stack.enter_context(closing(driver))
-        server.serve()
+        # Closed before all else: finishing a recording may take seconds, in which nobody would drive the arm.
+        with closing(server), closing(driver):
+            server.serve()
 
 
 def _allow_most_connections() -> None:
@@ -131,6 +134,10 @@ def _allow_most_connections() -> None:
 
 def _driver(name: ArmName, options: RobotOptions, clock: Clock) -> Driver:
     safe_after_ns = round(options.safe_after_ms * 1e6) if options.safe_after_ms is not None else None
+    if name != "mujoco" and options.interface != "stack":
+        raise ConfigError(
+            f"only mujoco's arm has cameras: expected --interface stack for {name}, found {options.interface}"
+        )
     if name == "franka":
         if not options.link.perfect:
             raise ConfigError(
@@ -225,7 +232,7 @@ def _console(server: RobotServer) -> Iterator[None]:
 
 @contextmanager
 def _keys(server: RobotServer) -> Iterator[None]:
-    stdin = sys.stdin.fileno()
+    stdin = sys.stdin.fileno() if sys.stdin else -1
     # A process in the background would be suspended for touching the terminal.
     if not os.isatty(stdin) or os.tcgetpgrp(stdin) != os.getpgrp():
         yield

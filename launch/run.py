@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,9 +95,7 @@ def run(
     if plot is None or record is None:
         make_directory(RECORDINGS)
     require_writable(video, plot or DEFAULT_PLOT, json, record)
-    if options.simulator is None:
-        _refuse_pictures(viewer, video)
-        _require_consent_possible(options.robot, arm)
+    _require_sensible(options, arm, viewer, video)
     if viewer:
         require_screen()
     console = screen()
@@ -112,7 +110,11 @@ def run(
             _ask_consent(options.robot)
         file = record or new_file(options.seed)
         with begin_recording(file, policy, options, drive.robot, drive.clock) as recorder:
-            interrupted = drive.run(console, viewer, recorder)
+            try:
+                drive.run(console, viewer, recorder)
+            except (RobotError, DeviceError) as error:
+                recorder.close(f"nothing ran: {error}")
+                raise
             recorder.close(drive.sentence)
 
         console.print(drive.sentence)
@@ -126,23 +128,28 @@ def run(
         if video is not None and not isinstance(drive.robot, RemoteRobot) and len(drive.positions):
             film(video, drive.robot.layout, drive.positions, policy.spec.control_hz)
             console.print(f"film: {video}")
-    return INTERRUPTED if interrupted else int(drive.stopped)
+    return INTERRUPTED if drive.interrupted else int(drive.stopped)
 
 
-def _refuse_pictures(viewer: bool, video: Path | None) -> None:
+def _require_sensible(options: RunOptions, arm: bool, viewer: bool, video: Path | None) -> None:
+    robot = options.robot
+    if options.simulator is not None:
+        if options.keys is not None:
+            raise ConfigError(f"--keys are for a robot at tcp://HOST:PORT: {robot} is simulated in this process")
+        return
     if viewer or video is not None:
         raise ConfigError(
             "--viewer and --video show a robot that is simulated in this process: leave out --robot tcp://"
         )
-
-
-def _require_consent_possible(robot: str, arm: bool) -> None:
-    if not arm and not sys.stdin.isatty():
+    if not arm and not (sys.stdin and sys.stdin.isatty()):
         raise ConfigError(f"--robot {robot} moves an arm: consent with --arm, or run it on a terminal to be asked")
 
 
 def _ask_consent(robot: str) -> None:
-    if input(f"The arm at {robot} will move. Arm it? [y/N] ").strip().lower() not in ("y", "yes"):
+    answer = ""
+    with suppress(EOFError):  # Ctrl-D is no consent either.
+        answer = input(f"The arm at {robot} will move. Arm it? [y/N] ")
+    if answer.strip().lower() not in ("y", "yes"):
         raise ConfigError(f"{robot} was not armed: expected y, and nothing else arms it")
 
 
@@ -199,8 +206,10 @@ class Drive:
         self.budget_ms = self.telemetry.budget_ns * 1e-6
         self.stopped = False
         """The guard, the watchdog or a failure of the robot ended the run."""
+        self.interrupted = False
+        """The operator ended the run."""
         self.failure: str | None = None
-        """The sentence with which the robot failed."""
+        """What failed in the run, and its sentence."""
         self._looks = 0
         self._filmed = None if isinstance(self.robot, RemoteRobot) else self.robot
         rows, columns = (len(self.telemetry.stamps), len(self._filmed.positions)) if self._filmed else (0, 0)
@@ -211,8 +220,8 @@ class Drive:
         self._viewer: Viewer | None = None
         self._record: TickRecorder | None = None
 
-    def run(self, console: Console, viewer: bool, recorder: Recorder) -> bool:
-        """Run until success, the time is up, or something stops it; true when the operator did.
+    def run(self, console: Console, viewer: bool, recorder: Recorder) -> None:
+        """Run until success, the time is up, or something stops it.
 
         Raises:
             RobotError, DeviceError: the robot or the GPU failed before the first tick.
@@ -228,15 +237,14 @@ class Drive:
             try:
                 self.loop.run(self.ticks, self._look)
             except KeyboardInterrupt:
-                return True
+                self.interrupted = True
             except (RobotError, DeviceError) as error:
                 if not self.telemetry.ticks:
                     raise
-                self.failure, self.stopped = str(error), True
-                recorder.fault(self.clock.now_ns(), "robot", self.failure)
-            finally:
-                self._live.offer(self._status())
-        return False
+                component = "robot" if isinstance(error, RobotError) else "engine"
+                self.failure, self.stopped = f"the {component} failed ({error})", True
+                recorder.fault(self.clock.now_ns(), component, str(error))
+            self._live.offer(self._status())
 
     def _look(self, tick: Tick) -> bool:
         """After each tick, in the slack: record it, keep what the film needs, show the status four times a second."""
@@ -282,18 +290,28 @@ class Drive:
     @property
     def sentence(self) -> str:
         """The run in one line."""
-        reasons = ", ".join(f"{count}× {reason}" for reason, count in self.loop.guard.refused.items())
-        stopped = f"stopped in {self._state} ({reasons or 'by the watchdog'})"
-        outcome = "stacked" if self.robot.succeeded else stopped if self.stopped else "not stacked"
+        outcome = "stacked" if self.robot.succeeded else "not stacked"
         if isinstance(self.robot, RemoteRobot) and self.robot.successes > 1:
             outcome = f"stacked {self.robot.successes} times"
-        if self.failure is not None:
-            outcome = f"the robot failed ({self.failure})"
+        if self._ending is not None:
+            outcome = f"{outcome}, {self._ending}"
         where = self.options.robot if isinstance(self.robot, RemoteRobot) else f"seed {self.options.seed}"
         return (
             f"{where}: {outcome} after {self.seconds:.1f} s; {self.telemetry.ticks} ticks at "
             f"{self.telemetry.rate.average_hz:.2f} Hz, {self.telemetry.misses} misses, {self.telemetry.refused} refused"
         )
+
+    @property
+    def _ending(self) -> str | None:
+        """What ended the run, unless it ended by itself."""
+        if self.failure is not None:
+            return self.failure
+        if self.interrupted:
+            return "stopped by the operator"
+        if not self.stopped:
+            return None
+        reasons = ", ".join(f"{count}× {reason}" for reason, count in self.loop.guard.refused.items())
+        return f"stopped in {self._state} ({reasons or 'by the robot: its watchdog, or the operator beside it'})"
 
     def record(self) -> dict[str, Any]:
         """The run as JSON."""
@@ -304,6 +322,7 @@ class Drive:
             "seed": self.options.seed,
             "succeeded": self.robot.succeeded,
             "stopped": self.stopped,
+            "interrupted": self.interrupted,
             "ticks": self.telemetry.ticks,
             "seconds": self.seconds,
             "rate_hz": asdict(self.telemetry.rate),
@@ -311,7 +330,7 @@ class Drive:
             "misses": self.telemetry.misses,
             "refused": {str(reason): count for reason, count in guard.refused.items()},
             "last_refusal": self.loop.refusal,
-            "robot_failure": self.failure,
+            "failure": self.failure,
             "limited": {str(reason): count for reason, count in guard.limited.items()},
             "latency_ms": latency_record(self.telemetry.summary()),
             **wire,

@@ -242,7 +242,9 @@ class RobotServer:
             raise
 
     def close(self) -> None:
-        """Stop listening; the arm is left as it is."""
+        """Stop listening; the arm is left as it is. A second call does nothing."""
+        if self._socket.closed:
+            return
         self._socket.disable_monitor()
         self._monitor.close(0)
         self._socket.close()

@@ -193,7 +193,7 @@ def test_a_robot_that_is_killed_ends_the_run_with_its_reason(start: Start) -> No
     robot.send(signal.SIGKILL)
     assert controller.status() == 1
     record = json.loads(Path("r.json").read_text())
-    assert record["robot_failure"].endswith("the robot hung up; its process has ended or the network is broken")
+    assert record["failure"].endswith("the robot hung up; its process has ended or the network is broken)")
     assert record["stopped"]
 
 
@@ -315,7 +315,7 @@ def terminal() -> Iterator[tuple[int, int]]:
             os.close(theirs)
 
 
-@pytest.mark.parametrize(("answer", "status"), [(b"n\n", 2), (b"y\n", 0)])
+@pytest.mark.parametrize(("answer", "status"), [(b"n\n", 2), (b"\x04", 2), (b"y\n", 0)], ids=["no", "Ctrl-D", "yes"])
 def test_on_a_terminal_the_operator_is_asked(start: Start, answer: bytes, status: int) -> None:
     robot, endpoint = start_robot(start)
     with terminal() as (ours, theirs):
@@ -337,9 +337,15 @@ def test_a_signal_stops_the_arm_and_no_controller_arms_it_until_another_allows_i
     robot.wait_for("run, controlled")
     robot.send(signal.SIGUSR1)
     assert controller.status() == 1, controller.text
-    again = start_controller(start, endpoint)
+    assert "stopped in latched (by the robot: its watchdog, or the operator beside it)" in " ".join(
+        controller.text.split()
+    )
+    again = start_controller(start, endpoint, "--record", "again.mcap")
     assert again.status() == 2
     assert "only its console allows arming again" in again.text
+    outcome = Recording(Path("again.mcap")).outcome
+    assert outcome is not None
+    assert outcome.result.startswith("nothing ran: ")
     robot.send(signal.SIGUSR2)
     robot.wait_for("latched, free")
     start_controller(start, endpoint)
@@ -435,7 +441,7 @@ def test_a_terminal_that_is_lost_ends_the_robot_s_process(start: Start) -> None:
     ("arguments", "sentence"),
     [
         (("--bind", "tcp://*:5555"), "tcp://*:5555 is beyond this machine, where nothing is spoken without keys"),
-        (("--bind", "5555"), "expected an address such as tcp://127.0.0.1:5555, found '5555'"),
+        (("--bind", "5555"), "expected an address such as tcp://127.0.0.1:5555 (IPv4 or a name), found '5555'"),
         (("--keys", "."), "robot.key: expected a secret key, found none that can be read"),
         (("--safe-after-ms", "201"), "expected 50 ms (one period) to 200 ms, found 201 ms"),
         (("--loss", "2"), "loss: input should be less than or equal to 1"),
@@ -452,6 +458,24 @@ def test_a_bad_link_is_for_a_simulated_arm(capsys: pytest.CaptureFixture[str]) -
     sentence = refused(capsys, "robot", "franka", "--loss", "0.1")
     assert "a bad link is for a simulated arm: expected none of --delay-ms" in sentence
     assert 'found {"loss":0.1}' in sentence
+
+
+@pytest.mark.parametrize("arm", ["pybullet", "franka"])
+def test_cameras_are_mujoco_s(capsys: pytest.CaptureFixture[str], arm: str) -> None:
+    sentence = refused(capsys, "robot", arm, "--interface", "camera")
+    assert f"expected --interface stack for {arm}, found camera" in sentence
+
+
+def test_keys_are_for_a_robot_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--keys are for a robot at tcp://HOST:PORT: mujoco is simulated" in refused(capsys, "run", "--keys", "k")
+
+
+def test_an_address_in_use_costs_no_recording(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    _, endpoint = start_robot(start)
+    Path("steps.mcap").write_bytes(b"what was recorded before")
+    sentence = refused(capsys, "robot", "mujoco", "--bind", endpoint, "--record", "steps.mcap")
+    assert f"cannot listen on {endpoint}: Address already in use" in sentence
+    assert Path("steps.mcap").read_bytes() == b"what was recorded before"
 
 
 def test_keys_are_made_and_named(capsys: pytest.CaptureFixture[str]) -> None:

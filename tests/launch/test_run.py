@@ -97,7 +97,9 @@ def test_a_run_is_paced_by_the_wall_clock(bundle: Path, monkeypatch: pytest.Monk
     assert last_woke_ns - first_ns >= last_ns - first_ns >= (ticks - 1) * 50_000_000
 
 
-def test_ctrl_c_stops_the_robot_and_still_gives_the_summary(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_stops_the_robot_and_still_gives_the_summary(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     look = Drive._look
 
     def press_ctrl_c(drive: Drive, tick: Any) -> bool:
@@ -108,7 +110,9 @@ def test_ctrl_c_stops_the_robot_and_still_gives_the_summary(bundle: Path, monkey
 
     monkeypatch.setattr(Drive, "_look", press_ctrl_c)
     assert run(bundle, "--json", "r.json") == 130
-    assert json.loads(Path("r.json").read_text())["ticks"] == 3
+    record = json.loads(Path("r.json").read_text())
+    assert (record["ticks"], record["interrupted"], record["stopped"]) == (3, True, False)
+    assert "not stacked, stopped by the operator after 0.1 s" in " ".join(capsys.readouterr().out.split())
 
 
 def diverge_at(observation: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,9 +132,11 @@ def test_a_robot_that_fails_in_a_run_is_reported_with_figures_and_exit_status_1(
 ) -> None:
     diverge_at(5, RobotError("the simulation diverged"), monkeypatch)
     assert run(bundle, "--json", "r.json") == 1
-    assert "the robot failed (the simulation diverged) after 0.2 s; 4 ticks" in capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
+    assert "not stacked, the robot failed (the simulation diverged) after 0.2 s; 4 ticks" in text
     record = json.loads(Path("r.json").read_text())
-    assert (record["stopped"], record["ticks"], record["robot_failure"]) == (True, 4, "the simulation diverged")
+    assert (record["stopped"], record["ticks"]) == (True, 4)
+    assert record["failure"] == "the robot failed (the simulation diverged)"
     assert Path("runs", "latency.png").exists()
 
 

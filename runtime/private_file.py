@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -42,11 +43,11 @@ def read_private(path: Path, what: str, error: type[GatortError]) -> bytes:
         error: to raise.
 
     Raises:
-        GatortError: of that type; there is none, others may read it, or it is someone else's or a link.
+        GatortError: of that type; there is no such file, others may read it, or it is someone else's or a link.
     """
     with open_unlinked(path, what, error) as file:
         status = os.fstat(file.fileno())
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077 or not stat.S_ISREG(status.st_mode):
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
             raise error(
                 f"{path}: expected a key that is user {os.geteuid()}'s alone (mode 600), "
                 f"found user {status.st_uid}'s with mode {stat.S_IMODE(status.st_mode):o}"
@@ -55,13 +56,17 @@ def read_private(path: Path, what: str, error: type[GatortError]) -> bytes:
 
 
 def open_unlinked(path: Path, what: str, error: type[GatortError]) -> IO[bytes]:
-    """A file that is no link, open for reading; one that would keep a reader waiting, such as a pipe, does not.
+    """A regular file that is no link, open for reading; what would keep a reader waiting, such as a pipe, does not.
 
     Raises:
-        GatortError: of type `error`; there is none that can be read, or it is a link.
+        GatortError: of type `error`; there is none that can be read, or it is a link or no regular file.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as failure:
-        raise error(f"{path}: expected {what}, found none that can be read ({failure.strerror})") from failure
+        found = "a link" if failure.errno == errno.ELOOP else f"none that can be read ({failure.strerror})"
+        raise error(f"{path}: expected {what}, found {found}") from failure
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise error(f"{path}: expected {what}, found no regular file")
     return os.fdopen(handle, "rb")

@@ -57,14 +57,24 @@ def test_a_secret_that_others_may_open_is_refused(directory: Path, mode: int) ->
 def test_a_secret_behind_a_link_is_refused(directory: Path) -> None:
     (directory / "robot.key").rename(directory / "elsewhere")
     (directory / "robot.key").symlink_to(directory / "elsewhere")
-    with pytest.raises(ConfigError, match=r"robot.key: expected a secret key, found none that can be read"):
+    with pytest.raises(ConfigError, match=r"robot.key: expected a secret key, found a link"):
         RobotKeys.load(directory)
+
+
+@pytest.mark.parametrize("name", ["controller.key", "robot.pub"])
+def test_a_key_that_is_a_directory_is_refused_and_left_closed(directory: Path, name: str) -> None:
+    (directory / name).unlink()
+    (directory / name).mkdir(mode=0o700)
+    descriptors = {*Path("/proc/self/fd").iterdir()}
+    with pytest.raises(ConfigError, match=rf"{name}: expected a .* key, found no regular file"):
+        ControllerKeys.load(directory)
+    assert {*Path("/proc/self/fd").iterdir()} == descriptors
 
 
 def test_a_secret_that_is_a_pipe_is_refused_without_waiting(directory: Path) -> None:
     (directory / "robot.key").unlink()
     os.mkfifo(directory / "robot.key", 0o600)
-    with pytest.raises(ConfigError, match=r"robot.key: expected a key that is user"):
+    with pytest.raises(ConfigError, match=r"robot.key: expected a secret key, found no regular file"):
         RobotKeys.load(directory)
 
 

@@ -7,6 +7,7 @@ report and are not run again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import cache, partial
@@ -47,6 +48,7 @@ EPISODES = 200
 SWEEP_EPISODES = 20
 """For each value of a sweep: enough to see where a task fails, not to compare policies."""
 DEFAULT_PLOT = Path("runs", "sweep.png")
+SHOWN_REFUSALS = 3
 POLICY_STAGES = slice(1, -2)
 """Tokenize to detokenize: what the policy adds to a tick, without robot and guard."""
 
@@ -262,8 +264,9 @@ def run_trials(options: TrialOptions, seeds: Iterable[int], workers: int) -> Ite
 
 
 def summarise(finished: list[Trial]) -> dict[str, Any]:
-    """The report's figures."""
-    successes = sum(trial.succeeded for trial in finished)
+    """The report's figures: no latencies where no tick ran, and each failure with its last refusal, if it had any."""
+    failed = [trial for trial in finished if not trial.succeeded]
+    successes = len(finished) - len(failed)
     policy_us = np.concatenate([np.array(trial.policy_us, np.int64) for trial in finished])
     return {
         "episodes": len(finished),
@@ -271,12 +274,13 @@ def summarise(finished: list[Trial]) -> dict[str, Any]:
         "success_rate": successes / len(finished),
         "wilson_95": wilson_95(successes, len(finished)),
         "seconds_per_episode": float(np.mean([trial.seconds for trial in finished])),
-        "latency_ms": percentile_record(Percentiles.of_ns(policy_us * 1000)),
+        "latency_ms": percentile_record(Percentiles.of_ns(policy_us * 1000)) if len(policy_us) else {},
         "ticks": sum(trial.ticks for trial in finished),
         "refused": sum(trial.refused for trial in finished),
         "dropped": sum(trial.dropped for trial in finished),
         "lost": sum(trial.lost for trial in finished),
-        "failed_seeds": [trial.seed for trial in finished if not trial.succeeded],
+        "failed_seeds": [trial.seed for trial in failed],
+        "failures": {trial.seed: trial.refusal for trial in failed},
     }
 
 
@@ -292,11 +296,14 @@ def _with_progress(finishing: Iterator[Trial], noun: str, done: int, episodes: i
 
 def _table(name: str, result: dict[str, Any]) -> Table:
     low, high = result["wilson_95"]
-    latency = result["latency_ms"]
+    latency = [f"{each} {result['latency_ms'][each]:.1f}" for each in ("p50", "p99", "max") if result["latency_ms"]]
     table = Table(title=f"{name}, {result['episodes']} trials in lockstep", title_justify="left", show_header=False)
     table.add_row("success", f"{result['successes']} of {result['episodes']}, {result['success_rate']:.1%}")
     table.add_row("95 % Wilson interval", f"{low:.1%} to {high:.1%}")
     table.add_row("seconds a trial", f"{result['seconds_per_episode']:.1f}")
-    table.add_row("policy, ms", f"p50 {latency['p50']:.1f}, p99 {latency['p99']:.1f}, max {latency['max']:.1f}")
+    table.add_row("policy, ms", ", ".join(latency) or "–")
     table.add_row("failed seeds", ", ".join(map(str, result["failed_seeds"])) or "none")
+    refusals = Counter(refusal for refusal in result["failures"].values() if refusal is not None)
+    for refusal, count in refusals.most_common(SHOWN_REFUSALS):
+        table.add_row("last refusal", f"{count}× {refusal}")
     return table

@@ -41,8 +41,8 @@ def outcome(trial: Trial) -> dict[str, object]:
     return trial.model_dump(exclude={"policy_us"})
 
 
-def trials(bundle: Path, report: Path, episodes: int, seed: int = 40) -> int:
-    which = ["--bundle", str(bundle), "--episodes", str(episodes), "--seed", str(seed)]
+def trials(bundle: Path, report: Path, episodes: int, seed: int = 40, *more: str) -> int:
+    which = ["--bundle", str(bundle), "--episodes", str(episodes), "--seed", str(seed), *more]
     return cli.main(["trials", *which, "--workers", "1", "--json", str(report)])
 
 
@@ -150,13 +150,24 @@ def test_a_robot_that_fails_fails_its_own_trial_alone_and_only_once(
     monkeypatch.setattr(MujocoRobot, "observe", observe_or_fail)
     report = tmp_path / "t.json"
     assert trials(bundle, report, episodes=3) == 0
-    assert json.loads(report.read_text())["failed_seeds"] == [40, 41, 42]
-    journal = next(tmp_path.glob("*.partial.jsonl"))
-    refusals = {trial["seed"]: trial["refusal"] for trial in map(json.loads, journal.read_text().splitlines())}
-    assert refusals == {40: None, 41: "the simulation diverged", 42: None}
+    record = json.loads(report.read_text())
+    assert record["failed_seeds"] == [40, 41, 42]
+    assert record["failures"] == {"40": None, "41": "the simulation diverged", "42": None}
     seeds.clear()
     assert trials(bundle, report, episodes=3) == 0
     assert 41 not in seeds
+
+
+def test_trials_in_which_nothing_was_armed_say_why_and_give_no_latency(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trials(bundle, tmp_path / "t.json", 2, 40, "--delay-ms", "15") == 0
+    record = json.loads((tmp_path / "t.json").read_text())
+    reason = "expected an observation within 25 ms, and no answer came to 5 requests"
+    assert (record["latency_ms"], record["failures"]) == ({}, {"40": reason, "41": reason})
+    table = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "policy, ms –" in table
+    assert f"last refusal 2× {reason}" in table
 
 
 def test_recording_a_success_rate_needs_no_torch(bundle: Path) -> None:

@@ -48,7 +48,8 @@ def profile(
     Parameters
     ----------
     profile
-        A launch profile: a TOML file, or the name of a shipped one; flags go before it.
+        A launch profile: a TOML file, or the name of a shipped one; flags go before it. What only a run has is
+        refused: robot, seconds, until, keys, prompt.
     ticks
         How many ticks to time, after two that warm up.
     paced

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli, robots
+from gatort.launch import profile as profiling
+from gatort.launch.options import LoopOptions, RunOptions
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 
 
@@ -81,6 +84,11 @@ def test_without_the_simulator_the_policy_alone_is_timed_and_the_report_says_so(
     assert "scripted observations" in capsys.readouterr().out
     assert profile(bundle, "--robot", "mujoco") == 2
     assert "pip install 'gatort[sim]'" in capsys.readouterr().err
+
+
+def test_a_profile_s_help_names_what_only_the_launch_profile_of_a_run_may_hold() -> None:
+    sentence = (profiling.profile.__doc__ or "").partition("What only a run has is")[2].partition(".")[0]
+    assert {*re.findall(r"\w+", sentence)} >= RunOptions.model_fields.keys() - LoopOptions.model_fields.keys()
 
 
 def test_a_plot_without_matplotlib_is_refused_before_anything_is_timed(

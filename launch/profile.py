@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from pydantic import Field, NonNegativeInt
 from gatort.runtime.clock import Clock, MonotonicClock, VirtualClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.errors import MissingDependency
+from gatort.runtime.loop import Tick
 from gatort.runtime.realtime import apply
 from gatort.runtime.robot import Robot
 from gatort.runtime.telemetry import LATENESS, TICK, Telemetry
@@ -20,8 +22,17 @@ from gatort.runtime.telemetry import LATENESS, TICK, Telemetry
 from .engines import load_policy
 from .latency_picture import latency_picture
 from .machine import installed_version, this_machine
+from .onlooker import Onlooker
 from .options import LoopOptions, resolve
-from .report import latency_record, percentile_record, percentile_table, require_writable, screen, write_json
+from .report import (
+    latency_record,
+    percentile_record,
+    percentile_table,
+    progress_bar,
+    require_writable,
+    screen,
+    write_json,
+)
 from .robots import scripted_robot, simulated_robot, simulator_installed
 from .roofline import assess, passes_p50_ms
 
@@ -140,6 +151,26 @@ class Measurement:
         }
 
 
+class LiveBar(Onlooker):
+    """How many ticks are done, drawn once a second, in the slack of a loop that never waits for it."""
+
+    def __init__(self, ticks: int, every: int) -> None:
+        super().__init__("progress bar")
+        self._ticks, self._every, self._done = ticks, every, 0
+
+    def count(self, _: Tick) -> None:
+        """One more tick is done."""
+        self._done += 1
+        if self._done % self._every == 0:
+            self._offered.set()
+
+    def _show(self) -> None:
+        with progress_bar("ticks", refresh=False) as progress:
+            bar = progress.add_task("", total=self._ticks)
+            for _ in self._offers():
+                progress.update(bar, completed=self._done, refresh=True)
+
+
 def _paced_first(one: Measurement, other: Measurement) -> tuple[Measurement, Measurement]:
     return (one, other) if one.paced else (other, one)
 
@@ -161,11 +192,12 @@ def measure(options: LoopOptions, *, ticks: int, paced: bool, budget_ms: float, 
     )
     telemetry = Telemetry(policy.spec, ticks, budget_ns=round(budget_ms * 1e6), stepwise=policy.decoder.engine.stepwise)
     loop = policy.control(robot, clock, telemetry=telemetry, collect_garbage=True)
-    with apply(options.realtime) as refused:
+    bar = LiveBar(ticks, round(policy.spec.control_hz)) if paced else None  # Flat out there is no slack to draw in.
+    with bar or nullcontext(), apply(options.realtime) as refused:
         for sentence in refused:
             print(sentence, file=sys.stderr)
         while telemetry.ticks < ticks:
-            loop.run(ticks - telemetry.ticks)
+            loop.run(ticks - telemetry.ticks, bar.count if bar else None)
     robot.close()
     return Measurement(
         bundle=policy.manifest.name if policy.manifest else "",

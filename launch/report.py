@@ -56,8 +56,11 @@ def screen(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, highlight=False)
 
 
-def progress_bar(noun: str, *, shown: bool = True) -> Progress:
-    """A bar on standard error that counts things and says how long it will take; a task's description stands last."""
+def progress_bar(noun: str, *, shown: bool = True, refresh: bool = True) -> Progress:
+    """A bar on standard error that counts things and says how long it will take; a task's description stands last.
+
+    With `refresh` it draws itself ten times a second, else only when it is told to.
+    """
     columns = (
         TextColumn(noun),
         BarColumn(),
@@ -65,7 +68,7 @@ def progress_bar(noun: str, *, shown: bool = True) -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    return Progress(*columns, console=screen(stderr=True), disable=not shown)
+    return Progress(*columns, console=screen(stderr=True), disable=not shown, auto_refresh=refresh)
 
 
 def percentile_record(latency: Percentiles) -> dict[str, float]:

@@ -65,6 +65,13 @@ def test_a_paced_profile_wakes_at_the_control_rate(
     assert record["lateness_ms"]["max"] > 0
 
 
+def test_only_a_paced_profile_draws_how_many_ticks_are_done(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile(bundle, "--robot", "scripted", ticks=5)
+    assert re.search(r"^ticks .* 5/5 ", capsys.readouterr().err)
+    profile(bundle, "--robot", "scripted", "--flat-out", ticks=5)
+    assert capsys.readouterr().err == ""
+
+
 def test_ticks_that_send_no_command_do_not_stop_the_profile_and_count_against_the_budget(
     bundle: Path, tmp_path: Path, slow_clock: type[VirtualClock], monkeypatch: pytest.MonkeyPatch
 ) -> None:

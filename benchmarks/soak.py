@@ -7,13 +7,14 @@ Two real processes over TCP, `gatort robot mujoco --again` and `gatort run --unt
 of jitter each way; four processes that do nothing but compute take the cores for ten minutes of it. A run that stops is
 begun again as an operator would, with a new run and new consent, and counted with its reason. Every tick stands in the
 runs' recordings, so each miss is put down to what the tick spent its time on. Exit status 1 when a stop or a miss stays
-unexplained or memory grew.
+unexplained or memory grew. What the host of a virtual machine takes from it (steal) is told beside each stop.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import signal
 import subprocess
@@ -37,7 +38,7 @@ from gatort.runtime.recording import Recording, TickMessage
 from gatort.runtime.telemetry import Misses
 
 HOGS = 4
-SAMPLE_S = 10.0
+SAMPLE_S, STOLEN_SAMPLE_S = 10.0, 0.25
 SETTLED_S = 300.0
 """When memory is first taken as settled; half of a shorter run."""
 GROWTH = 0.05
@@ -48,6 +49,9 @@ SLOW_MS = 20.0
 """Tokenizing, passes and guard take a third of this on an idle machine."""
 START_S, STOP_S = 60.0, 30.0
 _LATE = "the loop woke late"
+_STOLEN = "the machine's host took the cores"
+STOLEN_MS = 20.0
+"""Around a missed deadline; the kernel counts in steps of 10."""
 _PASSED, _OTHER = "deadline passed before the loop came to it", "other"
 UNEXPLAINED = (_PASSED, _OTHER)
 GATORT = (sys.executable, "-m", "gatort.launch.cli")
@@ -99,6 +103,11 @@ def memory_mb(pid: int) -> float:
     return own_mb + sum(memory_mb(int(child)) for child in children)
 
 
+def stolen_s() -> float:
+    """How long the machine's host has run something else on its cores while they had work (steal), since it started."""
+    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
+
+
 class Hogs:
     """Processes that do nothing but compute, between two instants."""
 
@@ -133,6 +142,8 @@ class Soak:
     """On the monotonic clock, which the recordings' stamps are on."""
     memory: list[tuple[float, float, float]] = field(default_factory=list)
     """Every ten seconds: elapsed s, robot's MB, controller's MB."""
+    stolen: list[tuple[float, float]] = field(default_factory=list)
+    """Four times a second: elapsed s, and `stolen_s`."""
     runs: list[Path] = field(default_factory=list)
     """Reports of the runs, in order."""
     hogs_s: tuple[float, float] = (0.0, 0.0)
@@ -152,6 +163,7 @@ def soak(args: argparse.Namespace, folder: Path) -> Soak:
         try:
             while (elapsed_s := time.monotonic() - began_s) < args.seconds or (run and run.poll() is None):
                 hogs.watch(elapsed_s)
+                seen.stolen.append((elapsed_s, stolen_s()))
                 if (run is None or run.poll() is not None) and elapsed_s < args.seconds - 1:
                     seen.runs.append(folder / f"run{len(seen.runs):03d}.json")
                     run = start_run(address, args.seconds - elapsed_s, seen.runs[-1])
@@ -159,7 +171,7 @@ def soak(args: argparse.Namespace, folder: Path) -> Soak:
                     sampled_s = elapsed_s
                     seen.memory.append((elapsed_s, memory_mb(robot.pid), memory_mb(run.pid)))
                 progress.update(bar, completed=elapsed_s, description=f"soak, {len(seen.runs)} runs")
-                time.sleep(0.25)
+                time.sleep(STOLEN_SAMPLE_S)
         finally:
             hogs.close()
             if run is not None and run.poll() is None:
@@ -212,6 +224,7 @@ def find(seen: Soak, robot_log: str) -> Findings:
         if record["stopped"]:
             dropped_before = findings.wires[-2]["dropped"] if len(findings.wires) > 1 else 0
             _explain_stop(number, record, last, dropped_before, findings)
+            findings.stops[-1] += f"; the host had taken {stolen_ms(seen, last[-1].deadline_ns):.0f} ms"
     findings.unexplained += [
         f"{count} misses: {cause} ({span})" for (cause, span), count in findings.causes.items() if cause in UNEXPLAINED
     ]
@@ -226,6 +239,14 @@ def _span(seen: Soak, at_ns: int) -> str:
     return "hogs" if seen.hogs_s[0] <= elapsed_s < seen.hogs_s[1] else "no hogs"
 
 
+def stolen_ms(seen: Soak, at_ns: int) -> float:
+    """What the host took of both cores from a second before an instant until the next sample."""
+    elapsed_s, stolen = np.array(seen.stolen).T
+    at_s = (at_ns - seen.began_ns) * 1e-9
+    before, after = np.interp((at_s - 1, at_s + STOLEN_SAMPLE_S), elapsed_s, stolen)
+    return float(after - before) * 1e3
+
+
 def _read_ticks(seen: Soak, path: Path, findings: Findings) -> list[TickMessage]:
     """Count a recording's ticks; returns its last ones."""
     ticks = [stamped.message for stamped in Recording(path).messages() if isinstance(stamped.message, TickMessage)]
@@ -237,7 +258,9 @@ def _read_ticks(seen: Soak, path: Path, findings: Findings) -> list[TickMessage]
         if span == "hogs":
             findings.late_hogged_ns.append(late_ns)
         if skipped := misses.woke(tick.skipped):
-            findings.causes[_LATE if late_ns > LATE_WAKE_MS * 1e6 or span == "hogs" else _PASSED, span] += skipped
+            late = late_ns > LATE_WAKE_MS * 1e6 or span == "hogs"
+            stolen = stolen_ms(seen, tick.deadline_ns) >= STOLEN_MS
+            findings.causes[_LATE if late else _STOLEN if stolen else _PASSED, span] += skipped
         if misses.ended(tick.took_ns):
             findings.causes[_cause(tick), span] += 1
         if tick.reason:
@@ -308,11 +331,20 @@ def write_report(path: Path, seen: Soak, findings: Findings, args: argparse.Name
         + " (p50, p99, max; of several runs the largest)",
         "wake-up lateness, ms": _percentiles(findings.late_ns),
         "wake-up lateness under hogs, ms": _percentiles(findings.late_hogged_ns),
+        "taken by the machine's host": _stolen(seen),
         "memory of the robot": f"{early_mb[0]:.1f} → {late_mb[0]:.1f} MB",
         "memory of the controller": f"{early_mb[1]:.1f} → {late_mb[1]:.1f} MB ({'flat' if flat else 'it grew'})",
     }
     path.write_text(_page(args, rows, findings, picture), encoding="utf-8")
     return flat and not findings.unexplained
+
+
+def _stolen(seen: Soak) -> str:
+    elapsed_s, stolen = np.array(seen.stolen).T
+    tens = np.diff(np.interp(np.arange(0, elapsed_s[-1], SAMPLE_S), elapsed_s, stolen))
+    return (
+        f"{stolen[-1] - stolen[0]:.1f} s of both cores' time, at most {tens.max(initial=0.0):.1f} s in {SAMPLE_S:.0f} s"
+    )
 
 
 def _percentiles(durations_ns: list[int]) -> str:

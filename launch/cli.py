@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 from cyclopts import App, Argument, CycloptsError, Parameter, Token, UnknownCommandError, convert
 from pydantic import ValidationError
@@ -38,8 +38,10 @@ INTERRUPTED = 130
 
 def _read(kind: Any, tokens: Sequence[Token]) -> Any:
     """What cyclopts makes of a value, but for whole numbers with a fraction, which it would round."""
-    if kind is int and "." in tokens[0].value:
-        raise ValueError(f"expected a whole number, found {tokens[0].value!r}")
+    if int in (kind, *get_args(kind)):
+        for token in tokens:
+            if "." in token.value:
+                raise ValueError(f"expected a whole number, found {token.value!r}")
     return convert(kind, tokens)
 
 

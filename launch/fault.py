@@ -133,7 +133,7 @@ def _running(endpoint: str, keys: Path | None, folder: Path, force: bool) -> Run
 
 def faults(
     *,
-    row: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="")] = None,
+    row: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=1)] = None,
     seed: NonNegativeInt = 0,
     json: Path | None = None,
 ) -> int:

@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeInt
 from gatort.runtime.clock import Clock, MonotonicClock, VirtualClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.errors import MissingDependency
+from gatort.runtime.inner_loop import FADE_NS
 from gatort.runtime.loop import Tick
 from gatort.runtime.realtime import apply
 from gatort.runtime.robot import Robot
@@ -193,11 +194,14 @@ def measure(options: LoopOptions, *, ticks: int, paced: bool, budget_ms: float, 
     telemetry = Telemetry(policy.spec, ticks, budget_ns=round(budget_ms * 1e6), stepwise=policy.decoder.engine.stepwise)
     loop = policy.control(robot, clock, telemetry=telemetry, collect_garbage=True)
     bar = LiveBar(ticks, round(policy.spec.control_hz)) if paced else None  # Flat out there is no slack to draw in.
+    count = bar.count if bar else None
     with bar or nullcontext(), apply(options.realtime) as refused:
         for sentence in refused:
             print(sentence, file=sys.stderr)
+        loop.run(ticks, count)
         while telemetry.ticks < ticks:
-            loop.run(ticks - telemetry.ticks, bar.count if bar else None)
+            clock.sleep_until_ns(clock.now_ns() + FADE_NS)  # Nothing is armed before it has faded.
+            loop.run(ticks - telemetry.ticks, count)
     robot.close()
     return Measurement(
         bundle=policy.manifest.name if policy.manifest else "",

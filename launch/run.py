@@ -18,14 +18,14 @@ from rich.console import Console
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.episode import Episode
-from gatort.runtime.errors import ConfigError, DeviceError, MissingDependency, RobotError
+from gatort.runtime.errors import ConfigError, DeviceError, GatortError, MissingDependency, RobotError
 from gatort.runtime.keys import ControllerKeys
 from gatort.runtime.loop import ControlLoop, Tick
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
 from gatort.runtime.recorder import Recorder, TickRecorder
 from gatort.runtime.remote_robot import RemoteRobot
-from gatort.runtime.safety import State
+from gatort.runtime.safety import STOPPED, State
 from gatort.runtime.spec import PolicySpec
 from gatort.runtime.telemetry import TICK, Telemetry
 
@@ -72,7 +72,7 @@ def run(
 
     A live table shows rate, latency, misses and state; the run ends with a summary and a latency picture. Ctrl-C, a
     signal to end and the loss of the console are the operator's stop. Exit status 1 when the guard, the robot's
-    watchdog or a failure of the robot stopped the run.
+    watchdog or a failure of the robot or the GPU stopped the run.
 
     Parameters
     ----------
@@ -94,7 +94,8 @@ def run(
     options = resolve(RunOptions, options, profile)
     if plot is None or record is None:
         make_directory(RECORDINGS)
-    require_writable(video, plot or DEFAULT_PLOT, json, record)
+    file = record or new_file(options.seed)
+    require_writable(video, plot or DEFAULT_PLOT, json, file)
     _require_sensible(options, arm, viewer, video)
     if viewer:
         require_screen()
@@ -108,11 +109,10 @@ def run(
     with closing(drive.robot):
         if options.simulator is None and not arm:
             _ask_consent(options.robot)
-        file = record or new_file(options.seed)
         with begin_recording(file, policy, options, drive.robot, drive.clock) as recorder:
             try:
                 drive.run(console, viewer, recorder)
-            except (RobotError, DeviceError) as error:
+            except GatortError as error:
                 recorder.close(f"nothing ran: {error}")
                 raise
             recorder.close(drive.sentence)
@@ -205,7 +205,7 @@ class Drive:
             undo.pop_all()
         self.budget_ms = self.telemetry.budget_ns * 1e-6
         self.stopped = False
-        """The guard, the watchdog or a failure of the robot ended the run."""
+        """The guard, the watchdog or a failure of the robot or the GPU ended the run."""
         self.interrupted = False
         """The operator ended the run."""
         self.failure: str | None = None
@@ -224,7 +224,7 @@ class Drive:
         """Run until success, the time is up, or something stops it.
 
         Raises:
-            RobotError, DeviceError: the robot or the GPU failed before the first tick.
+            ObservationError, RobotError, DeviceError: the robot or the GPU failed before the first tick.
         """
         self._record = TickRecorder(recorder, self.loop)
         self._record.prompt(self.clock.now_ns(), self.prompt)
@@ -310,8 +310,10 @@ class Drive:
             return "stopped by the operator"
         if not self.stopped:
             return None
-        reasons = ", ".join(f"{count}× {reason}" for reason, count in self.loop.guard.refused.items())
-        return f"stopped in {self._state} ({reasons or 'by the robot: its watchdog, or the operator beside it'})"
+        guard = self.loop.guard
+        who = "the guard" if guard.state in STOPPED else "the robot: its watchdog, or the operator beside it"
+        reasons = "".join(f"; {count}× {reason}" for reason, count in guard.refused.items())
+        return f"stopped in {self._state} (by {who}{reasons})"
 
     def record(self) -> dict[str, Any]:
         """The run as JSON."""

@@ -94,7 +94,7 @@ class FrankaRobot(Driver):
         self._control.writeOnce(torques)
         if torques.motion_finished:
             self._control = None
-        elif self.state is State.SAFE or self._read_ns >= self._commanded_ns:
+        elif self._read_ns >= self._commanded_ns:
             # Until the first command the safe width is in effect, but consent alone closes no hand.
             self._hand.tell(float(values[7]))
 

@@ -226,8 +226,11 @@ class RemoteRobot:
             while (answer := self._receive(min(now_ns + ASK_AGAIN_NS, deadline_ns))) is not None:
                 if isinstance(answer, kind) and answers(answer):
                     return answer
-        hint = "is the address right, does `gatort robot` run there, does a firewall let the port through?"
-        raise RobotError(f"{self.endpoint}: no robot answered within {within_ns * 1e-6:.0f} ms: {hint}")
+        hint = ": is the address right, does `gatort robot` run there, does a firewall let the port through?"
+        raise RobotError(
+            f"{self.endpoint}: no answer to {type(request).__name__} within {within_ns * 1e-6:.0f} ms"
+            f"{hint if isinstance(request, wire.Hello) else ''}"
+        )
 
     def _send(self, request: wire.Request) -> None:
         with suppress(zmq.Again):  # A full queue loses it, as a link may; the robot's watchdog sees what is missing.

@@ -47,6 +47,7 @@ def test_without_arguments_every_fault_is_listed(capsys: pytest.CaptureFixture[s
         (["fault", "policy", "late", "--keys", "."], "--keys: expected --robot with it, found none"),
         (["fault", "policy", "late", "--force"], "--force: expected --robot with it, found none"),
         (["faults", "--row", "25"], "--row 25: expected 1 to 24"),
+        (["faults", "--row", "1.5"], "expected a whole number, found '1.5'"),
         (["faults", "--json", "/nowhere/f.json"], "there is no directory /nowhere"),
     ],
 )

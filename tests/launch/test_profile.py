@@ -58,7 +58,7 @@ def test_a_paced_profile_wakes_at_the_control_rate(
     record = json.loads(report.read_text())
     assert record["paced"]
     (first_ns, _), (last_ns, last_woke_ns) = woke_ns[0], woke_ns[-1]
-    assert len(woke_ns) == 5
+    assert len(woke_ns) >= 5
     # On a crowded machine the loop may be late, is armed again, and then starts from a new deadline.
     periods = 4 - record["refused"]
     assert last_woke_ns - first_ns >= last_ns - first_ns >= periods * 50_000_000

@@ -22,7 +22,7 @@ from gatort.runtime import driver_franka
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.driver_franka import FrankaRobot
 from gatort.runtime.errors import MissingDependency, ObservationError, RobotError, SpecError
-from gatort.runtime.franka_hand import REPORTS_HZ, SPEED_M_S, Hand, serve_hand, start_hand
+from gatort.runtime.franka_hand import REPORTS_HZ, SMALLEST_MOVE_M, SPEED_M_S, Hand, serve_hand, start_hand
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import require_same_interface
 from gatort.sim.task import CAMERA_SPEC, STACK_SPEC
@@ -454,7 +454,11 @@ def test_arming_moves_no_hand_before_the_first_command_takes_effect_and_a_stop_c
         return widths_m
 
     robot.arm()
-    drive(robot, 10)
+    drive(robot, 30)
+    robot.stop()
+    drive(robot, 60)
+    assert orders() == []
+    robot.arm()
     robot.command(command(robot, 1, 2.0, width_m=0.04))
     drive(robot, 20)
     assert orders() == []
@@ -463,6 +467,8 @@ def test_arming_moves_no_hand_before_the_first_command_takes_effect_and_a_stop_c
     robot.arm()  # Again, from when on there has been no command.
     drive(robot, 30)
     assert orders() == []
-    robot.stop()
+    robot.command(command(robot, 1, 2.0, width_m=0.04))
     drive(robot, 30)
-    assert orders() == [0.0]
+    robot.stop()
+    drive(robot, 60)
+    assert orders()[-1] < SMALLEST_MOVE_M  # Along the fade.

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gatort.launch import cli, robots
 from gatort.launch import profile as profiling
 from gatort.launch.options import LoopOptions, RunOptions
-from gatort.runtime.clock import MonotonicClock, VirtualClock
+from gatort.runtime.clock import Clock, MonotonicClock, VirtualClock
+from gatort.runtime.driver import ScriptedRobot
+from gatort.runtime.spec import PolicySpec
 
 
 def profile(bundle: Path, *arguments: str, ticks: int = 20) -> int:
@@ -63,6 +66,21 @@ def test_a_paced_profile_wakes_at_the_control_rate(
     periods = 4 - record["refused"]
     assert last_woke_ns - first_ns >= last_ns - first_ns >= periods * 50_000_000
     assert record["lateness_ms"]["max"] > 0
+
+
+def test_a_profile_that_its_guard_stops_is_armed_again_and_drives_on(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[ScriptedRobot] = []
+
+    def failing(spec: PolicySpec, clock: Clock, seed: int) -> ScriptedRobot:
+        good, bad = ([np.full(key.shape, value, key.dtype) for key in spec.observations] for value in (0.0, np.nan))
+        made.append(ScriptedRobot(spec, clock, lambda sequence: bad if sequence in (8, 9) else good))
+        return made[-1]
+
+    monkeypatch.setattr(profiling, "scripted_robot", failing)
+    profile(bundle, "--robot", "scripted", "--flat-out")
+    assert made[0].inner_loop.dropped == {}
 
 
 def test_only_a_paced_profile_draws_how_many_ticks_are_done(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

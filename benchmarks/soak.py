@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import signal
 import subprocess
@@ -32,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from gatort.launch.machine import this_machine
+from gatort.launch.machine import STOLEN_S, stolen_s, this_machine
 from gatort.runtime.link import RETRY_NS
 from gatort.runtime.recording import Recording, TickMessage
 from gatort.runtime.telemetry import Misses
@@ -50,8 +49,6 @@ SLOW_MS = 20.0
 START_S, STOP_S = 60.0, 30.0
 _LATE = "the loop woke late"
 _STOLEN = "the machine's host took the cores"
-STOLEN_MS = 20.0
-"""Around a missed deadline; the kernel counts in steps of 10."""
 _PASSED, _OTHER = "deadline passed before the loop came to it", "other"
 UNEXPLAINED = (_PASSED, _OTHER)
 GATORT = (sys.executable, "-m", "gatort.launch.cli")
@@ -101,11 +98,6 @@ def memory_mb(pid: int) -> float:
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     own_mb = int(found.group(1)) * 1024e-6 if found else 0.0
     return own_mb + sum(memory_mb(int(child)) for child in children)
-
-
-def stolen_s() -> float:
-    """How long the machine's host has run something else on its cores while they had work (steal), since it started."""
-    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
 
 
 class Hogs:
@@ -259,7 +251,7 @@ def _read_ticks(seen: Soak, path: Path, findings: Findings) -> list[TickMessage]
             findings.late_hogged_ns.append(late_ns)
         if skipped := misses.woke(tick.skipped):
             late = late_ns > LATE_WAKE_MS * 1e6 or span == "hogs"
-            stolen = stolen_ms(seen, tick.deadline_ns) >= STOLEN_MS
+            stolen = stolen_ms(seen, tick.deadline_ns) >= STOLEN_S * 1e3
             findings.causes[_LATE if late else _STOLEN if stolen else _PASSED, span] += skipped
         if misses.ended(tick.took_ns):
             findings.causes[_cause(tick), span] += 1

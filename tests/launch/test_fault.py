@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import numpy as np
 import pytest
 
 pytest.importorskip("mujoco")
@@ -30,6 +31,19 @@ def rows_of(inject: Callable[[Bench, int], Outcome]) -> tuple[Row, ...]:
 @pytest.fixture
 def injected(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Bench, int], Outcome]], None]:
     return lambda inject: monkeypatch.setattr(fault, "_rows", lambda: rows_of(inject))
+
+
+def test_what_breaks_a_bound_while_the_machine_s_host_takes_the_cores_is_made_again_and_counted(
+    injected: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stolen_s, outcomes = iter(np.arange(100) * 0.03), iter([Outcome(75.1, 60.0), Outcome(10.0, 165.1), *[GIVEN] * 3])
+    monkeypatch.setattr(fault, "stolen_s", lambda: next(stolen_s))
+    injected(lambda _, __: next(outcomes))
+    report = tmp_path / "f.json"
+    assert cli.main(["faults", "--json", str(report)]) == 0
+    row = json.loads(report.read_text())["rows"][0]
+    assert (row["made_again"], len(row["injections"])) == (2, 3)
+    assert "the machine's host took its cores (steal): 2" in capsys.readouterr().out
 
 
 def test_without_arguments_every_fault_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

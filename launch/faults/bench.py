@@ -107,13 +107,17 @@ class RunningArm:
 
     def rest(self) -> None:
         """See `Arm.rest`; a session of its own, since a fault may have ended the controller's."""
-        deadline_ns = self._clock.now_ns() + REST_NS
         with closing(RemoteRobot(self.endpoint, self._clock, self.keys)) as robot:
             self.watch(robot)
-            while self._clock.now_ns() < deadline_ns:
-                robot.observe()
-                if robot.state in (State.LATCHED, State.DISARMED):
-                    return
+            self.follow(robot)
+
+    def follow(self, robot: RemoteRobot) -> None:
+        """Ask a robot that is watched until it rests."""
+        deadline_ns = self._clock.now_ns() + REST_NS
+        while self._clock.now_ns() < deadline_ns:
+            robot.observe()
+            if robot.state in (State.LATCHED, State.DISARMED):
+                return
 
 
 class ArmProcess:
@@ -375,6 +379,9 @@ class Bench:
             try:
                 yield robot
             finally:
+                if running:
+                    with suppress(GatortError):  # Its session may have ended.
+                        running.follow(robot)  # The arm has faded before another session has begun.
                 robot.close()
 
     def drive(

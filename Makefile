@@ -51,7 +51,7 @@ clean:
 	touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/pip install --quiet --editable '.[sim,pybullet,franka,trials,train,text,tensorrt,dev]'
+	$(BIN)/pip install --quiet --editable '.[sim,pybullet,franka,trials,train,tensorrt,dev]'
 	touch $@ .venv/.installed-run
 
 # The peers pin what they need themselves, and gatort's pins are not theirs.

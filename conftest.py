@@ -1,5 +1,5 @@
 """MuJoCo keeps to the GL library that it finds when it is first imported, so the choice comes before any test."""
 
-from gatort.launch.graphics import choose_gl
+from gatort.sim.graphics import choose_gl
 
 choose_gl()

@@ -12,8 +12,9 @@ if "site-packages" not in home.parts:
 for stray in ("runtime", "policies", "export", "sim", "launch"):
     if (home.parent / stray).exists():
         sys.exit(f"{stray!r} landed at the top of site-packages")
-for path in sorted((home / "runtime").glob("*.py")):
-    importlib.import_module(f"gatort.runtime.{path.stem}".removesuffix(".__init__"))
+for path in sorted((home / "runtime").rglob("*.py")):
+    module = ".".join(path.relative_to(home.parent).with_suffix("").parts)
+    importlib.import_module(module.removesuffix(".__init__"))
 importlib.import_module("gatort.launch.cli")
 heavy = {"torch", "mujoco", "onnx"} & set(sys.modules)
 if heavy:

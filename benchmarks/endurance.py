@@ -22,7 +22,7 @@ from rich.progress import track
 from gatort.launch.options import SHIPPED_BUNDLE
 from gatort.launch.robots import scripted_robot
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.engine_onnx import OnnxConfig
+from gatort.runtime.engines.onnx import OnnxConfig
 from gatort.runtime.loop import ControlLoop
 from gatort.runtime.policy import Policy
 from gatort.runtime.telemetry import Telemetry
@@ -43,7 +43,9 @@ def begin(bundle: Path, ticks: int) -> ControlLoop:
     clock = VirtualClock()
     policy = Policy.load(bundle, OnnxConfig(threads=1))
     robot = scripted_robot(policy.spec, clock, seed=0)
-    return policy.control(robot, clock, telemetry=Telemetry(policy.spec, ticks), collect_garbage=True)
+    return policy.control(
+        robot, clock, telemetry=Telemetry(policy.spec, ticks), collect_garbage=True
+    )
 
 
 def last_median_ms(loop: ControlLoop) -> float:
@@ -75,7 +77,8 @@ def main() -> int:
         "memory_mb": {"early": memory_mb[1], "late": memory_mb[-1]},
     }
     result["same"] = all(
-        abs(part["late"] / part["early"] - 1) <= TOLERANCE for part in (result["tick_ms"], result["memory_mb"])
+        abs(part["late"] / part["early"] - 1) <= TOLERANCE
+        for part in (result["tick_ms"], result["memory_mb"])
     )
     print(json.dumps(result, indent=2))
     if args.json:

@@ -26,10 +26,24 @@ ENGINES = (
     ("torch-cuda", "fp32"),
     ("onnx-cuda", "fp32"),
     ("onnx-tensorrt", "fp32"),
-    *((builder, precision) for builder in ("tensorrt-rtx", "tensorrt") for precision in ("fp16", "int8", "int4")),
+    *(
+        (builder, precision)
+        for builder in ("tensorrt-rtx", "tensorrt")
+        for precision in ("fp16", "int8", "int4")
+    ),
 )
 TARGET = "this-gpu"
-COLUMNS = ("preset", "engine", "precision", "pace", "p50 ms", "p99 ms", "max ms", "misses", "share of bandwidth")
+COLUMNS = (
+    "preset",
+    "engine",
+    "precision",
+    "pace",
+    "p50 ms",
+    "p99 ms",
+    "max ms",
+    "misses",
+    "share of bandwidth",
+)
 GATORT = (sys.executable, "-m", "gatort.launch.cli")
 
 
@@ -48,8 +62,12 @@ class Row:
 
 def main() -> int:
     """Run what is missing and write the table; exit status 1 when the `gpu` tests fail."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for bundles, rows and the table")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/gpu"), help="folder for bundles, rows and the table"
+    )
     parser.add_argument("--presets", nargs="+", default=PRESETS, help="sizes to time")
     parser.add_argument("--ticks", type=int, default=400, help="ticks at each pace")
     parser.add_argument("--no-tests", action="store_true", help="only time")
@@ -82,7 +100,9 @@ def keep(row: Row, found: dict[str, Any], out: Path) -> None:
 
 def tests_failed() -> bool:
     """Run the tests that need a GPU."""
-    return subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu"], check=False).returncode != 0
+    return (
+        subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu"], check=False).returncode != 0
+    )
 
 
 def measure(row: Row, out: Path, ticks: int) -> dict[str, Any]:
@@ -92,11 +112,31 @@ def measure(row: Row, out: Path, ticks: int) -> dict[str, Any]:
         if not bundle.exists():
             run("export", "--preset", row.preset, "--random-weights", "--out", bundle)
         if row.engine in ("tensorrt-rtx", "tensorrt"):
-            run("compile", bundle, "--builder", row.engine, "--target", TARGET, "--precision", row.precision)
+            run(
+                "compile",
+                bundle,
+                "--builder",
+                row.engine,
+                "--target",
+                TARGET,
+                "--precision",
+                row.precision,
+            )
         precision = () if row.engine.startswith("onnx") else ("--precision", row.precision)
         engine = ("--engine", row.engine, *precision, "--robot", "scripted", "--roofline")
         # Misses are reported, not judged: a slow engine is a finding too.
-        run("profile", "--bundle", bundle, *engine, "--ticks", ticks, "--max-misses", 10**6, "--json", report)
+        run(
+            "profile",
+            "--bundle",
+            bundle,
+            *engine,
+            "--ticks",
+            ticks,
+            "--max-misses",
+            10**6,
+            "--json",
+            report,
+        )
     except RuntimeError as error:
         return {"error": str(error)}
     return dict(json.loads(report.read_text()))
@@ -108,9 +148,13 @@ def run(*arguments: object) -> None:
     Raises:
         RuntimeError: it failed; its last line on standard error.
     """
-    done = subprocess.run([*GATORT, *map(str, arguments)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*GATORT, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
+        raise RuntimeError(
+            (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        )
 
 
 def table(measured: dict[Row, dict[str, Any]]) -> str:

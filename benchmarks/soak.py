@@ -31,9 +31,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from gatort.launch.machine import STOLEN_S, stolen_s, this_machine
-from gatort.runtime.link import RETRY_NS
-from gatort.runtime.recording import Recording, TickMessage
+from gatort.runtime.machine import (
+    STOLEN_S,
+    stolen_s,
+    this_machine,
+)
+from gatort.runtime.recording.reader import (
+    Recording,
+    TickMessage,
+)
+from gatort.runtime.remote.link import RETRY_NS
 from gatort.runtime.telemetry import Misses
 
 HOGS = 4
@@ -58,11 +65,32 @@ GATORT = (sys.executable, "-m", "gatort.launch.cli")
 
 
 @contextmanager
-def robot_process(args: argparse.Namespace, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def robot_process(
+    args: argparse.Namespace, log: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """`gatort robot`, its address, and a line in `log` for each change of its state."""
-    link = ["--loss", str(args.loss), "--jitter-ms", str(args.jitter_ms), "--link-seed", str(args.link_seed)]
-    command = [*GATORT, "robot", "mujoco", "--again", "--bind", "tcp://127.0.0.1:0", "--realtime", *link]
-    with log.open("wb") as output, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output) as process:
+    link = [
+        "--loss",
+        str(args.loss),
+        "--jitter-ms",
+        str(args.jitter_ms),
+        "--link-seed",
+        str(args.link_seed),
+    ]
+    command = [
+        *GATORT,
+        "robot",
+        "mujoco",
+        "--again",
+        "--bind",
+        "tcp://127.0.0.1:0",
+        "--realtime",
+        *link,
+    ]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output) as process,
+    ):
         try:
             yield process, _address(process, log)
         finally:
@@ -81,11 +109,30 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 
 def start_run(address: str, seconds: float, report: Path) -> subprocess.Popen[bytes]:
     """`gatort run` for so long, with its summary and its recording beside each other."""
-    command = [*GATORT, "run", "--profile", "realtime", "--threads", "1", "--robot", address, "--arm"]
-    files = ["--json", report, "--record", report.with_suffix(".mcap"), "--plot", report.with_suffix(".png")]
+    command = [
+        *GATORT,
+        "run",
+        "--profile",
+        "realtime",
+        "--threads",
+        "1",
+        "--robot",
+        address,
+        "--arm",
+    ]
+    files = [
+        "--json",
+        report,
+        "--record",
+        report.with_suffix(".mcap"),
+        "--plot",
+        report.with_suffix(".png"),
+    ]
     until = ["--until", "time", "--seconds", f"{seconds:.2f}"]
     with report.with_suffix(".log").open("wb") as log:
-        return subprocess.Popen([*command, *until, *files], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return subprocess.Popen(
+            [*command, *until, *files], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
 
 
 def memory_mb(pid: int) -> float:
@@ -111,7 +158,9 @@ class Hogs:
         """Start or end them."""
         due = self.begin_s <= elapsed_s < self.end_s
         if due and not self._processes:
-            self._processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(HOGS)]
+            self._processes = [
+                subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(HOGS)
+            ]
         elif not due:
             self.close()
 
@@ -153,7 +202,9 @@ def soak(args: argparse.Namespace, folder: Path) -> Soak:
         run: subprocess.Popen[bytes] | None = None
         sampled_s = -SAMPLE_S
         try:
-            while (elapsed_s := time.monotonic() - began_s) < args.seconds or (run and run.poll() is None):
+            while (elapsed_s := time.monotonic() - began_s) < args.seconds or (
+                run and run.poll() is None
+            ):
                 hogs.watch(elapsed_s)
                 seen.stolen.append((elapsed_s, stolen_s()))
                 if (run is None or run.poll() is not None) and elapsed_s < args.seconds - 1:
@@ -162,7 +213,9 @@ def soak(args: argparse.Namespace, folder: Path) -> Soak:
                 if elapsed_s - sampled_s >= SAMPLE_S and run is not None:
                     sampled_s = elapsed_s
                     seen.memory.append((elapsed_s, memory_mb(robot.pid), memory_mb(run.pid)))
-                progress.update(bar, completed=elapsed_s, description=f"soak, {len(seen.runs)} runs")
+                progress.update(
+                    bar, completed=elapsed_s, description=f"soak, {len(seen.runs)} runs"
+                )
                 time.sleep(STOLEN_SAMPLE_S)
         finally:
             hogs.close()
@@ -206,7 +259,9 @@ def find(seen: Soak, robot_log: str) -> Findings:
     for number, report in enumerate(seen.runs):
         if not report.exists():
             log = report.with_suffix(".log").read_text(errors="replace").strip()
-            findings.unexplained.append(f"run {number} left no report: {log.splitlines()[-1] if log else 'no output'}")
+            findings.unexplained.append(
+                f"run {number} left no report: {log.splitlines()[-1] if log else 'no output'}"
+            )
             continue
         record = json.loads(report.read_text())
         findings.ticks += record["ticks"]
@@ -216,13 +271,19 @@ def find(seen: Soak, robot_log: str) -> Findings:
         if record["stopped"]:
             dropped_before = findings.wires[-2]["dropped"] if len(findings.wires) > 1 else 0
             _explain_stop(number, record, last, dropped_before, findings)
-            findings.stops[-1] += f"; the host had taken {stolen_ms(seen, last[-1].deadline_ns):.0f} ms"
+            findings.stops[-1] += (
+                f"; the host had taken {stolen_ms(seen, last[-1].deadline_ns):.0f} ms"
+            )
     findings.unexplained += [
-        f"{count} misses: {cause} ({span})" for (cause, span), count in findings.causes.items() if cause in UNEXPLAINED
+        f"{count} misses: {cause} ({span})"
+        for (cause, span), count in findings.causes.items()
+        if cause in UNEXPLAINED
     ]
     recorded = sum(findings.causes.values())
     if recorded != findings.misses:
-        findings.unexplained.append(f"{findings.misses} misses were counted, and the recordings show {recorded}")
+        findings.unexplained.append(
+            f"{findings.misses} misses were counted, and the recordings show {recorded}"
+        )
     return findings
 
 
@@ -241,7 +302,11 @@ def stolen_ms(seen: Soak, at_ns: int) -> float:
 
 def _read_ticks(seen: Soak, path: Path, findings: Findings) -> list[TickMessage]:
     """Count a recording's ticks; returns its last ones."""
-    ticks = [stamped.message for stamped in Recording(path).messages() if isinstance(stamped.message, TickMessage)]
+    ticks = [
+        stamped.message
+        for stamped in Recording(path).messages()
+        if isinstance(stamped.message, TickMessage)
+    ]
     misses = Misses(PERIOD_NS)
     for tick in ticks:
         span = _span(seen, tick.deadline_ns)
@@ -276,7 +341,11 @@ def _cause(tick: TickMessage) -> str:
 
 
 def _explain_stop(
-    number: int, record: dict[str, Any], last: list[TickMessage], dropped_before: int, findings: Findings
+    number: int,
+    record: dict[str, Any],
+    last: list[TickMessage],
+    dropped_before: int,
+    findings: Findings,
 ) -> None:
     if record["failure"]:
         findings.stops.append(f"run {number} after {record['seconds']:.0f} s: {record['failure']}")
@@ -288,12 +357,16 @@ def _explain_stop(
     # Without a refused tick the robot's own watchdog stopped it, for commands that it did not get in time.
     dropped = record["wire"]["dropped"] - dropped_before
     explained = why or (f"watchdog, {dropped} commands came too late" if dropped else "")
-    findings.stops.append(f"run {number} after {record['seconds']:.0f} s: {explained or 'watchdog, nothing tells why'}")
+    findings.stops.append(
+        f"run {number} after {record['seconds']:.0f} s: {explained or 'watchdog, nothing tells why'}"
+    )
     if not explained:
         findings.unexplained.append(findings.stops[-1])
 
 
-def _settled(seen: Soak, args: argparse.Namespace) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _settled(
+    seen: Soak, args: argparse.Namespace
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Memory (robot, controller) in MB when it had settled, and at the end."""
     rows = np.array([row for row in seen.memory if row[2] > 0])
     after = rows[rows[:, 0] >= min(SETTLED_S, args.seconds / 2)]
@@ -319,7 +392,9 @@ def write_report(path: Path, seen: Soak, findings: Findings, args: argparse.Name
         "unexplained": str(len(findings.unexplained)),
         "asked again": f"{sum(wire['retries'] for wire in findings.wires):,} requests",
         "commands not applied": str(max(wire["dropped"] for wire in findings.wires)),
-        "round trip, ms": " / ".join(f"{max(trip[q] for trip in trips):.2f}" for q in ("p50", "p99", "max"))
+        "round trip, ms": " / ".join(
+            f"{max(trip[q] for trip in trips):.2f}" for q in ("p50", "p99", "max")
+        )
         + " (p50, p99, max; of several runs the largest)",
         "wake-up lateness, ms": _percentiles(findings.late_ns),
         "wake-up lateness under hogs, ms": _percentiles(findings.late_hogged_ns),
@@ -334,9 +409,7 @@ def write_report(path: Path, seen: Soak, findings: Findings, args: argparse.Name
 def _stolen(seen: Soak) -> str:
     elapsed_s, stolen = np.array(seen.stolen).T
     tens = np.diff(np.interp(np.arange(0, elapsed_s[-1], SAMPLE_S), elapsed_s, stolen))
-    return (
-        f"{stolen[-1] - stolen[0]:.1f} s of both cores' time, at most {tens.max(initial=0.0):.1f} s in {SAMPLE_S:.0f} s"
-    )
+    return f"{stolen[-1] - stolen[0]:.1f} s of both cores' time, at most {tens.max(initial=0.0):.1f} s in {SAMPLE_S:.0f} s"
 
 
 def _percentiles(durations_ns: list[int]) -> str:
@@ -347,7 +420,9 @@ def _percentiles(durations_ns: list[int]) -> str:
 
 
 def _page(args: argparse.Namespace, rows: dict[str, str], findings: Findings, picture: Path) -> str:
-    command = f"python benchmarks/soak.py --seconds {args.seconds:g} --hogs-seconds {args.hogs_seconds:g}"
+    command = (
+        f"python benchmarks/soak.py --seconds {args.seconds:g} --hogs-seconds {args.hogs_seconds:g}"
+    )
     return f"""# The soak
 
 {args.seconds:.0f} s at 20 Hz over TCP: `gatort robot mujoco --again --realtime` and `gatort run --until time`,
@@ -386,7 +461,9 @@ def _counts(title: str, counts: Counter[tuple[str, str]], hogs_seconds: float) -
     if not counts:
         return f"No {title}.\n"
     names = sorted({name for name, _ in counts})
-    rows = _lines(f"| {name} | {counts[name, 'hogs']} | {counts[name, 'no hogs']} |" for name in names)
+    rows = _lines(
+        f"| {name} | {counts[name, 'hogs']} | {counts[name, 'no hogs']} |" for name in names
+    )
     return f"| {title} | {hogs_seconds:.0f} s with hogs | the rest |\n|---|---:|---:|\n{rows}\n"
 
 
@@ -399,7 +476,13 @@ def draw(path: Path, seen: Soak, args: argparse.Namespace) -> None:
     axes = figure.subplots()
     axes.plot(rows[:, 0] / 60, rows[:, 1], label="robot")
     axes.plot(rows[:, 0] / 60, rows[:, 2], label="controller")
-    axes.axvspan(seen.hogs_s[0] / 60, seen.hogs_s[1] / 60, color="crimson", alpha=0.12, label=f"{HOGS} CPU hogs")
+    axes.axvspan(
+        seen.hogs_s[0] / 60,
+        seen.hogs_s[1] / 60,
+        color="crimson",
+        alpha=0.12,
+        label=f"{HOGS} CPU hogs",
+    )
     axes.set(xlim=(0, args.seconds / 60), ylim=(0, None), xlabel="minutes", ylabel="MB in RAM")
     axes.legend(fontsize=8, loc="lower right")
     figure.savefig(path, dpi=90, format="png")
@@ -413,8 +496,12 @@ def main() -> int:
     parser.add_argument("--loss", type=float, default=0.01)
     parser.add_argument("--jitter-ms", type=float, default=5.0)
     parser.add_argument("--link-seed", type=int, default=0)
-    parser.add_argument("--report", type=Path, help="docs/soak.md for the hour, runs/soak.md for less")
-    parser.add_argument("--keep", type=Path, help="folder for the runs' reports, logs and recordings")
+    parser.add_argument(
+        "--report", type=Path, help="docs/soak.md for the hour, runs/soak.md for less"
+    )
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the runs' reports, logs and recordings"
+    )
     args = parser.parse_args()
     report: Path = args.report or Path("docs" if args.seconds >= 3600 else "runs", "soak.md")
     report.parent.mkdir(exist_ok=True)

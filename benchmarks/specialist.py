@@ -28,9 +28,12 @@ from gatort.policies.demos import load_episodes
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.episode import Episode
 from gatort.runtime.robot import Observation
-from gatort.sim.robot_mujoco import MujocoRobot
-from gatort.sim.rollout import Driver, rollout
-from gatort.sim.task import STACK_SPEC
+from gatort.sim.rollout import (
+    Driver,
+    rollout,
+)
+from gatort.sim.simulators.mujoco import MujocoRobot
+from gatort.sim.tasks.stacking.task import STACK_SPEC
 
 Array = NDArray[np.float32]
 
@@ -82,7 +85,9 @@ def fit(episodes: list[Episode]) -> Specialist:
     model.std.copy_(inputs[:, -1].std(0) + 1e-4)
     steps = EPOCHS * len(inputs) // BATCH
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1e-3, total_steps=steps, pct_start=0.05
+    )
     for _ in track(range(steps), f"{len(inputs)} ticks"):
         pick = torch.randint(len(inputs), (BATCH,))
         loss = nn.functional.smooth_l1_loss(model(inputs[pick]), targets[pick], beta=0.05)

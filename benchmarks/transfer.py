@@ -20,14 +20,14 @@ from rich.progress import track
 
 from gatort.launch.robots import simulated_robot
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.engine_onnx import OnnxConfig
-from gatort.runtime.panda import JOINT_FASTEST_RAD_S
+from gatort.runtime.engines.onnx import OnnxConfig
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation
+from gatort.runtime.robots.panda import JOINT_FASTEST_RAD_S
 from gatort.sim.randomisation import Randomisation
 from gatort.sim.robot import StackingRobot
 from gatort.sim.rollout import rollout
-from gatort.sim.task import STACK_SPEC
+from gatort.sim.tasks.stacking.task import STACK_SPEC
 
 MakeRobot = Callable[[VirtualClock], StackingRobot]
 ROBOTS: dict[str, MakeRobot] = {
@@ -77,7 +77,8 @@ def main() -> None:
     args = parser.parse_args()
     seeds = range(args.seed, args.seed + args.episodes)
     result = {
-        str(bundle): {name: try_policy(bundle, ROBOTS[name], seeds) for name in args.robots} for bundle in args.bundles
+        str(bundle): {name: try_policy(bundle, ROBOTS[name], seeds) for name in args.robots}
+        for bundle in args.bundles
     }
     print(json.dumps(result, indent=2))
     if args.json:

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from gatort.policies.model import Gato, blank
+from gatort.policies.model import (
+    Gato,
+    blank,
+)
 from gatort.runtime.bundle import (
     ONNX_FILE,
     WEIGHTS_FILE,
@@ -22,9 +25,16 @@ from gatort.runtime.bundle import (
     verify,
     write_manifest,
 )
-from gatort.runtime.errors import BundleError, MissingDependency
+from gatort.runtime.errors import (
+    BundleError,
+    MissingDependency,
+)
 
-from .precision import Bits, Grams, convert
+from .precision import (
+    Bits,
+    Grams,
+    convert,
+)
 from .to_onnx import export_onnx
 
 if TYPE_CHECKING:
@@ -149,7 +159,9 @@ def _write_weights(model: Gato, path: Path) -> None:
     try:
         from safetensors.torch import save_file
     except ImportError as error:
-        raise MissingDependency("safetensors is not installed: pip install 'gatort[train]'") from error
+        raise MissingDependency(
+            "safetensors is not installed: pip install 'gatort[train]'"
+        ) from error
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
     path.chmod(0o644)  # safetensors makes it readable by its owner alone
 
@@ -158,16 +170,22 @@ def _read_weights(model: Gato, path: Path) -> None:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
-        raise MissingDependency("safetensors is not installed: pip install 'gatort[train]'") from error
+        raise MissingDependency(
+            "safetensors is not installed: pip install 'gatort[train]'"
+        ) from error
     try:
         with safe_open(path, framework="pt") as stored, torch.no_grad():
             wanted: dict[str, Tensor] = model.state_dict()
             if different := wanted.keys() ^ set(stored.keys()):
-                raise BundleError(f"{path}: the manifest's dimensions do not fit its tensors {sorted(different)}")
+                raise BundleError(
+                    f"{path}: the manifest's dimensions do not fit its tensors {sorted(different)}"
+                )
             for name, tensor in wanted.items():
                 found = stored.get_tensor(name)
                 if found.shape != tensor.shape:
-                    raise BundleError(f"{path}: {name}: expected {tuple(tensor.shape)}, found {tuple(found.shape)}")
+                    raise BundleError(
+                        f"{path}: {name}: expected {tuple(tensor.shape)}, found {tuple(found.shape)}"
+                    )
                 tensor.copy_(found)
     except SafetensorError as error:
         raise BundleError(f"{path}: expected safetensors: {error}") from error

@@ -15,15 +15,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatort.runtime.context import Context, Frame
-from gatort.runtime.decoding import Decoder, Sampler
-from gatort.runtime.engine import Engine, Mark, no_mark
+from gatort.runtime.context import (
+    Context,
+    Frame,
+)
+from gatort.runtime.decoding import (
+    Decoder,
+    Sampler,
+)
+from gatort.runtime.engines.engine import (
+    Engine,
+    Mark,
+    no_mark,
+)
 from gatort.runtime.episode import Episode
-from gatort.runtime.errors import EngineError, MissingDependency
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
+from gatort.runtime.errors import (
+    EngineError,
+    MissingDependency,
+)
+from gatort.runtime.spec import (
+    FIRST_CONTINUOUS_ID,
+    ModelDims,
+    PolicySpec,
+)
 from gatort.runtime.tokenizer import Tokenizer
 
-from .precision import Grams, import_ir, weights_of_products
+from .precision import (
+    Grams,
+    import_ir,
+    weights_of_products,
+)
 
 Values = Mapping[str, NDArray[Any]]
 _FLOAT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -49,7 +70,12 @@ class GraphEngine:
     name = "onnx graph"
     stepwise = True
 
-    def __init__(self, graph: Path | bytes, folder: Path | None = None, watch: Callable[[Values], None] | None = None):
+    def __init__(
+        self,
+        graph: Path | bytes,
+        folder: Path | None = None,
+        watch: Callable[[Values], None] | None = None,
+    ):
         """Load the graph and allocate its caches.
 
         Args:
@@ -70,7 +96,8 @@ class GraphEngine:
     def reset(self) -> None:
         """See `Engine.reset`."""
         self._past = {
-            name: np.zeros(self._inputs[name].shape, _FLOAT_TYPES[self._inputs[name].type]) for name in self._caches
+            name: np.zeros(self._inputs[name].shape, _FLOAT_TYPES[self._inputs[name].type])
+            for name in self._caches
         }
 
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
@@ -87,7 +114,9 @@ class GraphEngine:
             mark()
 
 
-def gram_matrices(graph: Path, spec: PolicySpec, dims: ModelDims, episodes: Sequence[Episode]) -> Grams:
+def gram_matrices(
+    graph: Path, spec: PolicySpec, dims: ModelDims, episodes: Sequence[Episode]
+) -> Grams:
     """Sum x·xᵀ over every input x of every matrix while the graph's own policy meets recorded observations.
 
     Returns:
@@ -102,14 +131,20 @@ def gram_matrices(graph: Path, spec: PolicySpec, dims: ModelDims, episodes: Sequ
     inputs = {weight.name: node.inputs[0] for node, weight in weights_of_products(model)}
     sums = {value.name: np.zeros((value.shape[-1], value.shape[-1])) for value in inputs.values()}
     model.graph.outputs.extend({value.name: value for value in inputs.values()}.values())
-    engine = GraphEngine(_serialised(model), graph.parent, lambda outputs: _add_products(sums, outputs))
+    engine = GraphEngine(
+        _serialised(model), graph.parent, lambda outputs: _add_products(sums, outputs)
+    )
     for _ in drive(engine, spec, dims, episodes):
         pass
     return {name: sums[value.name] for name, value in inputs.items()}
 
 
 def compare_actions(
-    reference: Engine, candidate: Engine, spec: PolicySpec, dims: ModelDims, episodes: Sequence[Episode]
+    reference: Engine,
+    candidate: Engine,
+    spec: PolicySpec,
+    dims: ModelDims,
+    episodes: Sequence[Episode],
 ) -> Agreement:
     """Drive both over recorded observations; every token of the candidate follows the reference's own.
 
@@ -193,10 +228,16 @@ def _open_session(graph: Path | bytes, folder: Path | None) -> Any:
     # ONNX Runtime would else round activations to int8 too (MatMulNBits, accuracy level 4); no GPU engine does.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
     if folder is not None:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(folder)
+        )
     try:
         return onnxruntime.InferenceSession(
-            graph if isinstance(graph, bytes) else str(graph), options, providers=["CPUExecutionProvider"]
+            graph if isinstance(graph, bytes) else str(graph),
+            options,
+            providers=["CPUExecutionProvider"],
         )
-    except Exception as error:  # ONNX Runtime raises types of its own that derive from Exception alone
+    except (
+        Exception
+    ) as error:  # ONNX Runtime raises types of its own that derive from Exception alone
         raise EngineError(f"ONNX Runtime cannot load the graph: {error}") from error

@@ -13,11 +13,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gatort.policies.model import Gato, action_positions, banded_mask
-from gatort.runtime.context import Context, rotary_tables
-from gatort.runtime.decoding import Decoder, Sampler
-from gatort.runtime.engine import Engine
-from gatort.runtime.engine_torch import TorchEngine
+from gatort.policies.model import (
+    Gato,
+    action_positions,
+    banded_mask,
+)
+from gatort.runtime.context import (
+    Context,
+    rotary_tables,
+)
+from gatort.runtime.decoding import (
+    Decoder,
+    Sampler,
+)
+from gatort.runtime.engines.engine import Engine
+from gatort.runtime.engines.torch import TorchEngine
 from gatort.runtime.spec import (
     DISCRETE_TOKENS,
     SEPARATOR_ID,
@@ -31,7 +41,13 @@ from gatort.runtime.tokenizer import Tokenizer
 LOGIT_TOLERANCE = 1e-3
 """Largest difference in fp32: sums of some thousand products in another order differ by about 1e-5 of logits
 near 10; a wrong row, angle or mask differs by 0.1 or more."""
-AGREEMENT: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.99, "int8": 0.99, "int4": 0.95, "w8a8": 0.8}
+AGREEMENT: dict[Precision, float] = {
+    "fp32": 1.0,
+    "fp16": 0.99,
+    "int8": 0.99,
+    "int4": 0.95,
+    "w8a8": 0.8,
+}
 """Least share of equal greedy tokens. Rounded weights move logits, and neighbouring bins of a continuous action nearly
 tie, so fewer agree; the logits themselves are compared only where nothing was rounded."""
 WRAPS = 3
@@ -78,7 +94,9 @@ class ParityReport:
     def agrees(self) -> bool:
         """Enough greedy tokens equal, and in fp32 every logit within `LOGIT_TOLERANCE`; false when one is NaN."""
         tolerance = LOGIT_TOLERANCE if self.precision == "fp32" else np.finfo(np.float32).max
-        return self.argmax_agreement >= AGREEMENT[self.precision] and self.largest_difference <= float(tolerance)
+        return self.argmax_agreement >= AGREEMENT[
+            self.precision
+        ] and self.largest_difference <= float(tolerance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +121,18 @@ def compare(
         EngineError: a pass failed.
     """
     spec, dims = model.spec, model.dims
-    history = _random_history(spec, (wraps + 1) * spec.window_frames + 1, seed)  # the first window wraps nothing
+    history = _random_history(
+        spec, (wraps + 1) * spec.window_frames + 1, seed
+    )  # the first window wraps nothing
     ring = TorchEngine(model, spec, dims)
     ring_logits, tokens = _drive(ring, Context(spec, dims), history, None)  # (N, A, R), (N, A)
     engine_logits, _ = _drive(engine, Context(spec, dims), history, tokens)
     whole_logits = _whole(model, history, tokens)
-    paths = {"torch whole": whole_logits, f"{ring.name} ring": ring_logits, f"{engine.name} ring": engine_logits}
+    paths = {
+        "torch whole": whole_logits,
+        f"{ring.name} ring": ring_logits,
+        f"{engine.name} ring": engine_logits,
+    }
     names = list(paths)
     pairs = [(names[0], names[1]), (names[0], names[2]), (names[1], names[2])]
     return ParityReport(
@@ -122,7 +146,9 @@ def compare(
 
 
 def _pair(first: str, second: str, a: NDArray[np.float32], b: NDArray[np.float32]) -> PairParity:
-    return PairParity(first, second, float(np.abs(a - b).max()), float((a.argmax(-1) == b.argmax(-1)).mean()))
+    return PairParity(
+        first, second, float(np.abs(a - b).max()), float((a.argmax(-1) == b.argmax(-1)).mean())
+    )
 
 
 def _random_history(spec: PolicySpec, frames: int, seed: int) -> _History:
@@ -138,7 +164,9 @@ def _random_values(key: ObservationKey, count: int, rng: np.random.Generator) ->
     if key.encoding == "image":
         return rng.integers(0, 256, shape, np.uint8)
     if key.encoding in ("text", "discrete"):
-        return rng.integers(0, TEXT_TOKENS if key.encoding == "text" else DISCRETE_TOKENS, shape, np.int32)
+        return rng.integers(
+            0, TEXT_TOKENS if key.encoding == "text" else DISCRETE_TOKENS, shape, np.int32
+        )
     if key.encoding == "mu_law":
         return rng.standard_normal(shape).astype(np.float32)
     return rng.uniform(key.low, key.high, (count, key.size)).reshape(shape).astype(np.float32)

@@ -25,7 +25,11 @@ from numpy.typing import NDArray
 
 from gatort.runtime.errors import MissingDependency
 
-from .rounding import Rounded, round_compensated, round_nearest
+from .rounding import (
+    Rounded,
+    round_compensated,
+    round_nearest,
+)
 
 # Objects of onnx-ir, which is imported late. Nearly all that it gives is optional in its own annotations.
 Model: TypeAlias = Any
@@ -99,7 +103,12 @@ def convert(
         half(model)
     weights_bytes = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     if weights_bytes > INLINE_BYTES:
-        ir.save(model, target, external_data=f"{target.name}.data", size_threshold_bytes=EXTERNAL_THRESHOLD_BYTES)
+        ir.save(
+            model,
+            target,
+            external_data=f"{target.name}.data",
+            size_threshold_bytes=EXTERNAL_THRESHOLD_BYTES,
+        )
     else:
         ir.external_data.load_to_model(model)
         ir.save(model, target)
@@ -111,7 +120,11 @@ def convert(
 def weights_of_products(model: Model) -> Iterator[tuple[Node, Value]]:
     """Each MatMul with a constant matrix as its second input, and that matrix (K, N)."""
     for node in model.graph:
-        if node.op_type == "MatMul" and (weight := node.inputs[1]) is not None and weight.is_initializer():
+        if (
+            node.op_type == "MatMul"
+            and (weight := node.inputs[1]) is not None
+            and weight.is_initializer()
+        ):
             yield node, weight
 
 
@@ -138,7 +151,9 @@ def quantise(
             name = weight.name or ""
             gram = None if grams is None else grams[name]
             rounded = (
-                round_nearest(matrix, bits, block) if gram is None else round_compensated(matrix, bits, block, gram)
+                round_nearest(matrix, bits, block)
+                if gram is None
+                else round_compensated(matrix, bits, block, gram)
             )
             if round_activations:
                 _multiply_codes(model.graph, node, weight, rounded)
@@ -158,7 +173,9 @@ def _block(inputs: int) -> int:
     return block if block >= SMALLEST_BLOCK else 0
 
 
-def _dequantise(graph: Graph, node: Node, weight: Value, rounded: Rounded, bits: int, block: int) -> None:
+def _dequantise(
+    graph: Graph, node: Node, weight: Value, rounded: Rounded, bits: int, block: int
+) -> None:
     """Feed `node` from a DequantizeLinear of the codes instead of `weight`."""
     ir = import_ir()
     name = weight.name or ""
@@ -169,7 +186,9 @@ def _dequantise(graph: Graph, node: Node, weight: Value, rounded: Rounded, bits:
         scales, attributes = rounded.scales, {"axis": 0, "block_size": block}  # (K / B, N)
     inputs = [codes, _constant(graph, f"{name}_scales", ir.tensor(scales))]
     dequantised = ir.val(f"{name}_values", ir.DataType.FLOAT, weight.shape)
-    graph.insert_before(node, ir.node("DequantizeLinear", inputs, attributes, outputs=[dequantised]))
+    graph.insert_before(
+        node, ir.node("DequantizeLinear", inputs, attributes, outputs=[dequantised])
+    )
     node.replace_input_with(1, dequantised)
     if not weight.uses():
         del graph.initializers[name]
@@ -183,16 +202,28 @@ def _multiply_codes(graph: Graph, node: Node, weight: Value, rounded: Rounded) -
         coding := ir.node("DynamicQuantizeLinear", [node.inputs[0]], num_outputs=3),
         whole := ir.node(
             "MatMulInteger",
-            [coding.outputs[0], _constant(graph, f"{weight.name}_codes", _stored(rounded.codes, 8)), coding.outputs[2]],
+            [
+                coding.outputs[0],
+                _constant(graph, f"{weight.name}_codes", _stored(rounded.codes, 8)),
+                coding.outputs[2],
+            ],
         ),
         cast := ir.node("Cast", [whole.outputs[0]], {"to": ir.DataType.FLOAT.value}),
         scale := ir.node(
-            "Mul", [coding.outputs[1], _constant(graph, f"{weight.name}_scales", ir.tensor(rounded.scales[0]))]
+            "Mul",
+            [
+                coding.outputs[1],
+                _constant(graph, f"{weight.name}_scales", ir.tensor(rounded.scales[0])),
+            ],
         ),
         scaled := ir.node("Mul", [cast.outputs[0], scale.outputs[0]]),
     ]
     graph.insert_before(node, made)
-    name, scaled.outputs[0].shape, scaled.outputs[0].dtype = product.name, product.shape, product.dtype
+    name, scaled.outputs[0].shape, scaled.outputs[0].dtype = (
+        product.name,
+        product.shape,
+        product.dtype,
+    )
     ir.convenience.replace_all_uses_with(product, scaled.outputs[0], replace_graph_outputs=True)
     graph.remove(node, safe=True)
     scaled.outputs[0].name = name
@@ -206,7 +237,9 @@ def _stored(codes: NDArray[np.int8], bits: int) -> Tensor:
     if bits == 8:
         return ir.tensor(codes)
     flat = codes.reshape(-1, 2).view(np.uint8)
-    return ir.PackedTensor((flat[:, 0] & 0xF) | (flat[:, 1] << 4), ir.DataType.INT4, shape=codes.shape)
+    return ir.PackedTensor(
+        (flat[:, 0] & 0xF) | (flat[:, 1] << 4), ir.DataType.INT4, shape=codes.shape
+    )
 
 
 def _constant(graph: Graph, name: str, tensor: Tensor) -> Value:
@@ -276,9 +309,13 @@ def _cast_logits(graph: Graph, logits: Value) -> None:
     made = ir.val(LOGITS, ir.DataType.FLOAT, logits.shape)
     for use in list(logits.uses()):
         use.node.replace_input_with(use.idx, made)
-    graph.outputs[next(index for index, value in enumerate(graph.outputs) if value is logits)] = made
+    graph.outputs[next(index for index, value in enumerate(graph.outputs) if value is logits)] = (
+        made
+    )
     logits.name = f"{LOGITS}_half"
-    graph.insert_after(head, ir.node("Cast", [logits], {"to": ir.DataType.FLOAT.value}, outputs=[made]))
+    graph.insert_after(
+        head, ir.node("Cast", [logits], {"to": ir.DataType.FLOAT.value}, outputs=[made])
+    )
 
 
 def _add_masks(graph: Graph) -> None:
@@ -293,14 +330,18 @@ def _add_masks(graph: Graph) -> None:
         if mask not in added:
             added[mask] = ir.val(f"{mask.name}_added", ir.DataType.FLOAT16, mask.shape)
             where = ir.node(
-                "Where", [mask, _scalar(graph, "seen", 0.0), _scalar(graph, "hidden", HIDDEN)], outputs=[added[mask]]
+                "Where",
+                [mask, _scalar(graph, "seen", 0.0), _scalar(graph, "hidden", HIDDEN)],
+                outputs=[added[mask]],
             )
             graph.insert_before(node, where)
         node.replace_input_with(3, added[mask])
 
 
 def _scalar(graph: Graph, name: str, value: float) -> Value:
-    return graph.initializers.get(name) or _constant(graph, name, import_ir().tensor(np.array(value, np.float16)))
+    return graph.initializers.get(name) or _constant(
+        graph, name, import_ir().tensor(np.array(value, np.float16))
+    )
 
 
 def _halve_attributes(node: Node) -> None:
@@ -309,7 +350,11 @@ def _halve_attributes(node: Node) -> None:
     if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT.value:
         node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT16.value)
     value = node.attributes.get("value")
-    if value is not None and value.type == ir.AttributeType.TENSOR and value.as_tensor().dtype == ir.DataType.FLOAT:
+    if (
+        value is not None
+        and value.type == ir.AttributeType.TENSOR
+        and value.as_tensor().dtype == ir.DataType.FLOAT
+    ):
         node.attributes["value"] = ir.AttrTensor("value", _halved(value.as_tensor()))
 
 
@@ -319,7 +364,9 @@ def _halved(tensor: Tensor) -> Tensor:
     largest = np.finfo(np.float16).max
 
     def make() -> Tensor:
-        return ir.tensor(np.clip(tensor.numpy(), -largest, largest).astype(np.float16), name=tensor.name)
+        return ir.tensor(
+            np.clip(tensor.numpy(), -largest, largest).astype(np.float16), name=tensor.name
+        )
 
     return ir.LazyTensor(make, ir.DataType.FLOAT16, tensor.shape, name=tensor.name)
 
@@ -333,5 +380,7 @@ def import_ir() -> Any:
     try:
         import onnx_ir
     except ImportError as error:
-        raise MissingDependency("onnx-ir is not installed: pip install 'gatort[tensorrt]'") from error
+        raise MissingDependency(
+            "onnx-ir is not installed: pip install 'gatort[tensorrt]'"
+        ) from error
     return onnx_ir

@@ -38,7 +38,9 @@ class Rounded:
         return (self.codes.reshape(groups, -1, outputs) * self.scales[:, None]).reshape(-1, outputs)
 
 
-def round_nearest(weight: Floats, bits: int, block: int, importance: NDArray[np.float64] | None = None) -> Rounded:
+def round_nearest(
+    weight: Floats, bits: int, block: int, importance: NDArray[np.float64] | None = None
+) -> Rounded:
     """Round each weight (K, N) to the nearest code, the scales searched so that the squared error is least.
 
     Args:
@@ -83,20 +85,28 @@ def round_compensated(weight: Floats, bits: int, block: int, gram: NDArray[np.fl
         rows = slice(start, start + step)
         if start % block == 0:
             whole = slice(start, start + block)
-            scales[start // block] = best_scales(left[whole], bits, np.diag(gram)[whole].astype(np.float32))
-        codes[rows], errors = _compensate_within(left[rows], upper[rows, rows], scales[start // block], bits)
+            scales[start // block] = best_scales(
+                left[whole], bits, np.diag(gram)[whole].astype(np.float32)
+            )
+        codes[rows], errors = _compensate_within(
+            left[rows], upper[rows, rows], scales[start // block], bits
+        )
         left[start + step :] -= upper[rows, start + step :].T @ errors
     return Rounded(codes, scales)
 
 
 def _inverse_factor(gram: NDArray[np.float64]) -> Floats:
     """Upper Cholesky factor of the damped Gram matrix's inverse, (K, K)."""
-    damped = gram + np.eye(len(gram)) * (DAMPING * np.trace(gram) / len(gram) + np.finfo(np.float32).tiny)
+    damped = gram + np.eye(len(gram)) * (
+        DAMPING * np.trace(gram) / len(gram) + np.finfo(np.float32).tiny
+    )
     factor: Floats = np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
     return factor
 
 
-def _compensate_within(rows: Floats, upper: Floats, scale: Floats, bits: int) -> tuple[NDArray[np.int8], Floats]:
+def _compensate_within(
+    rows: Floats, upper: Floats, scale: Floats, bits: int
+) -> tuple[NDArray[np.int8], Floats]:
     """Round `rows` (b, N) in order, in place; their codes (b, N) and errors (b, N) in units of the factor."""
     codes, errors = np.empty(rows.shape, np.int8), np.empty_like(rows)
     for index, row in enumerate(rows):

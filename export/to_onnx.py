@@ -25,7 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from gatort.policies.model import Cache, Gato
+from gatort.policies.model import (
+    Cache,
+    Gato,
+)
 from gatort.runtime.context import allocate_frame
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID
 
@@ -63,9 +66,20 @@ def _example(model: Gato) -> tuple[Any, ...]:
     """A prefill's block as `_Pass` takes it; values do not matter, shapes do."""
     block, device = allocate_frame(model.spec, model.dims).prefill, model.tokens.weight.device
     ids = np.full_like(block.ids, FIRST_CONTINUOUS_ID)  # an id that every table has
-    arrays = (ids, block.patches, block.local, block.cos, block.sin, block.mask, block.write_index, block.bias)
+    arrays = (
+        ids,
+        block.patches,
+        block.local,
+        block.cos,
+        block.sin,
+        block.mask,
+        block.write_index,
+        block.bias,
+    )
     caches = [tensor for pair in model.empty_caches() for tensor in pair]
-    return *(None if array is None else torch.from_numpy(array).to(device) for array in arrays), caches
+    return *(
+        None if array is None else torch.from_numpy(array).to(device) for array in arrays
+    ), caches
 
 
 def _dynamic_axes(model: Gato) -> dict[str, Any]:
@@ -90,7 +104,17 @@ def _cache_names(model: Gato) -> list[str]:
 
 def _input_names(model: Gato) -> list[str]:
     patches = ["patches"] if model.patches is not None else []
-    return ["ids", *patches, "local", "cos", "sin", "mask", "write_index", "bias", *_cache_names(model)]
+    return [
+        "ids",
+        *patches,
+        "local",
+        "cos",
+        "sin",
+        "mask",
+        "write_index",
+        "bias",
+        *_cache_names(model),
+    ]
 
 
 def _output_names(model: Gato) -> list[str]:
@@ -131,13 +155,17 @@ def _straighten(model: Any) -> None:
         turned = value.const_value
         if not turned.numpy().flags.c_contiguous:
             copied = partial(_copied, turned)
-            value.const_value = ir.LazyTensor(copied, dtype=turned.dtype, shape=turned.shape, name=turned.name)
+            value.const_value = ir.LazyTensor(
+                copied, dtype=turned.dtype, shape=turned.shape, name=turned.name
+            )
 
 
 def _copied(turned: Any) -> Any:
     import onnx_ir as ir
 
-    return ir.Tensor(torch.from_numpy(turned.numpy()).contiguous().numpy(), dtype=turned.dtype, name=turned.name)
+    return ir.Tensor(
+        torch.from_numpy(turned.numpy()).contiguous().numpy(), dtype=turned.dtype, name=turned.name
+    )
 
 
 class OnnxAttention:

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.engine_tensorrt import Builder, import_builder
+from gatort.runtime.engines.gpu import Target
+from gatort.runtime.engines.tensorrt import (
+    Builder,
+    import_builder,
+)
 from gatort.runtime.errors import EngineError
-from gatort.runtime.gpu import Target
 from gatort.runtime.spec import PolicySpec
 
 COMPUTE_CAPABILITY: dict[Target, str] = {"rtx3090": "SM86", "this-gpu": "CURRENT"}
@@ -51,7 +54,11 @@ def no_progress(_phase: str, _done: int, _of: int) -> None:
 
 
 def build_engine(
-    graph: Path, spec: PolicySpec, target: Target, builder: Builder, progress: Progress = no_progress
+    graph: Path,
+    spec: PolicySpec,
+    target: Target,
+    builder: Builder,
+    progress: Progress = no_progress,
 ) -> Built:
     """Build an engine from a graph that `gatort.export.precision` wrote with half-precision floats.
 
@@ -87,7 +94,9 @@ def build_engine(
         raise KeyboardInterrupt
     if plan is None:
         raise EngineError(f"{builder} {trt.__version__} cannot build {graph}: {log.reason()}")
-    return Built(memoryview(plan), seconds, _peak_memory_bytes(), network.num_layers, log.fused_layers)
+    return Built(
+        memoryview(plan), seconds, _peak_memory_bytes(), network.num_layers, log.fused_layers
+    )
 
 
 def _aim(trt: Trt, config: Any, target: Target) -> None:
@@ -114,15 +123,21 @@ def _profile(made: Any, network: Any, spec: PolicySpec) -> Any:
         tensor = network.get_input(index)
         shape = tuple(tensor.shape)
         if -1 in shape:
-            decode, prefill = {"ids": (1, tokens - patches), "patches": (0, patches)}.get(tensor.name, (1, tokens))
-            shapes = [tuple(size if side == -1 else side for side in shape) for size in (decode, prefill)]
+            decode, prefill = {"ids": (1, tokens - patches), "patches": (0, patches)}.get(
+                tensor.name, (1, tokens)
+            )
+            shapes = [
+                tuple(size if side == -1 else side for side in shape) for size in (decode, prefill)
+            ]
             profile.set_shape(tensor.name, shapes[0], shapes[0], shapes[1])
     return profile
 
 
 def _parser_errors(parser: Any) -> str:
     errors = (parser.get_error(index) for index in range(parser.num_errors))
-    return "; ".join(f"{error.node_operator()} {error.node_name()}: {error.desc().strip()}" for error in errors)
+    return "; ".join(
+        f"{error.node_operator()} {error.node_name()}: {error.desc().strip()}" for error in errors
+    )
 
 
 def _log(trt: Trt) -> Any:

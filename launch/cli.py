@@ -14,23 +14,29 @@ from typing import Any, get_args
 from cyclopts import App, Argument, CycloptsError, Parameter, Token, UnknownCommandError, convert
 from pydantic import ValidationError
 
+from gatort.launch.commands.compile import compile_bundle
+from gatort.launch.commands.demos import demos
+from gatort.launch.commands.doctor import doctor
+from gatort.launch.commands.export import export
+from gatort.launch.commands.fault import (
+    fault,
+    faults,
+)
+from gatort.launch.commands.info import info
+from gatort.launch.commands.keys import keys
+from gatort.launch.commands.parity import parity
+from gatort.launch.commands.profile import profile
+from gatort.launch.commands.replay import replay
+from gatort.launch.commands.robot import robot
+from gatort.launch.commands.run import run
+from gatort.launch.commands.train import train
+from gatort.launch.commands.trials import trials
 from gatort.runtime.errors import GatortError
 
-from .compile import compile_bundle
-from .demos import demos
-from .doctor import doctor
-from .export import export
-from .fault import fault, faults
-from .info import info
-from .keys import keys
-from .options import finding, unknown
-from .parity import parity
-from .profile import profile
-from .replay import replay
-from .robot import robot
-from .run import run
-from .train import train
-from .trials import trials
+from .options import (
+    finding,
+    unknown,
+)
 
 REFUSED = 2
 INTERRUPTED = 130
@@ -53,7 +59,22 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(converter=_read, negative_iterable=()),
 )
-for _command in (run, robot, keys, info, replay, trials, profile, demos, train, export, parity, fault, faults, doctor):
+for _command in (
+    run,
+    robot,
+    keys,
+    info,
+    replay,
+    trials,
+    profile,
+    demos,
+    train,
+    export,
+    parity,
+    fault,
+    faults,
+    doctor,
+):
     app.command(_command)
 app.command(compile_bundle, name="compile")
 
@@ -81,14 +102,19 @@ def _flag_sentence(error: CycloptsError) -> str:
         return f"{unknown('command', error.unused_tokens[0], commands)}; valid commands are {', '.join(commands)}"
     if isinstance(error.__cause__, ValidationError) and error.argument is not None:
         found = error.__cause__.errors()
-        return "; ".join(f"{_flag(error.argument, details['loc'])}: {finding(details)}" for details in found)
+        return "; ".join(
+            f"{_flag(error.argument, details['loc'])}: {finding(details)}" for details in found
+        )
     return str(error)
 
 
 def _flag(argument: Argument, location: tuple[int | str, ...]) -> str:
     """Which flag sets what pydantic found fault with; of a flag's many values, each has a number of its own there."""
     keys = tuple(part for part in location if isinstance(part, str))
-    return next((each.name for each in (argument, *argument.children_recursive) if each.keys == keys), "the flags")
+    return next(
+        (each.name for each in (argument, *argument.children_recursive) if each.keys == keys),
+        "the flags",
+    )
 
 
 def _refuse(sentence: str) -> int:

@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import FiniteFloat
 
-from gatort.policies.demos import DemonstrationManifest, write_manifest
-from gatort.runtime.bundle import MANIFEST_FILE, sha256_of
+from gatort.policies.demos import (
+    DemonstrationManifest,
+    write_manifest,
+)
+from gatort.runtime.bundle import (
+    MANIFEST_FILE,
+    sha256_of,
+)
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.engine_onnx import OnnxConfig
+from gatort.runtime.engines.onnx import OnnxConfig
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import DemonstrationError
 from gatort.runtime.policy import Policy
-from gatort.runtime.spec import PolicySpec, Strict
+from gatort.runtime.spec import (
+    PolicySpec,
+    Strict,
+)
 from gatort.sim.randomisation import Randomisation
 
 from .report import progress_bar
@@ -68,7 +77,11 @@ class Collection(Strict):
         if self.randomisation is not None:
             text += self.randomisation.model_dump_json() + "\n"
         if claim.exists() or any(self.directory.glob("*.npz")):
-            found = claim.read_text(encoding="utf-8") if claim.exists() else "episodes of an unknown origin"
+            found = (
+                claim.read_text(encoding="utf-8")
+                if claim.exists()
+                else "episodes of an unknown origin"
+            )
             if found != text:
                 raise DemonstrationError(
                     f"{self.directory}: expected a folder that is empty or was begun with {text.splitlines()[0]}; "
@@ -90,7 +103,9 @@ class _Collector:
         self.robot = simulated_robot(
             "mujoco", collection.spec, self.clock, collection.first_seed, collection.randomisation
         )
-        self.policy = Policy.load(collection.bundle, OnnxConfig(threads=1)) if collection.bundle else None
+        self.policy = (
+            Policy.load(collection.bundle, OnnxConfig(threads=1)) if collection.bundle else None
+        )
 
     def make(self, seed: int) -> tuple[bool, int]:
         """Run and save one episode; whether it succeeded, and its ticks."""

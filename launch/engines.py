@@ -4,21 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gatort.runtime.bundle import Manifest, verify
+from gatort.launch.commands.export import require_torch
+from gatort.runtime.bundle import (
+    Manifest,
+    verify,
+)
 from gatort.runtime.decoding import Sampler
-from gatort.runtime.engine_cache import load_engine
-from gatort.runtime.engine_native import NativeEngine
-from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine, Provider
-from gatort.runtime.engine_tensorrt import Builder, TensorrtEngine
-from gatort.runtime.errors import ConfigError, EngineError
+from gatort.runtime.engines.cache import load_engine
+from gatort.runtime.engines.native import NativeEngine
+from gatort.runtime.engines.onnx import (
+    OnnxConfig,
+    OnnxEngine,
+    Provider,
+)
+from gatort.runtime.engines.tensorrt import (
+    Builder,
+    TensorrtEngine,
+)
+from gatort.runtime.errors import (
+    ConfigError,
+    EngineError,
+)
 from gatort.runtime.policy import Policy
 from gatort.runtime.spec import Precision
 
-from .export import require_torch
-from .options import ON_CPU, PolicyOptions
+from .options import (
+    ON_CPU,
+    PolicyOptions,
+)
 
 if TYPE_CHECKING:
-    from gatort.runtime.engine import Engine
+    from gatort.runtime.engines.engine import Engine
 
 PROVIDERS: dict[str, Provider] = {"onnx": "cpu", "onnx-cuda": "cuda", "onnx-tensorrt": "tensorrt"}
 
@@ -72,7 +88,9 @@ def _onnx(options: PolicyOptions, manifest: Manifest) -> Engine:
             f"--precision {options.precision}: --engine {options.engine} runs a bundle as it was exported, and "
             f"{options.bundle} is {manifest.precision}; gatort export makes a bundle of another precision"
         )
-    config = OnnxConfig(threads=options.threads, spinning=options.spinning, provider=PROVIDERS[options.engine])
+    config = OnnxConfig(
+        threads=options.threads, spinning=options.spinning, provider=PROVIDERS[options.engine]
+    )
     return OnnxEngine(options.bundle, manifest, config)
 
 
@@ -102,10 +120,12 @@ def _torch(options: PolicyOptions, manifest: Manifest) -> Engine:
     import torch
 
     from gatort.export.bundle_writer import read_model
-    from gatort.runtime.engine_torch import TorchEngine
+    from gatort.runtime.engines.torch import TorchEngine
 
     if on_gpu and not torch.cuda.is_available():
-        raise EngineError("--engine torch-cuda: PyTorch finds no CUDA device; --engine torch runs on the CPU")
+        raise EngineError(
+            "--engine torch-cuda: PyTorch finds no CUDA device; --engine torch runs on the CPU"
+        )
     torch.set_num_threads(options.threads)
     model = read_model(options.bundle)
     if on_gpu:

@@ -10,10 +10,13 @@ from pydantic import ValidationError
 
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.machine import this_machine
 from gatort.runtime.spec import Strict
 
-from .machine import this_machine
-from .options import HOME, PolicyOptions
+from .options import (
+    HOME,
+    PolicyOptions,
+)
 
 
 class Trial(Strict):
@@ -63,7 +66,9 @@ class Journal:
         try:
             return [Trial.model_validate_json(line) for line in whole.splitlines()]
         except ValidationError as error:
-            raise ConfigError(f"{self.path} is not a list of trials; remove it to start again") from error
+            raise ConfigError(
+                f"{self.path} is not a list of trials; remove it to start again"
+            ) from error
 
     def append(self, trial: Trial) -> None:
         """Add a trial; what was written before is never touched."""
@@ -74,4 +79,9 @@ class Journal:
 def _sources() -> list[Path]:
     """Files that decide how a trial goes."""
     folders = (HOME / "runtime", HOME / "sim")
-    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".py", ".c", ".xml"))
+    return sorted(
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.suffix in (".py", ".c", ".xml")
+    )

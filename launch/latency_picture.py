@@ -29,7 +29,9 @@ def latency_picture(
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependency("latency pictures need matplotlib: pip install 'gatort[trials]'") from error
+        raise MissingDependency(
+            "latency pictures need matplotlib: pip install 'gatort[trials]'"
+        ) from error
 
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
     spread, spent = figure.subplots(1, 2, width_ratios=(2, 3))
@@ -42,19 +44,25 @@ def latency_picture(
 
 def _draw_spread(axes: Axes, ticks_ms: NDArray[np.floating], budget_ms: float) -> None:
     """Percentile curve; the axis of one in ten, one in a hundred… spreads the tail out."""
-    exceeded_by = len(ticks_ms) / np.arange(len(ticks_ms), 0, -1)  # (N,): one tick in so many is at least this slow
+    exceeded_by = len(ticks_ms) / np.arange(
+        len(ticks_ms), 0, -1
+    )  # (N,): one tick in so many is at least this slow
     axes.step(exceeded_by, ticks_ms, where="post")
     axes.axhline(budget_ms, color="crimson", linestyle="--", label=f"budget {budget_ms:g} ms")
     axes.set(xscale="log", ylim=(0, None), xlabel="one tick in …", ylabel="ms, or slower")
     axes.legend(loc="lower right", fontsize=8)
 
 
-def _draw_spent(axes: Axes, stages: Sequence[str], durations_ms: NDArray[np.floating], budget_ms: float) -> None:
+def _draw_spent(
+    axes: Axes, stages: Sequence[str], durations_ms: NDArray[np.floating], budget_ms: float
+) -> None:
     """One bar each for the ticks that stand at p50, p99 and the end: their own stages, so the parts sum to the tick."""
     from matplotlib import colormaps
 
     order = durations_ms.sum(axis=1).argsort()
-    rows = durations_ms[[order[min(len(order) - 1, int(q * len(order)))] for q in QUANTILES.values()]]  # (3, S)
+    rows = durations_ms[
+        [order[min(len(order) - 1, int(q * len(order)))] for q in QUANTILES.values()]
+    ]  # (3, S)
     left = np.zeros(len(rows))
     for index, stage in enumerate(stages):
         shade = colormaps["viridis"](index / max(1, len(stages) - 1))

@@ -12,10 +12,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from gatort.runtime.onlooker import Onlooker
 from gatort.runtime.safety import State
-from gatort.runtime.telemetry import Percentiles, Rate
+from gatort.runtime.telemetry import (
+    Percentiles,
+    Rate,
+)
 
-from .onlooker import Onlooker
 from .report import alarming
 
 PERIOD_NS = 250_000_000
@@ -37,11 +40,24 @@ class Status:
     def table(self, budget_ms: float) -> Table:
         """Lay the status out in one row."""
         table = Table(title=f"{self.elapsed_s:5.1f} s", title_justify="left")
-        for column in ("Hz now", "average", "worst second", "p50 ms", "p99", "max", "misses", "state", "success"):
+        for column in (
+            "Hz now",
+            "average",
+            "worst second",
+            "p50 ms",
+            "p99",
+            "max",
+            "misses",
+            "state",
+            "success",
+        ):
             table.add_column(column, justify="right")
         latencies = (self.tick.p50_ms, self.tick.p99_ms, self.tick.max_ms)
         table.add_row(
-            *(f"{hz:.1f}" for hz in (self.rate.now_hz, self.rate.average_hz, self.rate.worst_second_hz)),
+            *(
+                f"{hz:.1f}"
+                for hz in (self.rate.now_hz, self.rate.average_hz, self.rate.worst_second_hz)
+            ),
             *(alarming(f"{ms:.1f}", ms > budget_ms) for ms in latencies),
             alarming(str(self.misses), self.misses > 0),
             alarming(self.state, self.state != State.RUN),

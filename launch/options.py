@@ -11,14 +11,25 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 import gatort
-from gatort.runtime.engine_onnx import OnnxConfig
+from gatort.runtime.engines.onnx import OnnxConfig
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
-from gatort.runtime.spec import Precision, Strict
+from gatort.runtime.spec import (
+    Precision,
+    Strict,
+)
 
 from .robots import SimulatorName
 
@@ -26,7 +37,16 @@ HOME = Path(gatort.__file__).parent
 SHIPPED_BUNDLE = HOME / "policies" / "stack"
 SHIPPED_PROFILES = HOME / "launch" / "profiles"
 
-EngineName = Literal["onnx", "native", "onnx-cuda", "onnx-tensorrt", "torch", "torch-cuda", "tensorrt-rtx", "tensorrt"]
+EngineName = Literal[
+    "onnx",
+    "native",
+    "onnx-cuda",
+    "onnx-tensorrt",
+    "torch",
+    "torch-cuda",
+    "tensorrt-rtx",
+    "tensorrt",
+]
 ON_CPU: tuple[EngineName, ...] = ("onnx", "native", "torch")
 Profile = TypeVar("Profile", bound=BaseModel)
 SIMULATORS: tuple[SimulatorName, ...] = get_args(SimulatorName)
@@ -109,8 +129,12 @@ def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) ->
 def describe(error: ValidationError, source: str, kind: type[BaseModel] | None = None) -> str:
     """Turn pydantic's report into one sentence: the key, what was expected, what was found, the valid choices."""
     found = error.errors()
-    places = dict.fromkeys(details["loc"][:-1] for details in found if details["type"] == "extra_forbidden")
-    parts = [_describe_one(details, kind) for details in found] + [_valid_keys(kind, place) for place in places]
+    places = dict.fromkeys(
+        details["loc"][:-1] for details in found if details["type"] == "extra_forbidden"
+    )
+    parts = [_describe_one(details, kind) for details in found] + [
+        _valid_keys(kind, place) for place in places
+    ]
     return f"{source}: {'; '.join(parts)}"
 
 
@@ -142,7 +166,9 @@ def _keys(kind: type[BaseModel] | None, location: tuple[int | str, ...]) -> list
     """Keys that are valid at a place inside a nested options class."""
     for part in location:
         field = kind.model_fields.get(str(part)) if kind is not None else None
-        kind = field.annotation if field is not None and isinstance(field.annotation, type) else None
+        kind = (
+            field.annotation if field is not None and isinstance(field.annotation, type) else None
+        )
     return sorted(kind.model_fields if kind is not None else ())
 
 
@@ -160,7 +186,9 @@ def _read(path: Path | None) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         names = ", ".join(sorted(file.stem for file in SHIPPED_PROFILES.glob("*.toml")))
-        raise ConfigError(f"no launch profile {path}: expected a TOML file or one of {names}") from None
+        raise ConfigError(
+            f"no launch profile {path}: expected a TOML file or one of {names}"
+        ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"launch profile {path} cannot be read: {error}") from error
 

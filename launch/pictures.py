@@ -10,15 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.errors import ConfigError, MissingDependency, RobotError
-
-from .graphics import INSTALL_HINT, choose_gl
-from .machine import installed_version
+from gatort.runtime.errors import (
+    ConfigError,
+    MissingDependency,
+    RobotError,
+)
+from gatort.runtime.machine import installed_version
+from gatort.sim.graphics import (
+    INSTALL_HINT,
+    choose_gl,
+)
 
 if TYPE_CHECKING:
     import mujoco
 
-    from gatort.sim.task import Layout
+    from gatort.sim.tasks.stacking.task import Layout
 
 FILM_SIZE = (480, 640)
 """Height and width of a film. px"""
@@ -54,10 +60,12 @@ def film(path: Path, layout: Layout, positions: NDArray[np.float64], hz: int) ->
     except ImportError as error:
         raise MissingDependency(FFMPEG_HINT) from error
 
-    from gatort.sim.robot_mujoco import load_model
+    from gatort.sim.simulators.mujoco import load_model
 
     height, width = FILM_SIZE
-    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=hz, ffmpeg_log_level="error")
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (width, height), fps=hz, ffmpeg_log_level="error"
+    )
     writer.send(None)
     try:
         for picture in _draw(load_model(layout), positions, FILM_SIZE, FILM_CAMERA):
@@ -72,7 +80,7 @@ def time_one_frame() -> tuple[float, float]:
     Raises:
         RobotError: no GL context can be made.
     """
-    from gatort.sim.robot_mujoco import load_model
+    from gatort.sim.simulators.mujoco import load_model
 
     clock, model = MonotonicClock(), load_model()
     frames = _draw(model, np.stack([model.qpos0] * 2), (64, 64), "front")

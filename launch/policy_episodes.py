@@ -7,13 +7,16 @@ from pathlib import Path
 
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.engine_onnx import OnnxConfig
+from gatort.runtime.engines.onnx import OnnxConfig
 from gatort.runtime.episode import Episode
-from gatort.runtime.panda import ACTUATORS
 from gatort.runtime.policy import Policy
+from gatort.runtime.robots.panda import ACTUATORS
 
 from .report import progress_bar
-from .robots import simulated_robot, simulator_installed
+from .robots import (
+    simulated_robot,
+    simulator_installed,
+)
 
 MOST_TRIALS = 1000
 """The validation layouts have room for fifty times as many on either side of their middle."""
@@ -21,11 +24,16 @@ MOST_TRIALS = 1000
 
 def can_drive(manifest: Manifest) -> bool:
     """Whether the policy was trained, and for the simulated arm."""
-    from gatort.sim.task import SPECS
+    from gatort.sim.tasks.stacking.task import SPECS
 
     spec = manifest.spec
     observed = any(set(spec.observations) <= set(each.observations) for each in SPECS)
-    return bool(manifest.training.steps) and observed and spec.actuators == ACTUATORS and simulator_installed()
+    return (
+        bool(manifest.training.steps)
+        and observed
+        and spec.actuators == ACTUATORS
+        and simulator_installed()
+    )
 
 
 def policy_episodes(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episode]:
@@ -43,5 +51,7 @@ def policy_episodes(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episo
     with progress_bar(noun) as progress:
         for seed in progress.track(seeds, description=""):
             policy.reset()
-            episodes.append(rollout(robot, clock, seed, lambda observation, _: policy.act(observation.values)))
+            episodes.append(
+                rollout(robot, clock, seed, lambda observation, _: policy.act(observation.values))
+            )
     return episodes

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from gatort.launch.commands.export import require_torch
 from gatort.runtime.clock import MonotonicClock
 
-from .export import require_torch
 from .work import Rates
 
 REPEATS = 7
@@ -47,7 +47,9 @@ def measure_cpu() -> Device:
     """Read bandwidth with one thread and with all, and float32 products with all."""
     cores, cache_bytes = len(os.sched_getaffinity(0)), last_level_cache_bytes()
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    array_bytes = int(min(max(BEYOND_CACHE * cache_bytes, SMALLEST_BYTES), LARGEST_SHARE * memory_bytes))
+    array_bytes = int(
+        min(max(BEYOND_CACHE * cache_bytes, SMALLEST_BYTES), LARGEST_SHARE * memory_bytes)
+    )
     array = np.ones(array_bytes // 4, np.float32)
     one, many = (_read_bytes_s(array, threads) for threads in (1, cores))
     return Device(

@@ -6,16 +6,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gatort.runtime.bundle import MANIFEST_FILE, load_manifest, sha256_of
-from gatort.runtime.clock import Clock, wall_clock_ns
+from gatort.runtime.bundle import (
+    MANIFEST_FILE,
+    load_manifest,
+    sha256_of,
+)
+from gatort.runtime.clock import (
+    Clock,
+    wall_clock_ns,
+)
+from gatort.runtime.machine import this_machine
 from gatort.runtime.policy import Policy
-from gatort.runtime.recorder import Recorder
-from gatort.runtime.recording import PolicyRecord, RunRecord
+from gatort.runtime.recording.reader import (
+    PolicyRecord,
+    RunRecord,
+)
+from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.robot import Robot
 from gatort.runtime.telemetry import stage_names
 
 from .engines import precision_of
-from .machine import this_machine
 from .options import RunOptions
 
 RECORDINGS = Path("runs")
@@ -27,7 +37,9 @@ def new_file(seed: int) -> Path:
     return RECORDINGS / f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z-seed{seed}.mcap"
 
 
-def begin_recording(file: Path, policy: Policy, options: RunOptions, robot: Robot, clock: Clock) -> Recorder:
+def begin_recording(
+    file: Path, policy: Policy, options: RunOptions, robot: Robot, clock: Clock
+) -> Recorder:
     """Record a run into a file.
 
     Raises:

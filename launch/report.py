@@ -73,7 +73,12 @@ def progress_bar(noun: str, *, shown: bool = True, refresh: bool = True) -> Prog
 
 def percentile_record(latency: Percentiles) -> dict[str, float]:
     """The JSON form, in ms."""
-    return {"p50": latency.p50_ms, "p99": latency.p99_ms, "p99.9": latency.p99_9_ms, "max": latency.max_ms}
+    return {
+        "p50": latency.p50_ms,
+        "p99": latency.p99_ms,
+        "p99.9": latency.p99_9_ms,
+        "max": latency.max_ms,
+    }
 
 
 def latency_record(rows: Sequence[tuple[str, Percentiles]]) -> dict[str, dict[str, float]]:
@@ -118,5 +123,7 @@ def write_json(path: Path | None, record: dict[str, Any]) -> None:
     if path is None:
         return
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    partial.write_text(
+        json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
     partial.replace(path)

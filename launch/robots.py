@@ -10,17 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
-from gatort.runtime.driver import ScriptedRobot
 from gatort.runtime.errors import MissingDependency
-from gatort.runtime.spec import CONTINUOUS_BINS, ObservationKey, PolicySpec
-
-from .graphics import choose_gl
-from .machine import installed_version
+from gatort.runtime.machine import installed_version
+from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    ObservationKey,
+    PolicySpec,
+)
+from gatort.sim.graphics import choose_gl
 
 if TYPE_CHECKING:
     from gatort.sim.randomisation import Randomisation
     from gatort.sim.robot import StackingRobot
-    from gatort.sim.robot_mujoco import MujocoRobot
+    from gatort.sim.simulators.mujoco import MujocoRobot
 
 SCRIPTED_OBSERVATIONS = 64
 
@@ -39,7 +42,11 @@ def simulator_installed(name: SimulatorName = "mujoco") -> bool:
 
 
 def simulated_robot(
-    name: SimulatorName, spec: PolicySpec, clock: Clock, seed: int, randomisation: Randomisation | None = None
+    name: SimulatorName,
+    spec: PolicySpec,
+    clock: Clock,
+    seed: int,
+    randomisation: Randomisation | None = None,
 ) -> StackingRobot:
     """The simulated arm at the layout of `seed`, in MuJoCo with cameras if the policy has images.
 
@@ -55,21 +62,31 @@ def simulated_robot(
     """
     if not simulator_installed(name):
         _, called, extra = _PACKAGES[name]
-        raise MissingDependency(f"the simulated robot needs {called}: pip install 'gatort[{extra}]'")
+        raise MissingDependency(
+            f"the simulated robot needs {called}: pip install 'gatort[{extra}]'"
+        )
     if name == "pybullet":
-        from gatort.sim.robot_bullet import BulletRobot
+        from gatort.sim.simulators.bullet import BulletRobot
 
         return BulletRobot(clock, seed)
     return _mujoco_robot(spec, clock, seed, randomisation)
 
 
-def _mujoco_robot(spec: PolicySpec, clock: Clock, seed: int, randomisation: Randomisation | None) -> MujocoRobot:
+def _mujoco_robot(
+    spec: PolicySpec, clock: Clock, seed: int, randomisation: Randomisation | None
+) -> MujocoRobot:
     # A MUJOCO_GL that is set is tried even where nothing is drawn: if it fails, so does importing MuJoCo.
     tried = bool(spec.image_tokens) or "MUJOCO_GL" in os.environ
     if tried and choose_gl() is None and spec.image_tokens:
-        raise MissingDependency("the policy sees through cameras, and no GL library draws: apt-get install libegl1")
-    from gatort.sim.robot_mujoco import MujocoRobot
-    from gatort.sim.task import CAMERA_SPEC, SPECS, STACK_SPEC
+        raise MissingDependency(
+            "the policy sees through cameras, and no GL library draws: apt-get install libegl1"
+        )
+    from gatort.sim.simulators.mujoco import MujocoRobot
+    from gatort.sim.tasks.stacking.task import (
+        CAMERA_SPEC,
+        SPECS,
+        STACK_SPEC,
+    )
 
     # A policy that none of them suits is refused with the first key that differs from the nearest.
     nearest = CAMERA_SPEC if spec.image_tokens else STACK_SPEC
@@ -100,5 +117,9 @@ def _draw(key: ObservationKey, random: np.random.Generator) -> NDArray[Any]:
         return random.integers(0, 256, key.shape, np.uint8)
     if key.encoding in ("text", "discrete"):
         return random.integers(0, CONTINUOUS_BINS, key.shape, np.int32)
-    low, high = (np.reshape(key.low, key.shape), np.reshape(key.high, key.shape)) if key.low else (-1.0, 1.0)
+    low, high = (
+        (np.reshape(key.low, key.shape), np.reshape(key.high, key.shape))
+        if key.low
+        else (-1.0, 1.0)
+    )
     return random.uniform(low, high, key.shape).astype(np.float32)

@@ -13,13 +13,30 @@ from rich.table import Table
 from gatort.policies.presets import PRESETS
 from gatort.runtime.bundle import load_manifest
 from gatort.runtime.errors import EngineError
-from gatort.runtime.spec import ModelDims, PolicySpec, Precision
+from gatort.runtime.spec import (
+    ModelDims,
+    PolicySpec,
+    Precision,
+)
 from gatort.runtime.telemetry import Telemetry
 
 from .engines import precision_of
-from .options import ON_CPU, PolicyOptions
-from .rates import Device, measure_cpu, measure_gpu
-from .work import Rates, Storage, Work, floor_s, tick_work
+from .options import (
+    ON_CPU,
+    PolicyOptions,
+)
+from .rates import (
+    Device,
+    measure_cpu,
+    measure_gpu,
+)
+from .work import (
+    Rates,
+    Storage,
+    Work,
+    floor_s,
+    tick_work,
+)
 
 RTX_3090 = Rates(read_bytes_s=936e9, flop_s=71e12)
 """NVIDIA's figures: memory bandwidth, and float16 products with float32 sums on tensor cores."""
@@ -120,14 +137,20 @@ class Roofline:
         )
 
     def _work_table(self) -> Table:
-        table = _table("floor", "positions", "weights MB", "cache MB", "GFLOP", "floor ms", "bound by")
+        table = _table(
+            "floor", "positions", "weights MB", "cache MB", "GFLOP", "floor ms", "bound by"
+        )
         decodes = len(self.passes) - 1
         for index, name in enumerate(("prefill", f"decode ×{decodes}")[: 1 + bool(decodes)]):
             work = self.passes[index]
             memory = work.memory_s(self.device.rates) >= work.compute_s(self.device.rates)
             cells = _work_cells([work], 1e3 * work.floor_s(self.device.rates))
-            table.add_row(name, str(self.positions[index]), *cells, "memory" if memory else "compute")
-        table.add_row("tick", str(sum(self.positions)), *_work_cells(self.passes, self.floor_ms), "")
+            table.add_row(
+                name, str(self.positions[index]), *cells, "memory" if memory else "compute"
+            )
+        table.add_row(
+            "tick", str(sum(self.positions)), *_work_cells(self.passes, self.floor_ms), ""
+        )
         return table
 
     def _share_table(self) -> Table:
@@ -178,7 +201,9 @@ def passes_p50_ms(telemetry: Telemetry) -> float:
     passes_ns = telemetry.stage_durations_ns()[:, within]  # (N, A or 1)
     whole_ns = passes_ns[passes_ns[:, -1] > 0].sum(axis=1)
     if not len(whole_ns):
-        raise EngineError("no tick came to the end of its passes: there is nothing to compare with the floor")
+        raise EngineError(
+            "no tick came to the end of its passes: there is nothing to compare with the floor"
+        )
     return float(np.median(whole_ns)) * 1e-6
 
 
@@ -191,7 +216,7 @@ def _storage(options: PolicyOptions, exported: Precision) -> Storage:
 
 def _floors_on_rtx_3090() -> Iterator[tuple[str, Precision, float]]:
     """Preset, precision and floor in ms of the paper's sizes."""
-    from gatort.sim.task import GATO_SPEC
+    from gatort.sim.tasks.stacking.task import GATO_SPEC
 
     for name, dims in PRESETS.items():
         if name.startswith("gato-"):

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import ValidationError
 from rich.table import Table
 
-from gatort.runtime.errors import ConfigError, MissingDependency
-from gatort.runtime.link import LinkConditions
+from gatort.runtime.errors import (
+    ConfigError,
+    MissingDependency,
+)
+from gatort.runtime.remote.link import LinkConditions
 
 from .options import describe
 
@@ -20,8 +23,18 @@ if TYPE_CHECKING:
 
 Axis = Literal["delay", "jitter", "loss", "reorder"]
 
-FIELDS: Final[dict[Axis, str]] = {"delay": "delay_ms", "jitter": "jitter_ms", "loss": "loss", "reorder": "reorder"}
-UNITS: Final[dict[Axis, str]] = {"delay": "ms one way", "jitter": "ms one way", "loss": "of 1", "reorder": "of 1"}
+FIELDS: Final[dict[Axis, str]] = {
+    "delay": "delay_ms",
+    "jitter": "jitter_ms",
+    "loss": "loss",
+    "reorder": "reorder",
+}
+UNITS: Final[dict[Axis, str]] = {
+    "delay": "ms one way",
+    "jitter": "ms one way",
+    "loss": "of 1",
+    "reorder": "of 1",
+}
 VALUES: Final[dict[Axis, tuple[float, ...]]] = {
     "delay": (0, 2.5, 5, 7.5, 10, 12, 13, 15),
     "jitter": (0, 5, 10, 15, 20, 30, 40),
@@ -42,9 +55,14 @@ def along(link: LinkConditions, axis: Axis, values: Sequence[float] | None) -> l
     """
     field = FIELDS[axis]
     if field in link.model_fields_set:
-        raise ConfigError(f"--sweep {axis} sets --{field.replace('_', '-')} itself: give one of the two")
+        raise ConfigError(
+            f"--sweep {axis} sets --{field.replace('_', '-')} itself: give one of the two"
+        )
     try:
-        return [LinkConditions(**{**link.model_dump(), field: value}) for value in values or VALUES[axis]]
+        return [
+            LinkConditions(**{**link.model_dump(), field: value})
+            for value in values or VALUES[axis]
+        ]
     except ValidationError as error:
         raise ConfigError(describe(error, "--values", LinkConditions)) from error
 
@@ -75,18 +93,32 @@ class Sweep:
         """Share of ticks whose action never reached the actuators, at each value: refused, lost or late."""
         # Where no trial got as far as a first tick, nothing reached them either.
         return [
-            (each["refused"] + each["lost"] + each["dropped"]) / each["ticks"] if each["ticks"] else 1.0
+            (each["refused"] + each["lost"] + each["dropped"]) / each["ticks"]
+            if each["ticks"]
+            else 1.0
             for each in self.results
         ]
 
     def table(self) -> Table:
         """One row for each value."""
-        table = Table(title=f"{self.name}, {self.results[0]['episodes']} trials each in lockstep", title_justify="left")
-        for column in (f"{self.axis}, {UNITS[self.axis]}", "success", "95 % Wilson", *COUNTS, "missing"):
+        table = Table(
+            title=f"{self.name}, {self.results[0]['episodes']} trials each in lockstep",
+            title_justify="left",
+        )
+        for column in (
+            f"{self.axis}, {UNITS[self.axis]}",
+            "success",
+            "95 % Wilson",
+            *COUNTS,
+            "missing",
+        ):
             table.add_column(column, justify="right", no_wrap=True)
         for value, each, missing in zip(self.values, self.results, self.missing, strict=True):
             low, high = each["wilson_95"]
-            success, interval = f"{each['successes']} of {each['episodes']}", f"{low:.0%} to {high:.0%}"
+            success, interval = (
+                f"{each['successes']} of {each['episodes']}",
+                f"{low:.0%} to {high:.0%}",
+            )
             counts = (str(each[count]) for count in COUNTS.values())
             table.add_row(f"{value:g}", success, interval, *counts, f"{missing:.1%}")
         return table
@@ -109,7 +141,9 @@ class Sweep:
         try:
             from matplotlib.figure import Figure
         except ImportError as error:
-            raise MissingDependency("pictures of a sweep need matplotlib: pip install 'gatort[trials]'") from error
+            raise MissingDependency(
+                "pictures of a sweep need matplotlib: pip install 'gatort[trials]'"
+            ) from error
         figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
         self._draw_rates(figure.subplots())
         figure.savefig(path, dpi=DPI, format="png")
@@ -120,8 +154,17 @@ class Sweep:
         # The interval ends at a rate of 0 or 1 itself, within rounding.
         below = [max(0.0, rate - end) for rate, end in zip(rates, low, strict=True)]
         above = [max(0.0, end - rate) for rate, end in zip(rates, high, strict=True)]
-        axes.errorbar(self.values, rates, (below, above), marker="o", capsize=3, label="success, 95 % Wilson")
-        axes.plot(self.values, self.missing, marker="s", color="crimson", linestyle="--", label="actions missing")
+        axes.errorbar(
+            self.values, rates, (below, above), marker="o", capsize=3, label="success, 95 % Wilson"
+        )
+        axes.plot(
+            self.values,
+            self.missing,
+            marker="s",
+            color="crimson",
+            linestyle="--",
+            label="actions missing",
+        )
         axes.set(ylim=(-0.03, 1.03), xlabel=f"{self.axis}, {UNITS[self.axis]}", ylabel="share")
         axes.set_title(f"{self.name}, {self.results[0]['episodes']} trials each", fontsize=10)
         axes.legend(fontsize=8)

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.errors import ConfigError
-
-from .onlooker import Onlooker
+from gatort.runtime.onlooker import Onlooker
 
 if TYPE_CHECKING:
-    from gatort.sim.task import Layout
+    from gatort.sim.tasks.stacking.task import Layout
 
 OPEN_S = 10.0
 
@@ -26,14 +25,16 @@ def require_screen() -> None:
         ConfigError: there is no screen.
     """
     if not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
-        raise ConfigError("--viewer needs a screen, and DISPLAY is not set; --video FILE films the run instead")
+        raise ConfigError(
+            "--viewer needs a screen, and DISPLAY is not set; --video FILE films the run instead"
+        )
 
 
 class Viewer(Onlooker):
     """Shows the newest positions that it was offered, in a scene of its own."""
 
     def __init__(self, layout: Layout) -> None:
-        from gatort.sim.robot_mujoco import load_model
+        from gatort.sim.simulators.mujoco import load_model
 
         super().__init__("viewer")
         self._model = load_model(layout)
@@ -50,7 +51,9 @@ class Viewer(Onlooker):
         import mujoco.viewer
 
         data = mujoco.MjData(self._model)
-        with mujoco.viewer.launch_passive(self._model, data, show_left_ui=False, show_right_ui=False) as window:
+        with mujoco.viewer.launch_passive(
+            self._model, data, show_left_ui=False, show_right_ui=False
+        ) as window:
             window.sync()
             self._opened.set()
             for _ in self._offers():
@@ -62,5 +65,7 @@ class Viewer(Onlooker):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._opened.wait(OPEN_S)  # opening a window takes 0.3 s of the interpreter, which no tick may wait for
+        self._opened.wait(
+            OPEN_S
+        )  # opening a window takes 0.3 s of the interpreter, which no tick may wait for
         return self

@@ -13,8 +13,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import gcd
 
-from gatort.export.precision import BLOCK, SMALLEST_BLOCK
-from gatort.runtime.spec import CONTINUOUS_BINS, PATCH_PIXELS, ModelDims, PolicySpec, Precision
+from gatort.export.precision import (
+    BLOCK,
+    SMALLEST_BLOCK,
+)
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    PATCH_PIXELS,
+    ModelDims,
+    PolicySpec,
+    Precision,
+)
 
 # The patch embedding of `policies/model.py`, which needs PyTorch to be imported.
 _PATCH_CHANNELS = 96
@@ -93,7 +102,9 @@ def floor_s(passes: tuple[Work, ...], rates: Rates) -> float:
     return sum(each.floor_s(rates) for each in passes)
 
 
-def pass_work(spec: PolicySpec, dims: ModelDims, storage: Storage, positions: int, patches: int) -> Work:
+def pass_work(
+    spec: PolicySpec, dims: ModelDims, storage: Storage, positions: int, patches: int
+) -> Work:
     """One pass over t positions, p of them patches."""
     attended = positions * (dims.layers - 1) + 1
     row = dims.heads * dims.head_size  # H·h
@@ -102,7 +113,8 @@ def pass_work(spec: PolicySpec, dims: ModelDims, storage: Storage, positions: in
     matrices_bytes = dims.layers * sum(storage.matrix_bytes(matrix) for matrix in _matrices(dims))
     cache_rows = 2 * dims.layers * (spec.window_tokens + positions)
     return Work(
-        weights_bytes=matrices_bytes + _other_weights(dims, positions, patches) * storage.float_bytes,
+        weights_bytes=matrices_bytes
+        + _other_weights(dims, positions, patches) * storage.float_bytes,
         cache_bytes=cache_rows * row * storage.float_bytes,
         flops=2 * multiplied,
     )
@@ -132,7 +144,12 @@ def _other_weights(dims: ModelDims, positions: int, patches: int) -> int:
     """How many numbers are read beside the layers' matrices: head, norms, rows of embeddings, patch embedding."""
     norms = (4 * dims.layers + 2) * dims.width
     rows = (2 * positions - patches) * dims.width
-    return CONTINUOUS_BINS * dims.width + norms + rows + (_patch_weights(dims, patches) if patches else 0)
+    return (
+        CONTINUOUS_BINS * dims.width
+        + norms
+        + rows
+        + (_patch_weights(dims, patches) if patches else 0)
+    )
 
 
 def _patch_weights(dims: ModelDims, patches: int) -> int:

@@ -21,7 +21,9 @@ def spread(work: Callable[[int], Result], seeds: Iterable[int], workers: int) ->
         yield from map(work, seeds)
         return
     # Ctrl-C is for this process; the workers finish the seed they are on.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    pool = ProcessPoolExecutor(
+        workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    )
     try:
         for future in as_completed([pool.submit(work, seed) for seed in seeds]):
             yield future.result()

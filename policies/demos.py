@@ -17,7 +17,12 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import DemonstrationError
-from gatort.runtime.spec import CONTINUOUS_BINS, SEPARATOR_ID, PolicySpec, Strict
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    SEPARATOR_ID,
+    PolicySpec,
+    Strict,
+)
 from gatort.runtime.tokenizer import Tokenizer
 
 MANIFEST = "demonstrations.json"
@@ -51,7 +56,9 @@ def load_manifest(directory: Path) -> DemonstrationManifest:
     """
     path = directory / MANIFEST
     if not path.is_file():
-        raise DemonstrationError(f"{directory}: expected {MANIFEST} beside the episodes; make some with `gatort demos`")
+        raise DemonstrationError(
+            f"{directory}: expected {MANIFEST} beside the episodes; make some with `gatort demos`"
+        )
     try:
         return DemonstrationManifest.model_validate_json(path.read_text())
     except ValidationError as error:
@@ -69,10 +76,14 @@ def load_episodes(directory: Path, spec: PolicySpec) -> list[Episode]:
     manifest = load_manifest(directory)
     for field in ("observations", "actuators", "control_hz", "action_delay_ms"):
         if (found := getattr(manifest.spec, field)) != (expected := getattr(spec, field)):
-            raise DemonstrationError(f"{directory}: {field} differ: expected {expected}, found {found}")
+            raise DemonstrationError(
+                f"{directory}: {field} differ: expected {expected}, found {found}"
+            )
     paths = sorted(directory.glob("*.npz"), key=lambda path: int(path.stem))
     if len(paths) != manifest.episodes:
-        raise DemonstrationError(f"{directory}: expected {manifest.episodes} episodes, found {len(paths)}")
+        raise DemonstrationError(
+            f"{directory}: expected {manifest.episodes} episodes, found {len(paths)}"
+        )
     return [Episode.load(path, spec) for path in paths]
 
 
@@ -97,7 +108,11 @@ class Frames:
     def windows(self, frames: int) -> NDArray[np.int64]:
         """Every frame from which `frames` whole frames of one episode follow."""
         lengths = np.diff(self.starts)
-        runs = [np.arange(s, s + n - frames + 1) for s, n in zip(self.starts[:-1], lengths, strict=True) if n >= frames]
+        runs = [
+            np.arange(s, s + n - frames + 1)
+            for s, n in zip(self.starts[:-1], lengths, strict=True)
+            if n >= frames
+        ]
         return np.concatenate(runs) if runs else np.empty(0, np.int64)
 
 
@@ -118,7 +133,9 @@ def tokenize(episodes: list[Episode], spec: PolicySpec) -> Frames:
         last = np.concatenate([separator[:1], done[:-1, -1:]])  # (K, 1)
         ids.append(np.concatenate([last, observed, separator, done[:, :-1]], axis=1))
         patches.append(pixels)
-        targets.append(np.clip((episode.expert_actions - low) / (high - low), 0, 1) * CONTINUOUS_BINS)
+        targets.append(
+            np.clip((episode.expert_actions - low) / (high - low), 0, 1) * CONTINUOUS_BINS
+        )
     return Frames(
         ids=np.concatenate(ids),
         patches=np.concatenate(patches),
@@ -135,6 +152,9 @@ def join(sets: Sequence[Frames]) -> Frames:
         patches=np.concatenate([frames.patches for frames in sets]),
         targets=np.concatenate([frames.targets for frames in sets]),
         starts=np.concatenate(
-            [np.concatenate([f.starts[:-1] + c for f, c in zip(sets, counts[:-1], strict=True)]), counts[-1:]]
+            [
+                np.concatenate([f.starts[:-1] + c for f, c in zip(sets, counts[:-1], strict=True)]),
+                counts[-1:],
+            ]
         ),
     )

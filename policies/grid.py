@@ -27,8 +27,12 @@ SHIFTS: Final = 4
 def on_grid(weight: Tensor) -> Tensor:
     """The nearest weights on the grid for `weight` (rows, inputs)."""
     rows, inputs = weight.shape
-    blocks = weight.reshape(rows, -1, BLOCK if inputs % BLOCK == 0 else inputs)  # (rows, blocks, ≤ 128)
-    largest = blocks.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)  # (rows, blocks, 1)
+    blocks = weight.reshape(
+        rows, -1, BLOCK if inputs % BLOCK == 0 else inputs
+    )  # (rows, blocks, ≤ 128)
+    largest = (
+        blocks.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
+    )  # (rows, blocks, 1)
     of_row = largest.amax(1, keepdim=True)  # (rows, 1, 1)
     shift = (of_row / largest).log2().floor().clamp(0, SHIFTS)  # (rows, blocks, 1)
     scale = (of_row / LARGEST).bfloat16().type_as(weight) * torch.exp2(-shift)
@@ -44,7 +48,10 @@ def matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def straight_through(model: nn.Module) -> dict[str, Tensor]:
     """Weights by name as the forward pass should see them: on the grid, with the gradient of the weights themselves."""
-    return {name: weight + (on_grid(weight.detach()) - weight).detach() for name, weight in matrices(model)}
+    return {
+        name: weight + (on_grid(weight.detach()) - weight).detach()
+        for name, weight in matrices(model)
+    }
 
 
 @torch.no_grad()

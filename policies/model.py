@@ -72,7 +72,9 @@ def smooth_bins(width: int, generator: torch.Generator | None = None) -> Tensor:
     low, high = (math.log(period) for period in BIN_PERIODS)
     period = torch.exp(low + (high - low) * torch.rand(width, generator=generator))  # (D,)
     phase = 2 * math.pi * torch.rand(width, generator=generator)  # (D,)
-    return INIT_STD * math.sqrt(2) * torch.cos(2 * math.pi * centre[:, None] / period + phase)  # (1024, D)
+    return (
+        INIT_STD * math.sqrt(2) * torch.cos(2 * math.pi * centre[:, None] / period + phase)
+    )  # (1024, D)
 
 
 class PatchNorm(nn.Module):
@@ -123,7 +125,9 @@ class PatchEmbedding(nn.Module):
         x = self.root(patches.flatten(0, -4))  # (N, C, 4, 4)
         y = self.conv_1(gelu(self.norm_1(x)))
         x = x + self.conv_2(gelu(self.norm_2(y)))  # (N, C, 4, 4)
-        embedded: Tensor = self.project(x.flatten(1)).reshape(*lead, count, self.project.out_features)  # (…, p, D)
+        embedded: Tensor = self.project(x.flatten(1)).reshape(
+            *lead, count, self.project.out_features
+        )  # (…, p, D)
         row, column = self._positions()
         position: Tensor = self.row(row) + self.column(column)  # (p, D)
         return embedded + position[:count]
@@ -144,8 +148,12 @@ def _patch_intervals(spec: PolicySpec) -> tuple[Tensor, Tensor]:
     for key in spec.observations:
         if key.encoding == "image":
             rows, columns = key.shape[0] // PATCH_PIXELS, key.shape[1] // PATCH_PIXELS
-            cells += [(row, column, rows, columns) for row in range(rows) for column in range(columns)]
-    row, column, rows, columns = torch.tensor(cells, device="cpu").T  # not meta: `blank` fills parameters alone
+            cells += [
+                (row, column, rows, columns) for row in range(rows) for column in range(columns)
+            ]
+    row, column, rows, columns = torch.tensor(
+        cells, device="cpu"
+    ).T  # not meta: `blank` fills parameters alone
     index, count = torch.stack((row, column)), torch.stack((rows, columns))  # (2, p)
     return index * PATCH_INTERVALS // count, (index + 1) * PATCH_INTERVALS // count
 
@@ -179,7 +187,9 @@ class InPlaceAttention:
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """See `CachedAttention.rotate`; in real numbers, because torch.compile knows no complex ones."""
         even, odd = x.float().reshape(*x.shape[:-1], -1, 2).unbind(-1)  # (1, heads, t, h/2) each
-        turned = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1)  # (1, heads, t, h/2, 2)
+        turned = torch.stack(
+            (even * cos - odd * sin, odd * cos + even * sin), dim=-1
+        )  # (1, heads, t, h/2, 2)
         return turned.flatten(-2).type_as(x)
 
     def write(self, cache: Tensor, rows: Tensor, write_index: Tensor) -> Tensor:
@@ -204,9 +214,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dims.width, 3 * dims.heads * dims.head_size, bias=False)
         self.out = nn.Linear(dims.heads * dims.head_size, dims.width, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, rows: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, rows: Tensor | None
+    ) -> Tensor:
         """Attend within `x` (B, S, D) under `mask` (S, S); only from positions `rows` when given: (B, S or P, D)."""
-        query, keys, values = self.qkv(x).unflatten(-1, (3, self.heads, self.head_size)).unbind(2)  # (B, S, H, h) each
+        query, keys, values = (
+            self.qkv(x).unflatten(-1, (3, self.heads, self.head_size)).unbind(2)
+        )  # (B, S, H, h) each
         cos, sin = cos[:, None], sin[:, None]  # (S, 1, h/2)
         query, keys = rotate(query, cos, sin), rotate(keys, cos, sin)
         if rows is not None:
@@ -229,10 +243,17 @@ class Attention(nn.Module):
         last_only: bool,
     ) -> tuple[Tensor, Cache]:
         """Attend from `x` (1, t, D) over the ring; returns (1, t or 1, D) and the cache."""
-        heads = self.qkv(x).unflatten(-1, (3 * self.heads, self.head_size)).transpose(1, 2)  # (1, 3H, t, h)
-        turned, new_values = heads.split((2 * self.heads, self.heads), dim=1)  # (1, 2H, t, h), (1, H, t, h)
+        heads = (
+            self.qkv(x).unflatten(-1, (3 * self.heads, self.head_size)).transpose(1, 2)
+        )  # (1, 3H, t, h)
+        turned, new_values = heads.split(
+            (2 * self.heads, self.heads), dim=1
+        )  # (1, 2H, t, h), (1, H, t, h)
         query, new_keys = how.rotate(turned, cos, sin).chunk(2, dim=1)  # (1, H, t, h) each
-        keys, values = how.write(cache[0], new_keys, write_index), how.write(cache[1], new_values, write_index)
+        keys, values = (
+            how.write(cache[0], new_keys, write_index),
+            how.write(cache[1], new_values, write_index),
+        )
         if last_only:
             query, mask = query[:, :, -1:], mask[-1:]  # (1, H, 1, h), (1, W)
         y = how.attend(query, keys, values, mask)  # (1, H, t or 1, h)
@@ -265,7 +286,9 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(dims)
         self.drop = drop
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, rows: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, rows: Tensor | None
+    ) -> Tensor:
         """Map (B, S, D) to (B, S, D), or to (B, P, D) where only `rows` (P,) are wanted."""
         attended = self.attention(self.norm_1(x), cos, sin, mask, rows)
         x = (x if rows is None else x[:, rows]) + self._survive(attended)
@@ -283,7 +306,9 @@ class Layer(nn.Module):
         last_only: bool,
     ) -> tuple[Tensor, Cache]:
         """Map (1, t, D) to (1, t, D) over the ring, or to (1, 1, D) for the last token; returns the cache too."""
-        attended, written = self.attention.cached(self.norm_1(x), cos, sin, mask, write_index, cache, how, last_only)
+        attended, written = self.attention.cached(
+            self.norm_1(x), cos, sin, mask, write_index, cache, how, last_only
+        )
         x = (x[:, -1:] if last_only else x) + attended
         return x + self.feed_forward(self.norm_2(x)), written
 
@@ -373,7 +398,9 @@ class Gato(nn.Module):
         Returns:
             Logits (R,) of the last of the t tokens in float32, and the caches.
         """
-        x = self._embed(ids, None if patches is None else patches[None]) + self.local(local)  # (1, t, D)
+        x = self._embed(ids, None if patches is None else patches[None]) + self.local(
+            local
+        )  # (1, t, D)
         last = len(self.layers) - 1
         written: list[Cache] = []
         for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
@@ -408,7 +435,9 @@ class Gato(nn.Module):
             elif parameter.dim() == 2 and not name.startswith("patches.project"):
                 nn.init.normal_(parameter, std=INIT_STD)
         with torch.no_grad():
-            self.tokens.weight[self.bins_at : self.bins_at + CONTINUOUS_BINS] = smooth_bins(self.dims.width)
+            self.tokens.weight[self.bins_at : self.bins_at + CONTINUOUS_BINS] = smooth_bins(
+                self.dims.width
+            )
 
 
 def blank(spec: PolicySpec, dims: ModelDims) -> Gato:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims
+from gatort.runtime.spec import (
+    FIRST_CONTINUOUS_ID,
+    ModelDims,
+)
 
 # The gato sizes are the paper's layers, heads, head size and width (arXiv 2205.06175, table 5). Rotary positions
 # replace its relative-position projections, and the d×d that this frees per layer widens the feed-forward part

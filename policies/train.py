@@ -24,13 +24,31 @@ from torch.func import functional_call
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.context import rotary_tables
-from gatort.runtime.errors import ConfigError, DemonstrationError
-from gatort.runtime.spec import CONTINUOUS_BINS, SEPARATOR_ID, ModelDims, PolicySpec
+from gatort.runtime.errors import (
+    ConfigError,
+    DemonstrationError,
+)
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    SEPARATOR_ID,
+    ModelDims,
+    PolicySpec,
+)
 
 from .demos import Frames
-from .grid import snap, straight_through
-from .model import Gato, action_positions, banded_mask
-from .recipe import TrainConfig, learning_rate
+from .grid import (
+    snap,
+    straight_through,
+)
+from .model import (
+    Gato,
+    action_positions,
+    banded_mask,
+)
+from .recipe import (
+    TrainConfig,
+    learning_rate,
+)
 
 CHECKPOINT: Final = "checkpoint.safetensors"
 
@@ -51,7 +69,12 @@ class Trainer:
     """A model, its optimizer and the frames it learns from; a step is one batch."""
 
     def __init__(
-        self, spec: PolicySpec, dims: ModelDims, config: TrainConfig, directory: Path, start: Gato | None = None
+        self,
+        spec: PolicySpec,
+        dims: ModelDims,
+        config: TrainConfig,
+        directory: Path,
+        start: Gato | None = None,
     ) -> None:
         """Start anew, from the weights of `start` if it is given, or go on from the directory's checkpoint.
 
@@ -64,9 +87,16 @@ class Trainer:
             )
         torch.manual_seed(config.training_seed)
         self.spec, self.config, self.directory = spec, config, directory
-        self.rank, self.processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank, self.processes = (
+            int(os.environ.get("RANK", "0")),
+            int(os.environ.get("WORLD_SIZE", "1")),
+        )
         on_gpu = torch.cuda.is_available()
-        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
+        self.device = (
+            torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            if on_gpu
+            else torch.device("cpu")
+        )
         self.model = Gato(spec, dims, config.stochastic_depth).to(self.device)
         if start is not None:
             self.model.load_state_dict(start.state_dict())
@@ -82,9 +112,14 @@ class Trainer:
         self.tokens_per_s = 0.0
         positions = np.arange(config.sequence_frames * spec.frame_tokens)
         cos, sin = rotary_tables(positions.astype(np.float64), dims.head_size)
-        self._cos, self._sin = torch.from_numpy(cos).to(self.device), torch.from_numpy(sin).to(self.device)
+        self._cos, self._sin = (
+            torch.from_numpy(cos).to(self.device),
+            torch.from_numpy(sin).to(self.device),
+        )
         self._local = torch.from_numpy(positions % spec.frame_tokens).to(self.device)
-        self._mask = banded_mask(config.sequence_frames, spec.frame_tokens, spec.window_frames).to(self.device)
+        self._mask = banded_mask(config.sequence_frames, spec.frame_tokens, spec.window_frames).to(
+            self.device
+        )
         self._rows = action_positions(config.sequence_frames, spec).to(self.device)
         self._autocast = _bf16(self.device)
         self._clock = MonotonicClock()
@@ -100,7 +135,9 @@ class Trainer:
 
     # -- Learning ------------------------------------------------------------------------------------------------
 
-    def fit(self, frames: Frames, until_step: int, on_step: Callable[[float], None] | None = None) -> None:
+    def fit(
+        self, frames: Frames, until_step: int, on_step: Callable[[float], None] | None = None
+    ) -> None:
         """Train on `frames` until the step count; `on_step` gets the loss. Checkpoints on the way and at the end.
 
         Raises:
@@ -108,7 +145,9 @@ class Trainer:
         """
         windows = frames.windows(self.config.sequence_frames)
         if not len(windows):
-            raise DemonstrationError(f"expected an episode of at least {self.config.sequence_frames} ticks, found none")
+            raise DemonstrationError(
+                f"expected an episode of at least {self.config.sequence_frames} ticks, found none"
+            )
         self.model.train()
         rng = np.random.default_rng((self.config.training_seed, self.step, self.rank))
         while self.step < until_step:
@@ -116,7 +155,9 @@ class Trainer:
             batch = rng.choice(windows, self.config.batch_sequences // self.processes)
             loss = self._learn(frames, batch, rng)
             self.step += 1
-            tokens = self.config.batch_sequences * self.config.sequence_frames * self.spec.frame_tokens
+            tokens = (
+                self.config.batch_sequences * self.config.sequence_frames * self.spec.frame_tokens
+            )
             self.tokens_per_s = tokens * 1e9 / (self._clock.now_ns() - start_ns)
             if self.step % self.config.checkpoint_steps == 0:
                 self.save()
@@ -143,7 +184,11 @@ class Trainer:
         ids = frames.ids[index]  # (B, F, T − p)
         if rng is not None:
             self._forget_actions(ids, rng)
-        patches = torch.from_numpy(frames.patches[index]).to(self.device) if self.spec.image_tokens else None
+        patches = (
+            torch.from_numpy(frames.patches[index]).to(self.device)
+            if self.spec.image_tokens
+            else None
+        )
         tokens = torch.from_numpy(ids).to(self.device)
         targets = torch.from_numpy(frames.targets[index]).to(self.device).flatten(1)  # (B, F·A)
         with self._autocast:
@@ -168,7 +213,10 @@ class Trainer:
         self.model.eval()
         rng = np.random.default_rng(0)
         windows = frames.windows(self.config.sequence_frames)
-        losses = [self._loss(frames, rng.choice(windows, self.config.batch_sequences), None) for _ in range(batches)]
+        losses = [
+            self._loss(frames, rng.choice(windows, self.config.batch_sequences), None)
+            for _ in range(batches)
+        ]
         return float(torch.stack(losses).mean())
 
     def policy(self) -> Gato:
@@ -187,7 +235,10 @@ class Trainer:
         names = [name for name, _ in self.model.named_parameters()]
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"{moment}.{names[index]}": state[moment] for moment in ("exp_avg", "exp_avg_sq", "step")}
+            tensors |= {
+                f"{moment}.{names[index]}": state[moment]
+                for moment in ("exp_avg", "exp_avg_sq", "step")
+            }
         tensors["step"] = torch.tensor(self.step)
         self.directory.mkdir(parents=True, exist_ok=True)
         part = self.directory / f"{CHECKPOINT}.part"
@@ -198,7 +249,11 @@ class Trainer:
     def _resume(self) -> None:
         tensors = load_file(self.directory / CHECKPOINT, device=str(self.device))
         names = [name for name, _ in self.model.named_parameters()]
-        kept = {name.removeprefix("model."): t.shape for name, t in tensors.items() if name.startswith("model.")}
+        kept = {
+            name.removeprefix("model."): t.shape
+            for name, t in tensors.items()
+            if name.startswith("model.")
+        }
         if kept != {name: tensor.shape for name, tensor in self.model.state_dict().items()}:
             raise ConfigError(
                 f"{self.directory / CHECKPOINT} is of a model with other dimensions; "
@@ -212,10 +267,15 @@ class Trainer:
                 )
         self.step = int(tensors.pop("step"))
         moments = ("exp_avg", "exp_avg_sq", "step")
-        state = {i: {moment: tensors.pop(f"{moment}.{name}") for moment in moments} for i, name in enumerate(names)}
+        state = {
+            i: {moment: tensors.pop(f"{moment}.{name}") for moment in moments}
+            for i, name in enumerate(names)
+        }
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self.model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+        self.model.load_state_dict(
+            {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+        )
 
 
 def _bf16(device: torch.device) -> torch.autocast:
@@ -223,5 +283,7 @@ def _bf16(device: torch.device) -> torch.autocast:
     if device.type == "cuda":
         supported = torch.cuda.is_bf16_supported()
     else:
-        supported = any(torch.cpu.get_capabilities().get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+        supported = any(
+            torch.cpu.get_capabilities().get(name, False) for name in ("amx_bf16", "avx512_bf16")
+        )
     return torch.autocast(device.type, torch.bfloat16, enabled=supported)

@@ -11,7 +11,12 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from .errors import BundleError
 from .external_data import external_locations
-from .spec import ModelDims, PolicySpec, Precision, Strict
+from .spec import (
+    ModelDims,
+    PolicySpec,
+    Precision,
+    Strict,
+)
 
 MANIFEST_FILE = "manifest.json"
 ONNX_FILE = "policy.onnx"
@@ -71,7 +76,9 @@ def sha256_of(path: Path) -> str:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `manifest.json` into a bundle."""
-    (directory / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (directory / MANIFEST_FILE).write_text(
+        manifest.model_dump_json(indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def first_error(error: ValidationError, whole: str) -> str:
@@ -90,7 +97,9 @@ def load_manifest(directory: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise BundleError(f"{path}: expected a bundle's manifest, found none ({error.strerror})") from error
+        raise BundleError(
+            f"{path}: expected a bundle's manifest, found none ({error.strerror})"
+        ) from error
     except ValidationError as error:
         raise BundleError(f"{path}: {first_error(error, 'the file')}") from error
 
@@ -109,7 +118,9 @@ def verify(directory: Path) -> Manifest:
     for name, expected in manifest.files.items():
         path = directory / name
         if PurePosixPath(name).name != name or name in ("", ".", ".."):
-            raise BundleError(f"{path}: expected a plain file name inside the bundle, found {name!r}")
+            raise BundleError(
+                f"{path}: expected a plain file name inside the bundle, found {name!r}"
+            )
         if not path.is_file():
             raise BundleError(f"{path}: named in the manifest, but there is no such file")
         if path.is_symlink():

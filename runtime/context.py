@@ -18,7 +18,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .errors import SpecError
-from .spec import CONTINUOUS_BINS, PATCH_PIXELS, SEPARATOR_ID, ModelDims, PolicySpec
+from .spec import (
+    CONTINUOUS_BINS,
+    PATCH_PIXELS,
+    SEPARATOR_ID,
+    ModelDims,
+    PolicySpec,
+)
 
 ROTARY_BASE = 10_000.0
 ALIGNMENT_BYTES = 256
@@ -30,7 +36,9 @@ def rotary_frequencies(head_size: int) -> NDArray[np.float64]:
     return ROTARY_BASE ** (-np.arange(0, head_size, 2, dtype=np.float64) / head_size)
 
 
-def rotary_tables(positions: NDArray[np.float64], head_size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def rotary_tables(
+    positions: NDArray[np.float64], head_size: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Cosines and sines (…, H) of positions (…): angles in float64, because an hour is millions of positions."""
     angles = np.asarray(positions, np.float64)[..., None] * rotary_frequencies(head_size)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
@@ -98,7 +106,10 @@ _Wanted = tuple[tuple[int, ...], DTypeLike]
 def _allot(wanted: list[_Wanted]) -> tuple[NDArray[np.uint8], list[NDArray[Any]]]:
     """One zeroed buffer, and aligned views of the wanted shapes and dtypes in it, in order."""
     sizes = [prod(shape) * np.dtype(dtype).itemsize for shape, dtype in wanted]
-    starts = [0, *accumulate(-(-max(size, 1) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for size in sizes)]
+    starts = [
+        0,
+        *accumulate(-(-max(size, 1) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for size in sizes),
+    ]
     memory = np.zeros(starts[-1], np.uint8)
     views = [
         memory[start : start + size].view(dtype).reshape(shape)
@@ -121,7 +132,11 @@ def _block_arrays(tokens: int, patches: int, spec: PolicySpec, dims: ModelDims) 
 
 
 def _block(
-    ids: NDArray[np.int64], arrays: list[NDArray[Any]], bias: NDArray[np.float32], first: int, has_images: bool
+    ids: NDArray[np.int64],
+    arrays: list[NDArray[Any]],
+    bias: NDArray[np.float32],
+    first: int,
+    has_images: bool,
 ) -> Block:
     """A block over `_block_arrays`, its first position `first`."""
     patches, local, cos, sin, mask, write_index = arrays
@@ -138,7 +153,10 @@ def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
         ((actions, CONTINUOUS_BINS), np.float32),
         *_block_arrays(prefill, spec.image_tokens, spec, dims),
         *_block_arrays(1, 0, spec, dims) * (actions - 1),
-        ((actions, ALIGNMENT_BYTES // np.dtype(np.int64).itemsize), np.int64),  # a token a row, so that each is aligned
+        (
+            (actions, ALIGNMENT_BYTES // np.dtype(np.int64).itemsize),
+            np.int64,
+        ),  # a token a row, so that each is aligned
         ((actions, CONTINUOUS_BINS), np.float32),
     ]
     memory, (prefill_ids, bias, *inputs, tokens, logits) = _allot(wanted)
@@ -146,7 +164,11 @@ def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
     each = len(inputs) // actions
     passes = tuple(
         _block(
-            ids[index], inputs[index * each : (index + 1) * each], bias[index], first[index], bool(spec.image_tokens)
+            ids[index],
+            inputs[index * each : (index + 1) * each],
+            bias[index],
+            first[index],
+            bool(spec.image_tokens),
         )
         for index in range(actions)
     )
@@ -198,7 +220,11 @@ class Context:
         tokens = self.spec.frame_tokens
         first = (self.frames % self.spec.window_frames) * tokens
         before = ((self.frames - 1) % self.spec.window_frames) * tokens
-        np.multiply(self._turns, np.exp(1j * float(self.frames * tokens) * self._frequencies), out=self._turned)
+        np.multiply(
+            self._turns,
+            np.exp(1j * float(self.frames * tokens) * self._frequencies),
+            out=self._turned,
+        )
         self.frame.prefill.ids[0, 0] = self.last_token
         for block in self.frame.passes:
             start = int(block.local[0])
@@ -225,7 +251,9 @@ def require_dims_fit(spec: PolicySpec, dims: ModelDims) -> None:
     if dims.head_size % 2:
         raise SpecError(f"rotary positions need an even head_size, found {dims.head_size}")
     if dims.local_positions < spec.frame_tokens:
-        raise SpecError(f"local_positions {dims.local_positions} is less than the frame's {spec.frame_tokens} tokens")
+        raise SpecError(
+            f"local_positions {dims.local_positions} is less than the frame's {spec.frame_tokens} tokens"
+        )
     low_ids = [key.name for key in spec.observations if key.encoding in ("text", "discrete")]
     if low_ids and dims.first_token_id != 0:
         raise SpecError(

@@ -7,9 +7,17 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from gatort.runtime.engines.engine import (
+    Engine,
+    Mark,
+    no_mark,
+)
+
 from .context import Context
-from .engine import Engine, Mark, no_mark
-from .errors import ConfigError, EngineError
+from .errors import (
+    ConfigError,
+    EngineError,
+)
 from .spec import FIRST_CONTINUOUS_ID
 
 FORCED = 1e9
@@ -26,7 +34,9 @@ class Sampler:
             ConfigError: the temperature is negative or not finite.
         """
         if not math.isfinite(temperature) or temperature < 0.0:
-            raise ConfigError(f"temperature: expected a finite number of 0 or more, found {temperature}")
+            raise ConfigError(
+                f"temperature: expected a finite number of 0 or more, found {temperature}"
+            )
         self.temperature = temperature
         self._seed = seed
         self.reset()
@@ -89,4 +99,6 @@ class Decoder:
         self.engine.tick(frame, mark)
         largest = frame.logits.max(axis=1)  # (A,), NaN where a row has one
         if not np.isfinite(largest).all():
-            raise EngineError(f"expected finite logits, found {largest.tolist()} as the largest of each pass")
+            raise EngineError(
+                f"expected finite logits, found {largest.tolist()} as the largest of each pass"
+            )

@@ -42,7 +42,8 @@ class Episode:
     def save(self, path: Path, spec: PolicySpec) -> None:
         """Write a compressed NPZ; a reader sees the whole file or none."""
         arrays = {
-            f"observation/{key.name}": value for key, value in zip(spec.observations, self.observations, strict=True)
+            f"observation/{key.name}": value
+            for key, value in zip(spec.observations, self.observations, strict=True)
         }
         part = path.with_suffix(".part")
         with part.open("wb") as file:
@@ -66,7 +67,11 @@ class Episode:
         """
         try:
             # Opened here, because NumPy would leave a file that it opened itself open when the archive is cut short.
-            with path.open("rb") as opened, zipfile.ZipFile(opened), np.load(opened, allow_pickle=False) as file:
+            with (
+                path.open("rb") as opened,
+                zipfile.ZipFile(opened),
+                np.load(opened, allow_pickle=False) as file,
+            ):
                 arrays = {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DemonstrationError(
@@ -79,7 +84,9 @@ class Episode:
         ticks = len(arrays["action"])
         for name, shape in expected.items():
             if arrays[name].shape != (ticks, *shape):
-                raise DemonstrationError(f"{path}: {name} has shape {arrays[name].shape}, expected {(ticks, *shape)}")
+                raise DemonstrationError(
+                    f"{path}: {name} has shape {arrays[name].shape}, expected {(ticks, *shape)}"
+                )
         return cls(
             seed=int(arrays["seed"]),
             succeeded=bool(arrays["succeeded"]),

@@ -44,12 +44,17 @@ def external_locations(path: Path) -> set[str]:
         return set()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         try:
-            return {each.decode(errors="replace") for each in _locations(content, "model", 0, len(content), 0)}
+            return {
+                each.decode(errors="replace")
+                for each in _locations(content, "model", 0, len(content), 0)
+            }
         except (IndexError, ValueError) as error:
             raise BundleError(f"{path}: expected an ONNX graph: {error}") from error
 
 
-def _locations(content: mmap.mmap, message: str, start: int, end: int, depth: int) -> Iterator[bytes]:
+def _locations(
+    content: mmap.mmap, message: str, start: int, end: int, depth: int
+) -> Iterator[bytes]:
     """Every `location` in the message between two offsets."""
     if depth > _DEPTH:
         raise ValueError(f"more than {_DEPTH} messages within each other")

@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 from .clock import Clock
 from .errors import ObservationError
 from .robot import Observation
-from .safety import COMMAND_MARGIN_NS, STOPPED, Command, State
-from .spec import Interface, ObservationKey
+from .safety import (
+    COMMAND_MARGIN_NS,
+    STOPPED,
+    Command,
+    State,
+)
+from .spec import (
+    Interface,
+    ObservationKey,
+)
 
 JUMP_MARGIN = 1.5
 """How many times faster than its key can change a value must seem to be a sensor's fault: an arm that is driven by
@@ -48,7 +56,9 @@ class Guard:
     Nothing is sent in SAFE and LATCHED, and nothing but `arm` leaves them.
     """
 
-    def __init__(self, spec: Interface, clock: Clock, offered: Sequence[ObservationKey] | None = None) -> None:
+    def __init__(
+        self, spec: Interface, clock: Clock, offered: Sequence[ObservationKey] | None = None
+    ) -> None:
         """Start disarmed.
 
         Args:
@@ -67,7 +77,10 @@ class Guard:
         self._low = np.array([actuator.low for actuator in spec.actuators])
         self._high = np.array([actuator.high for actuator in spec.actuators])
         self._safe = np.array([actuator.safe for actuator in spec.actuators])
-        rates = [np.inf if actuator.rate_per_s is None else actuator.rate_per_s for actuator in spec.actuators]
+        rates = [
+            np.inf if actuator.rate_per_s is None else actuator.rate_per_s
+            for actuator in spec.actuators
+        ]
         self._rates = np.array(rates)  # (A,) per second
         self._sequence = 0
         self._jumpers = [
@@ -110,7 +123,9 @@ class Guard:
         for index, name, unit, fastest_per_s in self._jumpers:
             jumped = np.abs(observation.values[index] - last.values[index]).ravel()
             allowed = JUMP_MARGIN * seconds * fastest_per_s
-            if not (jumped <= allowed).all():  # So that NaN, in a key that the policy does not read, is refused too.
+            if not (
+                jumped <= allowed
+            ).all():  # So that NaN, in a key that the policy does not read, is refused too.
                 worst = int(np.argmax(jumped / allowed))
                 raise ObservationError(
                     f"{name}: expected element {worst} to change by at most {allowed[worst]:.3g} {unit} in "
@@ -133,7 +148,9 @@ class Guard:
         self.refuse(reason)
         return None
 
-    def _admit(self, action: NDArray[np.float64], observation: Observation, apply_at_ns: int) -> Command:
+    def _admit(
+        self, action: NDArray[np.float64], observation: Observation, apply_at_ns: int
+    ) -> Command:
         values = self._limit(action, observation.stamp_ns)
         self.state = State.RUN
         self._sequence += 1

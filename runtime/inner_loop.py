@@ -21,7 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError
-from .safety import COMMAND_MARGIN_NS, LONGEST_VALIDITY_NS, SAFE_LEAD_NS, STOPPED, Command, State
+from .safety import (
+    COMMAND_MARGIN_NS,
+    LONGEST_VALIDITY_NS,
+    SAFE_LEAD_NS,
+    STOPPED,
+    Command,
+    State,
+)
 from .spec import Interface
 
 FADE_NS = 40_000_000
@@ -66,7 +73,9 @@ class InnerLoop:
         self.dropped: Counter[Drop] = Counter()
         """Commands not accepted since construction, by reason."""
         self._period_ns = interface.period_ns
-        self.safe_after_ns = 2 * self._period_ns - SAFE_LEAD_NS if safe_after_ns is None else safe_after_ns
+        self.safe_after_ns = (
+            2 * self._period_ns - SAFE_LEAD_NS if safe_after_ns is None else safe_after_ns
+        )
         """The age of a command at which SAFE begins."""
         if not self._period_ns <= self.safe_after_ns <= LONGEST_VALIDITY_NS:
             raise ConfigError(
@@ -101,7 +110,9 @@ class InnerLoop:
         self._target = list(self._safe)
         self._moving = self._values != self._target
         self._last_ns = self._effect_ns = now_ns
-        self._enter(State.RUN, now_ns + min(self._period_ns + COMMAND_MARGIN_NS + 1, self.safe_after_ns))
+        self._enter(
+            State.RUN, now_ns + min(self._period_ns + COMMAND_MARGIN_NS + 1, self.safe_after_ns)
+        )
 
     def stop(self, now_ns: int) -> None:
         """Operator stop: fade to the safe command from now, then latch; nothing when not armed or already stopping."""
@@ -199,7 +210,8 @@ class InnerLoop:
         if self.state is State.SAFE:
             done = min(max(1.0 - (self._state_ends_ns - now_ns) / FADE_NS, 0.0), 1.0)
             self._values = [
-                start + (safe - start) * done for start, safe in zip(self._fade_from, self._safe, strict=True)
+                start + (safe - start) * done
+                for start, safe in zip(self._fade_from, self._safe, strict=True)
             ]
             self._moving = done < 1.0
         else:
@@ -214,6 +226,8 @@ class InnerLoop:
             # inf · 0 is NaN, which compares false twice: an actuator without a limit reaches its target at once.
             reach = rate * dt_s
             gap = target - value
-            values.append(value + reach if gap > reach else value - reach if gap < -reach else target)
+            values.append(
+                value + reach if gap > reach else value - reach if gap < -reach else target
+            )
         self._values = values
         self._moving = values != self._target

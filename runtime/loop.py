@@ -10,11 +10,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .decoding import Decoder
-from .errors import EngineError, ObservationError
-from .guard import Guard, Refusal
-from .pacer import Pacer, Wake
-from .robot import Observation, Robot
-from .safety import STOPPED, Command
+from .errors import (
+    EngineError,
+    ObservationError,
+)
+from .guard import (
+    Guard,
+    Refusal,
+)
+from .pacer import (
+    Pacer,
+    Wake,
+)
+from .robot import (
+    Observation,
+    Robot,
+)
+from .safety import (
+    STOPPED,
+    Command,
+)
 from .telemetry import Telemetry
 from .tokenizer import Tokenizer
 
@@ -39,7 +54,13 @@ class ControlLoop:
     """One robot, one policy, one pace; `decoder` holds the engine, the context and the sampler."""
 
     def __init__(
-        self, robot: Robot, tokenizer: Tokenizer, decoder: Decoder, guard: Guard, pacer: Pacer, telemetry: Telemetry
+        self,
+        robot: Robot,
+        tokenizer: Tokenizer,
+        decoder: Decoder,
+        guard: Guard,
+        pacer: Pacer,
+        telemetry: Telemetry,
     ) -> None:
         self.robot, self.tokenizer, self.decoder = robot, tokenizer, decoder
         self.guard, self.pacer, self.telemetry = guard, pacer, telemetry
@@ -69,7 +90,9 @@ class ControlLoop:
         mark()
         if tick.command is not None:
             self.robot.command(tick.command)
-            context.end_frame(int(tokens[-1]))  # What was not done must not stand in the context as if it had been.
+            context.end_frame(
+                int(tokens[-1])
+            )  # What was not done must not stand in the context as if it had been.
             mark()
 
     def run(self, ticks: int, on_tick: Callable[[Tick], bool | None] | None = None) -> int:
@@ -106,7 +129,9 @@ class ControlLoop:
         try:
             self.tick(tick)
         except (ObservationError, EngineError) as error:
-            self.guard.refuse(Refusal.ENGINE if isinstance(error, EngineError) else Refusal.OBSERVATION)
+            self.guard.refuse(
+                Refusal.ENGINE if isinstance(error, EngineError) else Refusal.OBSERVATION
+            )
             tick.refusal = self.refusal = str(error)
         else:
             if tick.command is None:
@@ -124,7 +149,9 @@ class ControlLoop:
             EngineError: a pass failed.
         """
         context = self.decoder.context
-        tokenizer = Tokenizer(context.spec)  # A robot may offer keys that the policy, and so its prompt, does not have.
+        tokenizer = Tokenizer(
+            context.spec
+        )  # A robot may offer keys that the policy, and so its prompt, does not have.
         for values, action in frames:
             context.begin_frame()
             tokenizer.encode(values, context.observation_ids, context.patches)

@@ -83,7 +83,10 @@ class Pacer:
         before_ns = self._clock.now_ns()
         slack_ns = deadline_ns - before_ns - _WAKE_MARGIN_NS
         for generation in (2, 1, 0):
-            if self._tick % _DUE_EVERY_TICKS[generation] == 0 and 2 * self._took_ns[generation] <= slack_ns:
+            if (
+                self._tick % _DUE_EVERY_TICKS[generation] == 0
+                and 2 * self._took_ns[generation] <= slack_ns
+            ):
                 gc.collect(generation)
                 self._learn(generation, self._clock.now_ns() - before_ns)
                 return

@@ -9,17 +9,31 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Manifest, verify
+from gatort.runtime.engines.engine import Engine
+from gatort.runtime.engines.onnx import (
+    OnnxConfig,
+    OnnxEngine,
+)
+
+from .bundle import (
+    Manifest,
+    verify,
+)
 from .clock import Clock
 from .context import Context
-from .decoding import Decoder, Sampler
-from .engine import Engine
-from .engine_onnx import OnnxConfig, OnnxEngine
+from .decoding import (
+    Decoder,
+    Sampler,
+)
 from .guard import Guard
 from .loop import ControlLoop
 from .pacer import Pacer
 from .robot import Robot
-from .spec import ModelDims, PolicySpec, require_same_interface
+from .spec import (
+    ModelDims,
+    PolicySpec,
+    require_same_interface,
+)
 from .telemetry import Telemetry
 from .tokenizer import Tokenizer
 
@@ -35,7 +49,9 @@ class Policy:
     """Where it came from, when it was loaded from a bundle."""
 
     @classmethod
-    def load(cls, directory: Path, config: OnnxConfig | None = None, sampler: Sampler | None = None) -> Self:
+    def load(
+        cls, directory: Path, config: OnnxConfig | None = None, sampler: Sampler | None = None
+    ) -> Self:
         """Check a bundle and run it with ONNX Runtime.
 
         Raises:
@@ -49,9 +65,13 @@ class Policy:
         return policy
 
     @classmethod
-    def of(cls, spec: PolicySpec, dims: ModelDims, engine: Engine, sampler: Sampler | None = None) -> Self:
+    def of(
+        cls, spec: PolicySpec, dims: ModelDims, engine: Engine, sampler: Sampler | None = None
+    ) -> Self:
         """Assemble around an engine that exists, for example the PyTorch model's, and warm it up."""
-        policy = cls(spec, Tokenizer(spec), Decoder(engine, Context(spec, dims), sampler or Sampler()))
+        policy = cls(
+            spec, Tokenizer(spec), Decoder(engine, Context(spec, dims), sampler or Sampler())
+        )
         policy.warm_up()
         return policy
 
@@ -69,7 +89,12 @@ class Policy:
         self.decoder.sampler.reset()
 
     def control(
-        self, robot: Robot, clock: Clock, *, telemetry: Telemetry | None = None, collect_garbage: bool = False
+        self,
+        robot: Robot,
+        clock: Clock,
+        *,
+        telemetry: Telemetry | None = None,
+        collect_garbage: bool = False,
     ) -> ControlLoop:
         """A control loop that drives `robot` with this policy.
 

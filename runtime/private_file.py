@@ -64,7 +64,11 @@ def open_unlinked(path: Path, what: str, error: type[GatortError]) -> IO[bytes]:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as failure:
-        found = "a link" if failure.errno == errno.ELOOP else f"none that can be read ({failure.strerror})"
+        found = (
+            "a link"
+            if failure.errno == errno.ELOOP
+            else f"none that can be read ({failure.strerror})"
+        )
         raise error(f"{path}: expected {what}, found {found}") from failure
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)

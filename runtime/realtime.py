@@ -79,7 +79,9 @@ def _lock_memory(undo: ExitStack, refused: list[str]) -> None:
         undo.callback(libc.munlockall)
         return
     reason = os.strerror(ctypes.get_errno())
-    refused.append(f"locking memory was refused ({reason}); raise the memlock limit in /etc/security/limits.conf")
+    refused.append(
+        f"locking memory was refused ({reason}); raise the memlock limit in /etc/security/limits.conf"
+    )
 
 
 def _schedule_fifo(priority: int, undo: ExitStack, refused: list[str]) -> None:

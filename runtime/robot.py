@@ -8,7 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .safety import Command, State
+from .safety import (
+    Command,
+    State,
+)
 from .spec import Interface
 
 

@@ -11,7 +11,14 @@ from functools import cached_property
 from math import prod
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FiniteFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from .errors import SpecError
 
@@ -74,11 +81,17 @@ class ObservationKey(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        dtype = {"image": "uint8", "text": "int32", "discrete": "int32"}.get(self.encoding, "float32")
+        dtype = {"image": "uint8", "text": "int32", "discrete": "int32"}.get(
+            self.encoding, "float32"
+        )
         if self.dtype != dtype:
-            raise ValueError(f"{self.name}: encoding {self.encoding!r} needs dtype {dtype}, found {self.dtype}")
+            raise ValueError(
+                f"{self.name}: encoding {self.encoding!r} needs dtype {dtype}, found {self.dtype}"
+            )
         if self.encoding == "image" and (
-            len(self.shape) != 3 or self.shape[2] != 3 or any(side % PATCH_PIXELS for side in self.shape[:2])
+            len(self.shape) != 3
+            or self.shape[2] != 3
+            or any(side % PATCH_PIXELS for side in self.shape[:2])
         ):
             raise ValueError(
                 f"{self.name}: expected an image shape (height, width, 3) in multiples of {PATCH_PIXELS}, "
@@ -93,7 +106,9 @@ class ObservationKey(Strict):
                 )
         if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError(f"{self.name}: low must be below high in every element")
-        if self.fastest_per_s and (len(self.fastest_per_s) != self.size or min(self.fastest_per_s) <= 0):
+        if self.fastest_per_s and (
+            len(self.fastest_per_s) != self.size or min(self.fastest_per_s) <= 0
+        ):
             raise ValueError(
                 f"{self.name}: expected {self.size} values above 0 in fastest_per_s, or none, "
                 f"found {self.fastest_per_s}"
@@ -116,7 +131,9 @@ class Actuator(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.low >= self.high:
-            raise ValueError(f"{self.name}: expected low < high, found [{self.low}, {self.high}] {self.unit}")
+            raise ValueError(
+                f"{self.name}: expected low < high, found [{self.low}, {self.high}] {self.unit}"
+            )
         if not self.low <= self.safe <= self.high:
             raise ValueError(
                 f"{self.name}: safe command {self.safe} lies outside [{self.low}, {self.high}] {self.unit}"
@@ -231,7 +248,9 @@ def require_same_interface(policy: Interface, robot: Interface) -> None:
     given = {key.name: key for key in robot.observations}
     for key in policy.observations:
         if key.name not in given:
-            raise SpecError(f"the robot lacks observation key {key.name!r}; it offers {sorted(given)}")
+            raise SpecError(
+                f"the robot lacks observation key {key.name!r}; it offers {sorted(given)}"
+            )
         _require_same(f"observation key {key.name!r}", key, given[key.name])
     names, found = ([actuator.name for actuator in side.actuators] for side in (policy, robot))
     if names != found:
@@ -240,7 +259,9 @@ def require_same_interface(policy: Interface, robot: Interface) -> None:
         _require_same(f"actuator {actuator.name!r}", actuator, taken)
     for rate in ("control_hz", "action_delay_ms"):
         if getattr(policy, rate) != getattr(robot, rate):
-            raise SpecError(f"{rate}: the policy expects {getattr(policy, rate)}, the robot has {getattr(robot, rate)}")
+            raise SpecError(
+                f"{rate}: the policy expects {getattr(policy, rate)}, the robot has {getattr(robot, rate)}"
+            )
 
 
 def _require_same(what: str, wanted: Strict, offered: Strict) -> None:

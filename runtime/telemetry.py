@@ -14,7 +14,10 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
-from .clock import Clock, MonotonicClock
+from .clock import (
+    Clock,
+    MonotonicClock,
+)
 from .pacer import Wake
 from .spec import PolicySpec
 
@@ -61,7 +64,9 @@ class Percentiles:
         found = histogram.get_percentile_to_value_dict([100 * fraction for fraction in _FRACTIONS])
         longest_ns = int(histogram.max_value)
         # A histogram gives the upper end of a bucket, which may lie above everything that fell into it.
-        p50_ms, p99_ms, p99_9_ms = (_ms(min(found[100 * fraction], longest_ns)) for fraction in _FRACTIONS)
+        p50_ms, p99_ms, p99_9_ms = (
+            _ms(min(found[100 * fraction], longest_ns)) for fraction in _FRACTIONS
+        )
         return cls(int(histogram.get_total_count()), p50_ms, p99_ms, p99_9_ms, _ms(longest_ns))
 
 
@@ -128,7 +133,9 @@ class Telemetry:
         self.stages = stage_names(spec, stepwise)
         self.budget_ns = spec.period_ns if budget_ns is None else budget_ns
         # Written once here, so that no page of it is touched for the first time inside the loop.
-        self.stamps = np.full((capacity, len(self.stages) + 1), 0, np.int64)  # (ticks, stages + 1) ns
+        self.stamps = np.full(
+            (capacity, len(self.stages) + 1), 0, np.int64
+        )  # (ticks, stages + 1) ns
         """Ring of stamps: column 0 when the tick began, column i + 1 when stage i ended; 0 where it never did."""
         self.ticks = 0
         """Ticks begun, refused ones included."""
@@ -181,7 +188,9 @@ class Telemetry:
             skipped_whole = second > self._second + 1
             self._last_second = 0 if skipped_whole else self._in_second
             worst = 0 if skipped_whole else self._in_second
-            self._worst_second = worst if self._worst_second is None else min(self._worst_second, worst)
+            self._worst_second = (
+                worst if self._worst_second is None else min(self._worst_second, worst)
+            )
             self._second, self._in_second = second, 0
 
     def percentiles(self, name: str) -> Percentiles:

@@ -19,7 +19,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import EngineError, ObservationError, SpecError
+from .errors import (
+    EngineError,
+    ObservationError,
+    SpecError,
+)
 from .spec import (
     CONTINUOUS_BINS,
     DISCRETE_TOKENS,
@@ -49,7 +53,9 @@ def image_patches(images: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
     *lead, height, width, channels = images.shape
     rows, columns, at = height // PATCH_PIXELS, width // PATCH_PIXELS, len(lead)
     tiles = images.reshape(*lead, rows, PATCH_PIXELS, columns, PATCH_PIXELS, channels)
-    tiles = tiles.transpose(*range(at), at, at + 2, at + 4, at + 1, at + 3)  # (…, rows, columns, 3, 16, 16)
+    tiles = tiles.transpose(
+        *range(at), at, at + 2, at + 4, at + 1, at + 3
+    )  # (…, rows, columns, 3, 16, 16)
     grid = out.reshape(tiles.shape)
     np.multiply(tiles, _PIXEL_SCALE, out=grid)
     np.subtract(grid, _PIXEL_OFFSET, out=grid)
@@ -106,11 +112,22 @@ class Tokenizer:
             start = patches if image else ids
             end = continuous + key.tokens * real
             self._parts.append(
-                _Part(key, names.index(key.name), slice(start, start + key.tokens), slice(continuous, end))
+                _Part(
+                    key,
+                    names.index(key.name),
+                    slice(start, start + key.tokens),
+                    slice(continuous, end),
+                )
             )
-            patches, ids, continuous = patches + key.tokens * image, ids + key.tokens * (not image), end
+            patches, ids, continuous = (
+                patches + key.tokens * image,
+                ids + key.tokens * (not image),
+                end,
+            )
         self._parts_real = [part for part in self._parts if part.key.encoding in ("mu_law", "unit")]
-        self._parts_whole = [part for part in self._parts if part.key.encoding in ("text", "discrete")]
+        self._parts_whole = [
+            part for part in self._parts if part.key.encoding in ("text", "discrete")
+        ]
         self._parts_image = [part for part in self._parts if part.key.encoding == "image"]
         self._prepare_bins(continuous)
         self._action_low = np.array([actuator.low for actuator in spec.actuators])
@@ -126,8 +143,12 @@ class Tokenizer:
             high += list(part.key.high) if ranged else [MU_LAW_M] * part.key.size
             mu_law += [not ranged] * part.key.size
             for bottom, top in zip(part.key.low, part.key.high, strict=True):
-                if not math.isfinite(top - bottom) or not math.isfinite(CONTINUOUS_BINS / (top - bottom)):
-                    raise SpecError(f"{part.key.name}: the range [{bottom}, {top}] cannot be cut into bins in float64")
+                if not math.isfinite(top - bottom) or not math.isfinite(
+                    CONTINUOUS_BINS / (top - bottom)
+                ):
+                    raise SpecError(
+                        f"{part.key.name}: the range [{bottom}, {top}] cannot be cut into bins in float64"
+                    )
         self._low, self._high = np.array(low), np.array(high)
         self._mu_law = np.array(mu_law, np.bool_)
         self._any_mu_law = bool(self._mu_law.any())
@@ -142,12 +163,16 @@ class Tokenizer:
         for part in self._parts_real:
             if runs and runs[-1][0].stop == part.ids.start:
                 ids, scratch = runs.pop()
-                runs.append((slice(ids.start, part.ids.stop), slice(scratch.start, part.scratch.stop)))
+                runs.append(
+                    (slice(ids.start, part.ids.stop), slice(scratch.start, part.scratch.stop))
+                )
             else:
                 runs.append((part.ids, part.scratch))
         return runs
 
-    def encode(self, values: Sequence[Array], out_ids: Ids, out_patches: NDArray[np.float32] | None = None) -> None:
+    def encode(
+        self, values: Sequence[Array], out_ids: Ids, out_patches: NDArray[np.float32] | None = None
+    ) -> None:
         """Tokenize one observation in place.
 
         Args:
@@ -170,13 +195,19 @@ class Tokenizer:
         """
         count = len(values[0])
         ids = np.empty((count, self.spec.observation_tokens - self.spec.image_tokens), np.int64)
-        patches = np.empty((count, self.spec.image_tokens, 3, PATCH_PIXELS, PATCH_PIXELS), np.float32)
+        patches = np.empty(
+            (count, self.spec.image_tokens, 3, PATCH_PIXELS, PATCH_PIXELS), np.float32
+        )
         self._encode(values, ids, patches, _Scratch.of((count, len(self._low))))
         return ids, patches
 
-    def _encode(self, values: Sequence[Array], ids: Ids, patches: NDArray[np.float32] | None, work: _Scratch) -> None:
+    def _encode(
+        self, values: Sequence[Array], ids: Ids, patches: NDArray[np.float32] | None, work: _Scratch
+    ) -> None:
         if len(values) != self._offered:
-            raise ObservationError(f"expected an observation of {self._offered} arrays, found {len(values)}")
+            raise ObservationError(
+                f"expected an observation of {self._offered} arrays, found {len(values)}"
+            )
         lead = ids.shape[:-1]
         for part in self._parts:
             _check_array(part.key, values[part.source], lead)
@@ -186,7 +217,9 @@ class Tokenizer:
             ids[..., part.ids] = array.reshape(*lead, -1)
         for part in self._parts_image:
             if patches is None:
-                raise ObservationError(f"{part.key.name}: expected a buffer for {part.key.tokens} patches, found none")
+                raise ObservationError(
+                    f"{part.key.name}: expected a buffer for {part.key.tokens} patches, found none"
+                )
             image_patches(values[part.source], patches[..., part.ids, :, :, :])
         if self._parts_real:
             self._encode_real(values, ids, work)
@@ -226,7 +259,9 @@ class Tokenizer:
             found = x[..., part.scratch]
             if not np.isfinite(found).all():
                 bad = found[~np.isfinite(found)][0]
-                raise ObservationError(f"{part.key.name}: expected finite values in {part.key.unit!r}, found {bad}")
+                raise ObservationError(
+                    f"{part.key.name}: expected finite values in {part.key.unit!r}, found {bad}"
+                )
 
     def decode_action(self, tokens: ArrayLike) -> Floats:
         """Bin centres (A,) of action tokens (A,) in each actuator's unit; a new array, the caller's own.
@@ -256,13 +291,17 @@ class Tokenizer:
                 f"action {self.spec.actuators[index].name!r}: expected finite values, found {x[~finite][0]}"
             )
         x = (np.clip(x, self._action_low, self._action_high) - self._action_low) / self._action_step
-        tokens: Ids = np.floor(np.minimum(x, CONTINUOUS_BINS - 1)).astype(np.int64) + FIRST_CONTINUOUS_ID
+        tokens: Ids = (
+            np.floor(np.minimum(x, CONTINUOUS_BINS - 1)).astype(np.int64) + FIRST_CONTINUOUS_ID
+        )
         return tokens
 
 
 def _check_array(key: ObservationKey, array: Array, lead: tuple[int, ...]) -> None:
     if array.shape != lead + key.shape:
-        raise ObservationError(f"{key.name}: expected shape {lead + key.shape}, found {array.shape}")
+        raise ObservationError(
+            f"{key.name}: expected shape {lead + key.shape}, found {array.shape}"
+        )
     if array.dtype != key.dtype:
         raise ObservationError(f"{key.name}: expected dtype {key.dtype}, found {array.dtype}")
 
@@ -271,4 +310,6 @@ def _check_ids(key: ObservationKey, array: Array) -> None:
     below = _IDS_BELOW[key.encoding]
     if array.size and (array.min() < 0 or array.max() >= below):
         bad = int(array[(array < 0) | (array >= below)][0])
-        raise ObservationError(f"{key.name}: expected {key.encoding} ids in [0, {below}), found {bad}")
+        raise ObservationError(
+            f"{key.name}: expected {key.encoding} ids in [0, {below}), found {bad}"
+        )

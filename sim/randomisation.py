@@ -13,11 +13,17 @@ from typing import Final
 import numpy as np
 from pydantic import FiniteFloat
 
-from gatort.runtime.panda import JOINT_DAMPING_NMS_RAD
+from gatort.runtime.robots.panda import JOINT_DAMPING_NMS_RAD
 from gatort.runtime.spec import Strict
+from gatort.sim.tasks.stacking.task import BLOCKS
 
-from .robot import FINGER_FORCE_N, FINGER_STIFFNESS_N_M, PAD_FRICTION, ROTOR_INERTIA_KGM2, Array
-from .task import BLOCKS
+from .robot import (
+    FINGER_FORCE_N,
+    FINGER_STIFFNESS_N_M,
+    PAD_FRICTION,
+    ROTOR_INERTIA_KGM2,
+    Array,
+)
 
 _STREAM: Final = 1
 """Sets this stream of a seed apart from the layout's."""

@@ -15,13 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
-from gatort.runtime.driver import INNER_PERIOD_NS, Driver
 from gatort.runtime.inner_loop import InnerLoop
+from gatort.runtime.robots.driver import (
+    INNER_PERIOD_NS,
+    Driver,
+)
 from gatort.runtime.safety import State
 from gatort.runtime.spec import PolicySpec
-
-from . import expert
-from .task import Layout, draw_layout
+from gatort.sim.tasks.stacking import expert
+from gatort.sim.tasks.stacking.task import (
+    Layout,
+    draw_layout,
+)
 
 Array = NDArray[np.float64]
 
@@ -161,7 +166,10 @@ class StackingRobot(Driver):
     @property
     def succeeded(self) -> bool:
         """Red has rested on blue, gripper open and away, for half a second."""
-        return self._stacked_since_ns is not None and self._time_ns - self._stacked_since_ns >= SUCCESS_NS
+        return (
+            self._stacked_since_ns is not None
+            and self._time_ns - self._stacked_since_ns >= SUCCESS_NS
+        )
 
     def expert_action(self) -> Array:
         """What the scripted expert would do now, (8,)."""
@@ -192,7 +200,9 @@ class StackingRobot(Driver):
         red, blue = poses.red, poses.blue
         offset = red - blue
         gap = offset[2] - self._edges_m[:2].mean()
-        resting = abs(gap) < STACK_GAP_M and np.hypot(offset[0], offset[1]) < self._edges_m[:2].min() / 2
+        resting = (
+            abs(gap) < STACK_GAP_M and np.hypot(offset[0], offset[1]) < self._edges_m[:2].min() / 2
+        )
         if not resting or abs(blue[2] - self._edges_m[1] / 2) > STACK_GAP_M:
             return False
         away = np.linalg.norm(poses.tool_position - red) > AWAY_M

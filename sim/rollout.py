@@ -13,9 +13,9 @@ from gatort.runtime.episode import Episode
 from gatort.runtime.guard import Guard
 from gatort.runtime.robot import Observation
 from gatort.runtime.tokenizer import Tokenizer
+from gatort.sim.tasks.stacking.task import TRIAL_SECONDS
 
 from .robot import StackingRobot
-from .task import TRIAL_SECONDS
 
 Array = NDArray[np.float64]
 Driver = Callable[[Observation, Array], Array]
@@ -27,7 +27,11 @@ LINGER_TICKS: Final = 5
 
 
 def rollout(
-    robot: StackingRobot, clock: VirtualClock, seed: int, drive: Driver, seconds: float = TRIAL_SECONDS
+    robot: StackingRobot,
+    clock: VirtualClock,
+    seed: int,
+    drive: Driver,
+    seconds: float = TRIAL_SECONDS,
 ) -> Episode:
     """Run the trial of `seed` until it succeeds or its time is up.
 
@@ -78,7 +82,9 @@ def follow_expert(noise_nm: float, rng: np.random.Generator) -> Driver:
     noise = np.zeros(7)
 
     def drive(_: Observation, expert_action: Array) -> Array:
-        noise[:] = NOISE_MEMORY * noise + np.sqrt(1 - NOISE_MEMORY**2) * rng.normal(0.0, noise_nm, 7)
+        noise[:] = NOISE_MEMORY * noise + np.sqrt(1 - NOISE_MEMORY**2) * rng.normal(
+            0.0, noise_nm, 7
+        )
         pushed: Array = expert_action + np.append(noise, 0.0)
         return pushed
 

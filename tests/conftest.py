@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from _pytest.runner import runtestprotocol
 
-from gatort.launch.machine import STOLEN_S, stolen_s
 from gatort.runtime.bundle import TrainingRecord
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, Actuator, ModelDims, ObservationKey, PolicySpec
+from gatort.runtime.machine import (
+    STOLEN_S,
+    stolen_s,
+)
+from gatort.runtime.spec import (
+    FIRST_CONTINUOUS_ID,
+    Actuator,
+    ModelDims,
+    ObservationKey,
+    PolicySpec,
+)
 
 if TYPE_CHECKING:
     from gatort.policies.model import Gato
@@ -44,9 +53,15 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         before_s = stolen_s()
         reports = runtestprotocol(item, nextitem=nextitem, log=False)
         taken_s = stolen_s() - before_s
-        if attempt == ATTEMPTS or taken_s < STOLEN_S or not any(report.failed for report in reports):
+        if (
+            attempt == ATTEMPTS
+            or taken_s < STOLEN_S
+            or not any(report.failed for report in reports)
+        ):
             break
-        item.config.get_terminal_writer().line(f" {item.name} again: the host took {taken_s:.2f} s of the cores")
+        item.config.get_terminal_writer().line(
+            f" {item.name} again: the host took {taken_s:.2f} s of the cores"
+        )
         item._initrequest()  # type: ignore[attr-defined]  # its fixtures anew
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
@@ -59,14 +74,19 @@ TORQUE = {"unit": "N·m", "low": -30.0, "high": 30.0, "safe": 0.0, "rate_per_s":
 
 def observation_key(name: str, size: int, encoding: str = "unit") -> ObservationKey:
     ends = {"low": (-3.0,) * size, "high": (3.0,) * size} if encoding == "unit" else {}
-    return ObservationKey(name=name, shape=(size,), dtype="float32", unit="rad", encoding=encoding, **ends)
+    return ObservationKey(
+        name=name, shape=(size,), dtype="float32", unit="rad", encoding=encoding, **ends
+    )
 
 
 @pytest.fixture(scope="session")
 def spec() -> PolicySpec:
     """Three joints: O = 5, A = 3, T = 9, n = 3, W = 27, 20 Hz, 25 ms delay."""
     return PolicySpec(
-        observations=(observation_key("arm/velocity", 2, "mu_law"), observation_key("arm/position", 3)),
+        observations=(
+            observation_key("arm/velocity", 2, "mu_law"),
+            observation_key("arm/position", 3),
+        ),
         actuators=tuple(Actuator(name=f"joint_{index}", **TORQUE) for index in range(3)),
         control_hz=20,
         action_delay_ms=25,
@@ -110,7 +130,9 @@ class Exported(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def exported(spec: PolicySpec, dims: ModelDims, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(
+    spec: PolicySpec, dims: ModelDims, tmp_path_factory: pytest.TempPathFactory
+) -> Exported:
     """A seeded, untrained model and its bundle, made once for the whole session."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
@@ -124,6 +146,8 @@ def exported(spec: PolicySpec, dims: ModelDims, tmp_path_factory: pytest.TempPat
             # Untrained weights give nearly equal logits; these make what was attended to visible in them.
             parameter.mul_(3.0)
     directory = tmp_path_factory.mktemp("exported") / "bundle"
-    record = TrainingRecord(recipe="none", demonstrations="none", parameters=model.parameters_total, steps=0)
+    record = TrainingRecord(
+        recipe="none", demonstrations="none", parameters=model.parameters_total, steps=0
+    )
     write_bundle(directory, "untrained", model, record)
     return Exported(model, directory)

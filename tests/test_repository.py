@@ -42,10 +42,14 @@ def test_a_folder_imports_only_the_folders_that_the_design_allows(folder: str) -
             name, _, rest = module.partition(".")
             other = rest.partition(".")[0]
             assert name not in MAY_IMPORT, f"{path}: write gatort.{module}"
-            assert name != "gatort" or other not in MAY_IMPORT or other in allowed, f"{path} imports {module}"
+            assert name != "gatort" or other not in MAY_IMPORT or other in allowed, (
+                f"{path} imports {module}"
+            )
 
 
-def test_each_folder_is_reached_through_its_link_and_launch_stays_free_of_the_name_that_ros_uses() -> None:
+def test_each_folder_is_reached_through_its_link_and_launch_stays_free_of_the_name_that_ros_uses() -> (
+    None
+):
     for folder in MAY_IMPORT:
         link = ROOT / "src" / "gatort" / folder
         assert link.is_symlink()
@@ -54,16 +58,24 @@ def test_each_folder_is_reached_through_its_link_and_launch_stays_free_of_the_na
 
 
 def test_the_runtime_loads_without_torch_mujoco_onnx_or_onnxruntime() -> None:
-    files = sorted((ROOT / "runtime").glob("*.py"))
-    lines = [f"import gatort.runtime.{path.stem}" for path in files if path.stem != "__init__"]
-    lines.append("import sys; print(sorted({'torch', 'mujoco', 'onnx', 'onnxruntime'} & set(sys.modules)))")
-    loaded = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    files = sorted(path.relative_to(ROOT) for path in (ROOT / "runtime").rglob("*.py"))
+    modules = (".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files)
+    lines = [f"import gatort.{module}" for module in modules]
+    lines.append(
+        "import sys; print(sorted({'torch', 'mujoco', 'onnx', 'onnxruntime'} & set(sys.modules)))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
+    )
     assert loaded.stdout.strip() == "[]"
 
 
 def requirements() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    lines = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
     return [Requirement(line) for line in lines]
 
 
@@ -93,7 +105,9 @@ def test_what_is_installed_is_what_is_pinned() -> None:
 
 
 def tracked_files() -> list[Path]:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if listed.returncode:
         pytest.skip("not a git checkout")
     return [ROOT / name for name in listed.stdout.split("\0") if name]
@@ -101,20 +115,30 @@ def tracked_files() -> list[Path]:
 
 def test_the_shipped_repository_is_smaller_than_40_megabytes() -> None:
     sizes = {path: path.lstat().st_size for path in tracked_files() if path.exists()}
-    assert sum(sizes.values()) < LARGEST_REPOSITORY_BYTES, sorted(sizes, key=lambda path: -sizes[path])[:5]
+    assert sum(sizes.values()) < LARGEST_REPOSITORY_BYTES, sorted(
+        sizes, key=lambda path: -sizes[path]
+    )[:5]
 
 
 def test_every_command_that_the_readme_names_exists() -> None:
     from gatort.launch.cli import app
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"^gatort ([a-z]+)", text, re.MULTILINE)) | set(re.findall(r"`gatort ([a-z]+)", text))
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"^gatort ([a-z]+)", text, re.MULTILINE)) | set(
+        re.findall(r"`gatort ([a-z]+)", text)
+    )
+    targets = set(
+        re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     assert named
     assert named <= set(app)
     assert set(re.findall(r"^make ([a-z]+)", text, re.MULTILINE)) <= targets
 
 
 def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
-    assert re.search(r"^make test\b", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert re.search(r"^make test$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(
+        r"^make test\b", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert re.search(
+        r"^make test$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE
+    )

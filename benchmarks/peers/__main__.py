@@ -22,8 +22,8 @@ from rich.progress import Progress
 from table import Result, equal_share, write_page
 from work import PREFILLS, SIZES, Precision
 
-from gatort.launch.machine import this_machine
 from gatort.launch.rates import measure_cpu
+from gatort.runtime.machine import this_machine
 
 ENGINES = ("gatort", "gatort_onnx", "transformers", "transformers_compiled", "genai", "openvino")
 REPEATS = 3
@@ -54,7 +54,9 @@ class Plan:
     @property
     def steps(self) -> int:
         """Of the progress bar."""
-        return len(self.sizes) + len(self.groups) * len(self.engines) * (2 + REPEATS * len(PREFILLS))
+        return len(self.sizes) + len(self.groups) * len(self.engines) * (
+            2 + REPEATS * len(PREFILLS)
+        )
 
 
 def best_process(plan: Plan, engine: str, folder: Path, precision: Precision) -> Process:
@@ -84,13 +86,17 @@ def time_group(plan: Plan, size: str, precision: Precision, progress: Progress) 
         processes.append(best_process(plan, engine, folder, precision))
         progress.advance(task)
     results = {
-        (process.engine, prefill): Result(size, precision, prefill, process.engine, process.settings, [])
+        (process.engine, prefill): Result(
+            size, precision, prefill, process.engine, process.settings, []
+        )
         for process in processes
         for prefill in PREFILLS
     }
     progress.update(task, description=f"{size} {precision}: in turns")
     for _ in range(REPEATS):
-        for process, prefill in shuffled([(process, prefill) for process in processes for prefill in PREFILLS]):
+        for process, prefill in shuffled(
+            [(process, prefill) for process in processes for prefill in PREFILLS]
+        ):
             results[process.engine, prefill].runs.append(process.time(prefill, plan.turn_s))
             progress.advance(task)
     for process in processes:

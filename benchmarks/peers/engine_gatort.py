@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 from work import ACTION_TOKENS, Precision, Settings, Work
 
-from gatort.runtime import engine
-from gatort.runtime.bundle import Manifest, load_manifest
+from gatort.runtime.bundle import (
+    Manifest,
+    load_manifest,
+)
 from gatort.runtime.context import Context
-from gatort.runtime.engine_native import NativeEngine
+from gatort.runtime.engines import engine
+from gatort.runtime.engines.native import NativeEngine
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID
 
 FORCED = 1e9
@@ -41,7 +44,9 @@ class Engine:
         bundle = self._folder / f"bundle-{prefill}-fp32"
         manifest = load_manifest(bundle)
         precision = "w8a8" if self._precision == "int8" else "fp32"
-        return manifest, NativeEngine(bundle, manifest, self._settings["threads"], precision, "llama")
+        return manifest, NativeEngine(
+            bundle, manifest, self._settings["threads"], precision, "llama"
+        )
 
     def fill(self, work: Work) -> None:
         """Let the engine write the history, its action tokens forced."""

@@ -9,8 +9,16 @@ from pathlib import Path
 import engine_gatort
 from work import Precision, Settings
 
-from gatort.runtime.bundle import MANIFEST_FILE, ONNX_FILE, Manifest, load_manifest
-from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
+from gatort.runtime.bundle import (
+    MANIFEST_FILE,
+    ONNX_FILE,
+    Manifest,
+    load_manifest,
+)
+from gatort.runtime.engines.onnx import (
+    OnnxConfig,
+    OnnxEngine,
+)
 
 
 def choices(precision: Precision, cores: int) -> list[Settings]:  # noqa: ARG001 the same for both
@@ -28,7 +36,9 @@ def prepare(folder: Path, precision: Precision) -> None:
         target = folder / source.name.replace("fp32", precision)
         target.mkdir()
         shutil.copy(source / MANIFEST_FILE, target)
-        convert(source / ONNX_FILE, target / ONNX_FILE, 8, half_floats=False, round_activations=True)
+        convert(
+            source / ONNX_FILE, target / ONNX_FILE, 8, half_floats=False, round_activations=True
+        )
 
 
 class Engine(engine_gatort.Engine):

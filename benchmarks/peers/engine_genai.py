@@ -16,20 +16,41 @@ from work import ACTION_TOKENS, Precision, Settings, Work
 
 def choices(precision: Precision, cores: int) -> list[Settings]:  # noqa: ARG001 the same for both
     """Threads and spinning to try."""
-    return [{"threads": 1, "spinning": 0}, {"threads": cores, "spinning": 0}, {"threads": cores, "spinning": 1}]
+    return [
+        {"threads": 1, "spinning": 0},
+        {"threads": cores, "spinning": 0},
+        {"threads": cores, "spinning": 1},
+    ]
 
 
 def prepare(folder: Path, precision: Precision) -> None:
     """Run the builder, which fuses and rounds as it thinks best."""
-    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-e", "cpu", "-p", precision]
-    paths = ["-i", str(folder / "llama"), "-o", str(folder / f"genai-{precision}"), "-c", str(folder / "genai-cache")]
+    command = [
+        sys.executable,
+        "-m",
+        "onnxruntime_genai.models.builder",
+        "-e",
+        "cpu",
+        "-p",
+        precision,
+    ]
+    paths = [
+        "-i",
+        str(folder / "llama"),
+        "-o",
+        str(folder / f"genai-{precision}"),
+        "-c",
+        str(folder / "genai-cache"),
+    ]
     subprocess.run(command + paths, check=True, capture_output=True)
 
 
 class Engine:
     """A greedy `Generator`."""
 
-    versions = f"onnxruntime-genai {version('onnxruntime-genai')}, onnxruntime {version('onnxruntime')}"
+    versions = (
+        f"onnxruntime-genai {version('onnxruntime-genai')}, onnxruntime {version('onnxruntime')}"
+    )
 
     def __init__(self, folder: Path, precision: Precision, settings: Settings) -> None:
         config = genai.Config(str(folder / f"genai-{precision}"))
@@ -46,7 +67,9 @@ class Engine:
         """Read the history at once."""
         params = genai.GeneratorParams(self._model)
         # One more than the window: the generator stops at the length, although the last token is never fed.
-        params.set_search_options(max_length=work.window + 1, past_present_share_buffer=True, do_sample=False)
+        params.set_search_options(
+            max_length=work.window + 1, past_present_share_buffer=True, do_sample=False
+        )
         self._generator = genai.Generator(self._model, params)
         self._generator.append_tokens(np.array([work.history], np.int32))
         self._before = len(work.history)

@@ -21,7 +21,13 @@ def choices(precision: Precision, cores: int) -> list[Settings]:
 
 def prepare(folder: Path, precision: Precision) -> None:
     """Convert with the command that its documentation names."""
-    command = [str(Path(sys.executable).with_name("optimum-cli")), "export", "openvino", "-m", str(folder / "llama")]
+    command = [
+        str(Path(sys.executable).with_name("optimum-cli")),
+        "export",
+        "openvino",
+        "-m",
+        str(folder / "llama"),
+    ]
     options = [
         "--task",
         "text-generation-with-past",
@@ -46,7 +52,9 @@ class Engine:
             "KV_CACHE_PRECISION": settings["cache"],
         }
         model = folder / f"openvino-{precision}" / "openvino_model.xml"
-        self._request = openvino.Core().compile_model(model, "CPU", properties).create_infer_request()
+        self._request = (
+            openvino.Core().compile_model(model, "CPU", properties).create_infer_request()
+        )
 
     def fill(self, work: Work) -> None:
         """Read the history at once and keep the state."""

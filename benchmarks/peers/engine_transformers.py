@@ -44,9 +44,17 @@ class Engine:
             self._forward = torch.compile(self._model.forward, dynamic=False)
 
     def _round(self, activations: str) -> None:
-        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
+        from torchao.quantization import (
+            Int8DynamicActivationInt8WeightConfig,
+            Int8WeightOnlyConfig,
+            quantize_,
+        )
 
-        rounding = Int8DynamicActivationInt8WeightConfig() if activations == "int8" else Int8WeightOnlyConfig()
+        rounding = (
+            Int8DynamicActivationInt8WeightConfig()
+            if activations == "int8"
+            else Int8WeightOnlyConfig()
+        )
         quantize_(self._model.model, rounding)
 
     @torch.no_grad()
@@ -54,7 +62,9 @@ class Engine:
         """Read the history at once, uncompiled; one cache for each window, since compiled code holds its address."""
         self._before = len(work.history)
         if work.prefill not in self._caches:
-            cache = self._caches[work.prefill] = StaticCache(config=self._model.config, max_cache_len=work.window)
+            cache = self._caches[work.prefill] = StaticCache(
+                config=self._model.config, max_cache_len=work.window
+            )
             self._model(torch.tensor([work.history]), past_key_values=cache, use_cache=True)
         self._cache = self._caches[work.prefill]
 
@@ -68,7 +78,9 @@ class Engine:
         """Logits of the last position alone, as generate() asks for them."""
         ids, tokens = torch.tensor([prompt]), []
         for _ in range(ACTION_TOKENS):
-            logits = self._forward(ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1).logits
+            logits = self._forward(
+                ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1
+            ).logits
             ids = logits[:, -1].argmax(-1, keepdim=True)  # (1, 1)
             tokens.append(ids)
         return [int(token) for token in tokens]

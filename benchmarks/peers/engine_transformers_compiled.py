@@ -11,7 +11,11 @@ __all__ = ["Engine", "choices", "prepare"]
 
 def choices(precision: Precision, cores: int) -> list[Settings]:
     """Every core: one was half slower wherever it was tried, and each setting takes 20 s to compile."""
-    return [settings for settings in engine_transformers.choices(precision, cores) if settings["threads"] == cores]
+    return [
+        settings
+        for settings in engine_transformers.choices(precision, cores)
+        if settings["threads"] == cores
+    ]
 
 
 class Engine(engine_transformers.Engine):

@@ -16,9 +16,18 @@ from torch.nn.functional import silu
 from work import ACTION_TOKENS, PREFILLS, PROMPTS, VOCABULARY, WINDOW_TOKENS, Size, Work
 
 from gatort.export.bundle_writer import write_bundle
-from gatort.policies.model import FeedForward, Gato
+from gatort.policies.model import (
+    FeedForward,
+    Gato,
+)
 from gatort.runtime.bundle import TrainingRecord
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, Actuator, ModelDims, ObservationKey, PolicySpec
+from gatort.runtime.spec import (
+    FIRST_CONTINUOUS_ID,
+    Actuator,
+    ModelDims,
+    ObservationKey,
+    PolicySpec,
+)
 
 NORM_EPSILON = 1e-5
 EMBEDDING_STD = 0.05
@@ -43,8 +52,13 @@ class GatedBySilu(FeedForward):
 def frame_spec(prefill: int) -> PolicySpec:
     """A frame without images whose prefill is that long, in the largest window."""
     observed = prefill - 2
-    key = ObservationKey(name="state", shape=(observed,), dtype="float32", unit="1", encoding="mu_law")
-    actuators = [Actuator(name=f"joint_{i}", unit="N·m", low=-1, high=1, safe=0) for i in range(ACTION_TOKENS)]
+    key = ObservationKey(
+        name="state", shape=(observed,), dtype="float32", unit="1", encoding="mu_law"
+    )
+    actuators = [
+        Actuator(name=f"joint_{i}", unit="N·m", low=-1, high=1, safe=0)
+        for i in range(ACTION_TOKENS)
+    ]
     return PolicySpec(
         observations=(key,),
         actuators=tuple(actuators),
@@ -95,7 +109,10 @@ def _draw_weights(model: Gato) -> None:
 def as_hugging_face(model: Gato) -> dict[str, Tensor]:
     """The same weights under Llama's names: fused matrices split, rotary pairs as halves of a head."""
     dims = model.dims
-    weights = {"model.embed_tokens.weight": model.tokens.weight[:VOCABULARY], "model.norm.weight": model.norm.weight}
+    weights = {
+        "model.embed_tokens.weight": model.tokens.weight[:VOCABULARY],
+        "model.norm.weight": model.norm.weight,
+    }
     for index, layer in enumerate(model.layers):
         query, keys, values = layer.attention.qkv.weight.chunk(3)
         gate, up = layer.feed_forward.up.weight.chunk(2)
@@ -147,7 +164,9 @@ def write_checkpoints(size: Size, folder: Path) -> None:
     llama = folder / "llama"
     llama.mkdir(parents=True)
     (llama / "config.json").write_text(json.dumps(hugging_face_config(size), indent=2))
-    record = TrainingRecord(recipe="random weights, to be timed", demonstrations="none", parameters=0, steps=0)
+    record = TrainingRecord(
+        recipe="random weights, to be timed", demonstrations="none", parameters=0, steps=0
+    )
     for prefill in PREFILLS:
         model = random_llama(size, prefill)
         write_bundle(folder / f"bundle-{prefill}-fp32", f"llama-{prefill}", model, record)

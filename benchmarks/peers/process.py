@@ -18,12 +18,19 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 class Process:
     """One loaded engine."""
 
-    def __init__(self, python: str, engine: str, folder: Path, precision: Precision, settings: Settings) -> None:
+    def __init__(
+        self, python: str, engine: str, folder: Path, precision: Precision, settings: Settings
+    ) -> None:
         self.engine, self.settings = engine, settings
         self._log = (folder / f"{engine}-{precision}.log").open("w")
         command = [python, SCRIPT, engine, "serve", str(folder), precision, json.dumps(settings)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=ENVIRONMENT
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=ENVIRONMENT,
         )
 
     @staticmethod
@@ -67,4 +74,6 @@ def prepare(python: str, engine: str, folder: Path, precision: Precision) -> Non
 
 
 def _answer(lines: list[str]) -> Any:
-    return json.loads(next(line for line in lines if line.startswith("ANSWER")).removeprefix("ANSWER"))
+    return json.loads(
+        next(line for line in lines if line.startswith("ANSWER")).removeprefix("ANSWER")
+    )

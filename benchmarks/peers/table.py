@@ -52,7 +52,11 @@ class Result:
     @property
     def p99_ms(self) -> float:
         """Of all ticks."""
-        return quantiles(self.ticks_ms, n=100, method="inclusive")[98] if len(self.ticks_ms) > 1 else self.ticks_ms[0]
+        return (
+            quantiles(self.ticks_ms, n=100, method="inclusive")[98]
+            if len(self.ticks_ms) > 1
+            else self.ticks_ms[0]
+        )
 
     @property
     def bytes_read(self) -> int:
@@ -79,7 +83,8 @@ def write_page(path: Path, results: list[Result], read_bytes_s: float, machine: 
     for result in results:
         groups.setdefault(result.group, []).append(result)
     sections = [
-        _section(group, groups[size, "fp32", prefill], read_bytes_s) for (size, _, prefill), group in groups.items()
+        _section(group, groups[size, "fp32", prefill], read_bytes_s)
+        for (size, _, prefill), group in groups.items()
     ]
     path.write_text(_head(results, read_bytes_s, machine) + "\n".join(sections), encoding="utf-8")
 
@@ -117,7 +122,8 @@ def _section(group: list[Result], reference: list[Result], read_bytes_s: float) 
     first = group[0]
     gatort = _of("gatort", group)
     rows = [
-        _row(result, gatort, _of("gatort", reference), read_bytes_s) for result in sorted(group, key=lambda r: r.p50_ms)
+        _row(result, gatort, _of("gatort", reference), read_bytes_s)
+        for result in sorted(group, key=lambda r: r.p50_ms)
     ]
     return (
         f"## {first.size}, {first.precision}, prefill {first.prefill}\n\n{_verdict(group, read_bytes_s)}\n\n{HEAD}"
@@ -128,7 +134,10 @@ def _section(group: list[Result], reference: list[Result], read_bytes_s: float) 
 
 def _verdict(group: list[Result], read_bytes_s: float) -> str:
     """The bar in a sentence; where it is missed, beside what reading alone takes."""
-    gatort, peers = _of("gatort", group), [result for result in group if not result.engine.startswith("gatort")]
+    gatort, peers = (
+        _of("gatort", group),
+        [result for result in group if not result.engine.startswith("gatort")],
+    )
     if gatort is None or not peers:
         return "No peer to compare with."
     best = min(peers, key=lambda result: result.p50_ms)
@@ -140,7 +149,9 @@ def _verdict(group: list[Result], read_bytes_s: float) -> str:
     return f"{verdict} missed: it is {BAR * best.p50_ms:.1f} ms, and reading alone takes {reading_ms:.1f} ms."
 
 
-def _row(result: Result, gatort: Result | None, reference: Result | None, read_bytes_s: float) -> str:
+def _row(
+    result: Result, gatort: Result | None, reference: Result | None, read_bytes_s: float
+) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
     ratio = f"{gatort.p50_ms / result.p50_ms:.2f}" if gatort else "–"
     equal = f"{equal_share(result, reference):.0%}" if reference else "–"

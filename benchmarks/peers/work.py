@@ -45,7 +45,10 @@ class Size:
     @property
     def weights(self) -> int:
         """Numbers that a pass reads: every matrix, the head included."""
-        return self.layers * self.width * (4 * self.width + 3 * self.ff_width) + VOCABULARY * self.width
+        return (
+            self.layers * self.width * (4 * self.width + 3 * self.ff_width)
+            + VOCABULARY * self.width
+        )
 
 
 SIZES = {

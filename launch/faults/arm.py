@@ -13,12 +13,25 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from gatort.launch.robot import RobotOptions, serve
-from gatort.runtime.clock import Clock, MonotonicClock
-from gatort.runtime.errors import GatortError, ObservationError
-from gatort.runtime.safety import STOPPED, Command, State
-from gatort.sim.robot_mujoco import MujocoRobot
-from gatort.sim.task import STACK_SPEC
+from gatort.launch.commands.robot import (
+    RobotOptions,
+    serve,
+)
+from gatort.runtime.clock import (
+    Clock,
+    MonotonicClock,
+)
+from gatort.runtime.errors import (
+    GatortError,
+    ObservationError,
+)
+from gatort.runtime.safety import (
+    STOPPED,
+    Command,
+    State,
+)
+from gatort.sim.simulators.mujoco import MujocoRobot
+from gatort.sim.tasks.stacking.task import STACK_SPEC
 
 from .trace import Trace
 
@@ -90,7 +103,10 @@ class FaultyArm(MujocoRobot):
 
     def __init__(self, clock: Clock, folder: Path, seed: int) -> None:
         super().__init__(clock, seed)
-        self._sensors, self._trace = Sensors(folder / SENSORS_FILE), Trace(folder / TRACE_FILE, STACK_SPEC)
+        self._sensors, self._trace = (
+            Sensors(folder / SENSORS_FILE),
+            Trace(folder / TRACE_FILE, STACK_SPEC),
+        )
         self._good: Reading = (0, [])
         self._readings = 0
         self.on_step = self._write_step
@@ -138,7 +154,9 @@ class FaultyArm(MujocoRobot):
         keys = [key.name for key in self.spec.observations]
         seen = [key.startswith("blocks/") == (component == "camera") for key in keys]
         good_ns, good = self._good
-        return good_ns, [old if is_old else new for is_old, old, new in zip(seen, good, values, strict=True)]
+        return good_ns, [
+            old if is_old else new for is_old, old, new in zip(seen, good, values, strict=True)
+        ]
 
     def _spoil(self, values: Sequence[NDArray[Any]], name: str, by: float) -> None:
         value = values[[key.name for key in self.spec.observations].index(name)]

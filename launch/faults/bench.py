@@ -23,24 +23,44 @@ from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
+from gatort.launch.commands.robot import RobotOptions
 from gatort.launch.engines import load_policy
 from gatort.launch.options import PolicyOptions
-from gatort.launch.robot import RobotOptions
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.engine import Engine
-from gatort.runtime.errors import GatortError, RobotError
+from gatort.runtime.engines.engine import Engine
+from gatort.runtime.errors import (
+    GatortError,
+    RobotError,
+)
 from gatort.runtime.guard import Guard
-from gatort.runtime.keys import ControllerKeys, make_keys
-from gatort.runtime.loop import ControlLoop, Tick
+from gatort.runtime.loop import (
+    ControlLoop,
+    Tick,
+)
 from gatort.runtime.policy import Policy
-from gatort.runtime.realtime import RealtimeConfig, apply
-from gatort.runtime.remote_robot import RemoteRobot
+from gatort.runtime.realtime import (
+    RealtimeConfig,
+    apply,
+)
+from gatort.runtime.remote.client import RemoteRobot
+from gatort.runtime.remote.keys import (
+    ControllerKeys,
+    make_keys,
+)
 from gatort.runtime.robot import Observation
 from gatort.runtime.safety import State
 from gatort.runtime.telemetry import Telemetry
 
-from .arm import SENSORS_FILE, TRACE_FILE, SensorFault, Sensors
-from .trace import Excerpt, Trace
+from .arm import (
+    SENSORS_FILE,
+    TRACE_FILE,
+    SensorFault,
+    Sensors,
+)
+from .trace import (
+    Excerpt,
+    Trace,
+)
 
 MS = 1_000_000
 PERIOD_NS = 50 * MS
@@ -81,7 +101,9 @@ class Arm(Protocol):
 class RunningArm:
     """An arm that somebody else started: its trace is what it answers, once a tick and then as often as it can."""
 
-    def __init__(self, endpoint: str, keys: ControllerKeys | None, folder: Path, *, force: bool) -> None:
+    def __init__(
+        self, endpoint: str, keys: ControllerKeys | None, folder: Path, *, force: bool
+    ) -> None:
         """Ask it what it is.
 
         Raises:
@@ -91,7 +113,9 @@ class RunningArm:
         self._clock = MonotonicClock()
         with closing(RemoteRobot(endpoint, self._clock, keys)) as robot:
             if not robot.simulated and not force:
-                raise RobotError(f"{endpoint} is a real arm: faults are injected into it with --force alone")
+                raise RobotError(
+                    f"{endpoint} is a real arm: faults are injected into it with --force alone"
+                )
             self.trace = Trace(folder / TRACE_FILE, robot.interface, sampled=True)
 
     def watch(self, robot: RemoteRobot) -> None:
@@ -100,7 +124,9 @@ class RunningArm:
 
         def observe_and_write() -> Observation:
             observation = observe()
-            self.trace.add(observation.stamp_ns, self._clock.now_ns(), robot.state, observation.applied)
+            self.trace.add(
+                observation.stamp_ns, self._clock.now_ns(), robot.state, observation.applied
+            )
             return observation
 
         robot.observe = observe_and_write  # type: ignore[method-assign]  # of this one robot
@@ -123,7 +149,9 @@ class RunningArm:
 class ArmProcess:
     """A running arm, on a terminal of its own so that its console's keys can be pressed."""
 
-    def __init__(self, folder: Path, *, keys: Path | None = None, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, keys: Path | None = None, environment: dict[str, str] | None = None
+    ) -> None:
         """Start it and wait until it listens.
 
         Raises:
@@ -134,7 +162,13 @@ class ArmProcess:
         options = RobotOptions(bind="tcp://127.0.0.1:0", realtime=True, keys=keys)
         self._log = folder / "log"
         self._terminal, inside = pty.openpty()
-        command = [sys.executable, "-m", "gatort.launch.faults.arm", str(folder), options.model_dump_json()]
+        command = [
+            sys.executable,
+            "-m",
+            "gatort.launch.faults.arm",
+            str(folder),
+            options.model_dump_json(),
+        ]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -149,15 +183,22 @@ class ArmProcess:
         os.close(inside)
         self._clock = MonotonicClock()
         try:
-            if not self.wait_until(lambda: re.search(r"tcp://\S+:\d+", self.said) is not None, START_NS):
-                raise RobotError(f"the arm's process does not listen after {START_NS // 1_000_000_000} s")
+            if not self.wait_until(
+                lambda: re.search(r"tcp://\S+:\d+", self.said) is not None, START_NS
+            ):
+                raise RobotError(
+                    f"the arm's process does not listen after {START_NS // 1_000_000_000} s"
+                )
         except BaseException:
             self.close()  # Nobody else holds it yet.
             raise
         self.endpoint = re.findall(r"tcp://[^\s,]+", self.said)[0]
-        from gatort.sim.task import STACK_SPEC
+        from gatort.sim.tasks.stacking.task import STACK_SPEC
 
-        self.trace, self.sensors = Trace(folder / TRACE_FILE, STACK_SPEC), Sensors(folder / SENSORS_FILE)
+        self.trace, self.sensors = (
+            Trace(folder / TRACE_FILE, STACK_SPEC),
+            Sensors(folder / SENSORS_FILE),
+        )
 
     @property
     def said(self) -> str:
@@ -265,7 +306,9 @@ class Drive:
         """
         if not injected:
             why = self.error or self.loop.refusal or "the robot's watchdog stopped it"
-            raise RobotError(f"the run ended after {len(self.ticks)} ticks, before the fault: {why}")
+            raise RobotError(
+                f"the run ended after {len(self.ticks)} ticks, before the fault: {why}"
+            )
 
     def require_end(self) -> None:
         """Check that the run took all of its ticks.
@@ -275,7 +318,9 @@ class Drive:
         """
         if self.error or len(self.ticks) < self.asked:
             why = self.error or self.loop.refusal or "the robot's watchdog stopped it"
-            raise RobotError(f"expected a run of {self.asked} ticks, found an end after {len(self.ticks)}: {why}")
+            raise RobotError(
+                f"expected a run of {self.asked} ticks, found an end after {len(self.ticks)}: {why}"
+            )
 
     def refused_ns(self) -> int | None:
         """When the first tick was refused."""
@@ -294,7 +339,9 @@ class Bench:
         self.clock = MonotonicClock()
         self._running = running
         self._stack = ExitStack()
-        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gatort-faults-")))
+        self.folder = Path(
+            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gatort-faults-"))
+        )
         self._arm: ArmProcess | None = None
         self._folders = 0
         self.not_granted: list[str] = []
@@ -304,7 +351,10 @@ class Bench:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._arm is not None:
             self._arm.close()
@@ -341,7 +391,9 @@ class Bench:
         return self._running
 
     @contextmanager
-    def own_arm(self, keys: Path | None = None, environment: dict[str, str] | None = None) -> Iterator[ArmProcess]:
+    def own_arm(
+        self, keys: Path | None = None, environment: dict[str, str] | None = None
+    ) -> Iterator[ArmProcess]:
         """An arm for one fault alone."""
         arm = ArmProcess(self.new_folder(), keys=keys, environment=environment)
         try:
@@ -368,7 +420,9 @@ class Bench:
     # -- A loop in this process ------------------------------------------------------------------------------------
 
     @contextmanager
-    def controller(self, arm: Arm, kind: type[OneRobot], keys: ControllerKeys | None = None) -> Iterator[OneRobot]:
+    def controller(
+        self, arm: Arm, kind: type[OneRobot], keys: ControllerKeys | None = None
+    ) -> Iterator[OneRobot]:
         """A connection to an arm, on a thread that is first in line as a controller's is."""
         with apply(REALTIME) as refused:
             self.not_granted = list(refused)
@@ -421,7 +475,11 @@ class Bench:
 
     @contextmanager
     def run_process(
-        self, arm: ArmProcess, *flags: str, environment: dict[str, str] | None = None, terminal: int | None = None
+        self,
+        arm: ArmProcess,
+        *flags: str,
+        environment: dict[str, str] | None = None,
+        terminal: int | None = None,
     ) -> Iterator[RunProcess]:
         """`gatort run` on an arm, until it is stopped.
 
@@ -433,9 +491,26 @@ class Bench:
         """
         folder = self.new_folder()
         folder.mkdir()
-        files = ["--json", f"{folder}/run.json", "--plot", f"{folder}/run.png", "--record", f"{folder}/run.mcap"]
+        files = [
+            "--json",
+            f"{folder}/run.json",
+            "--plot",
+            f"{folder}/run.png",
+            "--record",
+            f"{folder}/run.mcap",
+        ]
         drive = ["--robot", arm.endpoint, "--arm", "--until", "time", "--seconds", "60"]
-        command = [*GATORT, "run", "--profile", "realtime", "--threads", "1", *drive, *files, *flags]
+        command = [
+            *GATORT,
+            "run",
+            "--profile",
+            "realtime",
+            "--threads",
+            "1",
+            *drive,
+            *files,
+            *flags,
+        ]
         with (folder / "log").open("wb") as log:
             output = log if terminal is None else terminal
             process = subprocess.Popen(
@@ -464,7 +539,9 @@ class Bench:
 
         def moves() -> bool:
             if not run.alive:
-                raise RobotError(f"the controller's process ended before the fault: {run.said.strip()[-400:]}")
+                raise RobotError(
+                    f"the controller's process ended before the fault: {run.said.strip()[-400:]}"
+                )
             return arm.trace.newest in (State.RUN, State.HOLD)
 
         if not arm.wait_until(moves, START_NS):
@@ -508,7 +585,10 @@ def must_stop(arm: Arm, began_ns: int, fault_ns: int, detected_ns: int | None = 
 
 
 def must_go_on(
-    steps: Excerpt, allowed: Sequence[State] = (State.RUN,), detected_ms: float | None = None, wrong: str | None = None
+    steps: Excerpt,
+    allowed: Sequence[State] = (State.RUN,),
+    detected_ms: float | None = None,
+    wrong: str | None = None,
 ) -> Outcome:
     """Judge steps from arming to the end of a run that a fault must not have stopped."""
     others = [state for state in steps.sequence if state not in allowed]
@@ -526,7 +606,10 @@ def driven_steps(arm: Arm, drive: Drive) -> Excerpt:
     drive.require_end()
     arm.rest()
     steps = arm.trace.since(drive.began_ns)
-    armed_ns, last_ns = steps.first(State.RUN), drive.ticks[-1][0] if drive.ticks else drive.ended_ns
+    armed_ns, last_ns = (
+        steps.first(State.RUN),
+        drive.ticks[-1][0] if drive.ticks else drive.ended_ns,
+    )
     return steps.since(armed_ns or drive.began_ns).until(last_ns)
 
 

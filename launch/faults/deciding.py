@@ -13,17 +13,39 @@ from numpy.typing import NDArray
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.context import Frame
-from gatort.runtime.engine import Engine, Mark, no_mark
+from gatort.runtime.engines.engine import (
+    Engine,
+    Mark,
+    no_mark,
+)
 from gatort.runtime.errors import DeviceError
-from gatort.runtime.guard import Limit, Refusal
+from gatort.runtime.guard import (
+    Limit,
+    Refusal,
+)
 from gatort.runtime.inner_loop import Drop
 from gatort.runtime.loop import ControlLoop
-from gatort.runtime.remote_robot import RemoteRobot
-from gatort.runtime.safety import Command, State
+from gatort.runtime.remote.client import RemoteRobot
+from gatort.runtime.safety import (
+    Command,
+    State,
+)
 from gatort.runtime.spec import SEPARATOR_ID
 
 from .arm import SensorFault
-from .bench import MS, PERIOD_NS, Arm, Bench, Drive, Outcome, driven_steps, ms, must_go_on, must_stop, seeded
+from .bench import (
+    MS,
+    PERIOD_NS,
+    Arm,
+    Bench,
+    Drive,
+    Outcome,
+    driven_steps,
+    ms,
+    must_go_on,
+    must_stop,
+    seeded,
+)
 from .trace import Excerpt
 
 LATE_NS = 40 * MS
@@ -66,7 +88,9 @@ def sensor(fault: SensorFault, bench: Bench, seed: int) -> Outcome:
 
 
 def _refused(drive: Drive) -> str:
-    return "found " + (", ".join(f"{count}× {reason}" for reason, count in drive.guard.refused.items()) or "none")
+    return "found " + (
+        ", ".join(f"{count}× {reason}" for reason, count in drive.guard.refused.items()) or "none"
+    )
 
 
 # -- 4 to 6 and 19: the policy -------------------------------------------------------------------------------------
@@ -75,7 +99,9 @@ def _refused(drive: Drive) -> str:
 class FaultyEngine:
     """An engine that does something wrong from one tick on."""
 
-    def __init__(self, inner: Engine, good_ticks: int, fault: Callable[[Frame], None], *, once: bool = False) -> None:
+    def __init__(
+        self, inner: Engine, good_ticks: int, fault: Callable[[Frame], None], *, once: bool = False
+    ) -> None:
         """Wrap an engine; `fault` sees each finished frame after so many good ones, or the next one alone."""
         self.name, self.stepwise = inner.name, inner.stepwise
         self.began_ns = 0
@@ -134,7 +160,11 @@ def late(bench: Bench, seed: int) -> Outcome:
 def _longest_ns(steps: Excerpt, wanted: State) -> int | None:
     """The longest time for which a state was seen, from its first step to its last; none when it never was."""
     seen = zip(steps.taken_ns.tolist(), steps.states, strict=True)
-    runs = [[at_ns for at_ns, _ in run] for state, run in groupby(seen, key=itemgetter(1)) if state is wanted]
+    runs = [
+        [at_ns for at_ns, _ in run]
+        for state, run in groupby(seen, key=itemgetter(1))
+        if state is wanted
+    ]
     return max((run[-1] - run[0] for run in runs), default=None)
 
 
@@ -205,7 +235,9 @@ class FaultyTokenizer:
         return action
 
 
-def _drive_torques(bench: Bench, seed: int, actions: list[float]) -> tuple[Arm, FaultyTokenizer, Drive]:
+def _drive_torques(
+    bench: Bench, seed: int, actions: list[float]
+) -> tuple[Arm, FaultyTokenizer, Drive]:
     arm = bench.target
     made: list[FaultyTokenizer] = []
 

@@ -19,10 +19,13 @@ import numpy as np
 from gatort.launch.viewer import Viewer
 from gatort.runtime.errors import RobotError
 from gatort.runtime.loop import ControlLoop
-from gatort.runtime.remote_robot import RemoteRobot
-from gatort.runtime.safety import STOPPED, State
+from gatort.runtime.remote.client import RemoteRobot
+from gatort.runtime.safety import (
+    STOPPED,
+    State,
+)
 from gatort.runtime.telemetry import LATENESS
-from gatort.sim.task import draw_layout
+from gatort.sim.tasks.stacking.task import draw_layout
 
 from .bench import (
     MS,
@@ -97,7 +100,10 @@ def wall_clock(bench: Bench, seed: int) -> Outcome:
     source.write_text(SHIM % AN_HOUR_S)
     subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
     environment = {"LD_PRELOAD": str(library), "GATORT_JUMP": str(jump)}
-    with bench.own_arm(environment=environment) as arm, bench.run_process(arm, environment=environment) as run:
+    with (
+        bench.own_arm(environment=environment) as arm,
+        bench.run_process(arm, environment=environment) as run,
+    ):
         armed_ns = bench.wait_for_motion(arm, run)
         random_wait(bench, seed)
         before_s = _wall_clock_s(environment)
@@ -115,7 +121,11 @@ def wall_clock(bench: Bench, seed: int) -> Outcome:
 def _wall_clock_s(environment: dict[str, str]) -> float:
     """What a process under the shim takes for the time of day."""
     command = [sys.executable, "-c", "import time; print(time.time())"]
-    return float(subprocess.run(command, env={**os.environ, **environment}, capture_output=True, check=True).stdout)
+    return float(
+        subprocess.run(
+            command, env={**os.environ, **environment}, capture_output=True, check=True
+        ).stdout
+    )
 
 
 def stop_run(bench: Bench, run: RunProcess) -> int:
@@ -216,7 +226,11 @@ def busy(bench: Bench, _: int) -> Outcome:
     with _hogs(), bench.controller(arm, RemoteRobot) as robot:
         drive = bench.drive(robot, HOGGED_TICKS, prepare=_make_garbage)
     wakes = drive.loop.telemetry.percentiles(LATENESS)
-    wrong = None if wakes.p99_ms < LONGEST_WAKE_MS else f"the loop woke {wakes.p99_ms:.1f} ms late at p99"
+    wrong = (
+        None
+        if wakes.p99_ms < LONGEST_WAKE_MS
+        else f"the loop woke {wakes.p99_ms:.1f} ms late at p99"
+    )
     if bench.not_granted and wrong:
         wrong += f" ({'; '.join(bench.not_granted)})"
     if len(drive.ticks) < HOGGED_TICKS:
@@ -229,7 +243,9 @@ def busy(bench: Bench, _: int) -> Outcome:
 def _misses(drive: Drive) -> int:
     """What a run missed by each tick's wake and stamps; a long tick and the deadline that it skips are one miss."""
     telemetry = drive.loop.telemetry
-    stamps = telemetry.stamps[: len(drive.ticks)]  # A drive's telemetry has room for all of its ticks.
+    stamps = telemetry.stamps[
+        : len(drive.ticks)
+    ]  # A drive's telemetry has room for all of its ticks.
     over = stamps.max(axis=1) - stamps[:, 0] > PERIOD_NS
     skipped = np.array([tick.wake.skipped for _, tick in drive.ticks], np.int64)
     explained = np.concatenate(([False], over[:-1]))
@@ -279,7 +295,10 @@ def operator_console(press: Callable[[ArmProcess], None], bench: Bench, seed: in
         arm.press(b"a")
         arm.wait_until(lambda: "allows arming" not in arm.said.splitlines()[-1])
     if "own side" not in answer:
-        return replace(outcome, wrong=f"expected no arming of what was stopped on its own side, found {answer!r}")
+        return replace(
+            outcome,
+            wrong=f"expected no arming of what was stopped on its own side, found {answer!r}",
+        )
     return outcome
 
 
@@ -356,5 +375,9 @@ def viewer_hung(bench: Bench, seed: int) -> Outcome:
     with HungViewer(draw_layout(seed)) as viewer, bench.controller(arm, RemoteRobot) as robot:
         drive = bench.drive(robot, on_tick=lambda _: viewer.offer(positions))
     telemetry = drive.loop.telemetry
-    wrong = f"{telemetry.misses} misses, {telemetry.refused} refused" if telemetry.misses + telemetry.refused else None
+    wrong = (
+        f"{telemetry.misses} misses, {telemetry.refused} refused"
+        if telemetry.misses + telemetry.refused
+        else None
+    )
     return must_go_on(driven_steps(arm, drive), wrong=wrong)

@@ -11,16 +11,33 @@ from typing import Literal
 import numpy as np
 import zmq
 
-from gatort.runtime import wire
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import RobotError
-from gatort.runtime.keys import ControllerKeys
 from gatort.runtime.loop import Tick
-from gatort.runtime.remote_robot import RemoteRobot
-from gatort.runtime.safety import Command, State
+from gatort.runtime.remote import wire
+from gatort.runtime.remote.client import RemoteRobot
+from gatort.runtime.remote.keys import ControllerKeys
+from gatort.runtime.safety import (
+    Command,
+    State,
+)
 
-from .bench import MS, PERIOD_NS, ArmProcess, Bench, Outcome, driven_steps, ms, must_go_on, must_stop, seeded
-from .deciding import GOOD_TICKS, RUNNING
+from .bench import (
+    MS,
+    PERIOD_NS,
+    ArmProcess,
+    Bench,
+    Outcome,
+    driven_steps,
+    ms,
+    must_go_on,
+    must_stop,
+    seeded,
+)
+from .deciding import (
+    GOOD_TICKS,
+    RUNNING,
+)
 
 FLOOD_S = 2.0
 HUGE_BYTES = 100_000_000
@@ -101,7 +118,9 @@ def repeated(bench: Bench, seed: int) -> Outcome:
 # -- 10 and 11: keys -----------------------------------------------------------------------------------------------
 
 
-def _refused_within(arm: ArmProcess, bench: Bench, keys: ControllerKeys | None) -> tuple[float, str]:
+def _refused_within(
+    arm: ArmProcess, bench: Bench, keys: ControllerKeys | None
+) -> tuple[float, str]:
     """How long until a connection was refused, in ms, and with what words; empty words when it was let in."""
     began_ns = bench.clock.now_ns()
     words = ""
@@ -137,7 +156,9 @@ def intruder(kind: Literal["unknown", "none"], bench: Bench, _: int) -> Outcome:
     if not words:
         return Outcome(refused_ms, None, "a stranger was let in")
     if not answered_in_drive:
-        return Outcome(refused_ms, None, outcome.wrong or "the stranger was refused only after the run")
+        return Outcome(
+            refused_ms, None, outcome.wrong or "the stranger was refused only after the run"
+        )
     if arm.counted(counter) <= before:
         return Outcome(refused_ms, None, f"{counter} were not counted")
     return outcome
@@ -147,14 +168,19 @@ def forged(bench: Bench, _: int) -> Outcome:
     """Someone on this machine sends commands and stops with a session that he guessed."""
     arm = bench.arm
     before = arm.counted("foreign")
-    with zmq.Context() as context, wire.bounded_socket(context, zmq.DEALER, wire.LARGEST_ANSWER_BYTES) as forger:
+    with (
+        zmq.Context() as context,
+        wire.bounded_socket(context, zmq.DEALER, wire.LARGEST_ANSWER_BYTES) as forger,
+    ):
         forger.connect(arm.endpoint)
 
         def forge(_: object) -> None:
             now_ns = bench.clock.now_ns()
             forger.send(wire.encode(wire.Stop(1, 1 << 40)))
             forger.send(wire.encode(wire.Arm(1, 1 << 40)))
-            forger.send(wire.encode(wire.Command(1, 1 << 40, 1, now_ns + 20 * MS, 60 * MS, [30.0] * 8)))
+            forger.send(
+                wire.encode(wire.Command(1, 1 << 40, 1, now_ns + 20 * MS, 60 * MS, [30.0] * 8))
+            )
 
         with bench.controller(arm, RemoteRobot) as robot:
             drive = bench.drive(robot, GOOD_TICKS * 2, on_tick=forge)
@@ -168,8 +194,14 @@ def wrong_server(bench: Bench, _: int) -> Outcome:
     """The controller holds another robot's public key: it does not arm and names the file."""
     arm, known = bench.keyed_arm
     other = zmq.curve_keypair()[0]
-    refused_ms, words = _refused_within(arm, bench, ControllerKeys(known.secret, other, known.directory))
-    wrong = None if "robot.pub" in words else f"expected a refusal that names robot.pub, found {words!r}"
+    refused_ms, words = _refused_within(
+        arm, bench, ControllerKeys(known.secret, other, known.directory)
+    )
+    wrong = (
+        None
+        if "robot.pub" in words
+        else f"expected a refusal that names robot.pub, found {words!r}"
+    )
     return Outcome(refused_ms, None, wrong)
 
 
@@ -239,7 +271,9 @@ def _no_message(kind: Flood, random: np.random.Generator, huge: bytes) -> list[b
             return [b""] * int(random.integers(2, MOST_PARTS))
 
 
-flood_huge, flood_random, flood_nested = (partial(flooded, kind) for kind in ("huge", "random", "nested"))
+flood_huge, flood_random, flood_nested = (
+    partial(flooded, kind) for kind in ("huge", "random", "nested")
+)
 flood_parts = partial(flooded, "parts")
 
 if __name__ == "__main__":

@@ -6,8 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from . import deciding, ending, linking, storing
-from .bench import Bench, Outcome
+from . import (
+    deciding,
+    ending,
+    linking,
+    storing,
+)
+from .bench import (
+    Bench,
+    Outcome,
+)
 
 Inject = Callable[[Bench, int], Outcome]
 
@@ -48,7 +56,11 @@ ROWS = (
     Row(
         1,
         "nothing inferred from it; HOLD, SAFE",
-        tuple(_sensor(component, kind) for component in ("camera", "joint_state") for kind in ("frozen", "absent")),
+        tuple(
+            _sensor(component, kind)
+            for component in ("camera", "joint_state")
+            for kind in ("frozen", "absent")
+        ),
         75,
         165,
     ),
@@ -60,7 +72,12 @@ ROWS = (
         150,
     ),
     Row(3, "refused before tokenizing; HOLD, SAFE", (_sensor("joint_state", "jump"),), 50, 150),
-    Row(4, "dropped; HOLD for a tick", (Fault("policy", "late", deciding.late, 4, anywhere=True),), 50),
+    Row(
+        4,
+        "dropped; HOLD for a tick",
+        (Fault("policy", "late", deciding.late, 4, anywhere=True),),
+        50,
+    ),
     Row(5, "SAFE by the robot's watchdog", (Fault("policy", "hang", deciding.hang, 4),), 100, 150),
     Row(
         6,
@@ -106,7 +123,12 @@ ROWS = (
         ),
         2_000,
     ),
-    Row(11, "refused, naming the file", (Fault("key", "wrong_robot", linking.wrong_server, 3),), 2_000),
+    Row(
+        11,
+        "refused, naming the file",
+        (Fault("key", "wrong_robot", linking.wrong_server, 3),),
+        2_000,
+    ),
     Row(
         12,
         "dropped; no tick over a period",
@@ -120,11 +142,26 @@ ROWS = (
         measured="the longest tick",
     ),
     Row(13, "nothing changes", (Fault("wall_clock", "jump", ending.wall_clock),)),
-    Row(14, "SAFE by the robot's process", (Fault("controller", "kill", ending.controller_killed, 3),), 100, 150),
     Row(
-        15, "SAFE; nothing moves on resume", (Fault("controller", "suspend", ending.controller_suspended, 3),), 100, 150
+        14,
+        "SAFE by the robot's process",
+        (Fault("controller", "kill", ending.controller_killed, 3),),
+        100,
+        150,
     ),
-    Row(16, "the controller says so and ends", (Fault("robot", "kill", ending.robot_killed, 3),), 100),
+    Row(
+        15,
+        "SAFE; nothing moves on resume",
+        (Fault("controller", "suspend", ending.controller_suspended, 3),),
+        100,
+        150,
+    ),
+    Row(
+        16,
+        "the controller says so and ends",
+        (Fault("robot", "kill", ending.robot_killed, 3),),
+        100,
+    ),
     Row(17, "no tick lost; marked incomplete", (Fault("disk", "full", storing.disk_full),)),
     Row(
         18,
@@ -137,7 +174,13 @@ ROWS = (
         150,
         measured="lost at the end",
     ),
-    Row(19, "SAFE; no retry", (Fault("policy", "raise", deciding.device_lost, 3, anywhere=True),), 100, 150),
+    Row(
+        19,
+        "SAFE; no retry",
+        (Fault("policy", "raise", deciding.device_lost, 3, anywhere=True),),
+        100,
+        150,
+    ),
     Row(
         20,
         "refused before loading, naming the file",
@@ -181,6 +224,9 @@ ROWS = (
     Row(
         24,
         "drops; no tick lost",
-        (Fault("output", "unread", ending.output_unread), Fault("viewer", "hang", ending.viewer_hung)),
+        (
+            Fault("output", "unread", ending.output_unread),
+            Fault("viewer", "hang", ending.viewer_hung),
+        ),
     ),
 )

@@ -13,10 +13,25 @@ from typing import Any, Literal
 
 from gatort.launch.options import SHIPPED_BUNDLE
 from gatort.runtime.bundle import MANIFEST_FILE
-from gatort.runtime.recording import Recording
+from gatort.runtime.recording.reader import Recording
 
-from .bench import GATORT, MS, PERIOD_NS, Bench, Outcome, RunProcess, children, limit_files, must_go_on, must_stop
-from .ending import misses, random_wait, stop_run
+from .bench import (
+    GATORT,
+    MS,
+    PERIOD_NS,
+    Bench,
+    Outcome,
+    RunProcess,
+    children,
+    limit_files,
+    must_go_on,
+    must_stop,
+)
+from .ending import (
+    misses,
+    random_wait,
+    stop_run,
+)
 
 FULL_BYTES = 20_000
 RECORDED_NS = 2_000 * MS
@@ -31,7 +46,7 @@ REFUSED = 2
 def _recorder_of(run: RunProcess) -> int:
     """The process that writes a run's recording."""
     for child in children(run.process.pid):
-        if b"recorder_process" in Path(f"/proc/{child}/cmdline").read_bytes():
+        if b"recording.process" in Path(f"/proc/{child}/cmdline").read_bytes():
             return child
     raise LookupError("the run has no recorder process")
 
@@ -51,7 +66,9 @@ def disk_full(bench: Bench, _: int) -> Outcome:
     return must_go_on(steps, wrong=wrong)
 
 
-def killed_while_recording(who: Literal["recorder", "controller"], bench: Bench, seed: int) -> Outcome:
+def killed_while_recording(
+    who: Literal["recorder", "controller"], bench: Bench, seed: int
+) -> Outcome:
     """SIGKILL of the process that records, or of the one that drives: the file is read to its last chunk."""
     arm = bench.arm
     with bench.run_process(arm) as run:
@@ -61,14 +78,20 @@ def killed_while_recording(who: Literal["recorder", "controller"], bench: Bench,
         if who == "recorder":
             subprocess.run(["kill", "-9", str(_recorder_of(run))], check=True)
             bench.clock.sleep_until_ns(killed_ns + 10 * PERIOD_NS)
-            outcome = must_go_on(arm.trace.since(armed_ns).until(stop_run(bench, run)), wrong=misses(run))
+            outcome = must_go_on(
+                arm.trace.since(armed_ns).until(stop_run(bench, run)), wrong=misses(run)
+            )
         else:
             run.process.send_signal(signal.SIGKILL)
             outcome = must_stop(arm, armed_ns, killed_ns)
-    bench.clock.sleep_until_ns(bench.clock.now_ns() + 2 * PERIOD_NS)  # The recorder outlives the controller and ends.
+    bench.clock.sleep_until_ns(
+        bench.clock.now_ns() + 2 * PERIOD_NS
+    )  # The recorder outlives the controller and ends.
     newest_ns = max((stamped.at_ns for stamped in Recording(run.recording).messages()), default=0)
     lost_ms = (killed_ns - newest_ns) * 1e-6
-    wrong = outcome.wrong or (f"{lost_ms:.0f} ms of the recording are lost" if lost_ms > LOST_MS else None)
+    wrong = outcome.wrong or (
+        f"{lost_ms:.0f} ms of the recording are lost" if lost_ms > LOST_MS else None
+    )
     return Outcome(max(0.0, lost_ms), outcome.safe_ms, wrong)
 
 
@@ -105,7 +128,16 @@ def _refusal(bench: Bench, words: tuple[str, ...], command: list[str]) -> Outcom
 
 
 def _run_on(bench: Bench) -> list[str]:
-    return ["run", "--robot", bench.arm.endpoint, "--arm", "--seconds", "1", "--plot", str(bench.folder / "none.png")]
+    return [
+        "run",
+        "--robot",
+        bench.arm.endpoint,
+        "--arm",
+        "--seconds",
+        "1",
+        "--plot",
+        str(bench.folder / "none.png"),
+    ]
 
 
 def _truncate(bundle: Path) -> tuple[str, ...]:
@@ -130,7 +162,9 @@ def _change_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> 
 
 
 def _reshape(bundle: Path) -> tuple[str, ...]:
-    _change_manifest(bundle, lambda manifest: manifest["model"].update(layers=manifest["model"]["layers"] + 1))
+    _change_manifest(
+        bundle, lambda manifest: manifest["model"].update(layers=manifest["model"]["layers"] + 1)
+    )
     return ("policy.onnx",)
 
 
@@ -140,7 +174,9 @@ def _stop_the_clock(bundle: Path) -> tuple[str, ...]:
 
 
 def _unlimit(bundle: Path) -> tuple[str, ...]:
-    _change_manifest(bundle, lambda manifest: manifest["spec"]["actuators"][0].update(high=float("nan")))
+    _change_manifest(
+        bundle, lambda manifest: manifest["spec"]["actuators"][0].update(high=float("nan"))
+    )
     return "actuators.0.high", "finite number"
 
 
@@ -154,7 +190,9 @@ def unknown_key(bench: Bench, _: int) -> Outcome:
     """A launch profile with a key that nothing reads."""
     profile = bench.new_folder()
     profile.write_text("[realtime]\nfifo_prioriti = 80\n")
-    return _refusal(bench, ("fifo_prioriti", "did you mean"), [*_run_on(bench), "--profile", str(profile)])
+    return _refusal(
+        bench, ("fifo_prioriti", "did you mean"), [*_run_on(bench), "--profile", str(profile)]
+    )
 
 
 def long_timeout(bench: Bench, _: int) -> Outcome:
@@ -163,5 +201,6 @@ def long_timeout(bench: Bench, _: int) -> Outcome:
 
 
 truncated, tampered, reshaped, no_rate, nan_limit = (
-    partial(damaged_bundle, damage) for damage in (_truncate, _tamper, _reshape, _stop_the_clock, _unlimit)
+    partial(damaged_bundle, damage)
+    for damage in (_truncate, _tamper, _reshape, _stop_the_clock, _unlimit)
 )

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gatort.runtime.driver import INNER_PERIOD_NS
 from gatort.runtime.inner_loop import FADE_NS
+from gatort.runtime.robots.driver import INNER_PERIOD_NS
 from gatort.runtime.safety import State
 from gatort.runtime.spec import Interface
 
@@ -77,20 +77,35 @@ class Excerpt:
 
     def until(self, taken_ns: int) -> Excerpt:
         """The steps before an instant."""
-        return Excerpt(self._rows[: np.searchsorted(self.taken_ns, taken_ns)], self._interface, self._sampled)
+        return Excerpt(
+            self._rows[: np.searchsorted(self.taken_ns, taken_ns)], self._interface, self._sampled
+        )
 
     def since(self, taken_ns: int) -> Excerpt:
         """The steps from an instant on."""
-        return Excerpt(self._rows[np.searchsorted(self.taken_ns, taken_ns) :], self._interface, self._sampled)
+        return Excerpt(
+            self._rows[np.searchsorted(self.taken_ns, taken_ns) :], self._interface, self._sampled
+        )
 
     @property
     def sequence(self) -> list[State]:
         """The states in order, each run of equal ones once."""
-        return [state for i, state in enumerate(self.states) if i == 0 or state is not self.states[i - 1]]
+        return [
+            state
+            for i, state in enumerate(self.states)
+            if i == 0 or state is not self.states[i - 1]
+        ]
 
     def first(self, *states: State) -> int | None:
         """When one of these states was first seen; none when it never was."""
-        return next((int(at) for at, state in zip(self.taken_ns, self.states, strict=True) if state in states), None)
+        return next(
+            (
+                int(at)
+                for at, state in zip(self.taken_ns, self.states, strict=True)
+                if state in states
+            ),
+            None,
+        )
 
     @property
     def safe_ns(self) -> int | None:
@@ -115,14 +130,23 @@ class Excerpt:
         command and never away from it; nothing after SAFE but LATCHED.
         """
         low, high, safe, rate = (
-            np.array([getattr(each, name) if getattr(each, name) is not None else np.inf for each in self._actuators])
+            np.array(
+                [
+                    getattr(each, name) if getattr(each, name) is not None else np.inf
+                    for each in self._actuators
+                ]
+            )
             for name in ("low", "high", "safe", "rate_per_s")
         )
         if not ((self.values >= low - ROUNDING) & (self.values <= high + ROUNDING)).all():
             return "a value in effect was out of its range"
         stopping = np.array([state in (State.SAFE, State.LATCHED) for state in self.states])
         change = np.abs(np.diff(self.values, axis=0))
-        most = np.where(stopping[1:, None], (high - low) * INNER_PERIOD_NS / FADE_NS, rate * INNER_PERIOD_NS * 1e-9)
+        most = np.where(
+            stopping[1:, None],
+            (high - low) * INNER_PERIOD_NS / FADE_NS,
+            rate * INNER_PERIOD_NS * 1e-9,
+        )
         if not self._sampled and (change > most + ROUNDING).any():
             return "a value in effect changed faster than its rate"
         away = np.abs(self.values - safe)

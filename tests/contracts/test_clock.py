@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from gatort.runtime.clock import Clock, MonotonicClock, VirtualClock
+from gatort.runtime.clock import (
+    Clock,
+    MonotonicClock,
+    VirtualClock,
+)
 
 
 @pytest.fixture(params=[MonotonicClock, VirtualClock])

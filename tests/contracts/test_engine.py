@@ -10,15 +10,38 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gatort.runtime.bundle import ONNX_FILE, load_manifest
-from gatort.runtime.context import Context, rotary_tables
-from gatort.runtime.decoding import Decoder, Sampler
-from gatort.runtime.engine import Engine, ScriptedEngine
-from gatort.runtime.engine_native import NativeEngine
-from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
-from gatort.runtime.engine_tensorrt import Builder, TensorrtEngine
-from gatort.runtime.engine_torch import TorchEngine
-from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
+from gatort.runtime.bundle import (
+    ONNX_FILE,
+    load_manifest,
+)
+from gatort.runtime.context import (
+    Context,
+    rotary_tables,
+)
+from gatort.runtime.decoding import (
+    Decoder,
+    Sampler,
+)
+from gatort.runtime.engines.engine import (
+    Engine,
+    ScriptedEngine,
+)
+from gatort.runtime.engines.native import NativeEngine
+from gatort.runtime.engines.onnx import (
+    OnnxConfig,
+    OnnxEngine,
+)
+from gatort.runtime.engines.tensorrt import (
+    Builder,
+    TensorrtEngine,
+)
+from gatort.runtime.engines.torch import TorchEngine
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    FIRST_CONTINUOUS_ID,
+    ModelDims,
+    PolicySpec,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import Exported
@@ -63,7 +86,9 @@ def make_tensorrt(exported: Exported) -> Engine:
 
 # torch.compile warns of what is old in PyTorch itself, and that float32 products could be rounded to TF32.
 QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:TensorFloat32:UserWarning")
-ON_GPU = [pytest.param(make, marks=[pytest.mark.gpu, QUIET]) for make in (make_torch_cuda, make_tensorrt)]
+ON_GPU = [
+    pytest.param(make, marks=[pytest.mark.gpu, QUIET]) for make in (make_torch_cuda, make_tensorrt)
+]
 MODELS = [make_torch, make_onnx, pytest.param(make_native, marks=pytest.mark.native), *ON_GPU]
 ENGINES = [make_scripted, *MODELS]
 FLOAT32, FLOAT16 = 2e-5, 2e-2
@@ -90,12 +115,17 @@ def context(spec: PolicySpec, dims: ModelDims) -> Context:
 
 def observations(spec: PolicySpec, frames: int, seed: int = 0) -> NDArray[np.int64]:
     """Random observation tokens (frames, O)."""
-    bins = np.random.default_rng(seed).integers(0, CONTINUOUS_BINS, (frames, spec.observation_tokens))
+    bins = np.random.default_rng(seed).integers(
+        0, CONTINUOUS_BINS, (frames, spec.observation_tokens)
+    )
     return bins + FIRST_CONTINUOUS_ID
 
 
 def run(
-    engine: Engine, context: Context, frames: Iterable[NDArray[np.int64]], abandoned: frozenset[int] = frozenset()
+    engine: Engine,
+    context: Context,
+    frames: Iterable[NDArray[np.int64]],
+    abandoned: frozenset[int] = frozenset(),
 ) -> tuple[NDArray[np.float32], list[int]]:
     """Greedy frames; gives the logits (frames·A, R) of every pass and the whole stream of tokens.
 
@@ -117,14 +147,18 @@ def run(
     return np.concatenate(logits), stream
 
 
-def test_logits_are_finite_float32_one_per_bin(engine: Engine, context: Context, spec: PolicySpec) -> None:
+def test_logits_are_finite_float32_one_per_bin(
+    engine: Engine, context: Context, spec: PolicySpec
+) -> None:
     logits, _ = run(engine, context, observations(spec, 2))
     assert logits.shape == (2 * spec.action_tokens, CONTINUOUS_BINS)
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
 
 
-def test_a_tick_leaves_its_inputs_as_they_were(engine: Engine, context: Context, spec: PolicySpec) -> None:
+def test_a_tick_leaves_its_inputs_as_they_were(
+    engine: Engine, context: Context, spec: PolicySpec
+) -> None:
     run(engine, context, observations(spec, 4))
     context.begin_frame()
     before = context.frame.memory[: context.frame.outputs_at].copy()
@@ -138,11 +172,16 @@ def test_each_token_is_where_logits_and_bias_are_largest(engine: Engine, context
         context.begin_frame()
         frame.bias[:] = rng.normal(scale=3.0, size=frame.bias.shape)
         engine.tick(frame)
-        assert frame.tokens.tolist() == (FIRST_CONTINUOUS_ID + (frame.logits + frame.bias).argmax(axis=1)).tolist()
+        assert (
+            frame.tokens.tolist()
+            == (FIRST_CONTINUOUS_ID + (frame.logits + frame.bias).argmax(axis=1)).tolist()
+        )
         context.end_frame(int(frame.tokens[-1]))
 
 
-def test_every_pass_is_marked_or_the_whole_tick_once(engine: Engine, context: Context, spec: PolicySpec) -> None:
+def test_every_pass_is_marked_or_the_whole_tick_once(
+    engine: Engine, context: Context, spec: PolicySpec
+) -> None:
     marks: list[None] = []
     context.begin_frame()
     engine.tick(context.frame, lambda: marks.append(None))
@@ -154,7 +193,9 @@ def test_a_forced_token_is_what_the_next_pass_reads(model_engine: Engine, contex
     context.begin_frame()
     free = decoder.decode().copy()
     first_logits = context.frame.logits.copy()
-    forced = np.where(free == FIRST_CONTINUOUS_ID + 5, FIRST_CONTINUOUS_ID + 6, FIRST_CONTINUOUS_ID + 5)
+    forced = np.where(
+        free == FIRST_CONTINUOUS_ID + 5, FIRST_CONTINUOUS_ID + 6, FIRST_CONTINUOUS_ID + 5
+    )
     context.begin_frame()
     decoder.replay(forced)
     assert context.frame.tokens.tolist() == forced.tolist()
@@ -177,13 +218,18 @@ def test_it_has_a_name_for_reports(engine: Engine) -> None:
     assert engine.name
 
 
-@pytest.mark.parametrize("abandoned", [frozenset(), ABANDONED], ids=["every tick kept", "some ticks given up"])
+@pytest.mark.parametrize(
+    "abandoned", [frozenset(), ABANDONED], ids=["every tick kept", "some ticks given up"]
+)
 def test_over_four_wraps_the_ring_equals_one_pass_over_the_whole_stream_under_the_banded_mask(
     model_engine: Engine, context: Context, exported: Exported, abandoned: frozenset[int]
 ) -> None:
     import torch
 
-    from gatort.policies.model import action_positions, banded_mask
+    from gatort.policies.model import (
+        action_positions,
+        banded_mask,
+    )
 
     spec, frames = context.spec, 4 * context.spec.window_frames + 1
     ring, stream = run(model_engine, context, observations(spec, frames), abandoned)
@@ -195,5 +241,7 @@ def test_over_four_wraps_the_ring_equals_one_pass_over_the_whole_stream_under_th
         hidden = exported.model.eval()(torch.tensor([stream]), None, local, cos, sin, mask)
         whole = exported.model.head(hidden)[0][action_positions(frames, spec)].numpy()
     # Any wrong row or angle is off by more than 0.1.
-    np.testing.assert_allclose(ring, whole, atol=FLOAT16 if "tensorrt" in model_engine.name else FLOAT32)
+    np.testing.assert_allclose(
+        ring, whole, atol=FLOAT16 if "tensorrt" in model_engine.name else FLOAT32
+    )
     assert np.ptp(whole) > 1.0

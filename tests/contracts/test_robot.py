@@ -9,12 +9,22 @@ import numpy as np
 import pytest
 
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.driver import ScriptedRobot
-from gatort.runtime.link import LinkConditions, LinkedRobot
-from gatort.runtime.remote_robot import RemoteRobot
-from gatort.runtime.robot import Observation, Robot
-from gatort.runtime.robot_server import RobotServer
-from gatort.runtime.safety import COMMAND_MARGIN_NS, Command, State
+from gatort.runtime.remote.client import RemoteRobot
+from gatort.runtime.remote.link import (
+    LinkConditions,
+    LinkedRobot,
+)
+from gatort.runtime.remote.server import RobotServer
+from gatort.runtime.robot import (
+    Observation,
+    Robot,
+)
+from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.safety import (
+    COMMAND_MARGIN_NS,
+    Command,
+    State,
+)
 from gatort.runtime.spec import PolicySpec
 
 MS = 1_000_000
@@ -27,14 +37,14 @@ def scripted(spec: PolicySpec, clock: VirtualClock) -> Robot:
 
 def mujoco(_: PolicySpec, clock: VirtualClock) -> Robot:
     pytest.importorskip("mujoco")
-    from gatort.sim.robot_mujoco import MujocoRobot
+    from gatort.sim.simulators.mujoco import MujocoRobot
 
     return MujocoRobot(clock, seed=0)
 
 
 def pybullet(_: PolicySpec, clock: VirtualClock) -> Robot:
     pytest.importorskip("pybullet")
-    from gatort.sim.robot_bullet import BulletRobot
+    from gatort.sim.simulators.bullet import BulletRobot
 
     return BulletRobot(clock, seed=0)
 
@@ -45,7 +55,9 @@ class WireRobot(RemoteRobot):
     def __init__(self, spec: PolicySpec, clock: VirtualClock) -> None:
         self._both = clock
         driver = ScriptedRobot(spec, clock)
-        self._server = RobotServer(driver, clock, "tcp://127.0.0.1:0", name="scripted", simulated=True)
+        self._server = RobotServer(
+            driver, clock, "tcp://127.0.0.1:0", name="scripted", simulated=True
+        )
         self._thread = Thread(target=self._server.serve)
         self._thread.start()
         super().__init__(self._server.endpoint, clock)
@@ -90,7 +102,9 @@ def safe_values(robot: Robot) -> np.ndarray:
 
 def answer(observation: Observation, values: np.ndarray) -> Command:
     at_ns = observation.stamp_ns + 25 * MS
-    return Command(observation.sequence, observation.sequence, at_ns, PERIOD_NS + COMMAND_MARGIN_NS, values)
+    return Command(
+        observation.sequence, observation.sequence, at_ns, PERIOD_NS + COMMAND_MARGIN_NS, values
+    )
 
 
 def drive(robot: Robot, clock: VirtualClock, ticks: int) -> None:
@@ -103,7 +117,9 @@ def drive(robot: Robot, clock: VirtualClock, ticks: int) -> None:
 
 def test_an_observation_holds_every_key_in_order_with_its_shape_and_dtype(robot: Robot) -> None:
     observation = robot.observe()
-    assert [value.shape for value in observation.values] == [key.shape for key in robot.interface.observations]
+    assert [value.shape for value in observation.values] == [
+        key.shape for key in robot.interface.observations
+    ]
     assert [value.dtype for value in observation.values] == [
         np.dtype(key.dtype) for key in robot.interface.observations
     ]
@@ -120,7 +136,9 @@ def test_sequences_rise_and_stamps_follow_the_clock(robot: Robot, clock: Virtual
     assert sequences == sorted(set(sequences))
 
 
-def test_an_observation_keeps_its_values_when_the_next_is_read(robot: Robot, clock: VirtualClock) -> None:
+def test_an_observation_keeps_its_values_when_the_next_is_read(
+    robot: Robot, clock: VirtualClock
+) -> None:
     first = robot.observe()
     copies = [value.copy() for value in first.values]
     clock.advance_ns(20 * MS)
@@ -140,7 +158,9 @@ def test_commands_in_time_keep_it_running(robot: Robot, clock: VirtualClock) -> 
     assert robot.state is State.RUN
 
 
-def test_without_commands_it_holds_goes_to_safe_and_latches(robot: Robot, clock: VirtualClock) -> None:
+def test_without_commands_it_holds_goes_to_safe_and_latches(
+    robot: Robot, clock: VirtualClock
+) -> None:
     robot.arm()
     drive(robot, clock, 3)
     states = []
@@ -177,7 +197,9 @@ def test_a_late_command_is_dropped(robot: Robot, clock: VirtualClock) -> None:
     assert robot.state is State.LATCHED
 
 
-def test_an_operators_stop_latches_and_only_arming_clears_it(robot: Robot, clock: VirtualClock) -> None:
+def test_an_operators_stop_latches_and_only_arming_clears_it(
+    robot: Robot, clock: VirtualClock
+) -> None:
     robot.arm()
     drive(robot, clock, 2)
     robot.stop()

@@ -8,13 +8,31 @@ from pathlib import Path
 import pytest
 import torch
 
-from gatort.export.bundle_writer import read_model, write_bundle
-from gatort.export.parity import ParityReport, compare
+from gatort.export.bundle_writer import (
+    read_model,
+    write_bundle,
+)
+from gatort.export.parity import (
+    ParityReport,
+    compare,
+)
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset
-from gatort.runtime.bundle import TrainingRecord, load_manifest
-from gatort.runtime.engine_onnx import OnnxConfig, OnnxEngine
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, Actuator, ModelDims, ObservationKey, PolicySpec
+from gatort.runtime.bundle import (
+    TrainingRecord,
+    load_manifest,
+)
+from gatort.runtime.engines.onnx import (
+    OnnxConfig,
+    OnnxEngine,
+)
+from gatort.runtime.spec import (
+    FIRST_CONTINUOUS_ID,
+    Actuator,
+    ModelDims,
+    ObservationKey,
+    PolicySpec,
+)
 
 RANDOM = TrainingRecord(recipe="random weights", demonstrations="none", parameters=0, steps=0)
 
@@ -24,14 +42,23 @@ def tiny_spec(cameras: int) -> PolicySpec:
     ends = {"low": (-3.0,) * 3, "high": (3.0,) * 3}
     return PolicySpec(
         observations=(
-            ObservationKey(name="position", shape=(3,), dtype="float32", unit="rad", encoding="unit", **ends),
-            ObservationKey(name="velocity", shape=(2,), dtype="float32", unit="rad/s", encoding="mu_law"),
+            ObservationKey(
+                name="position", shape=(3,), dtype="float32", unit="rad", encoding="unit", **ends
+            ),
+            ObservationKey(
+                name="velocity", shape=(2,), dtype="float32", unit="rad/s", encoding="mu_law"
+            ),
             *(
-                ObservationKey(name=f"camera_{i}", shape=(64, 64, 3), dtype="uint8", unit="1", encoding="image")
+                ObservationKey(
+                    name=f"camera_{i}", shape=(64, 64, 3), dtype="uint8", unit="1", encoding="image"
+                )
                 for i in range(cameras)
             ),
         ),
-        actuators=tuple(Actuator(name=f"joint_{i}", unit="N·m", low=-30.0, high=30.0, safe=0.0) for i in range(3)),
+        actuators=tuple(
+            Actuator(name=f"joint_{i}", unit="N·m", low=-30.0, high=30.0, safe=0.0)
+            for i in range(3)
+        ),
         control_hz=20,
         action_delay_ms=25,
         window_frames=3,

@@ -12,7 +12,11 @@ from safetensors.torch import load_file, save_file
 from tests.export.conftest import onnx_parity
 
 from gatort.export import to_onnx
-from gatort.export.bundle_writer import Rounding, read_model, write_bundle
+from gatort.export.bundle_writer import (
+    Rounding,
+    read_model,
+    write_bundle,
+)
 from gatort.export.parity import LOGIT_TOLERANCE
 from gatort.policies.grid import snap
 from gatort.policies.model import Gato
@@ -42,7 +46,9 @@ class Unexportable(Gato):
         raise ValueError(f"no head for {hidden.shape}")
 
 
-def test_the_model_comes_back_as_it_was_written(bundle: Path, make_model: Callable[..., Gato]) -> None:
+def test_the_model_comes_back_as_it_was_written(
+    bundle: Path, make_model: Callable[..., Gato]
+) -> None:
     written, read = make_model().state_dict(), read_model(bundle).state_dict()
     assert written.keys() == read.keys()
     assert all(torch.equal(written[name], read[name]) for name in written)
@@ -50,11 +56,16 @@ def test_the_model_comes_back_as_it_was_written(bundle: Path, make_model: Callab
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_a_model_whose_weights_are_on_the_grid_is_the_same_at_int8_and_int4(
-    tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord, precision: Literal["int8", "int4"]
+    tmp_path: Path,
+    make_model: Callable[..., Gato],
+    training: TrainingRecord,
+    precision: Literal["int8", "int4"],
 ) -> None:
     model = make_model()
     snap(model)
-    written = write_bundle(tmp_path / "rounded", "rounded", model, training, rounding=Rounding(precision))
+    written = write_bundle(
+        tmp_path / "rounded", "rounded", model, training, rounding=Rounding(precision)
+    )
     report = onnx_parity(tmp_path / "rounded")
     assert report.precision == written.precision == precision
     assert report.argmax_agreement == 1.0
@@ -63,9 +74,14 @@ def test_a_model_whose_weights_are_on_the_grid_is_the_same_at_int8_and_int4(
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_a_model_whose_weights_are_not_is_another_one(
-    tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord, precision: Literal["int8", "int4"]
+    tmp_path: Path,
+    make_model: Callable[..., Gato],
+    training: TrainingRecord,
+    precision: Literal["int8", "int4"],
 ) -> None:
-    write_bundle(tmp_path / "rounded", "rounded", make_model(), training, rounding=Rounding(precision))
+    write_bundle(
+        tmp_path / "rounded", "rounded", make_model(), training, rounding=Rounding(precision)
+    )
     report = onnx_parity(tmp_path / "rounded")
     assert report.largest_difference > 10 * LOGIT_TOLERANCE
     stored = (tmp_path / "rounded" / WEIGHTS_FILE).read_bytes()
@@ -85,13 +101,18 @@ def test_w8a8_multiplies_whole_numbers_and_stays_near(
     assert LOGIT_TOLERANCE < report.largest_difference < 0.2 * report.largest_logit
 
 
-def test_a_bundle_holds_its_manifest_and_nothing_that_the_manifest_does_not_name(bundle: Path) -> None:
+def test_a_bundle_holds_its_manifest_and_nothing_that_the_manifest_does_not_name(
+    bundle: Path,
+) -> None:
     assert set(verify(bundle).files) == {ONNX_FILE, WEIGHTS_FILE}
     assert {path.name for path in bundle.iterdir()} == {"manifest.json", ONNX_FILE, WEIGHTS_FILE}
 
 
 def test_large_weights_lie_beside_the_graph_vouched_for_and_compute_the_same(
-    tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    make_model: Callable[..., Gato],
+    training: TrainingRecord,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(to_onnx, "INLINE_BYTES", 0)
     directory, data = tmp_path / "large", f"{ONNX_FILE}.data"
@@ -102,7 +123,9 @@ def test_large_weights_lie_beside_the_graph_vouched_for_and_compute_the_same(
     content = bytearray((directory / data).read_bytes())
     content[-1] ^= 1
     (directory / data).write_bytes(content)
-    with pytest.raises(BundleError, match=r"policy\.onnx\.data: changed since the bundle was written"):
+    with pytest.raises(
+        BundleError, match=r"policy\.onnx\.data: changed since the bundle was written"
+    ):
         verify(directory)
 
 
@@ -124,7 +147,9 @@ def test_a_newer_bundle_replaces_an_older_one_and_leaves_nothing_beside_it(
     assert [path.name for path in own_bundle.parent.iterdir()] == ["bundle"]
 
 
-def test_a_failed_export_leaves_the_older_bundle(own_bundle: Path, training: TrainingRecord) -> None:
+def test_a_failed_export_leaves_the_older_bundle(
+    own_bundle: Path, training: TrainingRecord
+) -> None:
     manifest = load_manifest(own_bundle)
     with pytest.raises(Exception, match="no head for"):
         write_bundle(own_bundle, "broken", Unexportable(manifest.spec, manifest.model), training)
@@ -136,14 +161,20 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(
     tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord
 ) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(BundleError, match="expected a free name, an empty folder or a bundle to replace"):
+    with pytest.raises(
+        BundleError, match="expected a free name, an empty folder or a bundle to replace"
+    ):
         write_bundle(tmp_path, "careless", make_model(), training)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_measured_success_goes_into_the_manifest_and_touches_no_other_file(own_bundle: Path) -> None:
+def test_measured_success_goes_into_the_manifest_and_touches_no_other_file(
+    own_bundle: Path,
+) -> None:
     files = load_manifest(own_bundle).files
-    success = SuccessRecord(trials=200, first_seed=5000, successes=196, rate=0.98, wilson_95=(0.95, 0.99))
+    success = SuccessRecord(
+        trials=200, first_seed=5000, successes=196, rate=0.98, wilson_95=(0.95, 0.99)
+    )
     record_success(own_bundle, success)
     manifest = verify(own_bundle)
     assert (manifest.success, manifest.files) == (success, files)

@@ -9,11 +9,23 @@ import torch
 from tests.export.conftest import onnx_engine, onnx_parity
 
 from gatort.export.bundle_writer import read_model
-from gatort.export.parity import LOGIT_TOLERANCE, PairParity, ParityReport, compare
+from gatort.export.parity import (
+    LOGIT_TOLERANCE,
+    PairParity,
+    ParityReport,
+    compare,
+)
 from gatort.policies.model import Gato
-from gatort.runtime.context import Block, Frame
-from gatort.runtime.engine import Engine, Mark, no_mark
-from gatort.runtime.engine_torch import TorchEngine
+from gatort.runtime.context import (
+    Block,
+    Frame,
+)
+from gatort.runtime.engines.engine import (
+    Engine,
+    Mark,
+    no_mark,
+)
+from gatort.runtime.engines.torch import TorchEngine
 
 
 class Disturbed:
@@ -82,11 +94,15 @@ def _one_row_further(block: Block) -> None:
 
 
 @pytest.mark.parametrize("disturb", [_other_half, _own_frame_only, _one_row_further])
-def test_a_wrong_angle_mask_or_cache_row_is_found(bundle: Path, disturb: Callable[[Block], None]) -> None:
+def test_a_wrong_angle_mask_or_cache_row_is_found(
+    bundle: Path, disturb: Callable[[Block], None]
+) -> None:
     assert not compare(read_model(bundle), Disturbed(onnx_engine(bundle), disturb)).agrees
 
 
-def test_a_window_that_only_looks_right_until_it_wraps_is_found(make_model: Callable[..., Gato]) -> None:
+def test_a_window_that_only_looks_right_until_it_wraps_is_found(
+    make_model: Callable[..., Gato],
+) -> None:
     model = make_model()
     window = model.spec.window_tokens
 
@@ -100,11 +116,16 @@ def test_a_window_that_only_looks_right_until_it_wraps_is_found(make_model: Call
 
 def test_rounded_weights_may_move_logits_but_few_tokens() -> None:
     moved = PairParity("a", "b", 0.5, 0.96)
-    reports = [ParityReport(precision, 10, 3.1, 30, 1.0, (moved,)) for precision in ("int4", "int8", "fp32")]
+    reports = [
+        ParityReport(precision, 10, 3.1, 30, 1.0, (moved,))
+        for precision in ("int4", "int8", "fp32")
+    ]
     assert [report.agrees for report in reports] == [True, False, False]
 
 
 def test_logits_that_are_not_finite_never_agree() -> None:
     pair = PairParity("a", "b", float("nan"), 1.0)
-    report = ParityReport(precision="int4", frames=10, wraps=3.1, tokens=30, largest_logit=1.0, pairs=(pair,))
+    report = ParityReport(
+        precision="int4", frames=10, wraps=3.1, tokens=30, largest_logit=1.0, pairs=(pair,)
+    )
     assert not report.agrees

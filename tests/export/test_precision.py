@@ -11,13 +11,24 @@ import torch
 
 from gatort.export import precision
 from gatort.export.bundle_writer import read_model
-from gatort.export.calibration import GraphEngine, compare_actions, gram_matrices
+from gatort.export.calibration import (
+    GraphEngine,
+    compare_actions,
+    gram_matrices,
+)
 from gatort.export.parity import compare
 from gatort.export.precision import convert
-from gatort.export.rounding import best_scales, round_compensated, round_nearest
+from gatort.export.rounding import (
+    best_scales,
+    round_compensated,
+    round_nearest,
+)
 from gatort.policies import grid
 from gatort.policies.grid import on_grid
-from gatort.runtime.bundle import ONNX_FILE, load_manifest
+from gatort.runtime.bundle import (
+    ONNX_FILE,
+    load_manifest,
+)
 from gatort.runtime.context import Context
 from gatort.runtime.decoding import FORCED
 from gatort.runtime.episode import Episode
@@ -42,12 +53,16 @@ def test_a_weight_that_was_trained_onto_the_grid_comes_back_exactly(bits: int) -
     np.testing.assert_array_equal(rounded.values(), weight)
     compensated = round_compensated(weight, bits, block_of(bits, 384), gram @ gram.T)
     np.testing.assert_array_equal(compensated.values(), weight)
-    np.testing.assert_array_equal(rounded.scales.astype(np.float16).astype(np.float32), rounded.scales)
+    np.testing.assert_array_equal(
+        rounded.scales.astype(np.float16).astype(np.float32), rounded.scales
+    )
 
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("shrunk", [1.0, 0.5, 0.25])
-def test_a_column_of_integers_times_a_scale_is_exact_whichever_codes_it_uses(bits: int, shrunk: float) -> None:
+def test_a_column_of_integers_times_a_scale_is_exact_whichever_codes_it_uses(
+    bits: int, shrunk: float
+) -> None:
     largest = int((2 ** (bits - 1) - 1) * shrunk)
     codes = np.random.default_rng(1).integers(-largest, largest + 1, (128, 16))
     weight = (codes * 0.0078125 * 3).astype(np.float32)
@@ -55,12 +70,16 @@ def test_a_column_of_integers_times_a_scale_is_exact_whichever_codes_it_uses(bit
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_searched_scales_are_never_worse_than_the_largest_magnitude_over_the_largest_code(bits: int) -> None:
+def test_searched_scales_are_never_worse_than_the_largest_magnitude_over_the_largest_code(
+    bits: int,
+) -> None:
     weight, most = random_matrix(128), 2 ** (bits - 1) - 1
     plain = np.abs(weight).max(axis=0) / most
 
     def error(scale: np.ndarray) -> np.ndarray:
-        return ((np.clip(np.rint(weight / scale), -most - 1, most) * scale - weight) ** 2).sum(axis=0)
+        return ((np.clip(np.rint(weight / scale), -most - 1, most) * scale - weight) ** 2).sum(
+            axis=0
+        )
 
     found = error(best_scales(weight, bits, np.ones(128, np.float32)))
     assert (found <= error(plain) * 1.0001).all()
@@ -68,14 +87,20 @@ def test_searched_scales_are_never_worse_than_the_largest_magnitude_over_the_lar
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_compensation_keeps_what_a_matrix_computes_better_than_rounding_to_the_nearest(bits: int) -> None:
+def test_compensation_keeps_what_a_matrix_computes_better_than_rounding_to_the_nearest(
+    bits: int,
+) -> None:
     random = np.random.default_rng(2)
-    inputs = random.standard_normal((2000, 40)) @ random.standard_normal((40, 256))  # as correlated as activations are
+    inputs = random.standard_normal((2000, 40)) @ random.standard_normal(
+        (40, 256)
+    )  # as correlated as activations are
     weight = random_matrix()
     nearest = round_nearest(weight, bits, block_of(bits, 256))
     compensated = round_compensated(weight, bits, block_of(bits, 256), inputs.T @ inputs)
     wanted = inputs @ weight
-    errors = [np.square(inputs @ rounded.values() - wanted).sum() for rounded in (compensated, nearest)]
+    errors = [
+        np.square(inputs @ rounded.values() - wanted).sum() for rounded in (compensated, nearest)
+    ]
     # 0.09 was seen; 0.37 and more if errors do not reach the rows of the next step.
     assert errors[0] < 0.2 * errors[1]
 
@@ -93,17 +118,25 @@ def test_a_half_precision_graph_keeps_the_types_at_its_edge_and_halves_the_cache
     half = {name for name, dtype in types.items() if dtype == ir.DataType.FLOAT16}
     floats = {name for name, dtype in types.items() if dtype == ir.DataType.FLOAT}
     assert floats == {"cos", "sin", "patches", "bias", "logits"}
-    assert half == {f"{kind}_{layer}{out}" for kind in "kv" for layer in (0, 1) for out in ("", "_out")}
+    assert half == {
+        f"{kind}_{layer}{out}" for kind in "kv" for layer in (0, 1) for out in ("", "_out")
+    }
     assert types["token"] == ir.DataType.INT64
 
 
 @pytest.mark.parametrize("bits", [None, 8, 4])
 @pytest.mark.parametrize("half", [False, True])
-def test_every_precision_is_a_valid_graph(camera_bundle: Path, tmp_path: Path, bits: int | None, half: bool) -> None:
-    onnx.checker.check_model(converted(camera_bundle, tmp_path / "graph.onnx", bits, half), full_check=True)
+def test_every_precision_is_a_valid_graph(
+    camera_bundle: Path, tmp_path: Path, bits: int | None, half: bool
+) -> None:
+    onnx.checker.check_model(
+        converted(camera_bundle, tmp_path / "graph.onnx", bits, half), full_check=True
+    )
 
 
-def test_a_half_precision_graph_agrees_with_pytorch_over_three_wraps(camera_bundle: Path, tmp_path: Path) -> None:
+def test_a_half_precision_graph_agrees_with_pytorch_over_three_wraps(
+    camera_bundle: Path, tmp_path: Path
+) -> None:
     engine = GraphEngine(converted(camera_bundle, tmp_path / "half.onnx", None, True))
     report = compare(read_model(camera_bundle), engine)
     assert report.wraps >= 3
@@ -123,13 +156,17 @@ def test_a_forced_token_wins_in_half_precision_too(bundle: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_dequantised_weights_compute_what_the_rounded_matrices_compute(bundle: Path, tmp_path: Path, bits: int) -> None:
+def test_dequantised_weights_compute_what_the_rounded_matrices_compute(
+    bundle: Path, tmp_path: Path, bits: int
+) -> None:
     """Codes, their packing, scales and axes: a float graph whose matrices are the rounded values gives the same."""
     engine = GraphEngine(converted(bundle, tmp_path / "codes.onnx", bits, False))
     model = ir.load(bundle / ONNX_FILE)
     for _, weight in precision.weights_of_products(model):
         matrix = weight.const_value.numpy()
-        values = round_nearest(matrix, bits, len(matrix) if bits == 8 else min(128, len(matrix))).values()
+        values = round_nearest(
+            matrix, bits, len(matrix) if bits == 8 else min(128, len(matrix))
+        ).values()
         weight.const_value = ir.tensor(values, name=weight.name)
     ir.save(model, tmp_path / "values.onnx")
     manifest = load_manifest(bundle)
@@ -139,11 +176,15 @@ def test_dequantised_weights_compute_what_the_rounded_matrices_compute(bundle: P
         context.begin_frame()
         each.tick(context.frame)
         logits.append(context.frame.logits.copy())
-    np.testing.assert_allclose(*logits, atol=1e-4 * np.abs(logits[0]).max())  # sums in another order
+    np.testing.assert_allclose(
+        *logits, atol=1e-4 * np.abs(logits[0]).max()
+    )  # sums in another order
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_onnx_runtime_multiplies_by_the_codes_and_never_unpacks_them(bundle: Path, tmp_path: Path, bits: int) -> None:
+def test_onnx_runtime_multiplies_by_the_codes_and_never_unpacks_them(
+    bundle: Path, tmp_path: Path, bits: int
+) -> None:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
@@ -178,12 +219,16 @@ def test_inputs_that_no_block_divides_stay_in_float_and_are_named() -> None:
 
 def recorded(bundle: Path, ticks: int, seed: int) -> Episode:
     spec, random = load_manifest(bundle).spec, np.random.default_rng(seed)
-    observations = tuple(random.uniform(-1, 1, (ticks, *key.shape)).astype(np.float32) for key in spec.observations)
+    observations = tuple(
+        random.uniform(-1, 1, (ticks, *key.shape)).astype(np.float32) for key in spec.observations
+    )
     actions = np.zeros((ticks, spec.action_tokens), np.float32)
     return Episode(seed, False, observations, actions, actions)
 
 
-def test_calibration_brings_the_actions_nearer_to_those_of_fp32(bundle: Path, tmp_path: Path) -> None:
+def test_calibration_brings_the_actions_nearer_to_those_of_fp32(
+    bundle: Path, tmp_path: Path
+) -> None:
     manifest, graph = load_manifest(bundle), bundle / ONNX_FILE
     grams = gram_matrices(graph, manifest.spec, manifest.model, [recorded(bundle, 60, 1)])
     held_out = [recorded(bundle, 30, 2)]
@@ -200,7 +245,11 @@ def test_calibration_brings_the_actions_nearer_to_those_of_fp32(bundle: Path, tm
 def test_a_graph_compared_with_itself_has_no_error(bundle: Path) -> None:
     manifest, graph = load_manifest(bundle), bundle / ONNX_FILE
     found = compare_actions(
-        GraphEngine(graph), GraphEngine(graph), manifest.spec, manifest.model, [recorded(bundle, 5, 0)]
+        GraphEngine(graph),
+        GraphEngine(graph),
+        manifest.spec,
+        manifest.model,
+        [recorded(bundle, 5, 0)],
     )
     assert found.same_argmax == 1.0
     assert found.error == (0.0, 0.0, 0.0)

@@ -7,9 +7,15 @@ from pathlib import Path
 import onnx
 import pytest
 
-from gatort.export.to_onnx import OPSET, export_onnx
+from gatort.export.to_onnx import (
+    OPSET,
+    export_onnx,
+)
 from gatort.policies.model import Gato
-from gatort.runtime.bundle import ONNX_FILE, load_manifest
+from gatort.runtime.bundle import (
+    ONNX_FILE,
+    load_manifest,
+)
 
 
 @pytest.fixture(scope="session")
@@ -75,9 +81,15 @@ def test_no_weight_is_stored_twice(graph: onnx.GraphProto, camera_bundle: Path) 
 
 def test_the_file_says_nothing_about_the_machine_that_made_it(camera_bundle: Path) -> None:
     content = (camera_bundle / ONNX_FILE).read_bytes()
-    assert not [word for word in (b"site-packages", b".py", str(Path.home()).encode() + b"/") if word in content]
+    assert not [
+        word
+        for word in (b"site-packages", b".py", str(Path.home()).encode() + b"/")
+        if word in content
+    ]
 
 
-def test_the_same_weights_give_the_same_bytes(bundle: Path, tmp_path: Path, make_model: Callable[..., Gato]) -> None:
+def test_the_same_weights_give_the_same_bytes(
+    bundle: Path, tmp_path: Path, make_model: Callable[..., Gato]
+) -> None:
     export_onnx(make_model(), tmp_path / ONNX_FILE)
     assert (tmp_path / ONNX_FILE).read_bytes() == (bundle / ONNX_FILE).read_bytes()

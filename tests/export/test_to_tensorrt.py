@@ -17,9 +17,12 @@ from gatort.export.to_onnx import export_onnx
 from gatort.export.to_tensorrt import build_engine
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset
-from gatort.runtime.bundle import ONNX_FILE, load_manifest
+from gatort.runtime.bundle import (
+    ONNX_FILE,
+    load_manifest,
+)
 from gatort.runtime.errors import EngineError
-from gatort.sim.task import GATO_SPEC
+from gatort.sim.tasks.stacking.task import GATO_SPEC
 
 KERNELS_BYTES = 13_000_000
 """What an engine holds beside its weights, whatever their size: 7 to 12 MB were seen."""
@@ -54,13 +57,16 @@ def test_gato_79m_compiles_for_the_rtx_3090_and_holds_its_weights_once(
 
 
 @pytest.fixture(scope="module")
-def small(make_model: Callable[..., Gato], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+def small(
+    make_model: Callable[..., Gato], tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, Path]:
     """Graphs without and with two cameras, by their number; four heads of 32, for which there is a kernel."""
     directory = tmp_path_factory.mktemp("small")
     for cameras in (0, 2):
         model = make_model(cameras)
         export_onnx(
-            Gato(model.spec, model.dims.model_copy(update={"heads": 4, "head_size": 32})), directory / f"{cameras}.onnx"
+            Gato(model.spec, model.dims.model_copy(update={"heads": 4, "head_size": 32})),
+            directory / f"{cameras}.onnx",
         )
     return {cameras: directory / f"{cameras}.onnx" for cameras in (0, 2)}
 
@@ -68,10 +74,16 @@ def small(make_model: Callable[..., Gato], tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("cameras", [0, 2])
 @pytest.mark.parametrize("bits", [None, 8, 4])
 def test_a_small_policy_compiles_at_every_precision(
-    small: dict[int, Path], make_model: Callable[..., Gato], tmp_path: Path, cameras: int, bits: int | None
+    small: dict[int, Path],
+    make_model: Callable[..., Gato],
+    tmp_path: Path,
+    cameras: int,
+    bits: int | None,
 ) -> None:
     convert(small[cameras], tmp_path / "half.onnx", bits, half_floats=True)  # type: ignore[arg-type]
-    built = build_engine(tmp_path / "half.onnx", make_model(cameras).spec, "rtx3090", "tensorrt-rtx")
+    built = build_engine(
+        tmp_path / "half.onnx", make_model(cameras).spec, "rtx3090", "tensorrt-rtx"
+    )
     assert built.plan.nbytes > 0
 
 
@@ -83,7 +95,9 @@ def half(small: dict[int, Path], tmp_path: Path) -> Path:
 
 def test_progress_is_told_phase_by_phase(half: Path, make_model: Callable[..., Gato]) -> None:
     told: list[tuple[str, int, int]] = []
-    build_engine(half, make_model().spec, "rtx3090", "tensorrt-rtx", lambda *step: told.append(step))
+    build_engine(
+        half, make_model().spec, "rtx3090", "tensorrt-rtx", lambda *step: told.append(step)
+    )
     assert told
     assert all(0 <= done <= of for _, done, of in told)
 
@@ -96,13 +110,19 @@ def test_who_interrupts_a_build_gets_out_of_it(half: Path, make_model: Callable[
         build_engine(half, make_model().spec, "rtx3090", "tensorrt-rtx", interrupt)
 
 
-def test_attention_without_a_kernel_is_refused_in_the_builders_own_words(bundle: Path, tmp_path: Path) -> None:
+def test_attention_without_a_kernel_is_refused_in_the_builders_own_words(
+    bundle: Path, tmp_path: Path
+) -> None:
     convert(bundle / ONNX_FILE, tmp_path / "half.onnx", None, half_floats=True)  # two heads of 16
-    with pytest.raises(EngineError, match=r"cannot build .*Attention operation was not supported by a dedicated"):
+    with pytest.raises(
+        EngineError, match=r"cannot build .*Attention operation was not supported by a dedicated"
+    ):
         build_engine(tmp_path / "half.onnx", load_manifest(bundle).spec, "rtx3090", "tensorrt-rtx")
 
 
-def test_a_node_that_the_builder_does_not_take_is_named(half: Path, make_model: Callable[..., Gato]) -> None:
+def test_a_node_that_the_builder_does_not_take_is_named(
+    half: Path, make_model: Callable[..., Gato]
+) -> None:
     model = ir.load(half)
     for node in model.graph:
         if node.op_type == "TensorScatter":
@@ -112,7 +132,9 @@ def test_a_node_that_the_builder_does_not_take_is_named(half: Path, make_model: 
         build_engine(half, make_model().spec, "rtx3090", "tensorrt-rtx")
 
 
-def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, make_model: Callable[..., Gato]) -> None:
+def test_a_file_that_is_no_graph_is_refused(
+    tmp_path: Path, make_model: Callable[..., Gato]
+) -> None:
     (tmp_path / "noise.onnx").write_bytes(b"noise")
     with pytest.raises(EngineError, match=r"noise\.onnx"):
         build_engine(tmp_path / "noise.onnx", make_model().spec, "rtx3090", "tensorrt-rtx")

@@ -9,8 +9,15 @@ import shutil
 
 import pytest
 
-from gatort.launch.faults.bench import Bench, Outcome
-from gatort.launch.faults.rows import ROWS, Fault, Row
+from gatort.launch.faults.bench import (
+    Bench,
+    Outcome,
+)
+from gatort.launch.faults.rows import (
+    ROWS,
+    Fault,
+    Row,
+)
 from gatort.runtime.errors import RobotError
 from gatort.runtime.inner_loop import FADE_NS
 
@@ -27,7 +34,11 @@ def _cases() -> list[object]:
     for row in ROWS:
         for fault in row.faults:
             marks = [pytest.mark.slow] if row.number in SLOW else []
-            cases.append(pytest.param(row, fault, id=f"{row.number}-{fault.component}-{fault.type}", marks=marks))
+            cases.append(
+                pytest.param(
+                    row, fault, id=f"{row.number}-{fault.component}-{fault.type}", marks=marks
+                )
+            )
     return cases
 
 
@@ -38,7 +49,9 @@ def test_there_are_twenty_four_rows_and_no_fault_has_two_names() -> None:
 
 
 @pytest.mark.parametrize(("row", "fault"), _cases())
-def test_the_arm_does_what_the_row_says_within_its_bounds(bench: Bench, row: Row, fault: Fault) -> None:
+def test_the_arm_does_what_the_row_says_within_its_bounds(
+    bench: Bench, row: Row, fault: Fault
+) -> None:
     if row.number == 13 and shutil.which("gcc") is None:
         pytest.skip("no gcc to build the clock that jumps")
     for attempt in range(ATTEMPTS):

@@ -12,8 +12,8 @@ from gatort.launch import cli
 from gatort.launch.faults.bench import Bench
 from gatort.launch.faults.rows import ROWS
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.driver import ScriptedRobot
-from gatort.runtime.robot_server import RobotServer
+from gatort.runtime.remote.server import RobotServer
+from gatort.runtime.robots.driver import ScriptedRobot
 from gatort.runtime.safety import State
 from gatort.runtime.spec import PolicySpec
 
@@ -22,7 +22,9 @@ from gatort.runtime.spec import PolicySpec
 def real_arm(spec: PolicySpec) -> Iterator[str]:
     """It says that it is real; nothing moves."""
     clock = MonotonicClock()
-    server = RobotServer(ScriptedRobot(spec, clock), clock, "tcp://127.0.0.1:0", name="real", simulated=False)
+    server = RobotServer(
+        ScriptedRobot(spec, clock), clock, "tcp://127.0.0.1:0", name="real", simulated=False
+    )
 
     def serve() -> None:
         with closing(server):
@@ -49,15 +51,24 @@ def test_a_fault_of_a_controller_is_injected_into_a_running_arm(
     assert steps.since(steps.first(State.SAFE) or 0).safe_ns is not None
 
 
-def test_a_real_arm_is_left_alone_unless_forced(real_arm: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_arm_is_left_alone_unless_forced(
+    real_arm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["fault", "policy", "late", "--robot", real_arm]) == 2
-    assert "is a real arm: faults are injected into it with --force alone" in capsys.readouterr().err
+    assert (
+        "is a real arm: faults are injected into it with --force alone" in capsys.readouterr().err
+    )
 
 
-def test_what_happens_inside_the_arms_process_is_not_for_a_running_arm(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_happens_inside_the_arms_process_is_not_for_a_running_arm(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert cli.main(["fault", "camera", "frozen", "--robot", "tcp://127.0.0.1:1"]) == 2
     assert "leave out --robot" in capsys.readouterr().err
 
 
 def test_only_faults_of_the_policy_and_its_torques_are_for_a_running_arm() -> None:
-    assert {each.component for row in ROWS for each in row.faults if each.anywhere} == {"policy", "torque"}
+    assert {each.component for row in ROWS for each in row.faults if each.anywhere} == {
+        "policy",
+        "torque",
+    }

@@ -9,11 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gatort.launch.faults.trace import Excerpt, Trace
+from gatort.launch.faults.trace import (
+    Excerpt,
+    Trace,
+)
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.driver import ScriptedRobot
-from gatort.runtime.robot_server import RobotServer
-from gatort.runtime.safety import Command, State
+from gatort.runtime.remote.server import RobotServer
+from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.safety import (
+    Command,
+    State,
+)
 from gatort.runtime.spec import PolicySpec
 
 MS = 1_000_000
@@ -30,7 +36,12 @@ def written(path: Path, spec: PolicySpec, steps: Iterable[tuple[State, float]]) 
 
 
 def stopping(values: Iterable[float]) -> list[tuple[State, float]]:
-    return [(State.RUN, 1.0), *((State.SAFE, value) for value in values), (State.LATCHED, 0.0), (State.LATCHED, 0.0)]
+    return [
+        (State.RUN, 1.0),
+        *((State.SAFE, value) for value in values),
+        (State.LATCHED, 0.0),
+        (State.LATCHED, 0.0),
+    ]
 
 
 @pytest.fixture
@@ -47,13 +58,17 @@ def test_what_one_process_writes_another_reads(path: Path, spec: PolicySpec) -> 
     assert Trace(path, spec).newest is State.HOLD
 
 
-def test_a_part_of_a_trace_begins_and_ends_where_it_is_asked_to(path: Path, spec: PolicySpec) -> None:
+def test_a_part_of_a_trace_begins_and_ends_where_it_is_asked_to(
+    path: Path, spec: PolicySpec
+) -> None:
     steps = written(path, spec, [(State.RUN, 0.0)] * 10)
     part = steps.since((START_MS + 2) * MS).until((START_MS + 5) * MS)
     assert part.taken_ns.tolist() == [(START_MS + each) * MS for each in (2, 3, 4)]
 
 
-def test_the_safe_command_is_in_effect_from_the_last_step_that_was_away_from_it(path: Path, spec: PolicySpec) -> None:
+def test_the_safe_command_is_in_effect_from_the_last_step_that_was_away_from_it(
+    path: Path, spec: PolicySpec
+) -> None:
     steps = written(path, spec, stopping([0.9, 0.5, 0.1]))
     assert steps.fault() is None
     assert steps.safe_ns == (START_MS + 4) * MS
@@ -107,7 +122,9 @@ def test_a_stop_that_an_arm_behind_its_time_is_asked_for_acts_once_it_has_caught
         robot.command(Command(1, 1, clock.now_ns() + 25 * MS, 60 * MS, np.full(3, 30.0)))
         clock.advance_ns(30 * MS)
         server.turn()
-        clock.advance_ns(20 * MS)  # No step was taken for so long, and the torque rises all the while.
+        clock.advance_ns(
+            20 * MS
+        )  # No step was taken for so long, and the torque rises all the while.
         server.stop()
         server.turn()
         clock.advance_ns(100 * MS)

@@ -9,8 +9,11 @@ import pytest
 
 from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID
-from gatort.sim.task import STACK_SPEC
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    FIRST_CONTINUOUS_ID,
+)
+from gatort.sim.tasks.stacking.task import STACK_SPEC
 
 
 def write_random_bundle(directory: Path) -> Path:
@@ -21,7 +24,9 @@ def write_random_bundle(directory: Path) -> Path:
     from gatort.policies.presets import preset
 
     torch.manual_seed(0)
-    model = Gato(STACK_SPEC, preset("tiny").model_copy(update={"first_token_id": FIRST_CONTINUOUS_ID}))
+    model = Gato(
+        STACK_SPEC, preset("tiny").model_copy(update={"first_token_id": FIRST_CONTINUOUS_ID})
+    )
     with torch.no_grad():
         # Only bins of small torques are ever the likeliest, so that the arm stays slower than its sensors can be.
         small = model.bins_at + CONTINUOUS_BINS // 2

@@ -27,7 +27,9 @@ def test_help_names_every_command_and_what_it_does(capsys: pytest.CaptureFixture
         assert f"│ {command} " in text
 
 
-@pytest.mark.parametrize("command", ["run", "trials", "profile", "demos", "train", "export", "parity", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["run", "trials", "profile", "demos", "train", "export", "parity", "doctor"]
+)
 def test_every_flag_is_documented(command: str) -> None:
     undocumented = [
         argument.name
@@ -43,7 +45,9 @@ def test_the_command_line_starts_without_torch_mujoco_onnx_or_matplotlib() -> No
         "heavy = {'torch', 'mujoco', 'onnx', 'onnxruntime', 'matplotlib', 'imageio_ffmpeg'}; "
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
-    started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    started = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert started.stderr.strip() == "[]"
 
 
@@ -56,26 +60,45 @@ def test_a_refused_command_prints_one_sentence_and_no_traceback() -> None:
     assert "nowhere/manifest.json: expected a bundle's manifest, found none" in refused.stderr
 
 
-def test_a_misspelt_command_or_flag_is_answered_with_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "unknown command 'trial' (did you mean 'trials'?); valid commands are run, " in refusal(capsys, "trial")
+def test_a_misspelt_command_or_flag_is_answered_with_the_closest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "unknown command 'trial' (did you mean 'trials'?); valid commands are run, " in refusal(
+        capsys, "trial"
+    )
     assert "Did you mean --seconds" in refusal(capsys, "run", "--secnds", "3")
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("run", "--seconds", "nan"), "gatort: --seconds: input should be a finite number, found 'nan'"),
+        (
+            ("run", "--seconds", "nan"),
+            "gatort: --seconds: input should be a finite number, found 'nan'",
+        ),
         (("run", "--seconds", "0"), "gatort: --seconds: input should be greater than 0, found '0'"),
         (
             ("run", "--robot", "real"),
             "gatort: --robot: expected mujoco, pybullet or an address such as tcp://127.0.0.1:5555, found 'real'",
         ),
-        (("run", "--realtime.fifo-priority", "100"), "gatort: --realtime.fifo-priority: input should be less than or"),
-        (("run", "--realtime.cpus", "-1"), "gatort: --realtime.cpus: input should be greater than or equal to 0"),
+        (
+            ("run", "--realtime.fifo-priority", "100"),
+            "gatort: --realtime.fifo-priority: input should be less than or",
+        ),
+        (
+            ("run", "--realtime.cpus", "-1"),
+            "gatort: --realtime.cpus: input should be greater than or equal to 0",
+        ),
         (("run", "--threads", "none"), "gatort: --threads: input should be a valid integer"),
-        (("trials", "--loss", "2"), "gatort: --loss: input should be less than or equal to 1, found '2'"),
+        (
+            ("trials", "--loss", "2"),
+            "gatort: --loss: input should be less than or equal to 1, found '2'",
+        ),
         (("profile", "--budget-ms", "-5"), "--budget-ms: input should be greater than 0, found -5"),
-        (("profile", "--ticks", "0"), "--ticks: input should be greater than or equal to 1, found 0"),
+        (
+            ("profile", "--ticks", "0"),
+            "--ticks: input should be greater than or equal to 1, found 0",
+        ),
         (("trials", "--episodes", "0"), "--episodes: input should be greater than 0, found 0"),
     ],
 )
@@ -86,7 +109,8 @@ def test_a_value_out_of_range_is_refused_with_its_flag_and_the_range(
 
 
 @pytest.mark.parametrize(
-    ("command", "flag"), [("trials", "--seed"), ("trials", "--episodes"), ("profile", "--ticks"), ("parity", "--wraps")]
+    ("command", "flag"),
+    [("trials", "--seed"), ("trials", "--episodes"), ("profile", "--ticks"), ("parity", "--wraps")],
 )
 def test_a_whole_number_with_a_fraction_is_refused_instead_of_rounded(
     capsys: pytest.CaptureFixture[str], command: str, flag: str
@@ -95,33 +119,52 @@ def test_a_whole_number_with_a_fraction_is_refused_instead_of_rounded(
 
 
 def test_a_list_of_values_may_not_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--values requires at least 1 element" in refusal(capsys, "trials", "--sweep", "delay", "--values")
-    assert "Unknown option: --realtime.empty-cpus" in refusal(capsys, "run", "--realtime.empty-cpus")
+    assert "--values requires at least 1 element" in refusal(
+        capsys, "trials", "--sweep", "delay", "--values"
+    )
+    assert "Unknown option: --realtime.empty-cpus" in refusal(
+        capsys, "run", "--realtime.empty-cpus"
+    )
 
 
-def test_an_unknown_command_is_answered_with_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert all(f" {name}" in refusal(capsys, "frobnicate") for name in cli.app if not name.startswith("-"))
+def test_an_unknown_command_is_answered_with_all_of_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert all(
+        f" {name}" in refusal(capsys, "frobnicate") for name in cli.app if not name.startswith("-")
+    )
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_policy_is_loaded(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     for command in ("run", "trials", "profile", "doctor"):
-        assert "there is no directory" in refusal(capsys, command, "--json", tmp_path / "missing" / "t.json")
+        assert "there is no directory" in refusal(
+            capsys, command, "--json", tmp_path / "missing" / "t.json"
+        )
 
 
-@pytest.mark.parametrize("arguments", [("run",), ("run", "--plot", "a.png"), ("trials", "--sweep", "delay")])
+@pytest.mark.parametrize(
+    "arguments", [("run",), ("run", "--plot", "a.png"), ("trials", "--sweep", "delay")]
+)
 def test_a_place_of_outputs_that_cannot_be_written_is_refused_before_the_policy_is_loaded(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("runs").touch()
     sentence = refusal(capsys, *arguments, "--bundle", "nowhere")
-    assert "cannot write into runs: expected a directory, or to make one here (File exists)" in sentence
+    assert (
+        "cannot write into runs: expected a directory, or to make one here (File exists)"
+        in sentence
+    )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "picture"), [(("run",), "latency.png"), (("trials", "--sweep", "delay"), "sweep.png")]
+    ("arguments", "picture"),
+    [(("run",), "latency.png"), (("trials", "--sweep", "delay"), "sweep.png")],
 )
 def test_a_picture_s_own_place_is_checked_before_the_policy_is_loaded(
     capsys: pytest.CaptureFixture[str],
@@ -143,7 +186,9 @@ def test_a_film_must_be_an_mp4_and_a_viewer_needs_a_screen(
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert "expected a name that ends in .mp4" in refusal(capsys, "run", "--video", "run.avi")
-    assert "DISPLAY is not set; --video FILE films the run instead" in refusal(capsys, "run", "--viewer")
+    assert "DISPLAY is not set; --video FILE films the run instead" in refusal(
+        capsys, "run", "--viewer"
+    )
 
 
 def test_a_fault_of_gatort_itself_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,14 @@ from tests.conftest import COMPILES, NVIDIA_DRIVER
 
 from gatort.launch import cli
 from gatort.launch.engines import load_policy
-from gatort.launch.options import ON_CPU, PolicyOptions
-from gatort.runtime.errors import ConfigError, EngineError
+from gatort.launch.options import (
+    ON_CPU,
+    PolicyOptions,
+)
+from gatort.runtime.errors import (
+    ConfigError,
+    EngineError,
+)
 
 SHIPPED = PolicyOptions(threads=1)
 ON_THIS_CPU = [engine for engine in ON_CPU if COMPILES or engine != "native"]
@@ -24,18 +30,40 @@ ON_THIS_CPU = [engine for engine in ON_CPU if COMPILES or engine != "native"]
 @pytest.mark.parametrize("engine", ON_THIS_CPU)
 def test_run_and_trials_take_every_engine_of_the_cpu(engine: str, tmp_path: Path) -> None:
     trials, run = tmp_path / "trials.json", tmp_path / "run.json"
-    assert cli.main(["trials", "--engine", engine, "--episodes", "1", "--workers", "1", "--json", str(trials)]) == 0
+    assert (
+        cli.main(
+            [
+                "trials",
+                "--engine",
+                engine,
+                "--episodes",
+                "1",
+                "--workers",
+                "1",
+                "--json",
+                str(trials),
+            ]
+        )
+        == 0
+    )
     assert json.loads(trials.read_text())["successes"] == 1
     picture = ["--plot", str(tmp_path / "run.png")]
-    assert cli.main(["run", "--engine", engine, "--seconds", "0.2", "--json", str(run), *picture]) in (0, 1)
+    assert cli.main(
+        ["run", "--engine", engine, "--seconds", "0.2", "--json", str(run), *picture]
+    ) in (0, 1)
     assert json.loads(run.read_text())["ticks"] >= 1
 
 
 def test_engines_on_the_cpu_act_alike() -> None:
-    policies = [load_policy(SHIPPED.model_copy(update={"engine": engine})) for engine in ON_THIS_CPU]
+    policies = [
+        load_policy(SHIPPED.model_copy(update={"engine": engine})) for engine in ON_THIS_CPU
+    ]
     rng = np.random.default_rng(0)
     for _ in range(3):
-        values = tuple(rng.uniform(-0.5, 0.5, key.shape).astype(np.float32) for key in policies[0].spec.observations)
+        values = tuple(
+            rng.uniform(-0.5, 0.5, key.shape).astype(np.float32)
+            for key in policies[0].spec.observations
+        )
         first, *others = (policy.act(values).copy() for policy in policies)
         for other in others:
             np.testing.assert_array_equal(first, other)
@@ -43,7 +71,9 @@ def test_engines_on_the_cpu_act_alike() -> None:
 
 @pytest.mark.native
 @pytest.mark.parametrize(("precision", "bar"), [("fp32", 1.0), ("w8a8", 0.8)])
-def test_parity_compares_whichever_engine_is_named(precision: str, bar: float, tmp_path: Path) -> None:
+def test_parity_compares_whichever_engine_is_named(
+    precision: str, bar: float, tmp_path: Path
+) -> None:
     report = tmp_path / "parity.json"
     asked = ["--engine", "native", "--precision", precision, "--json", str(report)]
     assert cli.main(["parity", *asked]) == 0
@@ -63,22 +93,33 @@ def test_parity_compares_whichever_engine_is_named(precision: str, bar: float, t
         ("tensorrt-rtx", "fp32", "--engine tensorrt-rtx runs at fp16, int8 or int4"),
     ],
 )
-def test_a_precision_that_an_engine_does_not_run_at_is_refused(engine: str, precision: str, sentence: str) -> None:
+def test_a_precision_that_an_engine_does_not_run_at_is_refused(
+    engine: str, precision: str, sentence: str
+) -> None:
     with pytest.raises(ConfigError, match=sentence):
         load_policy(PolicyOptions.model_validate({"engine": engine, "precision": precision}))
 
 
 @pytest.mark.skipif(NVIDIA_DRIVER.exists(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_refused_with_what_is() -> None:
-    with pytest.raises(EngineError, match="PyTorch finds no CUDA device; --engine torch runs on the CPU"):
+    with pytest.raises(
+        EngineError, match="PyTorch finds no CUDA device; --engine torch runs on the CPU"
+    ):
         load_policy(SHIPPED.model_copy(update={"engine": "torch-cuda"}))
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_provider_that_is_not_there_is_refused_with_the_line_that_installs_it(provider: str) -> None:
-    if f"{provider.capitalize()}ExecutionProvider".replace("Cuda", "CUDA") in onnxruntime.get_available_providers():
+def test_a_provider_that_is_not_there_is_refused_with_the_line_that_installs_it(
+    provider: str,
+) -> None:
+    if (
+        f"{provider.capitalize()}ExecutionProvider".replace("Cuda", "CUDA")
+        in onnxruntime.get_available_providers()
+    ):
         pytest.skip("this ONNX Runtime has it")
-    with pytest.raises(EngineError, match=f"'{provider}' is not in this ONNX Runtime.*pip install onnxruntime-gpu"):
+    with pytest.raises(
+        EngineError, match=f"'{provider}' is not in this ONNX Runtime.*pip install onnxruntime-gpu"
+    ):
         load_policy(SHIPPED.model_copy(update={"engine": f"onnx-{provider}"}))
 
 

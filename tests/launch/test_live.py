@@ -7,9 +7,15 @@ from threading import Event
 
 from rich.console import Console
 
-from gatort.launch.live import LiveTable, Status
+from gatort.launch.live import (
+    LiveTable,
+    Status,
+)
 from gatort.runtime.safety import State
-from gatort.runtime.telemetry import Percentiles, Rate
+from gatort.runtime.telemetry import (
+    Percentiles,
+    Rate,
+)
 
 STATUS = Status(
     elapsed_s=12.0,

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from gatort.launch.options import SHIPPED_PROFILES, LoopOptions, RunOptions, resolve
+from gatort.launch.options import (
+    SHIPPED_PROFILES,
+    LoopOptions,
+    RunOptions,
+    resolve,
+)
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
 
@@ -14,7 +19,9 @@ from gatort.runtime.realtime import RealtimeConfig
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
     path = tmp_path / "arm.toml"
-    path.write_text("seconds = 7.0\nseed = 3\nthreads = 1\n[realtime]\nfifo_priority = 7\nlock_memory = true\n")
+    path.write_text(
+        "seconds = 7.0\nseed = 3\nthreads = 1\n[realtime]\nfifo_priority = 7\nlock_memory = true\n"
+    )
     return path
 
 
@@ -25,14 +32,19 @@ def test_without_flags_and_profile_every_value_is_the_default_of_the_class() -> 
 def test_a_flag_goes_before_the_profile_and_the_profile_before_the_default(profile: Path) -> None:
     flags = RunOptions(seed=9, realtime=RealtimeConfig(fifo_priority=8))
     resolved = resolve(RunOptions, flags, profile)
-    assert (resolved.seed, resolved.seconds, resolved.temperature) == (9, 7.0, RunOptions().temperature)
+    assert (resolved.seed, resolved.seconds, resolved.temperature) == (
+        9,
+        7.0,
+        RunOptions().temperature,
+    )
     assert (resolved.realtime.fifo_priority, resolved.realtime.lock_memory) == (8, True)
 
 
 def test_an_unknown_key_is_refused_with_the_closest_and_all_valid_ones(profile: Path) -> None:
     profile.write_text("[realtime]\nlock_memry = true\n")
     with pytest.raises(
-        ConfigError, match=r"arm\.toml: unknown key 'realtime\.lock_memry' \(did you mean 'lock_memory'\?\)"
+        ConfigError,
+        match=r"arm\.toml: unknown key 'realtime\.lock_memry' \(did you mean 'lock_memory'\?\)",
     ) as refused:
         resolve(RunOptions, None, profile)
     assert all(name in str(refused.value) for name in RealtimeConfig.model_fields)
@@ -42,7 +54,9 @@ def test_many_unknown_keys_are_each_named_and_the_valid_ones_listed_once(profile
     profile.write_text("robot = 'pybullet'\nseconds = 3\nthread = 1\n[realtime]\ncpu = [1]\n")
     with pytest.raises(ConfigError) as refused:
         resolve(LoopOptions, None, profile)
-    keys, realtime = (", ".join(sorted(kind.model_fields)) for kind in (LoopOptions, RealtimeConfig))
+    keys, realtime = (
+        ", ".join(sorted(kind.model_fields)) for kind in (LoopOptions, RealtimeConfig)
+    )
     assert str(refused.value) == (
         f"{profile}: unknown key 'realtime.cpu' (did you mean 'cpus'?); unknown key 'robot'; unknown key 'seconds'; "
         f"unknown key 'thread' (did you mean 'threads'?); "
@@ -57,7 +71,9 @@ def test_a_value_that_is_not_valid_is_refused_with_its_key(profile: Path, text: 
         resolve(RunOptions, None, profile)
 
 
-def test_a_profile_that_is_missing_or_not_toml_is_refused_with_the_shipped_names(profile: Path) -> None:
+def test_a_profile_that_is_missing_or_not_toml_is_refused_with_the_shipped_names(
+    profile: Path,
+) -> None:
     with pytest.raises(ConfigError, match="expected a TOML file or one of realtime"):
         resolve(RunOptions, None, Path("nowhere.toml"))
     profile.write_text("seconds = ")
@@ -65,6 +81,8 @@ def test_a_profile_that_is_missing_or_not_toml_is_refused_with_the_shipped_names
         resolve(RunOptions, None, profile)
 
 
-@pytest.mark.parametrize("path", sorted(SHIPPED_PROFILES.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(SHIPPED_PROFILES.glob("*.toml")), ids=lambda path: path.stem
+)
 def test_a_shipped_profile_is_valid_and_is_found_by_its_name(path: Path) -> None:
     assert resolve(RunOptions, None, Path(path.stem)) == resolve(RunOptions, None, path)

@@ -11,18 +11,23 @@ import pytest
 from gatort.launch import cli
 from gatort.runtime.bundle import load_manifest
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.recording import FaultMessage, Recording
-from gatort.sim.robot_mujoco import MujocoRobot
+from gatort.runtime.recording.reader import (
+    FaultMessage,
+    Recording,
+)
+from gatort.sim.simulators.mujoco import MujocoRobot
 
 
 @pytest.fixture(autouse=True)
 def in_an_empty_directory_and_virtual_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gatort.launch.run.MonotonicClock", VirtualClock)
+    monkeypatch.setattr("gatort.launch.commands.run.MonotonicClock", VirtualClock)
 
 
 def run(bundle: Path, *arguments: str) -> int:
-    return cli.main(["run", "--bundle", str(bundle), "--seconds", "0.5", "--json", "r.json", *arguments])
+    return cli.main(
+        ["run", "--bundle", str(bundle), "--seconds", "0.5", "--json", "r.json", *arguments]
+    )
 
 
 def read_whole(path: Path) -> Recording:
@@ -36,7 +41,9 @@ def test_every_run_is_recorded_in_a_file_of_its_own_named_by_time_and_seed(
 ) -> None:
     assert run(bundle, "--seed", "7") == run(bundle, "--seed", "8") == 0
     files = sorted(Path("runs").glob("*.mcap"))
-    assert [re.fullmatch(r"20\d{6}T\d{6}\.\d{3}Z-seed(.)\.mcap", file.name)[1] for file in files] == ["7", "8"]
+    assert [
+        re.fullmatch(r"20\d{6}T\d{6}\.\d{3}Z-seed(.)\.mcap", file.name)[1] for file in files
+    ] == ["7", "8"]
     assert f"recording: {files[1]}" in capsys.readouterr().out
     recorded = json.loads(Path("r.json").read_text())["recording"]
     assert recorded == {"file": str(files[1]), "complete": True, "degraded": None, "dropped": 0}
@@ -48,7 +55,12 @@ def test_a_recording_begins_with_what_the_run_was_and_ends_with_how_it_went(bund
     policy = recording.policy
     assert policy is not None
     assert (policy.bundle, policy.directory, policy.files) == ("random", bundle, manifest.files)
-    assert (policy.engine, policy.precision, policy.temperature, policy.seed) == ("onnx", "fp32", 0.001, 7)
+    assert (policy.engine, policy.precision, policy.temperature, policy.seed) == (
+        "onnx",
+        "fp32",
+        0.001,
+        7,
+    )
     assert policy.spec == manifest.spec
     assert recording.run.robot == "mujoco"
     assert recording.run.interface.observations == manifest.spec.observations
@@ -70,7 +82,9 @@ def test_a_full_disk_costs_the_run_no_tick_and_marks_it_incomplete(
     assert said in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_robot_that_fails_is_in_the_recording(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_robot_that_fails_is_in_the_recording(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     advance, count = MujocoRobot._advance, iter(range(100))
 
     def diverge(robot: MujocoRobot, now_ns: int) -> None:
@@ -79,7 +93,11 @@ def test_a_robot_that_fails_is_in_the_recording(bundle: Path, monkeypatch: pytes
 
     monkeypatch.setattr(MujocoRobot, "_advance", diverge)
     assert run(bundle, "--record", "run.mcap") == 1
-    faults = [each.message for each in Recording(Path("run.mcap")).messages() if isinstance(each.message, FaultMessage)]
+    faults = [
+        each.message
+        for each in Recording(Path("run.mcap")).messages()
+        if isinstance(each.message, FaultMessage)
+    ]
     assert faults[-1].component == "robot"
     assert "the simulation diverged" in faults[-1].sentence
 

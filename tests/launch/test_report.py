@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatort.launch.report import percentile_record, require_writable, wilson_95, write_json
+from gatort.launch.report import (
+    percentile_record,
+    require_writable,
+    wilson_95,
+    write_json,
+)
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.telemetry import Percentiles
 
@@ -26,7 +31,9 @@ def test_the_wilson_interval_is_the_published_one() -> None:
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_wilson_interval_holds_the_rate_and_stays_inside_zero_and_one(case: tuple[int, int]) -> None:
+def test_the_wilson_interval_holds_the_rate_and_stays_inside_zero_and_one(
+    case: tuple[int, int],
+) -> None:
     low, high = wilson_95(*case)
     assert 0.0 <= low <= case[0] / case[1] + 1e-12
     assert case[0] / case[1] - 1e-12 <= high <= 1.0

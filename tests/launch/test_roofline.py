@@ -11,15 +11,40 @@ import pytest
 
 from gatort.launch import cli
 from gatort.launch.options import PolicyOptions
-from gatort.launch.rates import Device, last_level_cache_bytes, measure_cpu
-from gatort.launch.roofline import Roofline, _storage, passes_p50_ms
-from gatort.launch.work import Rates, Storage, Work, floor_s, pass_work, tick_work
+from gatort.launch.rates import (
+    Device,
+    last_level_cache_bytes,
+    measure_cpu,
+)
+from gatort.launch.roofline import (
+    Roofline,
+    _storage,
+    passes_p50_ms,
+)
+from gatort.launch.work import (
+    Rates,
+    Storage,
+    Work,
+    floor_s,
+    pass_work,
+    tick_work,
+)
 from gatort.policies.presets import preset
-from gatort.runtime.bundle import ONNX_FILE, TrainingRecord
+from gatort.runtime.bundle import (
+    ONNX_FILE,
+    TrainingRecord,
+)
 from gatort.runtime.errors import EngineError
-from gatort.runtime.spec import PolicySpec, Precision
+from gatort.runtime.spec import (
+    PolicySpec,
+    Precision,
+)
 from gatort.runtime.telemetry import Telemetry
-from gatort.sim.task import CAMERA_SPEC, GATO_SPEC, STACK_SPEC
+from gatort.sim.tasks.stacking.task import (
+    CAMERA_SPEC,
+    GATO_SPEC,
+    STACK_SPEC,
+)
 
 onnx = pytest.importorskip("onnx")
 FP32 = Storage("fp32", float_bytes=4)
@@ -32,7 +57,9 @@ class Counted:
         model = onnx.load(path)
         sizes = {"ids": [1, positions - patches], "patches": [patches, 3, 16, 16]}
         for value in model.graph.input:
-            for axis, size in zip(value.type.tensor_type.shape.dim, sizes.get(value.name, []), strict=False):
+            for axis, size in zip(
+                value.type.tensor_type.shape.dim, sizes.get(value.name, []), strict=False
+            ):
                 axis.dim_value = size
             first = value.type.tensor_type.shape.dim[0]
             if value.name in ("local", "cos", "sin", "mask"):
@@ -42,7 +69,8 @@ class Counted:
         self.weights = {each.name: tuple(each.dims) for each in graph.initializer}
         values = (*graph.value_info, *graph.input, *graph.output)
         self.shapes = self.weights | {
-            value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim) for value in values
+            value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
+            for value in values
         }
         self.nodes = graph.node
 
@@ -61,12 +89,20 @@ class Counted:
 
     def weights_bytes(self) -> int:
         """Every constant once; of a table only the rows that are gathered or sliced."""
-        rows = [node for node in self.nodes if node.op_type in ("Gather", "Slice") and node.input[0] in self.weights]
+        rows = [
+            node
+            for node in self.nodes
+            if node.op_type in ("Gather", "Slice") and node.input[0] in self.weights
+        ]
         tables = {node.input[0] for node in rows}
-        whole = {name for node in self.nodes for name in node.input if name in self.weights} - tables
+        whole = {
+            name for node in self.nodes for name in node.input if name in self.weights
+        } - tables
         sizes = [prod(self.weights[name]) for name in whole]
         # The slice of the patches' positions has a length that is not inferred; all of them are read.
-        sizes += [prod(self.shapes[node.output[0]]) or prod(self.weights[node.input[0]]) for node in rows]
+        sizes += [
+            prod(self.shapes[node.output[0]]) or prod(self.weights[node.input[0]]) for node in rows
+        ]
         return 4 * sum(sizes)
 
 
@@ -90,9 +126,14 @@ def export(directory: Path, spec: PolicySpec) -> Path:
 def test_the_count_is_that_of_the_exported_graph(spec: PolicySpec, tmp_path: Path) -> None:
     graph, dims = export(tmp_path, spec) / ONNX_FILE, preset("tiny")
     for positions, patches in ((spec.observation_tokens + 2, spec.image_tokens), (1, 0)):
-        counted, work = Counted(graph, positions, patches), pass_work(spec, dims, FP32, positions, patches)
+        counted, work = (
+            Counted(graph, positions, patches),
+            pass_work(spec, dims, FP32, positions, patches),
+        )
         assert work.flops == counted.flops()
-        if patches or not spec.image_tokens:  # without patches the graph's convolutions have nothing to read
+        if (
+            patches or not spec.image_tokens
+        ):  # without patches the graph's convolutions have nothing to read
             # A few dozen constants of shapes and indices are not weights.
             assert work.weights_bytes == pytest.approx(counted.weights_bytes(), abs=1_000)
 
@@ -105,7 +146,9 @@ def test_the_cache_is_read_whole_and_written_where_the_pass_stands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "bits"), [("fp16", 16), ("int8", 8 + 16 / 2048), ("int4", 4 + 16 / 128)], ids=["fp16", "int8", "int4"]
+    ("precision", "bits"),
+    [("fp16", 16), ("int8", 8 + 16 / 2048), ("int4", 4 + 16 / 128)],
+    ids=["fp16", "int8", "int4"],
 )
 def test_a_matrix_is_its_codes_and_its_scales(precision: Precision, bits: float) -> None:
     assert Storage(precision, 2).matrix_bytes((2048, 6144)) == 2048 * 6144 * bits / 8
@@ -152,7 +195,9 @@ def test_a_share_above_all_is_never_projected_and_weights_in_the_cache_are_said_
     assert not any("fits in" in str(part) for part in made(25.0).report())
 
 
-def test_the_median_is_over_prefill_and_decodes_together_and_leaves_out_ticks_that_stopped_before() -> None:
+def test_the_median_is_over_prefill_and_decodes_together_and_leaves_out_ticks_that_stopped_before() -> (
+    None
+):
     telemetry = Telemetry(STACK_SPEC, capacity=4)
     steps_ns = np.arange(1, len(telemetry.stages) + 1) * 1_000_000
     telemetry.stamps[:3, 1:] = 1 + np.cumsum(steps_ns)
@@ -193,16 +238,26 @@ def test_this_machine_reads_and_multiplies(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_profile_reports_the_roofline_of_both_paces(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     device = Device("a device", Rates(1e9, 1e12), 1e9, 0, "nothing")
     monkeypatch.setattr("gatort.launch.roofline.measure_cpu", lambda: device)
     report = tmp_path / "p.json"
     arguments = ["--robot", "scripted", "--ticks", "5", "--budget-ms", "5000", "--max-misses", "5"]
-    assert cli.main(["profile", "--bundle", str(bundle), *arguments, "--roofline", "--json", str(report)]) == 0
+    assert (
+        cli.main(
+            ["profile", "--bundle", str(bundle), *arguments, "--roofline", "--json", str(report)]
+        )
+        == 0
+    )
     record = json.loads(report.read_text())["roofline"]
     assert record["floor_ms"] > 0
-    assert record["share_of_floor"]["paced"] == pytest.approx(record["floor_ms"] / record["paced_ms"])
+    assert record["share_of_floor"]["paced"] == pytest.approx(
+        record["floor_ms"] / record["paced_ms"]
+    )
     assert len(record["projection_not_measurement_rtx_3090"]) == 9
     out = capsys.readouterr().out
     assert "projection, not measurement" in out

@@ -8,18 +8,24 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli
+from gatort.launch.commands.trials import (
+    Trialist,
+    TrialOptions,
+)
 from gatort.launch.journal import Journal
 from gatort.launch.options import resolve
-from gatort.launch.sweep import VALUES, along
-from gatort.launch.trials import Trialist, TrialOptions
+from gatort.launch.sweep import (
+    VALUES,
+    along,
+)
 from gatort.runtime.bundle import load_manifest
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.link import LinkConditions
+from gatort.runtime.remote.link import LinkConditions
 
 
 @pytest.fixture(autouse=True)
 def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatort.sim.task.TRIAL_SECONDS", 1.0)
+    monkeypatch.setattr("gatort.sim.tasks.stacking.task.TRIAL_SECONDS", 1.0)
 
 
 def options(bundle: Path, **link: float) -> TrialOptions:
@@ -31,7 +37,9 @@ def sweep(bundle: Path, tmp_path: Path, *arguments: str) -> int:
     return cli.main(["trials", *which, "--plot", str(tmp_path / "s.png"), *arguments])
 
 
-def test_a_delay_within_the_budget_costs_nothing_and_with_one_beyond_it_nothing_is_armed(bundle: Path) -> None:
+def test_a_delay_within_the_budget_costs_nothing_and_with_one_beyond_it_nothing_is_armed(
+    bundle: Path,
+) -> None:
     within, beyond = (Trialist(options(bundle, delay_ms=delay_ms)).run(40) for delay_ms in (12, 13))
     assert (within.ticks, within.refused, within.dropped) == (20, 0, 0)
     assert (beyond.ticks, beyond.succeeded) == (0, False)
@@ -46,7 +54,9 @@ def test_late_commands_are_dropped_by_the_arm_which_goes_to_safe_by_itself(bundl
     assert all(trial.ticks < 20 for trial in late)
 
 
-def test_lost_commands_are_counted_and_single_losses_cost_none_for_each_is_sent_twice(bundle: Path) -> None:
+def test_lost_commands_are_counted_and_single_losses_cost_none_for_each_is_sent_twice(
+    bundle: Path,
+) -> None:
     lossy = [Trialist(options(bundle, loss=loss)).run(40) for loss in (0.05, 0.35)]
     assert (lossy[0].lost, lossy[0].ticks) == (0, 20)
     assert lossy[1].lost > 0
@@ -62,23 +72,33 @@ def test_the_same_seed_meets_the_same_link_and_another_seed_another(bundle: Path
 def test_each_link_has_a_journal_of_its_own(bundle: Path, tmp_path: Path) -> None:
     manifest = load_manifest(bundle)
     links = ({}, {"delay_ms": 5}, {"loss": 0.1}, {"link_seed": 1})
-    assert len({Journal(tmp_path / "t.json", manifest, options(bundle, **link)).path for link in links}) == len(links)
+    assert len(
+        {Journal(tmp_path / "t.json", manifest, options(bundle, **link)).path for link in links}
+    ) == len(links)
 
 
 def test_a_sweep_reports_each_value_and_draws_a_picture(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "s.json"
-    assert sweep(bundle, tmp_path, "--sweep", "delay", "--values", "0", "15", "--json", str(report)) == 0
+    assert (
+        sweep(bundle, tmp_path, "--sweep", "delay", "--values", "0", "15", "--json", str(report))
+        == 0
+    )
     record = json.loads(report.read_text())
     assert record["sweep"] == "delay"
-    assert [(point["delay_ms"], point["episodes"]) for point in record["points"]] == [(0, 2), (15, 2)]
+    assert [(point["delay_ms"], point["episodes"]) for point in record["points"]] == [
+        (0, 2),
+        (15, 2),
+    ]
     assert [point["missing"] for point in record["points"]] == [0, 1]
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
     assert "100.0%" in capsys.readouterr().out
 
 
-def test_a_sweep_goes_on_where_it_was_stopped(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_goes_on_where_it_was_stopped(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     report, run, ran = tmp_path / "s.json", Trialist.run, []
     arguments = ("--sweep", "loss", "--values", "0", "0.5", "--json", str(report))
 
@@ -121,7 +141,11 @@ def test_a_value_that_no_link_has_is_refused_by_name() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], sentence: str
+    bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    sentence: str,
 ) -> None:
     assert sweep(bundle, tmp_path, *arguments) == 2
     assert sentence in capsys.readouterr().err

@@ -4,13 +4,34 @@ import numpy as np
 import pytest
 import torch
 
-from gatort.policies.model import Gato, PatchNorm, action_positions, banded_mask, smooth_bins
-from gatort.policies.presets import PRESETS, preset
-from gatort.runtime.context import Context, rotary_tables
-from gatort.runtime.decoding import Decoder, Sampler
-from gatort.runtime.engine_torch import TorchEngine
+from gatort.policies.model import (
+    Gato,
+    PatchNorm,
+    action_positions,
+    banded_mask,
+    smooth_bins,
+)
+from gatort.policies.presets import (
+    PRESETS,
+    preset,
+)
+from gatort.runtime.context import (
+    Context,
+    rotary_tables,
+)
+from gatort.runtime.decoding import (
+    Decoder,
+    Sampler,
+)
+from gatort.runtime.engines.torch import TorchEngine
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, SEPARATOR_ID, ModelDims, PolicySpec
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    FIRST_CONTINUOUS_ID,
+    SEPARATOR_ID,
+    ModelDims,
+    PolicySpec,
+)
 
 # Both sides sum the same float32 products of size near 1 in another order; a wrong row or angle shows at 1e-2.
 SAME = {"atol": 1e-5, "rtol": 0.0}
@@ -40,7 +61,9 @@ def lively(model: Gato) -> Gato:
 def random_ids(model: Gato, frames: int) -> torch.Tensor:
     """Frames (F, T − p) of random tokens with separators where they belong."""
     spec = model.spec
-    ids = torch.randint(FIRST_CONTINUOUS_ID, SEPARATOR_ID, (frames, spec.frame_tokens - spec.image_tokens))
+    ids = torch.randint(
+        FIRST_CONTINUOUS_ID, SEPARATOR_ID, (frames, spec.frame_tokens - spec.image_tokens)
+    )
     ids[:, -spec.action_tokens] = SEPARATOR_ID
     return ids
 
@@ -97,7 +120,9 @@ def test_the_ring_equals_one_pass_with_text_and_images_too(seeing_model: Gato) -
     spec, frames = seeing_model.spec, 4 * seeing_model.spec.window_frames + 2
     ids = random_ids(seeing_model, frames)
     patches = torch.rand(frames, spec.image_tokens, 3, 16, 16) / 2 - 0.25
-    whole = seeing_model.head(hidden(seeing_model, ids, patches, rows=action_positions(frames, spec))[0])
+    whole = seeing_model.head(
+        hidden(seeing_model, ids, patches, rows=action_positions(frames, spec))[0]
+    )
     torch.testing.assert_close(ring_logits(seeing_model, ids, patches), whole, **SAME)
 
 
@@ -113,7 +138,9 @@ def test_an_hour_of_ticks_later_the_same_frames_give_the_same_hidden_states(mode
     ids = random_ids(model, 5)
     later = 3600 * 20 * model.spec.frame_tokens
     # Angles are computed in float64, so only the float32 rounding of cos and sin differs.
-    torch.testing.assert_close(hidden(model, ids, first=later), hidden(model, ids), atol=1e-4, rtol=0.0)
+    torch.testing.assert_close(
+        hidden(model, ids, first=later), hidden(model, ids), atol=1e-4, rtol=0.0
+    )
 
 
 @torch.no_grad()
@@ -134,7 +161,10 @@ def test_one_layer_forgets_a_frame_that_left_the_window(spec: PolicySpec, dims: 
     ids = random_ids(model, 5)
     changed = ids.clone()
     changed[0] = random_ids(model, 1)
-    seen, gone = slice(2 * spec.frame_tokens, 3 * spec.frame_tokens), slice(3 * spec.frame_tokens, None)
+    seen, gone = (
+        slice(2 * spec.frame_tokens, 3 * spec.frame_tokens),
+        slice(3 * spec.frame_tokens, None),
+    )
     before, after = hidden(model, ids), hidden(model, changed)
     assert not torch.allclose(after[:, seen], before[:, seen])
     torch.testing.assert_close(after[:, gone], before[:, gone], **SAME)
@@ -180,7 +210,9 @@ def test_patch_norm_is_group_norm() -> None:
     torch.testing.assert_close(norm(x), reference(x), atol=1e-5, rtol=1e-5)
 
 
-def test_patch_positions_are_sampled_in_training_and_their_mean_otherwise(seeing_model: Gato) -> None:
+def test_patch_positions_are_sampled_in_training_and_their_mean_otherwise(
+    seeing_model: Gato,
+) -> None:
     embedding = seeing_model.patches
     # Two images of 2×1 and 1×2 patches: intervals [0, 64) and [64, 128), or all of [0, 128).
     row, column = embedding._positions()
@@ -199,10 +231,14 @@ def test_every_parameter_learns(seeing_model: Gato) -> None:
     rows = action_positions(3, spec)
     logits = seeing_model.train().head(hidden(seeing_model, ids, patches, rows=rows))
     torch.nn.functional.cross_entropy(logits[0], torch.randint(0, 1024, (len(rows),))).backward()
-    assert [name for name, p in seeing_model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [
+        name for name, p in seeing_model.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []
 
 
-def test_stochastic_depth_drops_branches_in_training_only(spec: PolicySpec, dims: ModelDims) -> None:
+def test_stochastic_depth_drops_branches_in_training_only(
+    spec: PolicySpec, dims: ModelDims
+) -> None:
     torch.manual_seed(0)
     model = Gato(spec, dims, stochastic_depth=0.5)
     ids = random_ids(model, 3)
@@ -211,7 +247,9 @@ def test_stochastic_depth_drops_branches_in_training_only(spec: PolicySpec, dims
 
 
 # GATO.md: what the paper's sizes come to once rotary positions free a d×d per layer.
-@pytest.mark.parametrize(("name", "millions"), [("gato-79m", 77), ("gato-364m", 362), ("gato-1.2b", 1190)])
+@pytest.mark.parametrize(
+    ("name", "millions"), [("gato-79m", 77), ("gato-364m", 362), ("gato-1.2b", 1190)]
+)
 def test_a_preset_has_the_papers_size(spec: PolicySpec, name: str, millions: int) -> None:
     with torch.device("meta"):
         model = Gato(spec, preset(name))
@@ -219,7 +257,9 @@ def test_a_preset_has_the_papers_size(spec: PolicySpec, name: str, millions: int
 
 
 def test_an_unknown_preset_is_refused_with_the_valid_names() -> None:
-    with pytest.raises(ConfigError, match=r"unknown preset 'stak'.*tiny, stack, gato-79m, gato-364m.*mean 'stack'"):
+    with pytest.raises(
+        ConfigError, match=r"unknown preset 'stak'.*tiny, stack, gato-79m, gato-364m.*mean 'stack'"
+    ):
         preset("stak")
 
 

@@ -8,16 +8,34 @@ import numpy as np
 import pytest
 import torch
 
-from gatort.policies.demos import Frames, join, tokenize
+from gatort.policies.demos import (
+    Frames,
+    join,
+    tokenize,
+)
 from gatort.policies.presets import preset
-from gatort.policies.recipe import TrainConfig, learning_rate
-from gatort.policies.train import Trainer, label_distribution
+from gatort.policies.recipe import (
+    TrainConfig,
+    learning_rate,
+)
+from gatort.policies.train import (
+    Trainer,
+    label_distribution,
+)
 from gatort.runtime.episode import Episode
-from gatort.runtime.errors import ConfigError, DemonstrationError
-from gatort.runtime.spec import SEPARATOR_ID, PolicySpec
+from gatort.runtime.errors import (
+    ConfigError,
+    DemonstrationError,
+)
+from gatort.runtime.spec import (
+    SEPARATOR_ID,
+    PolicySpec,
+)
 from gatort.runtime.tokenizer import Tokenizer
 
-CONFIG = TrainConfig(steps=60, batch_sequences=4, sequence_frames=4, learning_rate=3e-3, warmup_steps=5)
+CONFIG = TrainConfig(
+    steps=60, batch_sequences=4, sequence_frames=4, learning_rate=3e-3, warmup_steps=5
+)
 
 
 def episode(spec: PolicySpec, ticks: int, seed: int = 0) -> Episode:
@@ -28,7 +46,9 @@ def episode(spec: PolicySpec, ticks: int, seed: int = 0) -> Episode:
     return Episode(
         seed=seed,
         succeeded=True,
-        observations=tuple(rng.uniform(-1, 1, (ticks, *key.shape)).astype(key.dtype) for key in spec.observations),
+        observations=tuple(
+            rng.uniform(-1, 1, (ticks, *key.shape)).astype(key.dtype) for key in spec.observations
+        ),
         actions=rng.uniform(lows, highs, (ticks, len(lows))).astype(np.float32),
         expert_actions=np.tile(lows + 0.3 * (highs - lows), (ticks, 1)).astype(np.float32),
     )
@@ -53,7 +73,9 @@ def test_a_frame_opens_with_the_last_action_token_and_holds_what_was_done(spec: 
     done = Tokenizer(spec).encode_action(one.actions)
     assert frames.starts.tolist() == [0, 3, 6]
     assert frames.ids.shape[1] == spec.frame_tokens - spec.image_tokens
-    assert frames.ids[0, 0] == frames.ids[3, 0] == SEPARATOR_ID  # Nothing was done before an episode's first tick.
+    assert (
+        frames.ids[0, 0] == frames.ids[3, 0] == SEPARATOR_ID
+    )  # Nothing was done before an episode's first tick.
     np.testing.assert_array_equal(frames.ids[1:3, 0], done[:-1, -1])
     np.testing.assert_array_equal(frames.ids[:3, -(spec.action_tokens - 1) :], done[:, :-1])
 
@@ -64,12 +86,16 @@ def test_targets_are_what_the_expert_would_have_done(spec: PolicySpec) -> None:
 
 
 def test_windows_never_span_two_episodes(spec: PolicySpec) -> None:
-    frames = join([tokenize([episode(spec, 5)], spec), tokenize([episode(spec, 3), episode(spec, 4)], spec)])
+    frames = join(
+        [tokenize([episode(spec, 5)], spec), tokenize([episode(spec, 3), episode(spec, 4)], spec)]
+    )
     assert frames.starts.tolist() == [0, 5, 8, 12]
     assert frames.windows(4).tolist() == [0, 1, 8]
 
 
-def test_training_learns_the_experts_action_and_not_what_was_done(spec: PolicySpec, tmp_path: Path) -> None:
+def test_training_learns_the_experts_action_and_not_what_was_done(
+    spec: PolicySpec, tmp_path: Path
+) -> None:
     frames = tokenize([episode(spec, ticks=40)], spec)
     trainer = Trainer(spec, preset("tiny"), CONFIG, tmp_path)
     before = trainer.validation_loss(frames)
@@ -77,7 +103,9 @@ def test_training_learns_the_experts_action_and_not_what_was_done(spec: PolicySp
     assert trainer.validation_loss(frames) < 0.7 * before
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(spec: PolicySpec, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
+    spec: PolicySpec, tmp_path: Path
+) -> None:
     frames = tokenize([episode(spec, ticks=40)], spec)
     whole = Trainer(spec, preset("tiny"), CONFIG, tmp_path / "whole")
     whole.fit(frames, until_step=6)
@@ -86,7 +114,9 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(spec: PolicySpec, 
     resumed = Trainer(spec, preset("tiny"), CONFIG, tmp_path / "cut")
     assert resumed.step == 6
     resumed.fit(frames, until_step=12)
-    for (name, mine), theirs in zip(resumed.model.named_parameters(), whole.model.parameters(), strict=True):
+    for (name, mine), theirs in zip(
+        resumed.model.named_parameters(), whole.model.parameters(), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, msg=name)
 
 
@@ -97,7 +127,9 @@ def test_a_checkpoint_of_another_model_is_refused(spec: PolicySpec, tmp_path: Pa
 
 
 def test_hidden_actions_leave_the_observations_in_place(spec: PolicySpec, tmp_path: Path) -> None:
-    trainer = Trainer(spec, preset("tiny"), CONFIG.model_copy(update={"forget_actions": 1.0}), tmp_path)
+    trainer = Trainer(
+        spec, preset("tiny"), CONFIG.model_copy(update={"forget_actions": 1.0}), tmp_path
+    )
     frames = tokenize([episode(spec, ticks=8)], spec)
     ids = frames.ids[None].copy()
     trainer._forget_actions(ids, np.random.default_rng(0))
@@ -107,16 +139,22 @@ def test_hidden_actions_leave_the_observations_in_place(spec: PolicySpec, tmp_pa
     assert (ids[..., observed.stop :] == SEPARATOR_ID).all()
 
 
-def test_hiding_the_only_actuators_past_leaves_the_observation(spec: PolicySpec, tmp_path: Path) -> None:
+def test_hiding_the_only_actuators_past_leaves_the_observation(
+    spec: PolicySpec, tmp_path: Path
+) -> None:
     single = spec.model_copy(update={"actuators": spec.actuators[:1]})
-    trainer = Trainer(single, preset("tiny"), CONFIG.model_copy(update={"forget_actions": 1.0}), tmp_path)
+    trainer = Trainer(
+        single, preset("tiny"), CONFIG.model_copy(update={"forget_actions": 1.0}), tmp_path
+    )
     frames = tokenize([episode(single, ticks=8)], single)
     ids = frames.ids[None].copy()
     trainer._forget_actions(ids, np.random.default_rng(0))
     np.testing.assert_array_equal(ids[0, :, 1:], frames.ids[:, 1:])
 
 
-def test_a_checkpoint_that_learned_other_ranges_is_refused(spec: PolicySpec, tmp_path: Path) -> None:
+def test_a_checkpoint_that_learned_other_ranges_is_refused(
+    spec: PolicySpec, tmp_path: Path
+) -> None:
     Trainer(spec, preset("tiny"), CONFIG, tmp_path).save()
     slower = spec.model_copy(update={"action_delay_ms": spec.action_delay_ms + 5})
     with pytest.raises(ConfigError, match="another specification"):

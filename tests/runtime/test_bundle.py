@@ -15,7 +15,10 @@ from gatort.runtime.bundle import (
     write_manifest,
 )
 from gatort.runtime.errors import BundleError
-from gatort.runtime.spec import ModelDims, PolicySpec
+from gatort.runtime.spec import (
+    ModelDims,
+    PolicySpec,
+)
 
 GRAPH = b"\x08\x0a"
 """The shortest ONNX model that says anything: ir_version 10."""
@@ -30,8 +33,12 @@ def bundle(spec: PolicySpec, dims: ModelDims, tmp_path: Path) -> Path:
         spec=spec,
         model=dims,
         files={name: sha256_of(tmp_path / name) for name in ("policy.onnx", "model.safetensors")},
-        training=TrainingRecord(recipe="none", demonstrations="none", training_seeds=((0, 9),), parameters=1, steps=0),
-        success=SuccessRecord(trials=10, first_seed=5000, successes=9, rate=0.9, wilson_95=(0.6, 0.98)),
+        training=TrainingRecord(
+            recipe="none", demonstrations="none", training_seeds=((0, 9),), parameters=1, steps=0
+        ),
+        success=SuccessRecord(
+            trials=10, first_seed=5000, successes=9, rate=0.9, wilson_95=(0.6, 0.98)
+        ),
     )
     write_manifest(tmp_path, manifest)
     return tmp_path
@@ -70,7 +77,9 @@ def test_a_file_that_is_absent_is_named(bundle: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "..", "sub/file", ""])
 def test_no_name_leads_out_of_the_bundle(bundle: Path, name: str) -> None:
-    change(bundle, files=json.loads((bundle / "manifest.json").read_text())["files"] | {name: "0" * 64})
+    change(
+        bundle, files=json.loads((bundle / "manifest.json").read_text())["files"] | {name: "0" * 64}
+    )
     with pytest.raises(BundleError, match="plain file name"):
         verify(bundle)
 
@@ -92,7 +101,9 @@ def test_a_link_is_refused(bundle: Path, tmp_path: Path) -> None:
         ({"model": None}, "model"),
     ],
 )
-def test_a_manifest_that_is_not_valid_names_the_field(bundle: Path, fields: dict[str, object], message: str) -> None:
+def test_a_manifest_that_is_not_valid_names_the_field(
+    bundle: Path, fields: dict[str, object], message: str
+) -> None:
     change(bundle, **fields)
     with pytest.raises(BundleError, match=message):
         load_manifest(bundle)

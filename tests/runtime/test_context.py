@@ -3,12 +3,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gatort.runtime.context import Block, Context, allocate_frame, rotary_tables
+from gatort.runtime.context import (
+    Block,
+    Context,
+    allocate_frame,
+    rotary_tables,
+)
 from gatort.runtime.errors import SpecError
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, SEPARATOR_ID, ModelDims, PolicySpec
+from gatort.runtime.spec import (
+    FIRST_CONTINUOUS_ID,
+    SEPARATOR_ID,
+    ModelDims,
+    PolicySpec,
+)
 
 
-def run_frame(context: Context, seen: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> None:
+def run_frame(
+    context: Context, seen: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
+) -> None:
     """One frame; `seen` gets (position in the stream, mask row, cos, sin, cache row) of each of its T positions."""
     spec, k = context.spec, context.frames
 
@@ -16,7 +28,15 @@ def run_frame(context: Context, seen: list[tuple[int, np.ndarray, np.ndarray, np
         for index, j in enumerate(block.local.tolist()):
             row = int(block.write_index[0]) + index
             position = k * spec.frame_tokens + j
-            seen.append((position, block.mask[index].copy(), block.cos[index].copy(), block.sin[index].copy(), row))
+            seen.append(
+                (
+                    position,
+                    block.mask[index].copy(),
+                    block.cos[index].copy(),
+                    block.sin[index].copy(),
+                    row,
+                )
+            )
 
     context.begin_frame()
     for block in context.frame.passes:
@@ -53,7 +73,9 @@ def test_angles_are_those_of_the_unbounded_position_even_after_a_day_of_ticks(
     context, seen = Context(spec, dims), []
     context.frames = 20 * 86_400
     run_frame(context, seen)
-    cos, sin = rotary_tables(np.array([position for position, *_ in seen], np.float64), dims.head_size)
+    cos, sin = rotary_tables(
+        np.array([position for position, *_ in seen], np.float64), dims.head_size
+    )
     # float32 keeps 24 bits of a number up to 1; the product of two float64 turns is exact far beyond that.
     np.testing.assert_allclose(np.array([row[2] for row in seen]), cos, atol=1e-7)
     np.testing.assert_allclose(np.array([row[3] for row in seen]), sin, atol=1e-7)
@@ -84,7 +106,9 @@ def snapshot(context: Context) -> list[np.ndarray]:
     return [getattr(block, name).copy() for block in context.frame.passes for name in names]
 
 
-def test_an_abandoned_tick_leaves_no_trace_in_the_next_one(spec: PolicySpec, dims: ModelDims) -> None:
+def test_an_abandoned_tick_leaves_no_trace_in_the_next_one(
+    spec: PolicySpec, dims: ModelDims
+) -> None:
     disturbed, smooth = Context(spec, dims), Context(spec, dims)
     for _ in range(5):
         run_frame(disturbed, [])
@@ -108,7 +132,9 @@ def test_after_a_reset_nothing_earlier_is_seen(spec: PolicySpec, dims: ModelDims
     assert context.frames == 0
 
 
-def test_blocks_keep_their_memory_for_as_long_as_the_context_lives(spec: PolicySpec, dims: ModelDims) -> None:
+def test_blocks_keep_their_memory_for_as_long_as_the_context_lives(
+    spec: PolicySpec, dims: ModelDims
+) -> None:
     context = Context(spec, dims)
     before = addresses(context)
     for _ in range(7):
@@ -129,18 +155,26 @@ def test_a_frames_arrays_lie_apart_and_aligned_in_one_buffer_with_the_outputs_la
         assert start % 256 == 0
         taken[start : start + array.nbytes] += 1
     assert taken.max() == 1
-    assert all(frame.offset(array) < frame.outputs_at for array in (frame.prefill.ids, *inputs) if array.size)
+    assert all(
+        frame.offset(array) < frame.outputs_at
+        for array in (frame.prefill.ids, *inputs)
+        if array.size
+    )
     assert all(frame.offset(array) >= frame.outputs_at for array in outputs)
 
 
-def test_a_decode_reads_the_token_that_the_pass_before_it_wrote(spec: PolicySpec, dims: ModelDims) -> None:
+def test_a_decode_reads_the_token_that_the_pass_before_it_wrote(
+    spec: PolicySpec, dims: ModelDims
+) -> None:
     frame = allocate_frame(spec, dims)
     frame.tokens[:] = FIRST_CONTINUOUS_ID + np.arange(spec.action_tokens)
     assert [int(block.ids[0, 0]) for block in frame.passes[1:]] == frame.tokens[:-1].tolist()
     assert [block.local.tolist() for block in frame.passes[1:]] == [[7], [8]]
 
 
-def test_images_stand_after_the_text_and_outside_the_ids(every_encoding_spec: PolicySpec, dims: ModelDims) -> None:
+def test_images_stand_after_the_text_and_outside_the_ids(
+    every_encoding_spec: PolicySpec, dims: ModelDims
+) -> None:
     context = Context(every_encoding_spec, dims.model_copy(update={"first_token_id": 0}))
     assert context.frame.prefill.patches is not None
     assert context.frame.prefill.patches.shape == (4, 3, 16, 16)
@@ -151,7 +185,10 @@ def test_images_stand_after_the_text_and_outside_the_ids(every_encoding_spec: Po
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"head_size": 15}, "even head_size"), ({"local_positions": 8}, "local_positions 8 is less than the frame's 9")],
+    [
+        ({"head_size": 15}, "even head_size"),
+        ({"local_positions": 8}, "local_positions 8 is less than the frame's 9"),
+    ],
 )
 def test_a_model_too_small_for_the_frame_is_refused(
     spec: PolicySpec, dims: ModelDims, change: dict[str, int], message: str
@@ -160,6 +197,8 @@ def test_a_model_too_small_for_the_frame_is_refused(
         Context(spec, dims.model_copy(update=change))
 
 
-def test_a_policy_with_text_needs_a_model_that_embeds_low_ids(every_encoding_spec: PolicySpec, dims: ModelDims) -> None:
+def test_a_policy_with_text_needs_a_model_that_embeds_low_ids(
+    every_encoding_spec: PolicySpec, dims: ModelDims
+) -> None:
     with pytest.raises(SpecError, match=r"\['task', 'b'\] need first_token_id 0"):
         Context(every_encoding_spec, dims)

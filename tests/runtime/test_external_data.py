@@ -7,17 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from gatort.runtime.bundle import ONNX_FILE, Manifest, TrainingRecord, sha256_of, verify, write_manifest
+from gatort.runtime.bundle import (
+    ONNX_FILE,
+    Manifest,
+    TrainingRecord,
+    sha256_of,
+    verify,
+    write_manifest,
+)
 from gatort.runtime.errors import BundleError
 from gatort.runtime.external_data import external_locations
-from gatort.runtime.spec import ModelDims, PolicySpec
+from gatort.runtime.spec import (
+    ModelDims,
+    PolicySpec,
+)
 
 onnx = pytest.importorskip("onnx")
 
 
 def outside(location: str) -> object:
     """A tensor whose values lie in the file called `location`."""
-    tensor = onnx.TensorProto(name="w", dims=[4], data_type=1, data_location=onnx.TensorProto.EXTERNAL)
+    tensor = onnx.TensorProto(
+        name="w", dims=[4], data_type=1, data_location=onnx.TensorProto.EXTERNAL
+    )
     tensor.external_data.add(key="offset", value="0")
     tensor.external_data.add(key="location", value=location)
     return tensor
@@ -29,12 +41,16 @@ def in_initializer(location: str) -> object:
 
 
 def in_constant(location: str) -> object:
-    return onnx.helper.make_graph([onnx.helper.make_node("Constant", [], ["c"], value=outside(location))], "g", [], [])
+    return onnx.helper.make_graph(
+        [onnx.helper.make_node("Constant", [], ["c"], value=outside(location))], "g", [], []
+    )
 
 
 def in_branch(location: str) -> object:
     branch = in_constant(location)
-    return onnx.helper.make_graph([onnx.helper.make_node("If", ["c"], ["y"], then_branch=branch)], "g", [], [])
+    return onnx.helper.make_graph(
+        [onnx.helper.make_node("If", ["c"], ["y"], then_branch=branch)], "g", [], []
+    )
 
 
 def in_sparse(location: str) -> object:
@@ -60,32 +76,48 @@ def make_bundle(spec: PolicySpec, dims: ModelDims, tmp_path: Path) -> Callable[[
         (tmp_path / "policy.onnx.data").write_bytes(bytes(16))
         files = {path.name: sha256_of(path) for path in tmp_path.iterdir()}
         training = TrainingRecord(recipe="none", demonstrations="none", parameters=1, steps=0)
-        write_manifest(tmp_path, Manifest(name="test", spec=spec, model=dims, files=files, training=training))
+        write_manifest(
+            tmp_path, Manifest(name="test", spec=spec, model=dims, files=files, training=training)
+        )
         return tmp_path
 
     return make
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_location_is_found_wherever_onnx_allows_one(place: Callable[[str], object], tmp_path: Path) -> None:
+def test_a_location_is_found_wherever_onnx_allows_one(
+    place: Callable[[str], object], tmp_path: Path
+) -> None:
     save(tmp_path / "g.onnx", place("policy.onnx.data"))
     assert external_locations(tmp_path / "g.onnx") == {"policy.onnx.data"}
 
 
 def test_a_location_in_a_function_is_found(tmp_path: Path) -> None:
     model = onnx.ModelProto(ir_version=10)
-    model.functions.add(name="f").node.add().attribute.add(name="value").t.CopyFrom(outside("hidden"))
+    model.functions.add(name="f").node.add().attribute.add(name="value").t.CopyFrom(
+        outside("hidden")
+    )
     (tmp_path / "g.onnx").write_bytes(model.SerializeToString())
     assert external_locations(tmp_path / "g.onnx") == {"hidden"}
 
 
-def test_weights_in_a_file_that_the_manifest_names_are_accepted(make_bundle: Callable[[object], Path]) -> None:
+def test_weights_in_a_file_that_the_manifest_names_are_accepted(
+    make_bundle: Callable[[object], Path],
+) -> None:
     assert "policy.onnx.data" in verify(make_bundle(in_initializer("policy.onnx.data"))).files
 
 
 @pytest.mark.parametrize(
     "location",
-    ["/etc/passwd", "../secret", "sub/../policy.onnx.data", "./policy.onnx.data", "unnamed", "", "*/_ORT_MEM_ADDR_/*"],
+    [
+        "/etc/passwd",
+        "../secret",
+        "sub/../policy.onnx.data",
+        "./policy.onnx.data",
+        "unnamed",
+        "",
+        "*/_ORT_MEM_ADDR_/*",
+    ],
 )
 @pytest.mark.parametrize("place", PLACES)
 def test_weights_anywhere_else_are_refused(
@@ -93,11 +125,15 @@ def test_weights_anywhere_else_are_refused(
 ) -> None:
     bundle = make_bundle(place(location))
     (bundle / "unnamed").write_bytes(bytes(16))
-    with pytest.raises(BundleError, match=r"policy\.onnx: expected weights in files that the manifest names"):
+    with pytest.raises(
+        BundleError, match=r"policy\.onnx: expected weights in files that the manifest names"
+    ):
         verify(bundle)
 
 
-def test_a_second_location_of_the_same_tensor_does_not_hide_the_first(make_bundle: Callable[[object], Path]) -> None:
+def test_a_second_location_of_the_same_tensor_does_not_hide_the_first(
+    make_bundle: Callable[[object], Path],
+) -> None:
     graph = in_initializer("policy.onnx.data")
     graph.initializer[1].external_data.add(key="location", value="../secret")
     with pytest.raises(BundleError, match=r"found \['\.\./secret'\]"):

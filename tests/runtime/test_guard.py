@@ -5,9 +5,16 @@ import pytest
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ObservationError
-from gatort.runtime.guard import Guard, Limit, Refusal
+from gatort.runtime.guard import (
+    Guard,
+    Limit,
+    Refusal,
+)
 from gatort.runtime.robot import Observation
-from gatort.runtime.safety import COMMAND_MARGIN_NS, State
+from gatort.runtime.safety import (
+    COMMAND_MARGIN_NS,
+    State,
+)
 from gatort.runtime.spec import PolicySpec
 
 GOOD = np.array([1.0, -2.0, 3.0])
@@ -52,7 +59,9 @@ def test_the_command_owns_its_values(guard: Guard, clock: VirtualClock) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_action_that_is_not_finite_is_refused_not_limited(guard: Guard, clock: VirtualClock, bad: float) -> None:
+def test_an_action_that_is_not_finite_is_refused_not_limited(
+    guard: Guard, clock: VirtualClock, bad: float
+) -> None:
     assert guard.admit(np.array([0.0, bad, 0.0]), seen(clock)) is None
     assert guard.refused == {Refusal.NOT_FINITE: 1}
     assert not guard.limited
@@ -102,7 +111,9 @@ def test_over_rate_is_limited_against_the_last_admitted_action_and_flagged(
     assert guard.limited == {Limit.RATE: 1}
 
 
-def test_refusals_in_a_row_go_to_hold_then_safe_then_latched(guard: Guard, clock: VirtualClock) -> None:
+def test_refusals_in_a_row_go_to_hold_then_safe_then_latched(
+    guard: Guard, clock: VirtualClock
+) -> None:
     states = []
     for _ in range(4):
         guard.admit(NAN, seen(clock))
@@ -110,7 +121,9 @@ def test_refusals_in_a_row_go_to_hold_then_safe_then_latched(guard: Guard, clock
     assert states == [State.HOLD, State.SAFE, State.LATCHED, State.LATCHED]
 
 
-def test_a_good_action_after_one_refusal_goes_back_to_run(guard: Guard, clock: VirtualClock) -> None:
+def test_a_good_action_after_one_refusal_goes_back_to_run(
+    guard: Guard, clock: VirtualClock
+) -> None:
     for _ in range(3):
         guard.refuse(Refusal.ENGINE)
         assert guard.state is State.HOLD
@@ -120,7 +133,9 @@ def test_a_good_action_after_one_refusal_goes_back_to_run(guard: Guard, clock: V
 
 
 @pytest.mark.parametrize("refusals", [2, 3])
-def test_good_actions_never_re_arm_and_only_an_operator_does(guard: Guard, clock: VirtualClock, refusals: int) -> None:
+def test_good_actions_never_re_arm_and_only_an_operator_does(
+    guard: Guard, clock: VirtualClock, refusals: int
+) -> None:
     for _ in range(refusals):
         guard.refuse(Refusal.OBSERVATION)
     for _ in range(5):
@@ -185,7 +200,9 @@ def test_a_value_that_jumps_farther_than_it_can_is_refused_and_one_that_comes_ba
 ) -> None:
     fast_guard.inspect(looked_at(clock, 0.149))
     clock.advance_ns(50_000_000)
-    with pytest.raises(ObservationError, match=r"arm/position: expected element 0 .* at most 0\.15 rad in 50 ms"):
+    with pytest.raises(
+        ObservationError, match=r"arm/position: expected element 0 .* at most 0\.15 rad in 50 ms"
+    ):
         fast_guard.inspect(looked_at(clock, 0.31))
     clock.advance_ns(50_000_000)
     fast_guard.inspect(looked_at(clock, 0.44))  # against the last that passed: 0.3 rad in 100 ms

@@ -6,9 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.inner_loop import FADE_NS, Drop, InnerLoop
-from gatort.runtime.safety import LONGEST_VALIDITY_NS, SAFE_LEAD_NS, Command, State
-from gatort.runtime.spec import Actuator, ObservationKey, PolicySpec
+from gatort.runtime.inner_loop import (
+    FADE_NS,
+    Drop,
+    InnerLoop,
+)
+from gatort.runtime.safety import (
+    LONGEST_VALIDITY_NS,
+    SAFE_LEAD_NS,
+    Command,
+    State,
+)
+from gatort.runtime.spec import (
+    Actuator,
+    ObservationKey,
+    PolicySpec,
+)
 
 MS = 1_000_000
 PERIOD_NS, VALID_NS = 50 * MS, 60 * MS
@@ -47,7 +60,9 @@ def test_a_command_takes_effect_exactly_at_its_time_and_not_before(armed: InnerL
 @given(st.lists(st.integers(1, 40 * MS), max_size=20))
 def test_what_is_in_effect_does_not_depend_on_when_it_was_stepped(spec_steps: list[int]) -> None:
     spec = PolicySpec(
-        observations=(ObservationKey(name="q", shape=(1,), dtype="int32", unit="1", encoding="discrete"),),
+        observations=(
+            ObservationKey(name="q", shape=(1,), dtype="int32", unit="1", encoding="discrete"),
+        ),
         actuators=(Actuator(name="j", unit="N·m", low=-30, high=30, safe=1, rate_per_s=700),),
         control_hz=20,
         action_delay_ms=25,
@@ -72,14 +87,18 @@ def test_it_never_slews_faster_than_the_actuator_allows(armed: InnerLoop) -> Non
     before = armed.step(0).copy()
     for at_ns in range(0, 400 * MS, MS):
         if at_ns % PERIOD_NS == 0:
-            armed.accept(command(at_ns // PERIOD_NS, at_ns, 30 * (-1) ** (at_ns // PERIOD_NS), 0, 0), at_ns)
+            armed.accept(
+                command(at_ns // PERIOD_NS, at_ns, 30 * (-1) ** (at_ns // PERIOD_NS), 0, 0), at_ns
+            )
         now = armed.step(at_ns).copy()
         assert np.abs(now - before).max() <= 1.0 + 1e-9  # 1000 N·m/s for 1 ms
         before = now
 
 
 def test_an_actuator_without_a_rate_reaches_its_target_at_once(spec: PolicySpec) -> None:
-    actuators = tuple(actuator.model_copy(update={"rate_per_s": None}) for actuator in spec.actuators)
+    actuators = tuple(
+        actuator.model_copy(update={"rate_per_s": None}) for actuator in spec.actuators
+    )
     loop = InnerLoop(spec.model_copy(update={"actuators": actuators}))
     loop.arm(0)
     loop.accept(command(1, MS), 0)
@@ -91,12 +110,21 @@ def test_values_beyond_the_range_are_clipped(armed: InnerLoop) -> None:
     assert armed.step(40 * MS).tolist() == [30, -30, 0]
 
 
-def test_when_commands_stop_it_holds_then_fades_within_two_periods_then_latches(armed: InnerLoop) -> None:
+def test_when_commands_stop_it_holds_then_fades_within_two_periods_then_latches(
+    armed: InnerLoop,
+) -> None:
     armed.accept(command(1, 25 * MS), 0)
     hold_ns = 25 * MS + VALID_NS + 1
     safe_ns = 25 * MS + 2 * PERIOD_NS - SAFE_LEAD_NS
     states = {}
-    for at_ns in (hold_ns - 1, hold_ns, safe_ns - 1, safe_ns, safe_ns + FADE_NS // 2, safe_ns + FADE_NS):
+    for at_ns in (
+        hold_ns - 1,
+        hold_ns,
+        safe_ns - 1,
+        safe_ns,
+        safe_ns + FADE_NS // 2,
+        safe_ns + FADE_NS,
+    ):
         values = armed.step(at_ns).tolist()
         states[at_ns] = (armed.state, values)
     full, half = [20, -10, 0], [10, -5, 0]
@@ -151,7 +179,9 @@ def test_what_has_begun_to_fade_fades_out_before_it_can_be_armed(armed: InnerLoo
     assert armed.state is State.LATCHED
 
 
-@pytest.mark.parametrize(("apply_at_ms", "state"), [(101, State.RUN), (110, State.RUN), (111, State.SAFE)])
+@pytest.mark.parametrize(
+    ("apply_at_ms", "state"), [(101, State.RUN), (110, State.RUN), (111, State.SAFE)]
+)
 def test_after_one_lost_command_the_next_one_saves_the_run_though_it_takes_effect_a_little_late(
     armed: InnerLoop, apply_at_ms: int, state: State
 ) -> None:
@@ -163,7 +193,9 @@ def test_after_one_lost_command_the_next_one_saves_the_run_though_it_takes_effec
 
 
 @pytest.mark.parametrize("valid_ms", [60, 200])
-def test_a_command_cannot_ask_to_be_in_effect_for_longer_than_the_robot_allows(spec: PolicySpec, valid_ms: int) -> None:
+def test_a_command_cannot_ask_to_be_in_effect_for_longer_than_the_robot_allows(
+    spec: PolicySpec, valid_ms: int
+) -> None:
     loop = InnerLoop(spec, safe_after_ns=80 * MS)
     loop.arm(0)
     assert loop.accept(command(1, 0, valid_ns=valid_ms * MS), 0)
@@ -174,7 +206,9 @@ def test_a_command_cannot_ask_to_be_in_effect_for_longer_than_the_robot_allows(s
 
 
 @pytest.mark.parametrize("safe_after_ms", [49, 201])
-def test_an_age_limit_out_of_range_is_refused_with_the_range(spec: PolicySpec, safe_after_ms: int) -> None:
+def test_an_age_limit_out_of_range_is_refused_with_the_range(
+    spec: PolicySpec, safe_after_ms: int
+) -> None:
     with pytest.raises(ConfigError, match=f"expected 50 ms .* to 200 ms, found {safe_after_ms} ms"):
         InnerLoop(spec, safe_after_ns=safe_after_ms * MS)
 
@@ -205,7 +239,9 @@ def test_a_command_that_waits_when_safe_begins_is_thrown_away(armed: InnerLoop) 
         (command(6, 20 * MS, 1.0, -np.inf, 3.0), Drop.NOT_FINITE),
     ],
 )
-def test_a_bad_command_is_dropped_counted_and_changes_nothing(armed: InnerLoop, bad: Command, reason: Drop) -> None:
+def test_a_bad_command_is_dropped_counted_and_changes_nothing(
+    armed: InnerLoop, bad: Command, reason: Drop
+) -> None:
     assert armed.accept(command(5, 15 * MS, 1.0, 1.0, 1.0), 10 * MS)
     assert not armed.accept(bad, 10 * MS)
     assert armed.dropped == {reason: 1}

@@ -10,15 +10,34 @@ from numpy.typing import NDArray
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.context import Frame
-from gatort.runtime.driver import ScriptedRobot
-from gatort.runtime.engine import Mark, ScriptedEngine, no_mark
-from gatort.runtime.errors import DeviceError, EngineError, RobotError
+from gatort.runtime.engines.engine import (
+    Mark,
+    ScriptedEngine,
+    no_mark,
+)
+from gatort.runtime.errors import (
+    DeviceError,
+    EngineError,
+    RobotError,
+)
 from gatort.runtime.guard import Refusal
-from gatort.runtime.loop import ControlLoop, Tick
+from gatort.runtime.loop import (
+    ControlLoop,
+    Tick,
+)
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation
-from gatort.runtime.safety import STOPPED, Command, State
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
+from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.safety import (
+    STOPPED,
+    Command,
+    State,
+)
+from gatort.runtime.spec import (
+    FIRST_CONTINUOUS_ID,
+    ModelDims,
+    PolicySpec,
+)
 from gatort.runtime.telemetry import Telemetry
 
 MS = 1_000_000
@@ -87,11 +106,15 @@ def sent(loop: ControlLoop) -> list[Command]:
     return loop.robot.sent
 
 
-def test_a_run_sends_one_whole_action_per_tick_at_the_constant_delay(build: Build, clock: VirtualClock) -> None:
+def test_a_run_sends_one_whole_action_per_tick_at_the_constant_delay(
+    build: Build, clock: VirtualClock
+) -> None:
     loop = build()
     started_ns = clock.now_ns()
     assert loop.run(20) == 20
-    assert [command.apply_at_ns - started_ns for command in sent(loop)] == [(25 + 50 * k) * MS for k in range(20)]
+    assert [command.apply_at_ns - started_ns for command in sent(loop)] == [
+        (25 + 50 * k) * MS for k in range(20)
+    ]
     expected = loop.tokenizer.decode_action(TOKENS)
     assert all(command.values.tolist() == expected.tolist() for command in sent(loop))
     assert clock.now_ns() == started_ns + 19 * 50 * MS
@@ -141,7 +164,9 @@ def test_the_robot_is_stopped_when_it_no_longer_answers(build: Build) -> None:
     assert loop.robot.state is State.SAFE
 
 
-def test_the_robot_is_stopped_when_its_answer_to_consent_is_lost(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_robot_is_stopped_when_its_answer_to_consent_is_lost(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop = build()
     arm = loop.robot.arm
 
@@ -198,7 +223,9 @@ def test_a_late_action_is_dropped_and_never_used_for_a_later_observation(build: 
     answered = [command.observation_sequence for command in sent(loop)]
     # The first observation is the one that is made before arming.
     assert answered == [2, 3, 4, 5, 7, 8, 9]
-    assert loop.decoder.context.frames == len(answered)  # Nor does it stand in the context as if it had been done.
+    assert loop.decoder.context.frames == len(
+        answered
+    )  # Nor does it stand in the context as if it had been done.
     assert loop.telemetry.misses == 0
 
 
@@ -231,10 +258,15 @@ def test_a_prompt_fills_frames_before_the_first_observation(build: Build, spec: 
     assert loop.decoder.context.frames == 4
     assert loop.decoder.context.last_token == FIRST_CONTINUOUS_ID + 512
     loop.run(1)
-    assert loop.decoder.context.frame.prefill.mask.sum(axis=1)[-1] == (spec.window_frames - 1) * spec.frame_tokens + 7
+    assert (
+        loop.decoder.context.frame.prefill.mask.sum(axis=1)[-1]
+        == (spec.window_frames - 1) * spec.frame_tokens + 7
+    )
 
 
-def test_two_runs_on_a_virtual_clock_are_alike_to_the_nanosecond(build: Build, clock: VirtualClock) -> None:
+def test_two_runs_on_a_virtual_clock_are_alike_to_the_nanosecond(
+    build: Build, clock: VirtualClock
+) -> None:
     traces = []
     for _ in range(2):
         loop = build({5: 30 * MS, 40: 7 * MS}, trace=True)
@@ -246,7 +278,9 @@ def test_two_runs_on_a_virtual_clock_are_alike_to_the_nanosecond(build: Build, c
     assert traces[0] == traces[1]
 
 
-def test_an_action_given_by_the_policy_alone_equals_the_loops(spec: PolicySpec, dims: ModelDims) -> None:
+def test_an_action_given_by_the_policy_alone_equals_the_loops(
+    spec: PolicySpec, dims: ModelDims
+) -> None:
     policy = Policy.of(spec, dims, ScriptedEngine(TOKENS))
     action = policy.act((np.zeros(3, np.float32), np.zeros(2, np.float32)))
     assert action.tolist() == policy.tokenizer.decode_action(TOKENS).tolist()

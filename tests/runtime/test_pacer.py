@@ -34,7 +34,9 @@ def test_deadlines_are_absolute_so_work_of_any_length_below_a_period_adds_no_dri
     assert pacer.skipped == 0
 
 
-@pytest.mark.parametrize(("late_ns", "skipped"), [(1, 1), (PERIOD_NS, 1), (PERIOD_NS + 1, 2), (10 * PERIOD_NS, 10)])
+@pytest.mark.parametrize(
+    ("late_ns", "skipped"), [(1, 1), (PERIOD_NS, 1), (PERIOD_NS + 1, 2), (10 * PERIOD_NS, 10)]
+)
 def test_deadlines_that_have_passed_are_skipped_and_counted_without_a_burst(
     clock: VirtualClock, pacer: Pacer, late_ns: int, skipped: int
 ) -> None:
@@ -47,7 +49,9 @@ def test_deadlines_that_have_passed_are_skipped_and_counted_without_a_burst(
     assert (after.skipped, after.woke_ns) == (0, wake.woke_ns + PERIOD_NS)
 
 
-def test_the_first_tick_comes_at_once_even_when_starting_took_a_moment(clock: VirtualClock, pacer: Pacer) -> None:
+def test_the_first_tick_comes_at_once_even_when_starting_took_a_moment(
+    clock: VirtualClock, pacer: Pacer
+) -> None:
     clock.advance_ns(1_000)
     wake = pacer.wait()
     assert (wake.tick, wake.skipped, wake.lateness_ns) == (0, 0, 1_000)

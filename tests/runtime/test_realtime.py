@@ -6,7 +6,10 @@ import os
 import pytest
 from pydantic import ValidationError
 
-from gatort.runtime.realtime import RealtimeConfig, apply
+from gatort.runtime.realtime import (
+    RealtimeConfig,
+    apply,
+)
 
 
 def test_garbage_collection_is_off_inside_and_back_afterwards() -> None:
@@ -48,7 +51,9 @@ def test_fifo_is_granted_for_this_thread_or_refused_with_what_would_grant_it() -
     assert os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == before
 
 
-@pytest.mark.parametrize("bad", [{"fifo_priority": 0}, {"fifo_priority": 100}, {"cpus": ()}, {"fifo": 3}])
+@pytest.mark.parametrize(
+    "bad", [{"fifo_priority": 0}, {"fifo_priority": 100}, {"cpus": ()}, {"fifo": 3}]
+)
 def test_a_request_that_means_nothing_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         RealtimeConfig.model_validate(bad)

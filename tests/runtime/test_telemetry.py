@@ -6,7 +6,12 @@ import pytest
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.pacer import Wake
 from gatort.runtime.spec import PolicySpec
-from gatort.runtime.telemetry import LATENESS, TICK, Percentiles, Telemetry
+from gatort.runtime.telemetry import (
+    LATENESS,
+    TICK,
+    Percentiles,
+    Telemetry,
+)
 
 MS = 1_000_000
 PERIOD_NS = 50 * MS
@@ -22,7 +27,9 @@ def telemetry(spec: PolicySpec, clock: VirtualClock) -> Telemetry:
     return Telemetry(spec, capacity=8, clock=clock)
 
 
-def tick(telemetry: Telemetry, clock: VirtualClock, index: int, stage_ms: float = 1.0, skipped: int = 0) -> None:
+def tick(
+    telemetry: Telemetry, clock: VirtualClock, index: int, stage_ms: float = 1.0, skipped: int = 0
+) -> None:
     telemetry.begin(Wake(index, index * PERIOD_NS, index * PERIOD_NS + MS // 2, skipped))
     for _ in telemetry.stages:
         clock.advance_ns(int(stage_ms * MS))
@@ -71,7 +78,9 @@ def test_of_nothing_the_percentiles_are_zeros(telemetry: Telemetry) -> None:
     assert telemetry.summary() == []
 
 
-def test_the_ring_keeps_the_newest_ticks_in_order(telemetry: Telemetry, clock: VirtualClock) -> None:
+def test_the_ring_keeps_the_newest_ticks_in_order(
+    telemetry: Telemetry, clock: VirtualClock
+) -> None:
     for index in range(11):
         tick(telemetry, clock, index, stage_ms=index)
     assert telemetry.tick_durations_ns().tolist() == [8 * index * MS for index in range(3, 11)]
@@ -134,7 +143,9 @@ def test_a_second_without_any_tick_is_the_worst(telemetry: Telemetry, clock: Vir
     assert telemetry.rate.worst_second_hz == 0
 
 
-def test_before_the_first_second_is_over_the_average_stands_for_it(telemetry: Telemetry, clock: VirtualClock) -> None:
+def test_before_the_first_second_is_over_the_average_stands_for_it(
+    telemetry: Telemetry, clock: VirtualClock
+) -> None:
     assert telemetry.rate.now_hz == 0
     for index in range(5):
         tick(telemetry, clock, index)

@@ -10,12 +10,28 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.errors import EngineError, ObservationError, SpecError
-from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, Actuator, ObservationKey, PolicySpec
-from gatort.runtime.tokenizer import MU_LAW_M, MU_LAW_MU, Tokenizer
+from gatort.runtime.errors import (
+    EngineError,
+    ObservationError,
+    SpecError,
+)
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    FIRST_CONTINUOUS_ID,
+    Actuator,
+    ObservationKey,
+    PolicySpec,
+)
+from gatort.runtime.tokenizer import (
+    MU_LAW_M,
+    MU_LAW_MU,
+    Tokenizer,
+)
 
 finite = st.floats(-(2.0**100), 2.0**100, width=32)
-ends = st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)).filter(lambda pair: pair[1] - pair[0] > 1e-3)
+ends = st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)).filter(
+    lambda pair: pair[1] - pair[0] > 1e-3
+)
 
 
 def policy(*keys: ObservationKey, actuator: tuple[float, float] = (-1.0, 1.0)) -> PolicySpec:
@@ -31,7 +47,9 @@ def policy(*keys: ObservationKey, actuator: tuple[float, float] = (-1.0, 1.0)) -
 
 def real(encoding: str, low: float = -1.0, high: float = 1.0, size: int = 1) -> ObservationKey:
     given_ends = {"low": (low,) * size, "high": (high,) * size} if encoding == "unit" else {}
-    return ObservationKey(name="key", shape=(size,), dtype="float32", unit="m", encoding=encoding, **given_ends)
+    return ObservationKey(
+        name="key", shape=(size,), dtype="float32", unit="m", encoding=encoding, **given_ends
+    )
 
 
 def bins_of(spec: PolicySpec, values: list[float]) -> NDArray[np.int64]:
@@ -45,7 +63,9 @@ def inverse_mu_law(squashed: float) -> float:
 
 
 @given(ends, finite)
-def test_an_action_comes_back_within_half_a_bin_of_itself_clipped(ends: tuple[float, float], value: float) -> None:
+def test_an_action_comes_back_within_half_a_bin_of_itself_clipped(
+    ends: tuple[float, float], value: float
+) -> None:
     low, high = ends
     tokenizer = Tokenizer(policy(real("unit"), actuator=ends))
     found = tokenizer.decode_action(tokenizer.encode_action([value]))[0]
@@ -55,7 +75,9 @@ def test_an_action_comes_back_within_half_a_bin_of_itself_clipped(ends: tuple[fl
 
 
 @given(st.integers(0, CONTINUOUS_BINS - 1), ends)
-def test_every_bin_centre_of_an_action_encodes_to_its_own_bin(index: int, ends: tuple[float, float]) -> None:
+def test_every_bin_centre_of_an_action_encodes_to_its_own_bin(
+    index: int, ends: tuple[float, float]
+) -> None:
     tokenizer = Tokenizer(policy(real("unit"), actuator=ends))
     token = np.array([index + FIRST_CONTINUOUS_ID])
     assert tokenizer.encode_action(tokenizer.decode_action(token)) == token
@@ -95,14 +117,18 @@ def test_tokens_never_fall_as_values_rise(encoding: str, values: list[float]) ->
 
 
 @pytest.mark.parametrize(("encoding", "top"), [("unit", 1.0), ("mu_law", MU_LAW_M)])
-def test_values_at_and_beyond_the_ends_take_the_first_and_last_bin(encoding: str, top: float) -> None:
+def test_values_at_and_beyond_the_ends_take_the_first_and_last_bin(
+    encoding: str, top: float
+) -> None:
     found = bins_of(policy(real(encoding)), [-1e30, -top, top, 1e30])
     assert found.tolist() == [0, 0, CONTINUOUS_BINS - 1, CONTINUOUS_BINS - 1]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("encoding", ["unit", "mu_law"])
-def test_a_value_that_is_not_finite_is_refused_with_the_key_and_the_value(encoding: str, bad: float) -> None:
+def test_a_value_that_is_not_finite_is_refused_with_the_key_and_the_value(
+    encoding: str, bad: float
+) -> None:
     tokenizer = Tokenizer(policy(real(encoding, size=3)))
     with pytest.raises(ObservationError, match=rf"key: expected finite values in 'm', found {bad}"):
         tokenizer.encode([np.array([0, bad, 0], np.float32)], np.zeros(3, np.int64))
@@ -114,7 +140,9 @@ def test_an_action_that_is_not_finite_is_refused_with_the_actuator(bad: float) -
         Tokenizer(policy(real("unit"))).encode_action([bad])
 
 
-def values_of(spec: PolicySpec, rng: np.random.Generator, lead: tuple[int, ...] = ()) -> list[NDArray[Any]]:
+def values_of(
+    spec: PolicySpec, rng: np.random.Generator, lead: tuple[int, ...] = ()
+) -> list[NDArray[Any]]:
     values: list[NDArray[Any]] = []
     for key in spec.observations:
         if key.dtype == "float32":
@@ -124,8 +152,17 @@ def values_of(spec: PolicySpec, rng: np.random.Generator, lead: tuple[int, ...] 
     return values
 
 
-def test_tokens_lie_in_gatos_order_text_then_images_then_tensors_by_name(every_encoding_spec: PolicySpec) -> None:
-    assert [key.name for key in every_encoding_spec.observations] == ["task", "left", "right", "a", "b", "z"]
+def test_tokens_lie_in_gatos_order_text_then_images_then_tensors_by_name(
+    every_encoding_spec: PolicySpec,
+) -> None:
+    assert [key.name for key in every_encoding_spec.observations] == [
+        "task",
+        "left",
+        "right",
+        "a",
+        "b",
+        "z",
+    ]
     values = values_of(every_encoding_spec, np.random.default_rng(0))
     ids, patches = np.zeros(4 + 3 + 4 + 2, np.int64), np.zeros((4, 3, 16, 16), np.float32)
     Tokenizer(every_encoding_spec).encode(values, ids, patches)
@@ -188,21 +225,29 @@ def test_an_id_out_of_range_is_refused_with_the_key(
     values = values_of(every_encoding_spec, np.random.default_rng(4))
     values[index].flat[1] = bad
     with pytest.raises(ObservationError, match=f"{name}: expected {message}"):
-        Tokenizer(every_encoding_spec).encode(values, np.zeros(13, np.int64), np.zeros((4, 3, 16, 16), np.float32))
+        Tokenizer(every_encoding_spec).encode(
+            values, np.zeros(13, np.int64), np.zeros((4, 3, 16, 16), np.float32)
+        )
 
 
 def test_a_wrong_shape_dtype_or_number_of_arrays_is_refused(spec: PolicySpec) -> None:
     tokenizer, ids = Tokenizer(spec), np.zeros(5, np.int64)
     position, velocity = np.zeros(3, np.float32), np.zeros(2, np.float32)
-    with pytest.raises(ObservationError, match=r"arm/velocity: expected shape \(2,\), found \(3,\)"):
+    with pytest.raises(
+        ObservationError, match=r"arm/velocity: expected shape \(2,\), found \(3,\)"
+    ):
         tokenizer.encode([position, position], ids)
-    with pytest.raises(ObservationError, match="arm/velocity: expected dtype float32, found float64"):
+    with pytest.raises(
+        ObservationError, match="arm/velocity: expected dtype float32, found float64"
+    ):
         tokenizer.encode([position, velocity.astype(np.float64)], ids)
     with pytest.raises(ObservationError, match="2 arrays, found 1"):
         tokenizer.encode([position], ids)
 
 
-@pytest.mark.parametrize("tokens", [[FIRST_CONTINUOUS_ID - 1], [FIRST_CONTINUOUS_ID + 1024], [FIRST_CONTINUOUS_ID] * 2])
+@pytest.mark.parametrize(
+    "tokens", [[FIRST_CONTINUOUS_ID - 1], [FIRST_CONTINUOUS_ID + 1024], [FIRST_CONTINUOUS_ID] * 2]
+)
 def test_tokens_that_are_no_action_are_refused(tokens: list[int]) -> None:
     with pytest.raises(EngineError, match="1 action tokens"):
         Tokenizer(policy(real("unit"))).decode_action(tokens)
@@ -217,7 +262,12 @@ def test_a_range_that_float64_cannot_cut_into_bins_is_refused() -> None:
 @given(st.lists(finite, min_size=5, max_size=5))
 def test_encoding_depends_on_nothing_that_came_before(values: list[float]) -> None:
     key = real("mu_law", size=5)
-    used, fresh, ids, expected = Tokenizer(policy(key)), Tokenizer(policy(key)), np.zeros(5, int), np.zeros(5, int)
+    used, fresh, ids, expected = (
+        Tokenizer(policy(key)),
+        Tokenizer(policy(key)),
+        np.zeros(5, int),
+        np.zeros(5, int),
+    )
     used.encode([np.full(5, 77.0, np.float32)], ids)
     used.encode([np.array(values, np.float32)], ids)
     fresh.encode([np.array(values, np.float32)], expected)

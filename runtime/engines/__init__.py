@@ -1,0 +1,1 @@
+"""What computes a policy's passes: ONNX Runtime, our own CPU kernels, PyTorch, TensorRT."""

@@ -1,0 +1,64 @@
+"""Which GPU an engine is for: a target is what a person names, a GPU's key is what an engine is kept under."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from gatort.runtime.errors import (
+    ConfigError,
+    DeviceError,
+    MissingDependency,
+)
+
+from .tensorrt import Builder
+
+Target = Literal["rtx3090", "this-gpu"]
+RTX_3090_SM = "sm86"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The GPU of this machine that CUDA puts first."""
+
+    name: str
+    sm: str
+    """Compute capability: sm86 is 8.6."""
+
+
+def gpu_key(target: Target, builder: Builder) -> str:
+    """What an engine fits: tensorrt-rtx builds for a compute capability, tensorrt tunes for one model of card.
+
+    Raises:
+        ConfigError: the builder cannot build for that target.
+        DeviceError: the target is this GPU, and there is none or no driver.
+        MissingDependency: the target is this GPU, and cuda-python is not installed.
+    """
+    if target == "this-gpu":
+        gpu = present_gpu()
+        return gpu.sm if builder == "tensorrt-rtx" else re.sub(r"[^a-z0-9]+", "-", gpu.name.lower())
+    if builder == "tensorrt":
+        raise ConfigError(
+            f"--target {target}: tensorrt builds for the GPU that it runs on; take --target this-gpu"
+        )
+    return RTX_3090_SM
+
+
+def present_gpu() -> Gpu:
+    """Ask CUDA; the driver is not started for it.
+
+    Raises:
+        DeviceError: there is no GPU or no driver.
+        MissingDependency: cuda-python is not installed.
+    """
+    try:
+        from cuda.bindings import runtime
+    except ImportError as error:
+        raise MissingDependency(
+            "cuda-python is not installed: pip install 'gatort[tensorrt]'"
+        ) from error
+    code, found = runtime.cudaGetDeviceProperties(0)
+    if code != runtime.cudaError_t.cudaSuccess:
+        raise DeviceError(f"expected an NVIDIA GPU and its driver, found none ({code.name})")
+    return Gpu(found.name.decode().rstrip("\0"), f"sm{found.major}{found.minor}")

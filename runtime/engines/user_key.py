@@ -1,0 +1,29 @@
+"""A secret of this user on this machine, with which what he alone wrote is told from what others could have."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from gatort.runtime.errors import EngineError
+from gatort.runtime.private_file import (
+    read_private,
+    write_new,
+)
+
+KEY_BYTES = 32
+
+
+def user_key(path: Path) -> bytes:
+    """The local user's key, made when there is none.
+
+    Raises:
+        EngineError: others may read it, or it is someone else's, a link or cut short.
+    """
+    with suppress(FileExistsError):
+        write_new(path, secrets.token_bytes(KEY_BYTES), 0o600)
+    key = read_private(path, "this user's key", EngineError)
+    if len(key) != KEY_BYTES:
+        raise EngineError(f"{path}: expected a key of {KEY_BYTES} bytes, found {len(key)}")
+    return key

@@ -1,0 +1,1 @@
+"""Recordings: what they hold, how they are written, read and replayed."""

@@ -1,0 +1,1 @@
+"""What a robot is asked to do: one folder per task."""

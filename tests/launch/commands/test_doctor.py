@@ -1,0 +1,94 @@
+"""`gatort doctor` says what a machine has and what mends what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gatort.launch import (
+    cli,
+    robots,
+)
+from gatort.launch.commands import doctor
+from gatort.sim import graphics
+
+
+@pytest.fixture(autouse=True)
+def fresh_probe() -> Iterator[None]:
+    graphics.choose_gl.cache_clear()
+    yield
+    graphics.choose_gl.cache_clear()
+
+
+def findings() -> dict[str, doctor.Finding]:
+    return {finding.subject: finding for finding in doctor.examine()}
+
+
+def test_every_subject_of_a_machine_is_examined_and_written_as_json(tmp_path: Path) -> None:
+    report = tmp_path / "d.json"
+    assert cli.main(["doctor", "--json", str(report)]) in (0, 1)
+    subjects = {finding["subject"] for finding in json.loads(report.read_text())["findings"]}
+    assert subjects >= {
+        "Python",
+        "processor",
+        "ONNX Runtime",
+        "C compiler",
+        "GL",
+        "rendered frame",
+        "TensorRT",
+        "clock",
+        "SCHED_FIFO",
+    }
+
+
+def test_what_is_missing_comes_with_the_line_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "installed_version", lambda _: None)
+    examined = findings()
+    assert examined["simulator"].mend == "pip install 'gatort[sim]'"
+    assert examined["training"].mend == "pip install 'gatort[train]'"
+    assert examined["latency pictures"].mend == "pip install 'gatort[trials]'"
+    assert examined["rendered frame"].state == "absent"
+    assert all(finding.mend for finding in examined.values() if finding.state != "ok")
+
+
+def test_without_a_compiler_the_debian_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    found = doctor._compiler()
+    assert found.state == "absent"
+    assert "gcc" in found.mend
+
+
+def test_without_a_gl_library_the_debian_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "no such library")
+    found = doctor._gl()
+    assert found.state == "absent"
+    assert "libegl1" in found.mend
+    assert "libosmesa6" in found.mend
+
+
+def test_a_missing_bundle_is_what_gatort_cannot_do_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "SHIPPED_BUNDLE", tmp_path / "nowhere")
+    assert doctor._shipped_bundle().state == "broken"
+    assert cli.main(["doctor"]) == 1
+
+
+def test_the_frame_that_is_rendered_is_neither_black_nor_white() -> None:
+    if graphics.choose_gl() is None:
+        pytest.skip(graphics.INSTALL_HINT)
+    found = doctor._rendered_frame()
+    assert found.state == "ok"
+    assert 20 < float(found.found.split("brightness ")[1].split(" of")[0]) < 240
+    assert robots.simulator_installed()
+
+
+def test_the_line_that_mends_it_is_printed_with_its_brackets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "installed_version", lambda _: None)
+    cli.main(["doctor"])
+    assert "'gatort[sim]'" in capsys.readouterr().out

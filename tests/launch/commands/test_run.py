@@ -1,0 +1,272 @@
+"""`gatort run`, half a second at a time and mostly on a virtual clock, and the bundles and robots that it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatort.launch import cli
+from gatort.launch.commands.run import Drive
+from gatort.launch.options import RunOptions
+from gatort.runtime.bundle import (
+    MANIFEST_FILE,
+    ONNX_FILE,
+)
+from gatort.runtime.clock import (
+    MonotonicClock,
+    VirtualClock,
+)
+from gatort.runtime.errors import RobotError
+from gatort.runtime.policy import Policy
+from gatort.runtime.robot import Observation
+from gatort.sim import graphics
+from gatort.sim.simulators.mujoco import MujocoRobot
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_directory_and_virtual_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gatort.launch.commands.run.MonotonicClock", VirtualClock)
+
+
+def run(bundle: Path, *arguments: str) -> int:
+    return cli.main(["run", "--bundle", str(bundle), "--seconds", "0.5", *arguments])
+
+
+def edit_manifest(bundle: Path, edit: Any) -> None:
+    path = bundle / MANIFEST_FILE
+    manifest = json.loads(path.read_text())
+    edit(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def test_a_run_ends_with_a_summary_a_latency_picture_and_its_figures(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(bundle, "--json", "r.json", "--seed", "7") == 0
+    text = capsys.readouterr().out
+    assert "seed 7: not stacked after 0.5 s; 10 ticks" in text
+    assert "prefill" in text
+    assert (tmp_path / "runs" / "latency.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert (record["ticks"], record["succeeded"], record["stopped"]) == (10, False, False)
+    assert list(record["latency_ms"])[:3] == ["tick", "observe", "tokenize"]
+    assert record["latency_ms"]["tick"].keys() == {"p50", "p99", "p99.9", "max"}
+
+
+def test_a_run_too_slow_to_answer_an_observation_in_time_is_stopped_and_exits_with_1(
+    bundle: Path,
+    slow_clock: type[VirtualClock],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("gatort.launch.commands.run.MonotonicClock", slow_clock)
+    assert run(bundle, "--json", "r.json") == 1
+    record = json.loads(Path("r.json").read_text())
+    assert record["stopped"]
+    assert record["ticks"] < 10
+    assert record["refused"]["observation refused"] > 0
+    assert "stopped in" in capsys.readouterr().out
+
+
+def test_a_demonstration_may_stand_before_the_first_observation(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["demos", "shown", "--episodes", "1", "--workers", "1", "--noise-nm", "0"]) == 0
+    prompt = next(Path("shown").glob("*.npz"))
+    drive = Drive(Policy.load(bundle), RunOptions(bundle=bundle, prompt=prompt))
+    assert drive.loop.decoder.context.frames == drive.policy.spec.window_frames
+    assert run(bundle, "--prompt", str(prompt)) == 0
+    prompt.write_bytes(prompt.read_bytes()[:500])
+    assert run(bundle, "--prompt", str(prompt)) == 2
+    assert "expected a whole NPZ episode" in capsys.readouterr().err
+
+
+def test_a_run_is_paced_by_the_wall_clock(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    woke_ns: list[tuple[int, int]] = []
+
+    class WatchedClock(MonotonicClock):
+        def sleep_until_ns(self, deadline_ns: int) -> None:
+            super().sleep_until_ns(deadline_ns)
+            woke_ns.append((deadline_ns, MonotonicClock().now_ns()))
+
+    monkeypatch.setattr("gatort.launch.commands.run.MonotonicClock", WatchedClock)
+    assert run(bundle, "--json", "r.json") in (
+        0,
+        1,
+    )  # a crowded machine may be late twice in a row, and is stopped
+    ticks = json.loads(Path("r.json").read_text())["ticks"]
+    (first_ns, _), (last_ns, last_woke_ns) = woke_ns[0], woke_ns[-1]
+    assert len(woke_ns) == ticks >= 2
+    assert last_woke_ns - first_ns >= last_ns - first_ns >= (ticks - 1) * 50_000_000
+
+
+def test_ctrl_c_stops_the_robot_and_still_gives_the_summary(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    look = Drive._look
+
+    def press_ctrl_c(drive: Drive, tick: Any) -> bool:
+        look(drive, tick)
+        if drive.telemetry.ticks == 3:
+            raise KeyboardInterrupt
+        return False
+
+    monkeypatch.setattr(Drive, "_look", press_ctrl_c)
+    assert run(bundle, "--json", "r.json") == 130
+    record = json.loads(Path("r.json").read_text())
+    assert (record["ticks"], record["interrupted"], record["stopped"]) == (3, True, False)
+    assert "not stacked, stopped by the operator after 0.1 s" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def diverge_at(observation: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the robot fail where it reads its sensors; the first observation comes before the first tick."""
+    observe, count = MujocoRobot.observe, iter(range(1, 1_000))
+
+    def observe_or_fail(robot: MujocoRobot) -> Observation:
+        if next(count) == observation:
+            raise error
+        return observe(robot)
+
+    monkeypatch.setattr(MujocoRobot, "observe", observe_or_fail)
+
+
+def test_a_robot_that_fails_in_a_run_is_reported_with_figures_and_exit_status_1(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    diverge_at(5, RobotError("the simulation diverged"), monkeypatch)
+    assert run(bundle, "--json", "r.json") == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "not stacked, the robot failed (the simulation diverged) after 0.2 s; 4 ticks" in text
+    record = json.loads(Path("r.json").read_text())
+    assert (record["stopped"], record["ticks"]) == (True, 4)
+    assert record["failure"] == "the robot failed (the simulation diverged)"
+    assert Path("runs", "latency.png").exists()
+
+
+def test_a_robot_that_fails_in_the_very_first_tick_is_reported_too(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverge_at(2, RobotError("the simulation diverged"), monkeypatch)
+    assert run(bundle, "--json", "r.json") == 1
+    assert json.loads(Path("r.json").read_text())["ticks"] == 1
+
+
+def test_a_robot_that_fails_before_the_first_tick_is_refused_in_one_sentence(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    diverge_at(1, RobotError("no answer"), monkeypatch)
+    assert run(bundle) == 2
+    assert capsys.readouterr().err == "gatort: no answer\n"
+
+
+def test_ctrl_c_before_the_first_tick_gives_a_summary_without_latencies(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    diverge_at(1, KeyboardInterrupt(), monkeypatch)
+    assert run(bundle, "--json", "r.json") == 130
+    assert "0 ticks" in capsys.readouterr().out
+    assert json.loads(Path("r.json").read_text())["latency_ms"] == {}
+    assert not Path("runs", "latency.png").exists()
+
+
+def test_a_film_is_drawn_after_the_run(bundle: Path) -> None:
+    if graphics.choose_gl() is None:
+        pytest.skip(graphics.INSTALL_HINT)
+    assert run(bundle, "--video", "run.mp4") == 0
+    assert b"ftyp" in Path("run.mp4").read_bytes()[:12]
+
+
+def run_in_a_process(
+    bundle: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    code = (
+        "import sys, gatort.launch.commands.run as run; from gatort.launch.cli import main; "
+        "from gatort.runtime.clock import VirtualClock; run.MonotonicClock = VirtualClock; "
+        f"sys.exit(main(['run', '--bundle', {str(bundle)!r}, '--seconds', '0.5', *{arguments!r}]))"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_without_a_gl_library_the_run_goes_on_and_says_what_gives_pictures(bundle: Path) -> None:
+    # In a process of its own: MuJoCo reads MUJOCO_GL once, when it is imported, and cannot be imported with this one.
+    ran = run_in_a_process(bundle, "--video", "run.mp4", MUJOCO_GL="no such library")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("no film: apt-get install libegl1")
+    assert not Path("run.mp4").exists()
+
+
+def test_without_ffmpeg_the_run_goes_on_and_says_so_before_it_begins(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gatort.launch.pictures.installed_version", lambda _: None)
+    assert run(bundle, "--video", "run.mp4") == 0
+    assert capsys.readouterr().out.startswith(
+        "no film: films need ffmpeg: pip install 'gatort[sim]'"
+    )
+    assert not Path("run.mp4").exists()
+
+
+def test_a_run_without_pictures_needs_no_gl_library_whatever_is_asked_for(bundle: Path) -> None:
+    ran = run_in_a_process(bundle, MUJOCO_GL="no such library")
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def change_a_byte(bundle: Path) -> None:
+    onnx = bundle / ONNX_FILE
+    onnx.write_bytes(onnx.read_bytes()[:-1] + b"\0")
+
+
+def drop_the_model(bundle: Path) -> None:
+    (bundle / ONNX_FILE).unlink()
+
+
+def cut_the_manifest(bundle: Path) -> None:
+    path = bundle / MANIFEST_FILE
+    path.write_text(path.read_text()[:200])
+
+
+def widen_the_model(bundle: Path) -> None:
+    edit_manifest(bundle, lambda manifest: manifest["model"].update(heads=4))
+
+
+def ask_for_a_force(bundle: Path) -> None:
+    edit_manifest(
+        bundle, lambda manifest: manifest["spec"]["observations"][-1].update(name="hand/force")
+    )
+
+
+def limit_a_torque_to_zero(bundle: Path) -> None:
+    edit_manifest(
+        bundle, lambda manifest: manifest["spec"]["actuators"][0].update(low=0.0, high=0.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (change_a_byte, "policy.onnx: changed since the bundle was written"),
+        (drop_the_model, "policy.onnx: named in the manifest, but there is no such file"),
+        (cut_the_manifest, "manifest.json: the file: Invalid JSON"),
+        (widen_the_model, "policy.onnx: expected input k_0 of shape (1, 4,"),
+        (ask_for_a_force, "lacks observation key 'hand/force'; it offers ['arm/joint_position'"),
+        (limit_a_torque_to_zero, "expected low < high, found [0.0, 0.0] N·m"),
+    ],
+)
+def test_a_bundle_that_is_damaged_or_made_for_another_robot_is_refused(
+    bundle: Path, damage: Any, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(bundle)
+    assert run(bundle) == 2
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,127 @@
+"""`gatort demos` and `gatort train`: what is shown is stored whole, and what cannot be learned from is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gatort.launch import cli
+from gatort.policies.demos import load_manifest
+from gatort.runtime.bundle import (
+    SuccessRecord,
+    record_success,
+)
+from gatort.runtime.episode import Episode
+from gatort.sim.tasks.stacking.task import STACK_SPEC
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demos") / "shown"
+    assert cli.main(["demos", str(folder), "--episodes", "2", "--workers", "1"]) == 0
+    return folder
+
+
+@pytest.fixture
+def demonstrations(shown: Path, tmp_path: Path) -> Path:
+    """A copy of its own, so that a test may damage it."""
+    return shutil.copytree(shown, tmp_path / "demos")
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    assert cli.main([str(each) for each in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("gatort: ")
+    return error
+
+
+def test_demonstrations_are_episodes_with_a_manifest_of_what_they_hold(shown: Path) -> None:
+    manifest = load_manifest(shown)
+    episodes = [Episode.load(path, STACK_SPEC) for path in sorted(shown.glob("*.npz"))]
+    assert [episode.seed for episode in episodes] == [manifest.first_seed, manifest.last_seed]
+    assert manifest.ticks == sum(episode.ticks for episode in episodes)
+
+
+def test_layouts_that_trials_are_made_on_are_not_for_demonstrations(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "1000000" in refusal(
+        capsys, "demos", tmp_path / "demos", "--episodes", "2", "--seed", "5000"
+    )
+
+
+def test_a_demonstration_file_that_was_cut_in_half_is_refused_by_its_name(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = min(demonstrations.glob("*.npz"))
+    half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
+    sentence = refusal(
+        capsys, "train", demonstrations, "--out", tmp_path / "out", "--preset", "tiny"
+    )
+    assert f"{half.name}: expected a whole NPZ episode, found one that cannot be read" in sentence
+
+
+def test_an_unknown_preset_is_refused_with_the_closest(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = refusal(
+        capsys, "train", demonstrations, "--out", tmp_path / "out", "--preset", "stak"
+    )
+    assert "unknown preset 'stak'" in sentence
+    assert "did you mean 'stack'?" in sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_demonstrations_is_refused_with_the_command_that_makes_some(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "make some with `gatort demos`" in refusal(
+        capsys, "train", tmp_path, "--out", tmp_path / "out"
+    )
+
+
+@pytest.mark.slow
+def test_a_policy_is_trained_from_demonstrations_to_a_bundle_that_drives(
+    demonstrations: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options = [
+        "--preset",
+        "tiny",
+        "--steps",
+        "4",
+        "--batch-sequences",
+        "2",
+        "--rounds",
+        "1",
+        "--round-episodes",
+        "1",
+    ]
+    options += ["--randomise"]
+    train = ["train", str(demonstrations), "--out", str(out), "--workers", "1", *options]
+    assert cli.main(train) == 0
+    drive = ["--flat-out", "--ticks", "3", "--budget-ms", "5000"]
+    assert cli.main(["profile", "--bundle", str(out / "bundle"), *drive]) == 0
+    manifest = (out / "bundle" / "manifest.json").read_bytes()
+    assert str(load_manifest(out / "round0").first_seed).encode() in manifest
+    assert b"rollouts in randomised physics" in manifest
+    assert load_manifest(out / "round0").driver.endswith("randomised physics")
+    record_success(
+        out / "bundle",
+        SuccessRecord(trials=1, first_seed=5000, successes=1, rate=1.0, wilson_95=(0.2, 1.0)),
+    )
+    recorded = (out / "bundle" / "manifest.json").read_bytes()
+    assert cli.main(train) == 0  # It is finished: the same command again changes nothing.
+    assert (out / "bundle" / "manifest.json").read_bytes() == recorded != manifest
+
+
+def test_a_folder_of_other_episodes_is_not_added_to(
+    demonstrations: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = refusal(capsys, "demos", demonstrations, "--episodes", "2", "--noise-nm", "3")
+    assert "begun with expert, noise 3 N·m" in sentence
+    assert "found expert, noise 0, 1, 2, 4 N·m, seeds" in sentence
+    sentence = refusal(capsys, "demos", demonstrations, "--episodes", "2", "--randomise")
+    assert "begun with expert, noise 0, 1, 2, 4 N·m, randomised physics" in sentence

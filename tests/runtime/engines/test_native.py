@@ -1,0 +1,258 @@
+"""What the native engine alone promises; the rest is in tests/contracts/test_engine.py."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from gatort.launch.options import SHIPPED_BUNDLE
+from gatort.runtime.bundle import (
+    WEIGHTS_FILE,
+    Manifest,
+    TrainingRecord,
+    load_manifest,
+)
+from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.context import Context
+from gatort.runtime.engines.native import (
+    NativeEngine,
+    NativePrecision,
+)
+from gatort.runtime.engines.onnx import (
+    OnnxConfig,
+    OnnxEngine,
+)
+from gatort.runtime.errors import (
+    EngineError,
+    MissingDependency,
+)
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    FIRST_CONTINUOUS_ID,
+    ModelDims,
+    PolicySpec,
+)
+
+if TYPE_CHECKING:
+    from tests.conftest import Exported
+
+    from gatort.runtime.engines.engine import Engine
+
+FRAMES = 9
+pytestmark = pytest.mark.native
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Manifest:
+    return load_manifest(SHIPPED_BUNDLE)
+
+
+def logits_of(engine: Engine, manifest: Manifest, frames: int = FRAMES) -> NDArray[np.float32]:
+    """(frames, A, R), each frame's tokens those that a generator draws, so that engines keep the same past."""
+    context, rng = Context(manifest.spec, manifest.model), np.random.default_rng(0)
+    logits = []
+    for _ in range(frames):
+        context.begin_frame()
+        context.observation_ids[:] = FIRST_CONTINUOUS_ID + rng.integers(
+            CONTINUOUS_BINS, size=len(context.observation_ids)
+        )
+        forced = rng.integers(CONTINUOUS_BINS, size=len(context.frame.bias))
+        context.frame.bias[:] = 0.0
+        context.frame.bias[np.arange(len(forced)), forced] = 1e9
+        engine.tick(context.frame)
+        logits.append(context.frame.logits.copy())
+        context.end_frame(int(context.frame.tokens[-1]))
+    return np.array(logits)
+
+
+def test_the_number_of_threads_changes_no_bit(shipped: Manifest) -> None:
+    one, two = (
+        logits_of(NativeEngine(SHIPPED_BUNDLE, shipped, threads), shipped) for threads in (1, 2)
+    )
+    np.testing.assert_array_equal(one, two)
+
+
+def test_a_reset_engine_gives_the_same_bits_again(shipped: Manifest) -> None:
+    engine = NativeEngine(SHIPPED_BUNDLE, shipped, threads=2)
+    first = logits_of(engine, shipped)
+    engine.reset()
+    np.testing.assert_array_equal(first, logits_of(engine, shipped))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("w8a8", 1.0)])
+def test_logits_are_those_of_onnx_runtime(
+    shipped: Manifest, precision: NativePrecision, tolerance: float
+) -> None:
+    expected = logits_of(OnnxEngine(SHIPPED_BUNDLE, shipped, OnnxConfig(threads=1)), shipped)
+    found = logits_of(NativeEngine(SHIPPED_BUNDLE, shipped, 2, precision), shipped)
+    assert np.abs(expected).max() > 5.0  # else the tolerance says nothing
+    np.testing.assert_allclose(found, expected, rtol=0.0, atol=tolerance)
+    assert (found != expected).any()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "w8a8"])
+@pytest.mark.parametrize(
+    ("heads", "head_size", "width", "ff_half_width", "actuators"),
+    [(1, 16, 16, 16, 1), (3, 48, 48, 32, 2), (2, 128, 64, 176, 3)],
+)
+def test_models_of_other_shapes_agree_with_pytorch(
+    heads: int, head_size: int, width: int, ff_half_width: int, actuators: int,
+    precision: NativePrecision, spec: PolicySpec, tmp_path: Path,
+) -> None:  # fmt: skip
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file as save_tensors
+
+    from gatort.export.parity import compare
+    from gatort.policies.model import Gato
+
+    dims = ModelDims(
+        layers=2, heads=heads, head_size=head_size, width=width, ff_half_width=ff_half_width,
+        first_token_id=FIRST_CONTINUOUS_ID, local_positions=32,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Gato(spec.model_copy(update={"actuators": spec.actuators[:actuators]}), dims).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    save_tensors(model.state_dict(), tmp_path / WEIGHTS_FILE)
+    training = TrainingRecord(recipe="none", demonstrations="none", parameters=0, steps=0)
+    manifest = Manifest(name="other", spec=model.spec, model=dims, files={}, training=training)
+    report = compare(model, NativeEngine(tmp_path, manifest, 2, precision), precision=precision)
+    assert report.largest_logit > 1.0  # else the tolerances say nothing
+    assert report.largest_difference < (1e-4 if precision == "fp32" else 0.5), report
+
+
+def test_its_threads_end_with_it(shipped: Manifest) -> None:
+    before = len(list(Path("/proc/self/task").iterdir()))
+    engines = [NativeEngine(SHIPPED_BUNDLE, shipped, threads=2) for _ in range(3)]
+    started = len(list(Path("/proc/self/task").iterdir())) - before
+    assert started == (3 if len(os.sched_getaffinity(0)) > 1 else 0)
+    engines.clear()
+    gc.collect()
+    clock = MonotonicClock()
+    deadline_ns = (
+        clock.now_ns() + 10_000_000_000
+    )  # a thread that was joined leaves the list a moment later
+    while len(list(Path("/proc/self/task").iterdir())) > before and clock.now_ns() < deadline_ns:
+        clock.sleep_until_ns(clock.now_ns() + 10_000_000)
+    assert len(list(Path("/proc/self/task").iterdir())) == before
+
+
+def test_engines_side_by_side_do_not_disturb_each_other(shipped: Manifest) -> None:
+    expected = logits_of(NativeEngine(SHIPPED_BUNDLE, shipped, threads=2), shipped)
+    found: list[NDArray[np.float32]] = []
+    threads = [
+        threading.Thread(
+            target=lambda: found.append(
+                logits_of(NativeEngine(SHIPPED_BUNDLE, shipped, 2), shipped)
+            )
+        )
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for logits in found:
+        np.testing.assert_array_equal(logits, expected)
+    assert len(found) == len(threads)
+
+
+def test_without_a_compiler_it_says_how_to_get_one(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    manifest = load_manifest(exported.bundle)
+    other = manifest.model_copy(
+        update={"spec": manifest.spec.model_copy(update={"window_frames": 77})}
+    )
+    with pytest.raises(MissingDependency, match="needs gcc: on Debian, apt-get install gcc"):
+        NativeEngine(exported.bundle, other, threads=1)
+
+
+def test_a_width_that_fills_no_vector_is_refused(exported: Exported) -> None:
+    manifest = load_manifest(exported.bundle)
+    odd = manifest.model_copy(update={"model": manifest.model.model_copy(update={"width": 40})})
+    with pytest.raises(
+        EngineError, match="takes multiples of 16, found width 40; use --engine onnx"
+    ):
+        NativeEngine(exported.bundle, odd, threads=1)
+
+
+@pytest.fixture
+def changed(exported: Exported, tmp_path: Path) -> tuple[Path, dict[str, NDArray[np.float32]]]:
+    """A copy of a bundle, and its weights to change."""
+    copied = shutil.copytree(exported.bundle, tmp_path / "bundle")
+    return copied, load_file(copied / WEIGHTS_FILE)
+
+
+def test_weights_of_another_shape_are_refused_by_name(
+    changed: tuple[Path, dict[str, NDArray[np.float32]]],
+) -> None:
+    bundle, weights = changed
+    weights["layers.0.attention.out.weight"] = weights["layers.0.attention.out.weight"][:16].copy()
+    save_file(weights, bundle / WEIGHTS_FILE)
+    with pytest.raises(
+        EngineError, match=r"layers\.0\.attention\.out\.weight: expected float32 .*, found"
+    ):
+        NativeEngine(bundle, load_manifest(bundle), threads=1)
+
+
+def test_weights_that_are_absent_are_refused_by_name(
+    changed: tuple[Path, dict[str, NDArray[np.float32]]],
+) -> None:
+    bundle, weights = changed
+    del weights["norm.bias"]
+    save_file(weights, bundle / WEIGHTS_FILE)
+    with pytest.raises(EngineError, match=r"norm\.bias"):
+        NativeEngine(bundle, load_manifest(bundle), threads=1)
+
+
+def test_weights_that_are_not_numbers_are_refused_by_name(
+    changed: tuple[Path, dict[str, NDArray[np.float32]]],
+) -> None:
+    bundle, weights = changed
+    weights["layers.0.feed_forward.down.weight"][0, 0] = np.nan
+    save_file(weights, bundle / WEIGHTS_FILE)
+    with pytest.raises(EngineError, match=r"down\.weight: expected finite numbers, found NaN"):
+        NativeEngine(bundle, load_manifest(bundle), threads=1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "w8a8"])
+def test_what_overflows_in_attention_is_not_finite_in_the_logits(
+    changed: tuple[Path, dict[str, NDArray[np.float32]]], precision: NativePrecision
+) -> None:
+    bundle, weights = changed
+    weights["layers.0.attention.qkv.weight"] *= 1e25
+    save_file(weights, bundle / WEIGHTS_FILE)
+    manifest = load_manifest(bundle)
+    assert not np.isfinite(
+        logits_of(NativeEngine(bundle, manifest, 1, precision), manifest, 1)
+    ).any()
+
+
+def test_an_id_without_an_embedding_is_refused_before_anything_is_read(exported: Exported) -> None:
+    manifest = load_manifest(exported.bundle)
+    engine, context = (
+        NativeEngine(exported.bundle, manifest, 1),
+        Context(manifest.spec, manifest.model),
+    )
+    context.begin_frame()
+    context.observation_ids[0] = FIRST_CONTINUOUS_ID - 1
+    with pytest.raises(EngineError, match=r"expected token ids in .*, found 31999"):
+        engine.tick(context.frame)
+
+
+def test_another_policys_frame_is_refused(exported: Exported, shipped: Manifest) -> None:
+    engine = NativeEngine(exported.bundle, load_manifest(exported.bundle), 1)
+    with pytest.raises(EngineError, match="expected a frame of passes and window"):
+        engine.tick(Context(shipped.spec, shipped.model).frame)

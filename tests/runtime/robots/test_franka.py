@@ -1,0 +1,534 @@
+"""Franka's arm without one: what is refused, and what a stand-in for libfranka is told."""
+
+# ruff: noqa: ARG002, N802 – stand-ins have libfranka's names and arguments
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gatort.launch import cli
+from gatort.runtime.clock import (
+    MonotonicClock,
+    VirtualClock,
+)
+from gatort.runtime.errors import (
+    MissingDependency,
+    ObservationError,
+    RobotError,
+    SpecError,
+)
+from gatort.runtime.robots import franka as driver_franka
+from gatort.runtime.robots.franka import FrankaRobot
+from gatort.runtime.robots.hand import (
+    REPORTS_HZ,
+    SMALLEST_MOVE_M,
+    SPEED_M_S,
+    Hand,
+    serve_hand,
+    start_hand,
+)
+from gatort.runtime.safety import (
+    Command,
+    State,
+)
+from gatort.runtime.spec import require_same_interface
+from gatort.sim.tasks.stacking.task import (
+    CAMERA_SPEC,
+    STACK_SPEC,
+)
+
+pylibfranka = pytest.importorskip("pylibfranka")
+MS = 1_000_000
+CORIOLIS_NM, SPEED_RAD_S = 0.25, 0.5
+
+
+@dataclass
+class StandIn:
+    """Of pylibfranka: an arm that notes what it was told, and whose cycles take a millisecond of the clock."""
+
+    clock: VirtualClock
+    mode: Any = pylibfranka.RobotMode.Idle
+    written: list[Any] = field(default_factory=list)
+    fails: bool = False
+    work_ns: int = 0
+    """Of each cycle's millisecond, how much passes until the arm has its torques."""
+
+    RobotMode, Torques = pylibfranka.RobotMode, pylibfranka.Torques
+
+    def Robot(self, address: str) -> StandIn:
+        return self
+
+    def load_model(self) -> SimpleNamespace:
+        return SimpleNamespace(coriolis=lambda _: [CORIOLIS_NM] * 7)
+
+    def read_once(self) -> SimpleNamespace:
+        self.clock.advance_ns(MS - self.work_ns)
+        return SimpleNamespace(q=[0.1] * 7, dq=[SPEED_RAD_S] * 7, robot_mode=self.mode)
+
+    def start_torque_control(self) -> StandIn:
+        return self
+
+    def readOnce(self) -> tuple[SimpleNamespace, None]:
+        if self.fails:
+            raise pylibfranka.ControlException("libfranka: motion aborted by reflex: joint_reflex")
+        return self.read_once(), None
+
+    def writeOnce(self, torques: Any) -> None:
+        self.written.append(torques)
+        self.clock.advance_ns(self.work_ns)
+
+
+@pytest.fixture
+def link() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock(10**9)
+
+
+@pytest.fixture
+def arm(
+    clock: VirtualClock, link: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> tuple[FrankaRobot, StandIn]:
+    stand_in = StandIn(clock)
+    monkeypatch.setattr(driver_franka, "_import_pylibfranka", lambda: stand_in)
+    monkeypatch.setattr(driver_franka, "start_hand", lambda *_: Hand(link[0], clock, 0.08))
+    return FrankaRobot("stand-in", clock), stand_in
+
+
+def drive(robot: FrankaRobot, milliseconds: int) -> None:
+    for _ in range(milliseconds):
+        robot.advance()
+
+
+def command(robot: FrankaRobot, sequence: int, torque_nm: float, width_m: float = 0.08) -> Command:
+    observation = robot.observe()
+    values = np.array([torque_nm] * 7 + [width_m])
+    return Command(sequence, observation.sequence, observation.stamp_ns + 25 * MS, 60 * MS, values)
+
+
+def test_the_arm_gets_the_torque_in_effect_with_coriolis_and_damping_and_no_gravity(
+    arm: tuple[FrankaRobot, StandIn],
+) -> None:
+    robot, stand_in = arm
+    drive(robot, 5)
+    assert stand_in.written == []  # Not armed, so not driven.
+    robot.arm()
+    robot.command(command(robot, 1, 2.0))
+    drive(robot, 40)
+    np.testing.assert_allclose(stand_in.written[0].tau_J, [CORIOLIS_NM - 3.0 * SPEED_RAD_S] * 7)
+    np.testing.assert_allclose(
+        stand_in.written[-1].tau_J, [2.0 + CORIOLIS_NM - 3.0 * SPEED_RAD_S] * 7
+    )
+
+
+def test_the_watchdog_is_the_one_of_every_arm_and_the_arm_holds_itself_once_latched(
+    arm: tuple[FrankaRobot, StandIn],
+) -> None:
+    robot, stand_in = arm
+    robot.arm()
+    robot.command(command(robot, 1, 2.0))
+    seen: list[State] = []
+    robot.on_step = lambda _, state, __: seen.append(state)
+    drive(robot, 300)
+    assert list(dict.fromkeys(seen)) == [State.RUN, State.HOLD, State.SAFE, State.LATCHED]
+    assert [torques.motion_finished for torques in stand_in.written].index(True) == len(
+        stand_in.written
+    ) - 1
+    np.testing.assert_allclose(stand_in.written[-1].tau_J, [CORIOLIS_NM - 3.0 * SPEED_RAD_S] * 7)
+    robot.arm()
+    drive(robot, 1)
+    assert not stand_in.written[-1].motion_finished
+
+
+def test_a_reflex_is_a_failure_of_the_robot_with_the_arm_s_own_reason(
+    arm: tuple[FrankaRobot, StandIn],
+) -> None:
+    robot, stand_in = arm
+    robot.arm()
+    stand_in.fails = True
+    with pytest.raises(
+        RobotError,
+        match="the arm stopped itself: libfranka: motion aborted by reflex: joint_reflex",
+    ):
+        robot.observe()
+
+
+@pytest.mark.parametrize("work_us", [0, 200, 500, 800])
+def test_the_motion_is_finished_whoever_sees_first_that_the_arm_is_at_rest(
+    arm: tuple[FrankaRobot, StandIn], work_us: int
+) -> None:
+    robot, stand_in = arm
+    stand_in.work_ns = work_us * 1_000
+    robot.arm()
+    robot.command(command(robot, 1, 2.0))
+    drive(robot, 40)
+    while robot.state is not State.LATCHED:
+        robot.stop()  # Each of which may see it as well.
+        robot.advance()
+        robot.stop()
+    robot.close()
+    robot.close()
+    assert [torques.motion_finished for torques in stand_in.written].index(True) == len(
+        stand_in.written
+    ) - 1
+
+
+def test_closing_fades_an_arm_that_is_driven_and_finishes_its_motion(
+    arm: tuple[FrankaRobot, StandIn],
+) -> None:
+    robot, stand_in = arm
+    robot.arm()
+    robot.command(command(robot, 1, 2.0))
+    drive(robot, 40)
+    driven = len(stand_in.written)
+    robot.close()
+    faded_nm = [torques.tau_J[0] for torques in stand_in.written[driven:]]
+    assert faded_nm == sorted(faded_nm, reverse=True)
+    assert faded_nm[0] - faded_nm[-1] == pytest.approx(2.0, abs=0.1)
+    assert stand_in.written[-1].motion_finished
+
+
+def test_an_arm_that_fails_while_it_is_closed_leaves_no_hand_open(
+    arm: tuple[FrankaRobot, StandIn], link: tuple[socket.socket, socket.socket]
+) -> None:
+    robot, stand_in = arm
+    robot.arm()
+    stand_in.fails = True
+    with pytest.raises(
+        RobotError, match="the arm stopped itself: libfranka: motion aborted by reflex"
+    ):
+        robot.close()
+    assert link[0].fileno() == -1
+    robot.close()
+
+
+def test_an_arm_that_is_not_ready_is_refused(
+    clock: VirtualClock, link: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = StandIn(clock, mode=pylibfranka.RobotMode.Reflex)
+    monkeypatch.setattr(driver_franka, "_import_pylibfranka", lambda: stand_in)
+    with pytest.raises(
+        RobotError, match=r"expected an arm that is idle, found Reflex: see to it in Desk"
+    ):
+        FrankaRobot("stand-in", clock)
+
+
+def test_it_offers_what_it_senses_and_a_policy_that_wants_more_is_refused_by_name(
+    arm: tuple[FrankaRobot, StandIn],
+) -> None:
+    robot, _ = arm
+    observation = robot.observe()
+    assert [value.shape for value in observation.values] == [
+        key.shape for key in robot.interface.observations
+    ]
+    assert [value.dtype.name for value in observation.values] == ["float32"] * 3
+    with pytest.raises(SpecError, match="lacks observation key 'blocks/blue_from_red'"):
+        require_same_interface(STACK_SPEC, robot.interface)
+    with pytest.raises(SpecError, match="lacks observation key 'camera/front'"):
+        require_same_interface(CAMERA_SPEC, robot.interface)
+
+
+def test_what_this_asks_of_pylibfranka_is_there() -> None:
+    asked = {
+        "Robot": ["load_model", "read_once", "start_torque_control"],
+        "ActiveControlBase": ["readOnce", "writeOnce"],
+        "Model": ["coriolis"],
+        "RobotState": ["q", "dq", "robot_mode"],
+        "Torques": ["tau_J", "motion_finished"],
+        "Gripper": ["read_once", "move", "grasp"],
+        "GripperState": ["width"],
+    }
+    for name, members in asked.items():
+        assert set(members) <= set(dir(getattr(pylibfranka, name)))
+    for name in ("ControlException", "NetworkException", "CommandException", "RealtimeException"):
+        assert issubclass(getattr(pylibfranka, name), RuntimeError)
+
+
+def test_without_an_arm_at_the_address_it_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        cli.main(["robot", "franka", "--address", "127.0.0.1", "--bind", "tcp://127.0.0.1:0"]) == 2
+    )
+    assert (
+        "gatort: no Franka arm can be driven at 127.0.0.1: libfranka: Connection"
+        in capsys.readouterr().err
+    )
+
+
+def test_without_a_hand_at_the_address_it_is_refused() -> None:
+    with pytest.raises(
+        RobotError,
+        match=r"no hand can be driven at 127.0.0.1: the hand failed: libfranka: Connection",
+    ):
+        start_hand("127.0.0.1", MonotonicClock())
+
+
+def test_without_pylibfranka_the_install_line_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pylibfranka", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'gatort\[franka\]'"):
+        FrankaRobot("127.0.0.1", MonotonicClock())
+
+
+# -- The hand --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Gripper:
+    """A stand-in whose fingers close on something 5 cm wide."""
+
+    width: float = 0.08
+    did: list[str] = field(default_factory=list)
+
+    def read_once(self) -> Gripper:
+        return self
+
+    def move(self, width: float, speed: float) -> None:
+        self.width = width
+        self.did.append(f"move {width:.2f}")
+
+    def grasp(
+        self, width: float, speed: float, force: float, epsilon_inner: float, epsilon_outer: float
+    ) -> None:
+        self.width = max(width, 0.05)
+        self.did.append(f"grasp {width:.2f}")
+
+
+def until(true: Callable[[], bool]) -> None:
+    clock = MonotonicClock()
+    for _ in range(2_000):
+        if true():
+            return
+        clock.sleep_until_ns(clock.now_ns() + MS)
+    raise AssertionError("it never became true")
+
+
+def test_the_hand_closes_with_force_opens_by_moving_and_reports_how_wide_it_is(
+    link: tuple[socket.socket, socket.socket],
+) -> None:
+    gripper, clock = Gripper(), MonotonicClock()
+    thread = Thread(target=serve_hand, args=(link[1], gripper, clock))
+    thread.start()
+    hand = Hand(link[0], clock, 0.08)
+    hand.tell(0.0)
+    hand.tell(0.001)  # Too little to interrupt anything for.
+    until(lambda: hand.width_m() == 0.05)
+    hand.tell(0.08)
+    until(lambda: hand.width_m() == 0.08)
+    assert gripper.did == ["grasp 0.00", "move 0.08"]
+    hand.close()
+    link[0].close()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_while_the_hand_moves_its_width_is_reckoned(
+    link: tuple[socket.socket, socket.socket], clock: VirtualClock
+) -> None:
+    hand = Hand(link[0], clock, 0.08)
+    hand.tell(0.02)
+    clock.advance_ns(100 * MS)
+    assert hand.width_m() == pytest.approx(0.08 - SPEED_M_S * 0.1)
+    clock.advance_ns(1_000 * MS)
+    assert hand.width_m() == pytest.approx(0.02)
+
+
+class WatchedClock(VirtualClock):
+    """Shows each millisecond that somebody sleeps."""
+
+    def __init__(self, seen: Callable[[], None]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def sleep_until_ns(self, deadline_ns: int) -> None:
+        while self.now_ns() < deadline_ns:
+            self.advance_ns(MS)
+            self._seen()
+
+
+def test_the_width_is_the_hand_s_own_when_orders_come_while_it_moves(
+    link: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = link
+    off_m: list[float] = []
+
+    class SlowGripper(Gripper):
+        """Takes its time, and closes on nothing."""
+
+        def move(self, width: float, speed: float) -> None:
+            self.did.append(f"to {width:.2f}")
+            while self.width != width:
+                step = speed * 0.001
+                self.width += min(max(width - self.width, -step), step)
+                clock.sleep_until_ns(clock.now_ns() + MS)
+
+        def grasp(self, width: float, speed: float, *args: float, **kwargs: float) -> None:
+            self.move(width, speed)
+
+    def watch() -> None:
+        if (order_m := {100: 0.0, 150: 0.03, 200: 0.08}.get(clock.now_ns() // MS)) is not None:
+            hand.tell(order_m)
+        if ours.fileno() != -1:
+            off_m.append(hand.width_m() - gripper.width)
+        if clock.now_ns() == 3_000 * MS:
+            hand.close()
+
+    clock, gripper = WatchedClock(watch), SlowGripper()
+    hand = Hand(ours, clock, gripper.width)
+    serve_hand(theirs, gripper, clock)
+    assert gripper.did == ["to 0.00", "to 0.08"]
+    assert max(map(abs, off_m)) < SPEED_M_S / REPORTS_HZ + 0.001
+
+
+def test_a_hand_at_rest_that_falls_silent_gives_no_width_until_it_is_heard_again(
+    link: tuple[socket.socket, socket.socket], clock: VirtualClock
+) -> None:
+    hand = Hand(link[0], clock, 0.08)
+    clock.advance_ns(200 * MS)
+    assert hand.width_m() == 0.08
+    clock.advance_ns(100 * MS)
+    with pytest.raises(
+        ObservationError, match=r"expected a report of the last 0.25 s, found one 0.30 s old"
+    ):
+        hand.width_m()
+    link[1].send(struct.pack("<Qd", 0, 0.04))
+    assert hand.width_m() == 0.04
+
+
+def test_a_hand_that_never_finishes_a_move_is_a_failure_of_the_robot(
+    link: tuple[socket.socket, socket.socket], clock: VirtualClock
+) -> None:
+    hand = Hand(link[0], clock, 0.08)
+    hand.tell(0.02)
+    clock.advance_ns(2_200 * MS)
+    with pytest.raises(
+        RobotError, match=r"expected a move of 0.6 s, found it not finished after 2.2 s"
+    ):
+        hand.width_m()
+
+
+def test_a_hand_whose_process_ended_is_a_failure_of_the_robot(
+    link: tuple[socket.socket, socket.socket],
+) -> None:
+    hand = Hand(link[0], MonotonicClock(), 0.08)
+    link[1].close()
+    with pytest.raises(RobotError, match="the hand failed: its process ended"):
+        hand.width_m()
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"), [(b"", "its process ended"), (b"libfranka: lost", "libfranka: lost")]
+)
+def test_a_hand_that_ends_with_an_order_unread_is_a_failure_too_and_stays_one(
+    link: tuple[socket.socket, socket.socket], report: bytes, reason: str
+) -> None:
+    hand = Hand(link[0], MonotonicClock(), 0.08)
+    hand.tell(0.0)
+    if report:
+        link[1].send(report)
+    link[1].close()
+    hand.tell(0.08)  # Which the arm does while it is faded.
+    for _ in range(2):
+        with pytest.raises(RobotError, match=f"the hand failed: {reason}"):
+            hand.width_m()
+
+
+def test_a_hand_to_which_nobody_listens_goes_on(link: tuple[socket.socket, socket.socket]) -> None:
+    gripper, clock = Gripper(), VirtualClock()
+    readings = 0
+    ours, theirs = link
+    ours.setblocking(False)
+
+    class Link:
+        """Hangs up after a minute of reports."""
+
+        setblocking, send = theirs.setblocking, theirs.send
+
+        def recv(self, size: int) -> bytes:
+            nonlocal readings
+            readings += 1
+            return b"" if readings > 60 * REPORTS_HZ else theirs.recv(size)
+
+    serve_hand(Link(), gripper, clock)  # type: ignore[arg-type]  # a link that also counts
+    assert readings > 60 * REPORTS_HZ
+
+
+def test_the_arm_s_cycles_take_the_hand_s_reports_whether_anybody_observes_or_not(
+    arm: tuple[FrankaRobot, StandIn], link: tuple[socket.socket, socket.socket]
+) -> None:
+    robot, _ = arm
+    link[1].settimeout(1)
+    for armed in (False, True):
+        if armed:
+            robot.arm()
+        for _ in range(1_000):  # A socket keeps some 280, and sending more would time out.
+            link[1].send(struct.pack("<Qd", 0, 0.04))
+            robot.advance()
+
+
+def test_an_arm_whose_hand_has_failed_is_still_faded(
+    arm: tuple[FrankaRobot, StandIn], link: tuple[socket.socket, socket.socket]
+) -> None:
+    robot, stand_in = arm
+    robot.arm()
+    robot.command(command(robot, 1, 2.0))
+    drive(robot, 40)
+    link[1].close()
+    with pytest.raises(RobotError, match="the hand failed: its process ended"):
+        robot.observe()
+    robot.stop()
+    drive(robot, 60)
+    assert robot.state is State.LATCHED
+    assert stand_in.written[-1].motion_finished
+
+
+def test_arming_moves_no_hand_before_the_first_command_takes_effect_and_a_stop_closes_it(
+    arm: tuple[FrankaRobot, StandIn], link: tuple[socket.socket, socket.socket]
+) -> None:
+    robot, _ = arm
+    link[1].setblocking(False)
+
+    def orders() -> list[float]:
+        """What the hand was told, and does at once."""
+        widths_m = []
+        with suppress(BlockingIOError):
+            while True:
+                packet = link[1].recv(1_024)
+                widths_m.append(struct.unpack("<Qd", packet)[1])
+                link[1].send(packet)
+                drive(robot, 1)
+        return widths_m
+
+    robot.arm()
+    drive(robot, 30)
+    robot.stop()
+    drive(robot, 60)
+    assert orders() == []
+    robot.arm()
+    robot.command(command(robot, 1, 2.0, width_m=0.04))
+    drive(robot, 20)
+    assert orders() == []
+    drive(robot, 10)
+    assert orders() == [0.04]
+    robot.arm()  # Again, from when on there has been no command.
+    drive(robot, 30)
+    assert orders() == []
+    robot.command(command(robot, 1, 2.0, width_m=0.04))
+    drive(robot, 30)
+    robot.stop()
+    drive(robot, 60)
+    assert orders()[-1] < SMALLEST_MOVE_M  # Along the fade.

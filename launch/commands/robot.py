@@ -33,11 +33,9 @@ from gatort.runtime.realtime import (
     RealtimeConfig,
     apply,
 )
-from gatort.runtime.recording.reader import RunRecord
-from gatort.runtime.recording.recorder import (
-    Recorder,
-    StepRecorder,
-)
+from gatort.runtime.recording.messages import RunRecord
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.recording.tick_recorder import StepRecorder
 from gatort.runtime.remote.keys import RobotKeys
 from gatort.runtime.remote.link import LinkConditions
 from gatort.runtime.remote.server import (

@@ -62,10 +62,8 @@ from gatort.runtime.loop import (
 from gatort.runtime.machine import this_machine
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
-from gatort.runtime.recording.recorder import (
-    Recorder,
-    TickRecorder,
-)
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.recording.tick_recorder import TickRecorder
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.keys import ControllerKeys
 from gatort.runtime.safety import (

@@ -37,18 +37,12 @@ from gatort.runtime.loop import (
 )
 from gatort.runtime.policy import Policy
 from gatort.runtime.recording import recorder as recorder_module
-from gatort.runtime.recording.process import (
-    _MOST_WAITING_BYTES,
-    _Packets,
-    _receive,
-)
-from gatort.runtime.recording.reader import (
+from gatort.runtime.recording.messages import (
     CHANNELS,
     CommandMessage,
     FaultMessage,
     ObservationMessage,
     PromptMessage,
-    Recording,
     RunRecord,
     StateMessage,
     StepMessage,
@@ -59,11 +53,14 @@ from gatort.runtime.recording.reader import (
     numbers,
     to_metadata,
 )
-from gatort.runtime.recording.recorder import (
-    Recorder,
-    StepRecorder,
-    TickRecorder,
+from gatort.runtime.recording.process import (
+    _MOST_WAITING_BYTES,
+    _Packets,
+    _receive,
 )
+from gatort.runtime.recording.reader import Recording
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.recording.tick_recorder import StepRecorder, TickRecorder
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import State
 from gatort.runtime.spec import (
@@ -511,8 +508,9 @@ from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.robots.driver import ScriptedRobot
 from gatort.runtime.engines.engine import ScriptedEngine
 from gatort.runtime.policy import Policy
-from gatort.runtime.recording.recorder import Recorder, TickRecorder
-from gatort.runtime.recording.reader import RunRecord
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.recording.tick_recorder import TickRecorder
+from gatort.runtime.recording.messages import RunRecord
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 
 spec, dims = PolicySpec.model_validate_json(sys.argv[2]), ModelDims.model_validate_json(sys.argv[3])

@@ -1,9 +1,9 @@
-"""What every engine promises; add a new one to `ENGINES`."""
+"""Promises of every engine; add a new engine to `ENGINES`."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,7 +69,7 @@ def make_torch_cuda(exported: Exported) -> Engine:
 
 
 def make_tensorrt(exported: Exported) -> Engine:
-    """The engine that `gatort compile` builds, by whichever builder has this GPU as its target."""
+    """Build an engine as `gatort compile` does, with a builder that has this GPU as its target."""
     import torch
 
     from gatort.export.precision import convert
@@ -84,7 +84,7 @@ def make_tensorrt(exported: Exported) -> Engine:
     return TensorrtEngine(plan, builder, spec, exported.model.dims)
 
 
-# torch.compile warns of what is old in PyTorch itself, and that float32 products could be rounded to TF32.
+# torch.compile warns of PyTorch's own old code, and that float32 products could use TF32.
 QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:TensorFloat32:UserWarning")
 ON_GPU = [
     pytest.param(make, marks=[pytest.mark.gpu, QUIET]) for make in (make_torch_cuda, make_tensorrt)
@@ -92,8 +92,20 @@ ON_GPU = [
 MODELS = [make_torch, make_onnx, pytest.param(make_native, marks=pytest.mark.native), *ON_GPU]
 ENGINES = [make_scripted, *MODELS]
 FLOAT32, FLOAT16 = 2e-5, 2e-2
-"""Sums in another order: 2e-6 was seen in float32 on logits up to 4, and float16 keeps 13 bits less."""
+"""Tolerances for sums in another order.
+
+float32 differed by 2e-6 on logits up to 4; float16 keeps 13 bits less."""
 ABANDONED = frozenset({2, 5, 9})
+
+
+@pytest.fixture(autouse=True)
+def one_pytorch_thread() -> Iterator[None]:
+    """Let PyTorch compute on one thread: two would wait for each other on a busy machine."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=ENGINES)
@@ -127,11 +139,13 @@ def run(
     frames: Iterable[NDArray[np.int64]],
     abandoned: frozenset[int] = frozenset(),
 ) -> tuple[NDArray[np.float32], list[int]]:
-    """Greedy frames; gives the logits (frames·A, R) of every pass and the whole stream of tokens.
+    """Run greedy frames; return every pass's logits (frames·A, R) and the whole stream of tokens.
 
-    Before each frame in `abandoned`, a tick with another observation is begun, decoded and given up.
+    Before each frame in `abandoned`, a tick with another observation is decoded and given up.
     """
-    decoder, logits, stream = Decoder(engine, context, Sampler()), [], []
+    decoder = Decoder(engine, context, Sampler())
+    logits = []
+    stream: list[int] = []
     for index, observed in enumerate(frames):
         if index in abandoned:
             context.begin_frame()
@@ -172,10 +186,8 @@ def test_each_token_is_where_logits_and_bias_are_largest(engine: Engine, context
         context.begin_frame()
         frame.bias[:] = rng.normal(scale=3.0, size=frame.bias.shape)
         engine.tick(frame)
-        assert (
-            frame.tokens.tolist()
-            == (FIRST_CONTINUOUS_ID + (frame.logits + frame.bias).argmax(axis=1)).tolist()
-        )
+        largest = FIRST_CONTINUOUS_ID + (frame.logits + frame.bias).argmax(axis=1)
+        assert frame.tokens.tolist() == largest.tolist()
         context.end_frame(int(frame.tokens[-1]))
 
 
@@ -214,14 +226,14 @@ def test_after_a_reset_the_same_frames_give_the_same_logits_to_the_bit(
     np.testing.assert_array_equal(again, first)
 
 
-def test_it_has_a_name_for_reports(engine: Engine) -> None:
+def test_an_engine_has_a_name_for_reports(engine: Engine) -> None:
     assert engine.name
 
 
 @pytest.mark.parametrize(
     "abandoned", [frozenset(), ABANDONED], ids=["every tick kept", "some ticks given up"]
 )
-def test_over_four_wraps_the_ring_equals_one_pass_over_the_whole_stream_under_the_banded_mask(
+def test_over_four_wraps_the_ring_equals_one_pass_under_the_banded_mask(
     model_engine: Engine, context: Context, exported: Exported, abandoned: frozenset[int]
 ) -> None:
     import torch

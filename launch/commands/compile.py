@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         Conversion,
         Grams,
     )
-    from gatort.export.to_tensorrt import Progress as Show
+    from gatort.export.to_tensorrt import BuildProgress as Show
     from gatort.runtime.episode import Episode
     from gatort.runtime.spec import PolicySpec
 

@@ -111,7 +111,7 @@ def test_large_weights_lie_beside_the_graph_vouched_for_and_compute_the_same(
     training: TrainingRecord,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(to_onnx, "INLINE_BYTES", 0)
+    monkeypatch.setattr(to_onnx, "LARGEST_INLINE_EXPORT_BYTES", 0)
     directory, data = tmp_path / "large", f"{ONNX_FILE}.data"
     write_bundle(directory, "large", make_model(cameras=2), training)
     assert set(verify(directory).files) == {ONNX_FILE, data, WEIGHTS_FILE}

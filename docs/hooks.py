@@ -1,8 +1,8 @@
 """MkDocs hooks: API pages from the source tree, and the root's pages beside those of docs/.
 
-MkDocs reads Markdown from one folder. CONTRIBUTING.md and CHANGELOG.md stay at the root, where people look for them,
-and become pages of the site here. The API reference has one page per folder of `src/gatort` and lists its modules,
-so that a new module appears without an edit.
+MkDocs reads Markdown from one folder. CONTRIBUTING.md and CHANGELOG.md stay at the root, where
+people look for them, and become pages of the site here. The API reference has one page per folder
+of `src/gatort` and lists its modules, so that a new module appears without an edit.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Add the API pages to the navigation."""
     pages = [{_import_name(folder): _page(folder)} for folder in _folders()]
-    assert config.nav is not None
-    config.nav.append({"API reference": pages})
+    config.nav = [*(config.nav or []), {"API reference": pages}]
     return config
 
 

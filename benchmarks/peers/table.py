@@ -18,7 +18,7 @@ TITLES = {
 }
 WEIGHT_BYTES = {"fp32": 4, "int8": 1}
 BAR = 0.67
-HEAD = """| engine | settings | p50 ms | p99 ms | max ms | gatort's p50 / its | of read bandwidth | equal tokens |
+HEAD = """| engine | settings | p50 ms | p99 ms | max ms | gatort's p50 / its | share of read bandwidth | equal tokens |
 |---|---|---|---|---|---|---|---|
 """
 
@@ -103,7 +103,7 @@ def _head(results: list[Result], read_bytes_s: float, machine: str) -> str:
 - Peers: {"; ".join(versions)}.
 
 Every engine runs one random Llama: RMSNorm, SwiGLU, rotary positions, as many key heads as query heads, the head tied to
-the embeddings. gatort's blocks become one when the norm and the gate are exchanged. {sizes}.
+the embeddings. The blocks of gatort become one when the norm and the gate are exchanged. {sizes}.
 The vocabulary is gatort's {VOCABULARY} action bins for every engine.
 
 A tick reads 45 or 60 new tokens on top of a full window (988 or 1005 with them) and decodes 7 more. It yields 8 tokens, each
@@ -113,7 +113,7 @@ order, {len(results[0].runs)} times, and p50 is the median of the turns' medians
 
 - **Equal tokens**: of {PROMPTS} prompts × {ACTION_TOKENS} tokens, the share that float32 gatort gives too. In int8 each
   engine rounds in its own way, and one different token changes those after it.
-- **Of read bandwidth**: the bytes of weights and cache that a tick's passes must read, over p50, against the
+- **Share of read bandwidth**: the bytes of weights and cache that a tick's passes must read, over p50. It is relative to the
   {read_bytes_s / 1e9:.1f} GB/s at which all cores read an array several times the last-level cache in the same run. The models
   may stay in that cache in part, so a share may exceed 100 %.
 

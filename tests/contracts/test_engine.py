@@ -18,10 +18,7 @@ from gatort.runtime.context import (
     Context,
     rotary_tables,
 )
-from gatort.runtime.decoding import (
-    Decoder,
-    Sampler,
-)
+from gatort.runtime.decoding import FORCED
 from gatort.runtime.engines.engine import (
     Engine,
     ScriptedEngine,
@@ -131,17 +128,17 @@ def run(
 
     Before each frame in `abandoned`, a tick with another observation is begun, decoded and given up.
     """
-    decoder, logits, stream = Decoder(engine, context, Sampler()), [], []
+    frame, logits, stream = context.frame, [], []
+    frame.bias.fill(0.0)
     for index, observed in enumerate(frames):
         if index in abandoned:
-            context.begin_frame()
             context.observation_ids[:] = observed[::-1]
-            decoder.decode()
-        context.begin_frame()
+            engine.tick(frame)
         context.observation_ids[:] = observed
         stream += context.frame.prefill.ids[0].tolist()
-        tokens = decoder.decode()
-        logits.append(context.frame.logits.copy())
+        engine.tick(frame)
+        tokens = frame.tokens.copy()
+        logits.append(frame.logits.copy())
         stream += tokens[:-1].tolist()
         context.end_frame(int(tokens[-1]))
     return np.concatenate(logits), stream
@@ -160,7 +157,6 @@ def test_a_tick_leaves_its_inputs_as_they_were(
     engine: Engine, context: Context, spec: PolicySpec
 ) -> None:
     run(engine, context, observations(spec, 4))
-    context.begin_frame()
     before = context.frame.memory[: context.frame.outputs_at].copy()
     engine.tick(context.frame)
     np.testing.assert_array_equal(context.frame.memory[: context.frame.outputs_at], before)
@@ -169,7 +165,6 @@ def test_a_tick_leaves_its_inputs_as_they_were(
 def test_each_token_is_where_logits_and_bias_are_largest(engine: Engine, context: Context) -> None:
     frame, rng = context.frame, np.random.default_rng(0)
     for _ in range(5):
-        context.begin_frame()
         frame.bias[:] = rng.normal(scale=3.0, size=frame.bias.shape)
         engine.tick(frame)
         assert (
@@ -183,21 +178,20 @@ def test_every_pass_is_marked_or_the_whole_tick_once(
     engine: Engine, context: Context, spec: PolicySpec
 ) -> None:
     marks: list[None] = []
-    context.begin_frame()
     engine.tick(context.frame, lambda: marks.append(None))
     assert len(marks) == (spec.action_tokens if engine.stepwise else 1)
 
 
 def test_a_forced_token_is_what_the_next_pass_reads(model_engine: Engine, context: Context) -> None:
-    decoder = Decoder(model_engine, context, Sampler())
-    context.begin_frame()
-    free = decoder.decode().copy()
-    first_logits = context.frame.logits.copy()
+    frame = context.frame
+    model_engine.tick(frame)
+    free = frame.tokens.copy()
+    first_logits = frame.logits.copy()
     forced = np.where(
         free == FIRST_CONTINUOUS_ID + 5, FIRST_CONTINUOUS_ID + 6, FIRST_CONTINUOUS_ID + 5
     )
-    context.begin_frame()
-    decoder.replay(forced)
+    frame.bias[np.arange(len(forced)), forced - FIRST_CONTINUOUS_ID] = FORCED
+    model_engine.tick(frame)
     assert context.frame.tokens.tolist() == forced.tolist()
     np.testing.assert_array_equal(context.frame.logits[0], first_logits[0])
     assert np.abs(context.frame.logits[1:] - first_logits[1:]).max() > 1e-3

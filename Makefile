@@ -44,6 +44,7 @@ build: .venv/.installed-dev
 	cd build && empty/bin/gatort doctor
 
 docs: .venv/.installed-docs
+	$(BIN)/python docs/list_modules.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -112,3 +113,9 @@ def test_every_page_of_docs_stands_in_the_navigation_of_the_site() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
     pages = {os.path.relpath(page, ROOT / "docs") for page in (ROOT / "docs").rglob("*.md")}
     assert {page for page in pages if page not in navigation} == set()
+
+
+def test_the_list_of_modules_is_up_to_date() -> None:
+    listed = runpy.run_path(str(ROOT / "docs" / "list_modules.py"))
+    page = (ROOT / "docs" / "modules.md").read_text(encoding="utf-8")
+    assert page == listed["render"](), "run `python docs/list_modules.py` and commit the page"

@@ -277,8 +277,7 @@ def select_keys(policy: Interface, robot: Interface) -> KeySelection:
     for key in policy.observations:
         if key.name not in offered:
             raise SpecError(
-                f"observation key {key.name!r}: expected a robot that offers it, "
-                f"found one that offers {sorted(offered)}"
+                f"the robot lacks observation key {key.name!r}; it offers {sorted(offered)}"
             )
         _require_same(f"observation key {key.name!r}", key, offered[key.name])
 

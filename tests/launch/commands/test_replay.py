@@ -380,7 +380,7 @@ def test_what_cannot_be_replayed_is_refused_in_one_sentence(
     run(bundle)
     capsys.readouterr()
     assert replay("--bundle", str(exported.bundle)) == 2
-    assert "observation key 'arm/position'" in capsys.readouterr().err
+    assert "the robot lacks observation key 'arm/position'" in capsys.readouterr().err
     assert replay("--bundle", "nowhere") == 2
     assert "nowhere/manifest.json: expected a bundle's manifest" in capsys.readouterr().err
     (bundle / ONNX_FILE).unlink()

@@ -1,0 +1,1 @@
+"""Contracts that every robot, engine and task keeps, as pytest classes to inherit from."""

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from gatort.launch.options import SHIPPED_BUNDLE
-from gatort.launch.robots import scripted_robot
+from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.engines.onnx import OnnxConfig
 from gatort.runtime.loop import ControlLoop
 from gatort.runtime.policy import Policy
+from gatort.runtime.robots.scripted import scripted_robot
 from gatort.runtime.telemetry import Telemetry
 
 PART = 1_000

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from gatort.launch.robots import simulated_robot
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.engines.onnx import OnnxConfig
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation
 from gatort.runtime.robots.panda import JOINT_FASTEST_RAD_S
+from gatort.sim.make import simulated_robot
 from gatort.sim.randomisation import Randomisation
 from gatort.sim.robot import StackingRobot
 from gatort.sim.rollout import rollout

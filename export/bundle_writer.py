@@ -1,4 +1,4 @@
-"""A bundle written whole or not at all, and the model read back from one."""
+"""Write a bundle whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-import torch
-
-from gatort.policies.model import (
-    Gato,
-    blank,
-)
+from gatort.policies.model import Gato
+from gatort.policies.weights import write_weights
 from gatort.runtime.bundle import (
     ONNX_FILE,
     WEIGHTS_FILE,
@@ -22,13 +18,9 @@ from gatort.runtime.bundle import (
     TrainingRecord,
     load_manifest,
     sha256_of,
-    verify,
     write_manifest,
 )
-from gatort.runtime.errors import (
-    BundleError,
-    MissingDependency,
-)
+from gatort.runtime.errors import BundleError
 
 from .precision import (
     Bits,
@@ -36,10 +28,6 @@ from .precision import (
     convert,
 )
 from .to_onnx import export_onnx
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 Rounded = Literal["int8", "int4", "w8a8"]
 
@@ -79,7 +67,6 @@ def write_bundle(
 
     Raises:
         BundleError: something that is not a bundle is in the way.
-        MissingDependency: safetensors is not installed.
     """
     _require_replaceable(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +74,7 @@ def write_bundle(
         made = Path(scratch) / "new"
         made.mkdir()
         begin(f"writing {WEIGHTS_FILE}")
-        _write_weights(model, made / WEIGHTS_FILE)
+        write_weights(model, made / WEIGHTS_FILE)
         begin(f"writing {ONNX_FILE}")
         if rounding is None:
             export_onnx(model, made / ONNX_FILE)
@@ -118,19 +105,6 @@ def write_bundle(
     return manifest
 
 
-def read_model(directory: Path) -> Gato:
-    """The PyTorch model of a bundle, in evaluation mode; one tensor at a time, so that the weights are held once.
-
-    Raises:
-        BundleError: the bundle is incomplete or changed, or its tensors are not those of its dimensions.
-        MissingDependency: safetensors is not installed.
-    """
-    manifest = verify(directory)
-    model = blank(manifest.spec, manifest.model)
-    _read_weights(model, directory / WEIGHTS_FILE)
-    return model.eval()
-
-
 def _require_replaceable(directory: Path) -> None:
     if directory.is_dir() and not any(directory.iterdir()):
         return
@@ -153,39 +127,3 @@ def _swap(made: Path, directory: Path, old: Path) -> None:
         if old.exists():
             old.rename(directory)
         raise
-
-
-def _write_weights(model: Gato, path: Path) -> None:
-    try:
-        from safetensors.torch import save_file
-    except ImportError as error:
-        raise MissingDependency(
-            "safetensors is not installed: pip install 'gatort[train]'"
-        ) from error
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
-    path.chmod(0o644)  # safetensors makes it readable by its owner alone
-
-
-def _read_weights(model: Gato, path: Path) -> None:
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise MissingDependency(
-            "safetensors is not installed: pip install 'gatort[train]'"
-        ) from error
-    try:
-        with safe_open(path, framework="pt") as stored, torch.no_grad():
-            wanted: dict[str, Tensor] = model.state_dict()
-            if different := wanted.keys() ^ set(stored.keys()):
-                raise BundleError(
-                    f"{path}: the manifest's dimensions do not fit its tensors {sorted(different)}"
-                )
-            for name, tensor in wanted.items():
-                found = stored.get_tensor(name)
-                if found.shape != tensor.shape:
-                    raise BundleError(
-                        f"{path}: {name}: expected {tuple(tensor.shape)}, found {tuple(found.shape)}"
-                    )
-                tensor.copy_(found)
-    except SafetensorError as error:
-        raise BundleError(f"{path}: expected safetensors: {error}") from error

@@ -27,10 +27,10 @@ from gatort.runtime.spec import (
     PolicySpec,
     Strict,
 )
+from gatort.sim.make import simulated_robot
 from gatort.sim.randomisation import Randomisation
 
 from .report import progress_bar
-from .robots import simulated_robot
 from .workers import spread
 
 if TYPE_CHECKING:

@@ -11,12 +11,9 @@ from gatort.runtime.engines.onnx import OnnxConfig
 from gatort.runtime.episode import Episode
 from gatort.runtime.policy import Policy
 from gatort.runtime.robots.panda import ACTUATORS
+from gatort.sim.make import simulated_robot, simulator_installed
 
 from .report import progress_bar
-from .robots import (
-    simulated_robot,
-    simulator_installed,
-)
 
 MOST_TRIALS = 1000
 """The validation layouts have room for fifty times as many on either side of their middle."""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gatort.policies.loading import precision_of
 from gatort.runtime.bundle import (
     MANIFEST_FILE,
     load_manifest,
@@ -25,7 +26,6 @@ from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.robot import Robot
 from gatort.runtime.telemetry import stage_names
 
-from .engines import precision_of
 from .options import RunOptions
 
 RECORDINGS = Path("runs")

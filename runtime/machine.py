@@ -6,8 +6,9 @@ import os
 import platform
 import resource
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from .packages import installed_version
 
 MEASURED_PACKAGES = (
     "gatort", "numpy", "onnxruntime", "onnxruntime-gpu", "mujoco-core", "torch",
@@ -58,14 +59,6 @@ def this_machine() -> Machine:
 def peak_memory_bytes() -> int:
     """The most memory that this process has held at once, files that it mapped included."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def installed_version(package: str) -> str | None:
-    """The installed version of a distribution, none when it is absent; nothing is imported."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _cpu_model() -> str:

@@ -42,10 +42,8 @@ from gatort.runtime.errors import (
     ConfigError,
     MissingDependency,
 )
-from gatort.runtime.machine import (
-    installed_version,
-    this_machine,
-)
+from gatort.runtime.machine import this_machine
+from gatort.runtime.packages import installed_version
 from gatort.runtime.spec import Precision
 
 if TYPE_CHECKING:

@@ -25,7 +25,6 @@ from gatort.launch.report import (
     screen,
     write_json,
 )
-from gatort.launch.robots import simulator_installed
 from gatort.runtime.errors import (
     ConfigError,
     GatortError,
@@ -37,6 +36,7 @@ from gatort.runtime.machine import (
     this_machine,
 )
 from gatort.runtime.remote.keys import ControllerKeys
+from gatort.sim.make import simulator_installed
 
 if TYPE_CHECKING:
     from gatort.launch.faults.bench import (

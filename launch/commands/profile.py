@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from pydantic import Field, NonNegativeInt
 
-from gatort.launch.engines import load_policy
 from gatort.launch.latency_picture import latency_picture
 from gatort.launch.options import (
     LoopOptions,
@@ -26,15 +25,11 @@ from gatort.launch.report import (
     screen,
     write_json,
 )
-from gatort.launch.robots import (
-    scripted_robot,
-    simulated_robot,
-    simulator_installed,
-)
 from gatort.launch.roofline import (
     assess,
     passes_p50_ms,
 )
+from gatort.policies.loading import load_policy
 from gatort.runtime.clock import (
     Clock,
     MonotonicClock,
@@ -44,18 +39,18 @@ from gatort.runtime.decoding import Sampler
 from gatort.runtime.errors import MissingDependency
 from gatort.runtime.inner_loop import FADE_NS
 from gatort.runtime.loop import Tick
-from gatort.runtime.machine import (
-    installed_version,
-    this_machine,
-)
+from gatort.runtime.machine import this_machine
 from gatort.runtime.onlooker import Onlooker
+from gatort.runtime.packages import installed_version
 from gatort.runtime.realtime import apply
 from gatort.runtime.robot import Robot
+from gatort.runtime.robots.scripted import scripted_robot
 from gatort.runtime.telemetry import (
     LATENESS,
     TICK,
     Telemetry,
 )
+from gatort.sim.make import simulated_robot, simulator_installed
 
 Source = Literal["auto", "mujoco", "scripted"]
 

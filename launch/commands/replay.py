@@ -12,20 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from gatort.launch.engines import (
-    PROVIDERS,
-    load_policy,
-)
-from gatort.launch.options import (
-    EngineName,
-    PolicyOptions,
-)
 from gatort.launch.report import (
     progress_bar,
     require_writable,
     screen,
     write_json,
 )
+from gatort.policies.loading import PROVIDERS, EngineName, PolicyOptions, load_policy
 from gatort.runtime.bundle import (
     MANIFEST_FILE,
     sha256_of,

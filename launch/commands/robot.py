@@ -21,7 +21,6 @@ from pydantic import FiniteFloat, NonNegativeInt
 
 from gatort.launch.options import resolve
 from gatort.launch.report import require_writable
-from gatort.launch.robots import simulated_robot
 from gatort.runtime.clock import (
     Clock,
     MonotonicClock,
@@ -47,6 +46,7 @@ from gatort.runtime.remote.server import (
 )
 from gatort.runtime.robots.franka import FrankaRobot
 from gatort.runtime.spec import Strict
+from gatort.sim.make import simulated_robot
 
 if TYPE_CHECKING:
     from gatort.runtime.robots.driver import Driver

@@ -15,7 +15,6 @@ from cyclopts import Parameter
 from numpy.typing import NDArray
 from rich.console import Console
 
-from gatort.launch.engines import load_policy
 from gatort.launch.latency_picture import latency_picture
 from gatort.launch.live import (
     PERIOD_NS,
@@ -25,10 +24,6 @@ from gatort.launch.live import (
 from gatort.launch.options import (
     RunOptions,
     resolve,
-)
-from gatort.launch.pictures import (
-    film,
-    film_obstacle,
 )
 from gatort.launch.record import (
     RECORDINGS,
@@ -46,11 +41,7 @@ from gatort.launch.report import (
     screen,
     write_json,
 )
-from gatort.launch.robots import simulated_robot
-from gatort.launch.viewer import (
-    Viewer,
-    require_screen,
-)
+from gatort.policies.loading import load_policy
 from gatort.runtime.clock import (
     Clock,
     MonotonicClock,
@@ -86,6 +77,9 @@ from gatort.runtime.telemetry import (
     TICK,
     Telemetry,
 )
+from gatort.sim.film import film, film_obstacle
+from gatort.sim.make import simulated_robot
+from gatort.sim.viewer import Viewer, require_screen
 
 if TYPE_CHECKING:
     from gatort.sim.robot import StackingRobot

@@ -24,8 +24,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 
 from gatort.launch.commands.robot import RobotOptions
-from gatort.launch.engines import load_policy
-from gatort.launch.options import PolicyOptions
+from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.engines.engine import Engine
 from gatort.runtime.errors import (

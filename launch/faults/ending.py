@@ -16,7 +16,6 @@ from threading import Event, Timer
 
 import numpy as np
 
-from gatort.launch.viewer import Viewer
 from gatort.runtime.errors import RobotError
 from gatort.runtime.loop import ControlLoop
 from gatort.runtime.remote.client import RemoteRobot
@@ -26,6 +25,7 @@ from gatort.runtime.safety import (
 )
 from gatort.runtime.telemetry import LATENESS
 from gatort.sim.tasks.stacking.task import draw_layout
+from gatort.sim.viewer import Viewer
 
 from .bench import (
     MS,

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from gatort.launch.options import SHIPPED_BUNDLE
+from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.bundle import MANIFEST_FILE
 from gatort.runtime.recording.reader import Recording
 

@@ -12,14 +12,11 @@ from safetensors.torch import load_file, save_file
 from tests.export.conftest import onnx_parity
 
 from gatort.export import to_onnx
-from gatort.export.bundle_writer import (
-    Rounding,
-    read_model,
-    write_bundle,
-)
+from gatort.export.bundle_writer import Rounding, write_bundle
 from gatort.export.parity import LOGIT_TOLERANCE
 from gatort.policies.grid import snap
 from gatort.policies.model import Gato
+from gatort.policies.weights import read_model
 from gatort.runtime.bundle import (
     ONNX_FILE,
     WEIGHTS_FILE,

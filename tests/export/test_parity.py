@@ -8,7 +8,6 @@ import pytest
 import torch
 from tests.export.conftest import onnx_engine, onnx_parity
 
-from gatort.export.bundle_writer import read_model
 from gatort.export.parity import (
     LOGIT_TOLERANCE,
     PairParity,
@@ -16,6 +15,7 @@ from gatort.export.parity import (
     compare,
 )
 from gatort.policies.model import Gato
+from gatort.policies.weights import read_model
 from gatort.runtime.context import (
     Block,
     Frame,

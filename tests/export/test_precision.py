@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from gatort.export import precision
-from gatort.export.bundle_writer import read_model
 from gatort.export.calibration import (
     GraphEngine,
     compare_actions,
@@ -25,6 +24,7 @@ from gatort.export.rounding import (
 )
 from gatort.policies import grid
 from gatort.policies.grid import on_grid
+from gatort.policies.weights import read_model
 from gatort.runtime.bundle import (
     ONNX_FILE,
     load_manifest,

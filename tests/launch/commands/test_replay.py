@@ -38,7 +38,7 @@ from gatort.runtime.recording.recorder import (
     Recorder,
     TickRecorder,
 )
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     FIRST_CONTINUOUS_ID,
@@ -139,10 +139,8 @@ def test_a_bundle_changed_in_one_weight_is_held_to_the_first_token_that_differs(
 ) -> None:
     import torch
 
-    from gatort.export.bundle_writer import (
-        read_model,
-        write_bundle,
-    )
+    from gatort.export.bundle_writer import write_bundle
+    from gatort.policies.weights import read_model
     from gatort.runtime.bundle import load_manifest
 
     run(bundle)

@@ -210,7 +210,7 @@ def test_without_a_gl_library_the_run_goes_on_and_says_what_gives_pictures(bundl
 def test_without_ffmpeg_the_run_goes_on_and_says_so_before_it_begins(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("gatort.launch.pictures.installed_version", lambda _: None)
+    monkeypatch.setattr("gatort.sim.film.installed_version", lambda _: None)
     assert run(bundle, "--video", "run.mp4") == 0
     assert capsys.readouterr().out.startswith(
         "no film: films need ffmpeg: pip install 'gatort[sim]'"

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from gatort.launch.options import SHIPPED_BUNDLE
+from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.bundle import (
     WEIGHTS_FILE,
     Manifest,

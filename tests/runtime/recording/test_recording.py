@@ -64,7 +64,7 @@ from gatort.runtime.recording.recorder import (
     StepRecorder,
     TickRecorder,
 )
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import State
 from gatort.runtime.spec import (
     FIRST_CONTINUOUS_ID,

@@ -91,7 +91,10 @@ def check_arrows(structure: Structure) -> list[str]:
     table = read_table((structure.root / "CONTRIBUTING.md").read_text(encoding="utf-8"))
     breaches = []
     for edge in structure.edges:
-        importer, imported = _folder(edge.importer), _folder(edge.imported)
+        importer = _folder(edge.importer)
+        imported = _folder(edge.imported)
+        if imported == PACKAGE:
+            breaches.append(f"{_place(edge)}; its names are for users, so name their module.")
         if PACKAGE in (importer, imported) or importer == imported:
             continue
         if imported not in table.get(importer, set()):

@@ -7,10 +7,13 @@ O observation tokens, A action tokens, T = O + A + 1 tokens in a frame, n frames
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import SpecError
+from .errors import ObservationError, SpecError
 
 # Gato's vocabulary (arXiv 2205.06175, section 2.1 and appendix B). Discrete ids share the text range.
 TEXT_TOKENS = 32_000
@@ -239,29 +242,63 @@ class ModelDims(Strict):
     """Rows of the table of positions within a frame (Gato: 512)."""
 
 
-def require_same_interface(policy: Interface, robot: Interface) -> None:
-    """Check that a robot gives every key that the policy reads, takes every command it makes, and keeps its time.
+@dataclass(frozen=True, slots=True)
+class KeySelection:
+    """The keys of a policy among those that a robot offers."""
+
+    offered: int
+    """Number of keys that the robot offers."""
+    indices: tuple[int, ...]
+    """Place of each of the policy's keys in the robot's observations."""
+
+    def select(self, values: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        """Return the arrays that the policy reads, in the policy's order; nothing is copied.
+
+        Raises:
+            ObservationError: the observation has more or fewer arrays than the robot offers.
+        """
+        if len(values) != self.offered:
+            raise ObservationError(
+                f"expected an observation of {self.offered} arrays, found {len(values)}"
+            )
+        return tuple(values[index] for index in self.indices)
+
+
+def select_keys(policy: Interface, robot: Interface) -> KeySelection:
+    """Match a policy with a robot, and find the policy's keys among the robot's.
+
+    The robot must give every key that the policy reads, take every command that it makes, and keep
+    its time. It may offer more keys.
 
     Raises:
-        SpecError: naming the first difference, what was expected and what was found.
+        SpecError: the two differ; names the first difference.
     """
-    given = {key.name: key for key in robot.observations}
+    offered = {key.name: key for key in robot.observations}
     for key in policy.observations:
-        if key.name not in given:
+        if key.name not in offered:
             raise SpecError(
-                f"the robot lacks observation key {key.name!r}; it offers {sorted(given)}"
+                f"the robot lacks observation key {key.name!r}; it offers {sorted(offered)}"
             )
-        _require_same(f"observation key {key.name!r}", key, given[key.name])
-    names, found = ([actuator.name for actuator in side.actuators] for side in (policy, robot))
-    if names != found:
-        raise SpecError(f"actuators: the policy commands {names}, the robot takes {found}")
+        _require_same(f"observation key {key.name!r}", key, offered[key.name])
+
+    expected_names = [actuator.name for actuator in policy.actuators]
+    found_names = [actuator.name for actuator in robot.actuators]
+    if expected_names != found_names:
+        raise SpecError(
+            f"actuators: the policy commands {expected_names}, the robot takes {found_names}"
+        )
     for actuator, taken in zip(policy.actuators, robot.actuators, strict=True):
         _require_same(f"actuator {actuator.name!r}", actuator, taken)
-    for rate in ("control_hz", "action_delay_ms"):
-        if getattr(policy, rate) != getattr(robot, rate):
-            raise SpecError(
-                f"{rate}: the policy expects {getattr(policy, rate)}, the robot has {getattr(robot, rate)}"
-            )
+
+    for field in ("control_hz", "action_delay_ms"):
+        expected = getattr(policy, field)
+        found = getattr(robot, field)
+        if expected != found:
+            raise SpecError(f"{field}: the policy expects {expected}, the robot has {found}")
+
+    names = [key.name for key in robot.observations]
+    indices = tuple(names.index(key.name) for key in policy.observations)
+    return KeySelection(len(names), indices)
 
 
 def _require_same(what: str, wanted: Strict, offered: Strict) -> None:

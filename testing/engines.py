@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.bundle import Manifest, load_manifest
 from gatort.runtime.context import Context
+from gatort.runtime.decoding import FORCED
 from gatort.runtime.engines.engine import Engine
 from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, PolicySpec
-
-FORCED = 1e9
-"""Bias that no logit outweighs."""
 
 
 def random_observations(spec: PolicySpec, frames: int, seed: int = 0) -> NDArray[np.int64]:
@@ -41,7 +39,7 @@ def run_frames(
         engine: engine under test.
         context: context of the engine's specification.
         frames: observation tokens (O,) of each frame.
-        abandoned: indices of frames before which another tick is begun, run and given up.
+        abandoned: indices of frames before which another tick is run and given up.
     """
     frame = context.frame
     logits: list[NDArray[np.float32]] = []
@@ -50,11 +48,9 @@ def run_frames(
 
     for index, observed in enumerate(frames):
         if index in abandoned:
-            context.begin_frame()
             context.observation_ids[:] = observed[::-1]
             engine.tick(frame)
 
-        context.begin_frame()
         context.observation_ids[:] = observed
         stream += frame.prefill.ids[0].tolist()
         engine.tick(frame)
@@ -109,7 +105,6 @@ class EngineContract:
     def test_a_tick_leaves_its_inputs_as_they_were(self, engine: Engine, context: Context) -> None:
         """Compare a frame's inputs before and after a tick."""
         run_frames(engine, context, random_observations(context.spec, 4))
-        context.begin_frame()
         inputs = context.frame.memory[: context.frame.outputs_at]
         before = inputs.copy()
         engine.tick(context.frame)
@@ -122,7 +117,6 @@ class EngineContract:
         frame = context.frame
         rng = np.random.default_rng(0)
         for _ in range(5):
-            context.begin_frame()
             frame.bias[:] = rng.normal(scale=3.0, size=frame.bias.shape)
             engine.tick(frame)
             best = (frame.logits + frame.bias).argmax(axis=1)
@@ -134,7 +128,6 @@ class EngineContract:
     ) -> None:
         """Count the marks of one tick."""
         marks: list[None] = []
-        context.begin_frame()
         engine.tick(context.frame, lambda: marks.append(None))
         assert len(marks) == (context.spec.action_tokens if engine.stepwise else 1)
 
@@ -162,13 +155,11 @@ class ModelEngineContract(EngineContract):
     ) -> None:
         """Force other tokens than the engine chose and compare the logits of each pass."""
         frame = context.frame
-        context.begin_frame()
         frame.bias.fill(0.0)
         engine.tick(frame)
         free = frame.tokens.copy()
         free_logits = frame.logits.copy()
 
-        context.begin_frame()
         forced = np.where(free == FIRST_CONTINUOUS_ID + 5, 6, 5)
         frame.bias[np.arange(len(forced)), forced] = FORCED
         engine.tick(frame)

@@ -196,21 +196,6 @@ def test_a_batch_gives_what_single_ticks_give(every_encoding_spec: PolicySpec) -
         np.testing.assert_array_equal(one_patches, patches[row])
 
 
-def test_a_robot_that_offers_more_keys_in_another_order_is_read_by_name(spec: PolicySpec) -> None:
-    extra = real("unit", size=4)
-    offered = (spec.observations[1], extra, spec.observations[0])
-    values = values_of(spec, np.random.default_rng(3))
-    expected, found = np.zeros(5, np.int64), np.zeros(5, np.int64)
-    Tokenizer(spec).encode(values, expected)
-    Tokenizer(spec, offered).encode([values[1], np.zeros(4, np.float32), values[0]], found)
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_a_missing_key_is_named_with_what_is_offered(spec: PolicySpec) -> None:
-    with pytest.raises(SpecError, match=r"'arm/velocity'.*\['arm/position'\]"):
-        Tokenizer(spec, spec.observations[:1])
-
-
 @pytest.mark.parametrize(
     ("name", "index", "bad", "message"),
     [

@@ -75,9 +75,9 @@ class Block:
 class Frame:
     """Inputs and outputs of the A passes of a tick: one prefill, then A − 1 decodes.
 
-    All arrays are views of `memory`, each aligned for a device. An engine may copy a tick's inputs in
-    at once and its outputs out at once. The arrays are rewritten in place and never reallocated. An
-    engine may bind them.
+    All arrays are views of `memory`, each aligned for a device. An engine may copy a tick's inputs
+    in at once and its outputs out at once. The arrays are rewritten in place and never reallocated.
+    An engine may bind them.
     """
 
     memory: NDArray[np.uint8]

@@ -60,7 +60,7 @@ def _policy_record(policy: Policy, options: RunOptions) -> PolicyRecord:
         temperature=options.temperature,
         seed=options.seed,
         spec=policy.spec,
-        stages=stage_names(policy.spec, policy.decoder.engine.stepwise),
+        stages=stage_names(policy.spec, policy.engine.stepwise),
     )
 
 

@@ -72,9 +72,8 @@ class Engine:
         """Do nothing: a frame that was not ended begins again in the same slot."""
 
     def tick(self, prompt: Sequence[int]) -> list[int]:
-        """Write the frame's angles, masks and ids, run its passes and return its tokens."""
+        """Write the frame's ids, run its passes and return its tokens."""
         frame = self._context.frame
-        self._context.begin_frame()
         frame.prefill.ids[0] = np.add(prompt, FIRST_CONTINUOUS_ID)
         self._engine.tick(frame)
         return [int(token) - FIRST_CONTINUOUS_ID for token in frame.tokens]

@@ -38,7 +38,7 @@ from gatort.runtime.clock import (
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.errors import MissingDependency
 from gatort.runtime.inner_loop import FADE_NS
-from gatort.runtime.loop import Tick
+from gatort.runtime.loop import TickRecord
 from gatort.runtime.machine import this_machine
 from gatort.runtime.onlooker import Onlooker
 from gatort.runtime.packages import installed_version
@@ -186,7 +186,7 @@ class LiveBar(Onlooker):
         super().__init__("progress bar")
         self._ticks, self._every, self._done = ticks, every, 0
 
-    def count(self, _: Tick) -> None:
+    def count(self, _: TickRecord) -> None:
         """One more tick is done."""
         self._done += 1
         if self._done % self._every == 0:
@@ -224,7 +224,7 @@ def measure(
         policy.spec,
         ticks,
         budget_ns=round(budget_ms * 1e6),
-        stepwise=policy.decoder.engine.stepwise,
+        stepwise=policy.engine.stepwise,
     )
     loop = policy.control(robot, clock, telemetry=telemetry, collect_garbage=True)
     bar = (
@@ -241,7 +241,7 @@ def measure(
     robot.close()
     return Measurement(
         bundle=policy.manifest.name if policy.manifest else "",
-        engine=policy.decoder.engine.name,
+        engine=policy.engine.name,
         threads=options.threads,
         observations="mujoco" if simulated else "scripted",
         paced=paced,

@@ -57,7 +57,7 @@ from gatort.runtime.errors import (
 )
 from gatort.runtime.loop import (
     ControlLoop,
-    Tick,
+    TickRecord,
 )
 from gatort.runtime.machine import this_machine
 from gatort.runtime.policy import Policy
@@ -229,7 +229,7 @@ class Drive:
         self.robot = _robot(options, spec, self.clock)
         self.ticks = max(1, round(options.seconds * spec.control_hz))
         self.telemetry = Telemetry(
-            spec, min(self.ticks, KEPT_TICKS), stepwise=policy.decoder.engine.stepwise
+            spec, min(self.ticks, KEPT_TICKS), stepwise=policy.engine.stepwise
         )
         with ExitStack() as undo:
             undo.callback(self.robot.close)
@@ -291,7 +291,7 @@ class Drive:
                 recorder.fault(self.clock.now_ns(), component, str(error))
             self._live.offer(self._status())
 
-    def _look(self, tick: Tick) -> bool:
+    def _look(self, tick: TickRecord) -> bool:
         """After each tick, in the slack: record it, keep what the film needs, show the status four times a second."""
         if self._record is not None:
             self._record(tick)

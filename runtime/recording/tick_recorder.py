@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gatort.runtime.context import Context
-from gatort.runtime.loop import ControlLoop, Tick
+from gatort.runtime.decoding import Decision
+from gatort.runtime.loop import ControlLoop, TickRecord
 from gatort.runtime.robot import Observation
 from gatort.runtime.safety import State
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ObservationKey
@@ -44,12 +44,8 @@ class TickRecorder:
         self._loop = loop
         self._keys = loop.robot.interface.observations
         self._names = field_names(self._keys)
+        self._policy = loop.decoder.spec
         self._states: tuple[State, State] | None = None
-
-    @property
-    def _context(self) -> Context:
-        """Context in which the loop's policy decides."""
-        return self._loop.decoder.context
 
     def prompt(
         self, at_ns: int, frames: Iterable[tuple[Sequence[NDArray[Any]], ArrayLike]]
@@ -59,7 +55,7 @@ class TickRecorder:
         Call it before the robot is armed, because it waits for room in the link.
         """
         # A robot may offer more keys than the policy and its prompt have.
-        keys = self._context.spec.observations
+        keys = self._policy.observations
         names = field_names(keys)
         for values, action in frames:
             message = PromptMessage(
@@ -69,21 +65,22 @@ class TickRecorder:
             # Waiting is of no use any more once a frame was lost.
             self._recorder.flush(wait_s=_PROMPT_S if self._recorder.degraded is None else 0.0)
 
-    def __call__(self, tick: Tick) -> None:
+    def __call__(self, tick: TickRecord) -> None:
         """Record a completed or refused tick: all its messages, or none if an interrupt comes."""
         self._recorder.add(
             tick.wake.woke_ns, *self._decision(tick), *self._changes(tick), self._timing(tick)
         )
         self._recorder.flush()
 
-    def _decision(self, tick: Tick) -> list[AnyMessage]:
+    def _decision(self, tick: TickRecord) -> list[AnyMessage]:
         """Return the messages from the observation to the command, as far as the tick came."""
         number = tick.wake.tick
         messages: list[AnyMessage] = []
         if tick.observation is not None:
             messages.append(self._observation(number, tick.observation))
-        if tick.tokens is not None:
-            messages.append(self._tokens(number, tick.tokens, completed=tick.command is not None))
+        if tick.decision is not None:
+            completed = tick.command is not None
+            messages.append(self._tokens(number, tick.decision, completed=completed))
         if tick.observation is not None:
             messages.append(_command(number, tick, tick.observation))
         return messages
@@ -96,21 +93,18 @@ class TickRecorder:
             values=_named(self._names, self._keys, observation.values),
         )
 
-    def _tokens(self, number: int, tokens: NDArray[np.int64], *, completed: bool) -> TokensMessage:
-        context = self._context
-        frame = context.frames - 1 if completed else context.frames
-        # (A,); the logits are this tick's until the next tick begins.
-        raw = context.frame.logits.argmax(axis=1) + FIRST_CONTINUOUS_ID
+    def _tokens(self, number: int, decision: Decision, *, completed: bool) -> TokensMessage:
+        raw = decision.logits.argmax(axis=1) + FIRST_CONTINUOUS_ID  # (A,)
         return TokensMessage(
             tick=number,
-            frame=frame,
-            slot=frame % context.spec.window_frames,
+            frame=decision.frame,
+            slot=decision.frame % self._policy.window_frames,
             completed=completed,
             raw=raw.tolist(),
-            sampled=tokens.tolist(),
+            sampled=decision.tokens.tolist(),
         )
 
-    def _changes(self, tick: Tick) -> list[AnyMessage]:
+    def _changes(self, tick: TickRecord) -> list[AnyMessage]:
         """Return a message for a change of state and one for a refusal, if there are any."""
         messages: list[AnyMessage] = []
         states = (self._loop.guard.state, self._loop.robot.state)
@@ -121,7 +115,7 @@ class TickRecorder:
             messages.append(FaultMessage(component="loop", sentence=tick.refusal))
         return messages
 
-    def _timing(self, tick: Tick) -> TickMessage:
+    def _timing(self, tick: TickRecord) -> TickMessage:
         telemetry = self._loop.telemetry
         stamps_ns = telemetry.stamps[(telemetry.ticks - 1) % len(telemetry.stamps)]
         reason = self._loop.guard.reason if tick.refusal is not None else None
@@ -150,9 +144,9 @@ def _value(key: ObservationKey, array: NDArray[Any]) -> list[float] | Image:
     return numbers(array)
 
 
-def _command(number: int, tick: Tick, observation: Observation) -> CommandMessage:
+def _command(number: int, tick: TickRecord, observation: Observation) -> CommandMessage:
     applied = numbers(observation.applied)
-    asked = msgspec.UNSET if tick.action is None else numbers(tick.action)
+    asked = msgspec.UNSET if tick.decision is None else numbers(tick.decision.action)
     command = tick.command
     if command is None:
         return CommandMessage(tick=number, applied=applied, asked=asked)

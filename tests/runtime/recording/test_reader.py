@@ -13,7 +13,7 @@ from tests.runtime.recording.conftest import control, read_whole, sync
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import RecordingError
-from gatort.runtime.loop import Tick
+from gatort.runtime.loop import TickRecord
 from gatort.runtime.recording.messages import RunRecord, to_metadata
 from gatort.runtime.recording.reader import Recording
 from gatort.runtime.recording.recorder import Recorder
@@ -29,7 +29,7 @@ def recorded(
     loop = control(spec, dims, clock)
     record = TickRecorder(recorder, loop)
 
-    def look(tick: Tick) -> None:
+    def look(tick: TickRecord) -> None:
         record(tick)
         if tick.wake.tick in (3, 6):
             sync(recorder)

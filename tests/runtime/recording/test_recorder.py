@@ -16,7 +16,7 @@ from tests.runtime.recording.conftest import control, messages, read_whole, sync
 
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.errors import RecordingError
-from gatort.runtime.loop import Tick
+from gatort.runtime.loop import TickRecord
 from gatort.runtime.recording import recorder as recorder_module
 from gatort.runtime.recording.messages import CHANNELS, RunRecord, StepMessage, TickMessage
 from gatort.runtime.recording.reader import Recording
@@ -90,7 +90,7 @@ def test_a_disk_that_fills_up_leaves_every_chunk_that_fitted(
     record = TickRecorder(recorder, loop)
     resource.prlimit(recorder._process.pid, resource.RLIMIT_FSIZE, (10_000, 10_000))
 
-    def record_and_sync(tick: Tick) -> None:
+    def record_and_sync(tick: TickRecord) -> None:
         record(tick)
         if recorder.degraded is None:
             sync(recorder)
@@ -111,7 +111,7 @@ def test_the_death_of_the_process_costs_no_tick_and_nothing_that_was_synced(
     recorder = Recorder(path, RunRecord.of("scripted", spec, "", clock))
     record = TickRecorder(recorder, loop)
 
-    def kill_after_tick_19(tick: Tick) -> None:
+    def kill_after_tick_19(tick: TickRecord) -> None:
         record(tick)
         if tick.wake.tick == 19:
             sync(recorder)

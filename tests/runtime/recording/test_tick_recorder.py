@@ -16,7 +16,7 @@ from tests.runtime.recording.conftest import MS, TOKENS, control, messages, rand
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import RecordingError
-from gatort.runtime.loop import Tick
+from gatort.runtime.loop import TickRecord
 from gatort.runtime.recording import recorder as recorder_module
 from gatort.runtime.recording import tick_recorder as tick_recorder_module
 from gatort.runtime.recording.messages import (
@@ -99,11 +99,11 @@ def test_an_observation_that_lacks_an_array_is_recorded_as_far_as_it_goes(
 def test_a_command_is_recorded_as_asked_as_limited_and_as_applied(
     spec: PolicySpec, dims: ModelDims, clock: VirtualClock, path: Path, recorder: Recorder
 ) -> None:
-    ticks: list[Tick] = []
+    ticks: list[TickRecord] = []
     loop = control(spec, dims, clock)
     record = TickRecorder(recorder, loop)
 
-    def look(tick: Tick) -> None:
+    def look(tick: TickRecord) -> None:
         record(tick)
         ticks.append(tick)
 
@@ -111,7 +111,7 @@ def test_a_command_is_recorded_as_asked_as_limited_and_as_applied(
     recorder.close("done")
 
     for message, tick in zip(messages(path, CommandMessage), ticks, strict=True):
-        assert message.asked == tick.action.tolist()
+        assert message.asked == tick.decision.action.tolist()
         assert message.limited == tick.command.values.tolist()
         assert message.applied == tick.observation.applied.tolist()
         assert message.apply_at_ns == tick.observation.stamp_ns + spec.action_delay_ns
@@ -179,7 +179,7 @@ def test_an_operators_stop_at_any_line_leaves_a_tick_whole_or_absent(
 
         return trace
 
-    def record(tick: Tick) -> None:
+    def record(tick: TickRecord) -> None:
         record_tick = TickRecorder(recorder, loop)
         sys.settrace(stop_at_line(tick.wake.tick))
         try:

@@ -203,7 +203,7 @@ def test_another_users_key_is_refused(
     cache: EngineCache, manifest: Manifest, stored: EngineRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(EngineError, match="expected a key that is user"):
+    with pytest.raises(EngineError, match="expected a key that only user"):
         load_engine(manifest, "int8", cache=cache)
 
 

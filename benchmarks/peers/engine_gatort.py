@@ -1,4 +1,4 @@
-"""gatort's native engine: the bundle, the ring of frames and the tick as the control loop runs them."""
+"""gatort's native engine: bundle, ring of frames and tick as in the control loop."""
 
 from __future__ import annotations
 

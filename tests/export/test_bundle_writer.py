@@ -195,7 +195,7 @@ def _reshape_tensor(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (_cut, "expected safetensors"),
+        (_cut, "expected a safetensors file"),
         (_drop_tensor, r"do not fit its tensors \['norm.bias'\]"),
         (_reshape_tensor, r"norm.bias: expected \(32,\), found \(7,\)"),
     ],

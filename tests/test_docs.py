@@ -38,7 +38,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
 BRACES = re.compile(r"(.*)\{([^}]*)\}(.*)")
-COMMAND = re.compile(r"\bgatort ([a-z]+)\b(.*)")
+COMMAND = re.compile(r"(?<!from )\bgatort ([a-z]+)\b(.*)")
 FLAG = re.compile(r"(?<![\w-])(--[a-z][a-z0-9.-]*)")
 TARGET = re.compile(r"(?:^|`)make ([a-z]+)", re.MULTILINE)
 

@@ -1,6 +1,7 @@
 # make run      one stacking trial in real time at 20 Hz: creates .venv and installs what running needs (not torch)
 # make test     every test; installs the training and development packages first
-# make check    ruff, its formatter and mypy --strict
+# make check    ruff, its formatter, mypy --strict, and the check of the English
+# make structure  folders, imports and the walks through them; fails where a rule of CONTRIBUTING.md is broken
 # make bench    the latency profile of the shipped bundle, paced at 20 Hz for a minute; then the same ticks through the peers
 # make build    sdist → wheel → installed in an empty environment → smoke test
 # make docs     the site in site/, API reference included; a broken link fails
@@ -15,19 +16,23 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUN_ARGS ?= --video runs/stack.mp4 --json runs/stack.json
 TEST_ARGS ?=
 
-.PHONY: run test check bench build docs clean
+.PHONY: run test check structure bench build docs clean
 
 run: .venv/.installed-run
 	mkdir -p runs
 	$(BIN)/gatort run $(RUN_ARGS)
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict -p gatort
+	$(BIN)/mypy --strict -p gatort -p checks
+	$(BIN)/python -m checks.english
+
+structure: .venv/.installed-run
+	$(BIN)/python -m checks.structure
 
 bench: .venv/.installed-dev .venv-peers/.installed
 	mkdir -p runs

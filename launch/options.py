@@ -21,13 +21,12 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-import gatort
 from gatort.policies.loading import PolicyOptions
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
 from gatort.sim.make import SimulatorName
 
-HOME = Path(gatort.__file__).parent
+HOME = Path(__file__).parents[1]
 SHIPPED_PROFILES = HOME / "launch" / "profiles"
 
 Profile = TypeVar("Profile", bound=BaseModel)

@@ -1,56 +1,25 @@
-"""The repository keeps its own rules: who imports whom, what loads lightly, what is pinned, how large it is."""
+"""The repository keeps its own rules: links, light imports, pins, size and commands."""
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from checks.sources import FOLDERS
+
 ROOT = Path(__file__).parents[1]
-MAY_IMPORT = {
-    "runtime": set(),
-    "policies": {"runtime"},
-    "export": {"runtime", "policies"},
-    "sim": {"runtime"},
-    "launch": {"runtime", "policies", "export", "sim"},
-}
 LARGEST_REPOSITORY_BYTES = 40_000_000
 
 
-def modules_imported_by(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-@pytest.mark.parametrize("folder", MAY_IMPORT)
-def test_a_folder_imports_only_the_folders_that_the_design_allows(folder: str) -> None:
-    allowed = MAY_IMPORT[folder] | {folder}
-    for path in (ROOT / folder).rglob("*.py"):
-        for module in modules_imported_by(path):
-            name, _, rest = module.partition(".")
-            other = rest.partition(".")[0]
-            assert name not in MAY_IMPORT, f"{path}: write gatort.{module}"
-            assert name != "gatort" or other not in MAY_IMPORT or other in allowed, (
-                f"{path} imports {module}"
-            )
-
-
-def test_each_folder_is_reached_through_its_link_and_launch_stays_free_of_the_name_that_ros_uses() -> (
-    None
-):
-    for folder in MAY_IMPORT:
+def test_each_folder_has_its_link_and_launch_has_no_init_file() -> None:
+    for folder in FOLDERS:
         link = ROOT / "src" / "gatort" / folder
         assert link.is_symlink()
         assert link.readlink() == Path("..", "..", folder)
@@ -95,7 +64,7 @@ def test_every_requirement_is_pinned_at_a_version_that_it_allows() -> None:
         assert requirement.specifier.contains(pinned[normal(requirement.name)]), requirement
 
 
-def test_what_is_installed_is_what_is_pinned() -> None:
+def test_each_installed_package_has_the_pinned_version() -> None:
     for name, number in pins().items():
         try:
             found = version(name).partition("+")[0]

@@ -36,6 +36,7 @@ MOST_README_WORDS = 900
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
 BRACES = re.compile(r"(.*)\{([^}]*)\}(.*)")
 COMMAND = re.compile(r"(?<!from )\bgatort ([a-z]+)\b(.*)")
@@ -95,6 +96,18 @@ def test_every_command_and_flag_exists(page: Path) -> None:
             assert command in app, code
             unknown = set(FLAG.findall(rest)) - flags_of(command)
             assert not unknown, f"{code}: {unknown}"
+
+
+@every_page
+def test_every_block_of_python_is_python(page: Path) -> None:
+    for block in PYTHON.findall(page.read_text(encoding="utf-8")):
+        compile(block, str(page), "exec")
+
+
+def test_the_python_of_the_readme_stacks_the_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = PYTHON.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    exec(block, {})  # noqa: S102  # the page's own code
+    assert capsys.readouterr().out == "True\n"
 
 
 def test_every_make_target_that_a_page_names_exists() -> None:

@@ -1,10 +1,10 @@
 """The ring of frames: the positions, cache rows, angles and mask of each pass of a tick.
 
-    frame k = [ last action token of tick k−1 | O observation tokens | separator | first A−1 action tokens of tick k ]
+    frame k = [ last action token of tick k−1 | O observation tokens | separator | A−1 actions ]
 
 Frame k lives in slot k mod n of the cache, with position j at row slot·T + j. No write ever wraps.
-A frame sees itself causally and the n−1 frames before it whole. Letters: O, A, T = O + A + 1, n,
-W = n·T as in `spec`; P image patches in a frame; H half the head size; R bins; t positions of a pass.
+A frame sees itself causally and the n−1 frames before it whole. Letters: O, A, T = O + A + 1, n, W
+= n·T as in `spec`; P image patches in a frame; H half the head size; R bins; t positions of a pass.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ class Block:
 class Frame:
     """Inputs and outputs of the A passes of a tick: one prefill, then A − 1 decodes.
 
-    All arrays are views of `memory`, each aligned for a device: an engine may copy a tick's inputs in
-    at once and its outputs out at once. They are rewritten in place and never reallocated: an engine
-    may bind them.
+    All arrays are views of `memory`, each aligned for a device: an engine may copy a tick's inputs
+    in at once and its outputs out at once. They are rewritten in place and never reallocated: an
+    engine may bind them.
     """
 
     memory: NDArray[np.uint8]
@@ -85,13 +85,17 @@ class Frame:
     outputs_at: int
     """Offset in `memory` at which the outputs (tokens, then logits) begin. bytes"""
     passes: tuple[Block, ...]
-    """(A,) passes: the prefill (t = O + 2), then a decode (t = 1) for each action token but the last.
+    """(A,) passes: the prefill (t = O + 2), then a decode (t = 1) for each action token but the
+    last.
 
     The ids of decode i are the memory of token i − 1: a pass feeds the next one."""
     bias: NDArray[np.float32]
     """(A, R) biases of all passes, a row each."""
     tokens: NDArray[np.int64]
-    """(A,) action tokens, written by the engine. Each is aligned, because each is a device input."""
+    """(A,) action tokens, written by the engine.
+
+    Each is aligned, because each is a device input.
+    """
     logits: NDArray[np.float32]
     """(A, R) logits, written by the engine."""
 
@@ -101,7 +105,7 @@ class Frame:
         return self.passes[0]
 
     def offset(self, array: NDArray[Any]) -> int:
-        """Return the offset in `memory` of one of the frame's arrays. bytes"""
+        """Return the offset in bytes of one of the frame's arrays in `memory`."""
         return array.ctypes.data - self.memory.ctypes.data
 
 
@@ -125,7 +129,7 @@ def _allot(wanted: list[_Wanted]) -> tuple[NDArray[np.uint8], list[NDArray[Any]]
 
 
 def _block_arrays(tokens: int, patches: int, spec: PolicySpec, dims: ModelDims) -> list[_Wanted]:
-    """Return shapes and dtypes of a block's arrays except ids and bias, in the order of its fields."""
+    """Return shapes and dtypes of a block's arrays, without ids and bias, in field order."""
     half = dims.head_size // 2
     return [
         ((patches, 3, PATCH_PIXELS, PATCH_PIXELS), np.float32),
@@ -186,11 +190,11 @@ def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
 class Context:
     """Owner of the frame of a tick, and counter of frames.
 
-    The passes are always set up for frame k. The tokenizer fills the observation in, the engine runs,
-    and `end_frame` sets up frame k + 1. A tick that is given up before `end_frame` leaves no trace:
-    the next one takes the same slot and positions, and its mask hides the rows until they are written
-    again. Only NaN passes a mask (0 · NaN). A model that computed a NaN fails the next tick too, which
-    ends in SAFE.
+    The passes are always set up for frame k. The tokenizer fills in the observation, the engine
+    runs, and `end_frame` sets up frame k + 1. A tick that is given up before `end_frame` leaves no
+    trace: the next one takes the same slot and positions, and its mask hides the rows until they are
+    written again. Only NaN passes a mask (0 · NaN). A model that computed a NaN fails the next tick
+    too, which ends in SAFE.
     """
 
     def __init__(self, spec: PolicySpec, dims: ModelDims) -> None:

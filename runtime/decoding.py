@@ -50,7 +50,8 @@ class Sampler:
         self._random = np.random.default_rng(self._seed)
 
     def draw(self, bias: NDArray[np.float32]) -> None:
-        """Fill a frame's `bias` (A, R): the largest of logits + bias becomes a draw from the softmax.
+        """Fill a frame's `bias` (A, R): the largest of logits + bias becomes a draw from the
+        softmax.
 
         The bias is Gumbel noise times the temperature (Gumbel 1954; Maddison et al., arXiv
         1411.0030). Sampling is thereby a matter of input: an engine that runs a whole tick on a
@@ -81,7 +82,7 @@ class Decision:
 
 
 class Decoder:
-    """A tokenizer, a context, an engine and a sampler: everything that turns values into a decision."""
+    """A tokenizer, a context, an engine and a sampler, which turn values into a decision."""
 
     def __init__(
         self, spec: PolicySpec, dims: ModelDims, engine: Engine, sampler: Sampler | None = None

@@ -1,4 +1,7 @@
-"""The guard: first look at an observation (age, jumps), last look at an action (finite, range, rate, age)."""
+"""The guard: the first look at an observation, and the last look at an action.
+
+Observations are checked for age and jumps; actions for finite values, range, rate and age.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ from .spec import Interface, ObservationKey
 JUMP_MARGIN = 1.5
 """A value that changes more than this many times faster than its key can is a sensor's fault.
 
-An arm that is driven by torques may pass its velocity limit for an instant, and stops itself for that."""
+An arm that is driven by torques may pass its velocity limit for an instant, and stops itself for
+that."""
 
 
 class Refusal(StrEnum):
@@ -70,7 +74,8 @@ class Guard:
         Args:
             spec: actuators, their limits, and the delay after which a command takes effect.
             clock: the loop's clock.
-            offered: keys of the robot's observations, in their order; the specification's by default.
+            offered: keys of the robot's observations, in their order; the specification's by
+                default.
         """
         self.state = State.DISARMED
         self.refused: Counter[Refusal] = Counter()
@@ -191,7 +196,7 @@ class Guard:
         self.state = _AFTER_REFUSAL.get(self.state, self.state)
 
     def _limit(self, action: NDArray[np.float64], stamp_ns: int) -> NDArray[np.float64]:
-        """Return a copy of the action within range, and within the rate since the last admitted one."""
+        """Return a copy of the action within range and within the rate since the last one."""
         values = np.minimum(np.maximum(action, self._low), self._high)
         if (values != action).any():
             self.limited[Limit.RANGE] += 1

@@ -18,7 +18,7 @@ from .spec import KeySelection
 from .telemetry import Telemetry
 
 PromptFrame = tuple[Sequence[NDArray[Any]], ArrayLike]
-"""An observation's values in the policy's key order, and the action (A,) in each actuator's unit."""
+"""Observed values in the policy's key order, and an action (A,) in the actuators' units."""
 
 
 @dataclass(slots=True)
@@ -101,7 +101,8 @@ class ControlLoop:
         self.robot.observe()
         try:
             self.guard.arm()
-            self.robot.arm()  # Within the try: consent may have arrived although its answer has not.
+            # Within the try: consent may have arrived although its answer has not.
+            self.robot.arm()
             self.pacer.start()
             for done in range(1, ticks + 1):
                 record = self._paced_step()

@@ -5,8 +5,8 @@
     image               16×16 patches in raster order, pixels in [−1, 1] / √16
 
 Keys come in Gato's order (text, images, tensors by name), which `PolicySpec` already holds. No
-allocation grows. Letters: O observation tokens, P of them image patches, C of them continuous,
-A action tokens, N observations in a batch. `…` is empty for one tick and N in training: both run the
+allocation grows. Letters: O observation tokens, P of them image patches, C of them continuous, A
+action tokens, N observations in a batch. `…` is empty for one tick and N in training: both run the
 same arithmetic.
 """
 
@@ -93,7 +93,7 @@ class _Scratch:
 
 
 class Tokenizer:
-    """Observation arrays to token ids and image patches, action tokens to commands, as `spec` says."""
+    """Tokenizer of one specification: observations to ids and patches, action tokens to values."""
 
     def __init__(self, spec: PolicySpec) -> None:
         """Lay out the frame's observation tokens.
@@ -164,7 +164,7 @@ class Tokenizer:
         self._scratch = _Scratch.of((self._continuous,))
 
     def _runs(self) -> list[tuple[slice, slice]]:
-        """Join neighbouring continuous keys, which one copy then serves: (columns of ids, of scratch)."""
+        """Join neighbouring continuous keys, to be copied at once: (columns of ids, of scratch)."""
         runs: list[tuple[slice, slice]] = []
         for part in self._parts_real:
             if runs and runs[-1][0].stop == part.ids.start:
@@ -182,12 +182,14 @@ class Tokenizer:
         """Tokenize one observation in place.
 
         Args:
-            values: one array per key, in the specification's order, with that key's shape and dtype.
+            values: one array per key, in the specification's order, with that key's shape and
+                dtype.
             out_ids: (O − P,) buffer for text and tensor ids.
             out_patches: (P, 3, 16, 16) buffer for image patches; required for a policy with images.
 
         Raises:
-            ObservationError: a shape, dtype or id is wrong, or a value is not finite; names the key.
+            ObservationError: a shape, dtype or id is wrong, or a value is not finite; names the
+                key.
         """
         self._encode(values, out_ids, out_patches, self._scratch)
 
@@ -198,7 +200,7 @@ class Tokenizer:
             values: one array (N, *shape) per key, in the specification's order.
 
         Returns:
-            Ids (N, O − P), and image patches (N, P, 3, 16, 16) with P = 0 for a policy without images.
+            Ids (N, O − P), and image patches (N, P, 3, 16, 16), P = 0 for a policy without images.
 
         Raises:
             ObservationError: as `encode`.
@@ -285,8 +287,8 @@ class Tokenizer:
         bins = np.asarray(tokens, np.int64) - FIRST_CONTINUOUS_ID
         if bins.shape != self._action_low.shape or bins.min() < 0 or bins.max() >= CONTINUOUS_BINS:
             raise EngineError(
-                f"expected {len(self._action_low)} action tokens in [{FIRST_CONTINUOUS_ID}, {SEPARATOR_ID}), "
-                f"found {tokens!r}"
+                f"expected {len(self._action_low)} action tokens "
+                f"in [{FIRST_CONTINUOUS_ID}, {SEPARATOR_ID}), found {tokens!r}"
             )
         centres: Floats = self._action_low + (bins + 0.5) * self._action_step
         return centres
@@ -301,7 +303,8 @@ class Tokenizer:
         if not (finite := np.isfinite(x)).all():
             index = int(np.argwhere(~finite)[0][-1])
             raise ObservationError(
-                f"action {self.spec.actuators[index].name!r}: expected finite values, found {x[~finite][0]}"
+                f"action {self.spec.actuators[index].name!r}: expected finite values, "
+                f"found {x[~finite][0]}"
             )
         x = (np.clip(x, self._action_low, self._action_high) - self._action_low) / self._action_step
         tokens: Ids = (

@@ -1,5 +1,7 @@
 """Read a recording with pandas and plot it.
 
+To make a recording and plot it:
+
     pip install 'gatort[sim,data]'
     gatort run --record runs/stack.mcap
     python examples/read_recording.py runs/stack.mcap --out runs/stack.png

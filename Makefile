@@ -23,7 +23,7 @@ run: .venv/.installed-run
 	$(BIN)/gatort run $(RUN_ARGS)
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check

@@ -1,7 +1,7 @@
 # make run      one stacking trial in real time at 20 Hz: creates .venv and installs what running needs (not torch)
 # make test     every test; installs the training and development packages first
 # make check    ruff, its formatter, mypy --strict, and the check of the English
-# make structure  folders, imports and the walks through them; fails where a rule of CONTRIBUTING.md is broken
+# make structure  folders, imports and two walks through the package; a broken rule of CONTRIBUTING.md fails
 # make bench    the latency profile of the shipped bundle, paced at 20 Hz for a minute; then the same ticks through the peers
 # make build    sdist → wheel → installed in an empty environment → smoke test
 # make docs     the site in site/, API reference included; a broken link fails
@@ -61,7 +61,7 @@ clean:
 	touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/pip install --quiet --editable '.[sim,pybullet,franka,trials,train,tensorrt,dev]'
+	$(BIN)/pip install --quiet --editable '.[sim,pybullet,franka,trials,data,train,tensorrt,testing,dev]'
 	touch $@ .venv/.installed-run
 
 .venv/.installed-docs: pyproject.toml constraints.txt | .venv/bin/python

@@ -23,6 +23,7 @@ except ModuleNotFoundError as error:
 pytest.register_assert_rewrite("gatort.testing.engines", "gatort.testing.robots")
 
 from .engines import EngineContract, ModelEngineContract  # noqa: E402  # after the line above
+from .policies import scripted_policy  # noqa: E402  # as above
 from .robots import RobotContract  # noqa: E402  # as above
 
-__all__ = ["EngineContract", "ModelEngineContract", "RobotContract"]
+__all__ = ["EngineContract", "ModelEngineContract", "RobotContract", "scripted_policy"]

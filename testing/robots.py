@@ -12,6 +12,8 @@ from gatort.runtime.clock import VirtualClock
 from gatort.runtime.robot import Observation, Robot
 from gatort.runtime.safety import COMMAND_MARGIN_NS, Command, State
 
+from .policies import scripted_policy
+
 MS = 1_000_000
 INNER_PERIOD_NS = MS
 """Period of the inner loop. A robot may read its sensors in steps of it."""
@@ -166,6 +168,17 @@ class RobotContract:
         robot.arm()
         drive(robot, clock, 5)
         assert [stopped, robot.state] == [State.LATCHED, State.RUN]
+
+    def test_the_control_loop_drives_it_and_stops_it(
+        self, robot: Robot, clock: VirtualClock
+    ) -> None:
+        """Run ten ticks of a policy that commands the safe values."""
+        policy = scripted_policy(robot.interface, [safe_values(robot)])
+        loop = policy.control(robot, clock)
+        assert loop.run(10) == 10, loop.refusal
+        assert loop.refusal is None
+        drive(robot, clock, 5)
+        assert robot.state is State.LATCHED
 
     def test_a_second_close_changes_nothing(self, robot: Robot) -> None:
         """Close twice."""

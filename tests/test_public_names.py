@@ -17,6 +17,7 @@ def test_the_public_surface_is_these_names_and_no_more() -> None:
     assert gatort.__all__ == [
         "Actuator",
         "BulletRobot",
+        "Decision",
         "Driver",
         "Episode",
         "GatortError",

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from checks.sources import FOLDERS
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LARGEST_REPOSITORY_BYTES = 40_000_000
 
 
@@ -89,25 +90,25 @@ def test_the_shipped_repository_is_smaller_than_40_megabytes() -> None:
     )[:5]
 
 
-def test_every_command_that_the_readme_names_exists() -> None:
+def code_of(page: Path) -> str:
+    """Return the fenced blocks and the inline code of a page, one a line."""
+    text = page.read_text(encoding="utf-8")
+    fenced = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`([^`\n]+)`", text)
+    return "\n".join([*fenced, *inline])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_target_that_a_page_names_exists(page: Path) -> None:
     from gatort.launch.cli import app
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"^gatort ([a-z]+)", text, re.MULTILINE)) | set(
-        re.findall(r"`gatort ([a-z]+)", text)
-    )
-    targets = set(
-        re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    )
-    assert named
-    assert named <= set(app)
-    assert set(re.findall(r"^make ([a-z]+)", text, re.MULTILINE)) <= targets
+    code = code_of(page)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    assert set(re.findall(r"^gatort ([a-z]+)", code, re.MULTILINE)) <= set(app)
+    assert set(re.findall(r"^make ([a-z]+)", code, re.MULTILINE)) <= targets
 
 
 def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
-    assert re.search(
-        r"^make test\b", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert re.search(
-        r"^make test$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE
-    )
+    for path in (ROOT / "README.md", ROOT / ".ci" / "run"):
+        assert re.search(r"^make test\b", path.read_text(encoding="utf-8"), re.MULTILINE)

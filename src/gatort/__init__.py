@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # Type checkers need the names; the program loads them in `__getattr__`.
     from gatort.policies.loading import PolicyOptions, load_policy
     from gatort.runtime.clock import MonotonicClock, VirtualClock
+    from gatort.runtime.decoding import Decision
     from gatort.runtime.episode import Episode
     from gatort.runtime.errors import GatortError
     from gatort.runtime.policy import Policy
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Actuator",
     "BulletRobot",
+    "Decision",
     "Driver",
     "Episode",
     "GatortError",
@@ -52,6 +54,7 @@ __all__ = [
 _HOMES = {
     "Actuator": "gatort.runtime.spec",
     "BulletRobot": "gatort.sim.simulators.bullet",
+    "Decision": "gatort.runtime.decoding",
     "Driver": "gatort.runtime.robots.driver",
     "Episode": "gatort.runtime.episode",
     "GatortError": "gatort.runtime.errors",

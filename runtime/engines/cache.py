@@ -331,7 +331,7 @@ def _home(variable: str, otherwise: str) -> Path:
 
 
 def _write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that a reader sees all of it or none."""
+    """Write a file that a reader sees whole or not at all."""
     partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     try:

@@ -2,7 +2,7 @@
 
 Its command is `python -m gatort.runtime.recording.process FD`. It outlives the program that
 records. Only the end of its link ends it, so everything sent before a crash is written. A slow or
-full disk stops this process alone. It closes and syncs a chunk every half second: on a disk that
+full disk stops this process alone. It closes and syncs a chunk every half second. On a disk that
 keeps up, a power cut or a SIGKILL of this process loses at most a second.
 """
 

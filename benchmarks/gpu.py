@@ -100,7 +100,7 @@ def read(row: Row, out: Path) -> dict[str, Any]:
 
 
 def keep(row: Row, found: dict[str, Any], out: Path) -> None:
-    """Write a row's figures, all of them or none."""
+    """Write a row's figures whole or not at all."""
     part = row.file(out).with_suffix(".part")
     part.write_text(json.dumps(found, indent=2) + "\n")
     part.replace(row.file(out))

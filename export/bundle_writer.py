@@ -66,7 +66,7 @@ def write_bundle(
         directory: folder of the bundle.
         name: name of the policy.
         model: the policy.
-        training: how the policy was trained.
+        training: record of the training.
         success: success rate that was measured.
         begin: called with each step before it begins.
         rounding: rounding of the graph's weights; `model.safetensors` keeps them exact.

@@ -1,7 +1,7 @@
 """One random checkpoint in two forms: Hugging Face's Llama for the peers, and gatort's bundle.
 
-A Gato block becomes a Llama block with RMSNorm for LayerNorm and SiLU for GELU. gatort's export,
-graph and engine are otherwise those that the robot runs. Letters: D width, H heads, h head size, F
+A Gato block becomes a Llama block with RMSNorm for LayerNorm and SiLU for GELU. Export, graph and
+engine are otherwise those that the robot runs. Letters: D width, H heads, h head size, F
 feed-forward width.
 """
 

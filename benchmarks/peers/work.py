@@ -86,7 +86,7 @@ class Work:
 
     @classmethod
     def load(cls, folder: Path, prefill: int) -> Work:
-        """Read what `save` wrote."""
+        """Read the file of `save`."""
         return cls(**json.loads((folder / f"work-{prefill}.json").read_text()))
 
 

@@ -1,7 +1,7 @@
 """Recording of messages without waiting: a process of its own writes the file.
 
-A message costs the caller its encoding and a copy into a socket. The recorder drops and counts what
-does not fit. A disk or a writing process that fails makes the recorder DEGRADED: `degraded` says
+A message costs the caller its encoding and a copy into a socket. The recorder drops and counts
+messages that do not fit. A disk or a writing process that fails makes the recorder DEGRADED: `degraded` says
 why, nothing is raised, and control goes on.
 """
 
@@ -65,7 +65,7 @@ class Recorder:
         """
         self.path = path
         self.degraded: str | None = None
-        """Reason why messages are missing; `None` as long as none is."""
+        """Reason why messages are missing; `None` while the recording is complete."""
         self.dropped = 0
         """Number of messages lost before they reached the writing process."""
         self._offset_ns = run.wall_clock_offset_ns
@@ -116,7 +116,7 @@ class Recorder:
     # -- During the run --------------------------------------------------------------------------
 
     def add(self, at_ns: int, *messages: AnyMessage) -> None:
-        """Put messages into the next packet: all of them, or none if an interrupt comes in between.
+        """Put messages into the next packet; an interrupt in between keeps all of them out.
 
         Args:
             at_ns: time of the messages, on the clock given to `RunRecord.of`.

@@ -66,7 +66,7 @@ class TickRecorder:
             self._recorder.flush(wait_s=_PROMPT_S if self._recorder.degraded is None else 0.0)
 
     def __call__(self, tick: TickRecord) -> None:
-        """Record a completed or refused tick: all its messages, or none if an interrupt comes."""
+        """Record a completed or refused tick; an interrupt keeps all its messages out."""
         self._recorder.add(
             tick.wake.woke_ns, *self._decision(tick), *self._changes(tick), self._timing(tick)
         )

@@ -1,4 +1,4 @@
-"""The benchmark's own blocks, compiled from `benchmarks/peers`, compute what PyTorch computes."""
+"""The benchmark's own blocks, compiled from `benchmarks/peers`, agree with PyTorch."""
 
 from __future__ import annotations
 

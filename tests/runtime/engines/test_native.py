@@ -57,7 +57,7 @@ def shipped() -> Manifest:
 
 
 def logits_of(engine: Engine, manifest: Manifest, frames: int = FRAMES) -> NDArray[np.float32]:
-    """Return logits (frames, A, R); the tokens are drawn, so that all engines have the same past."""
+    """Return logits (frames, A, R); drawn tokens give all engines the same past."""
     context, rng = Context(manifest.spec, manifest.model), np.random.default_rng(0)
     logits = []
     for _ in range(frames):

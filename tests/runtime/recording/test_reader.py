@@ -132,7 +132,7 @@ def test_the_refusal_of_another_versions_recording_names_both_versions_and_the_f
         Recording(path)
 
 
-def test_another_versions_outcome_leaves_what_stands_before_it_readable(
+def test_another_versions_outcome_leaves_the_messages_before_it_readable(
     path: Path, spec: PolicySpec, clock: VirtualClock
 ) -> None:
     run = to_metadata(RunRecord.of("scripted", spec, "", clock))

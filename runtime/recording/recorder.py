@@ -1,8 +1,8 @@
 """Recording of messages without waiting: a process of its own writes the file.
 
 A message costs the caller its encoding and a copy into a socket. The recorder drops and counts
-messages that do not fit. A disk or a writing process that fails makes the recorder DEGRADED: `degraded` says
-why, nothing is raised, and control goes on.
+messages that do not fit. A disk or a writing process that fails makes the recorder DEGRADED:
+`degraded` says why, nothing is raised, and control goes on.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gatort.launch.report import wilson_95
-from gatort.policies.demos import load_episodes
 from gatort.runtime.clock import VirtualClock
+from gatort.runtime.demonstrations import load_episodes
 from gatort.runtime.episode import Episode
 from gatort.runtime.robot import Observation
 from gatort.sim.rollout import (

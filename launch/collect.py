@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import FiniteFloat
 
-from gatort.policies.demos import (
-    DemonstrationManifest,
-    write_manifest,
-)
 from gatort.runtime.bundle import (
     MANIFEST_FILE,
     sha256_of,
 )
 from gatort.runtime.clock import VirtualClock
+from gatort.runtime.demonstrations import DemonstrationManifest, write_manifest
 from gatort.runtime.engines.onnx import OnnxConfig
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import DemonstrationError

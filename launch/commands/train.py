@@ -23,18 +23,17 @@ from gatort.launch.report import (
     progress_bar,
     screen,
 )
-from gatort.policies.demos import (
-    MANIFEST,
-    DemonstrationManifest,
-    join,
-    load_episodes,
-    load_manifest,
-    tokenize,
-)
+from gatort.policies.demos import join, tokenize
 from gatort.policies.presets import preset as preset_named
 from gatort.policies.recipe import TrainConfig
 from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.bundle import load_manifest as load_bundle_manifest
+from gatort.runtime.demonstrations import (
+    MANIFEST,
+    DemonstrationManifest,
+    load_episodes,
+    load_manifest,
+)
 from gatort.runtime.errors import (
     ConfigError,
     DemonstrationError,

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli
-from gatort.policies.demos import load_manifest
 from gatort.runtime.bundle import (
     SuccessRecord,
     record_success,
 )
+from gatort.runtime.demonstrations import load_manifest
 from gatort.runtime.episode import Episode
 from gatort.sim.tasks.stacking.task import STACK_SPEC
 

@@ -67,7 +67,7 @@ class Episode:
         """Read an episode and check it against the specification.
 
         Raises:
-            DemonstrationError: the file is cut short, lacks a key, or holds an array of another shape.
+            DemonstrationError: the file is cut short, lacks a key, or has another shape.
         """
         try:
             # NumPy leaves a file that it opened itself open when the archive is cut short.

@@ -11,11 +11,7 @@ from cyclopts import Parameter
 from pydantic import Field, NonNegativeInt
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from gatort.launch.policy_episodes import (
-    MOST_TRIALS,
-    can_drive,
-    policy_episodes,
-)
+from gatort.launch.progress import show_policy_episodes
 from gatort.launch.report import screen
 from gatort.policies.presets import preset as preset_named
 from gatort.runtime.bundle import (
@@ -28,6 +24,7 @@ from gatort.runtime.errors import (
 )
 from gatort.runtime.machine import peak_memory_bytes
 from gatort.runtime.packages import require_torch
+from gatort.sim.collect import MOST_TRIALS, can_drive
 
 if TYPE_CHECKING:
     from gatort.export.bundle_writer import Rounding
@@ -124,7 +121,7 @@ def _rounding(
     from gatort.export.calibration import gram_matrices
     from gatort.sim.tasks.stacking.task import VALIDATION_SEEDS
 
-    recorded = policy_episodes(source, VALIDATION_SEEDS[:trials], "trials to calibrate with")
+    recorded = show_policy_episodes(source, VALIDATION_SEEDS[:trials], "trials to calibrate with")
     return Rounding(
         precision, gram_matrices(source / ONNX_FILE, manifest.spec, manifest.model, recorded)
     )

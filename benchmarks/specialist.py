@@ -23,7 +23,6 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gatort.launch.report import wilson_95
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.demonstrations import load_episodes
 from gatort.runtime.episode import Episode
@@ -34,6 +33,7 @@ from gatort.sim.rollout import (
 )
 from gatort.sim.simulators.mujoco import MujocoRobot
 from gatort.sim.tasks.stacking.task import STACK_SPEC
+from gatort.sim.trials.statistics import wilson_95
 
 Array = NDArray[np.float32]
 

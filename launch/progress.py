@@ -17,8 +17,10 @@ from gatort.sim.collect import (
     collect,
     policy_episodes,
 )
+from gatort.sim.trials.journal import Journal, Trial
+from gatort.sim.trials.runner import TrialSetup, run_trials
 
-from .report import progress_bar
+from .report import progress_bar, screen
 
 
 def policy_source(bundle: Path) -> PolicySource:
@@ -41,6 +43,35 @@ def show_collect(collection: Collection, workers: int) -> DemonstrationManifest:
             bars.update(bar, total=progress.asked, completed=progress.made, description=text)
 
         return collect(collection, workers, show)
+
+
+def show_trials(
+    setup: TrialSetup, seeds: Sequence[int], workers: int, journal: Journal | None, noun: str
+) -> list[Trial]:
+    """Run trials under a progress bar and return them in the order of their seeds.
+
+    See `gatort.sim.trials.runner.run_trials`.
+    """
+    finished: dict[int, Trial] = {}
+    try:
+        with progress_bar(noun) as bars:
+            bar = bars.add_task("", total=len(seeds))
+            for trial in run_trials(setup, seeds, workers, journal):
+                finished[trial.seed] = trial
+                succeeded = sum(1 for each in finished.values() if each.succeeded)
+                text = f"{succeeded} of {len(finished)} succeeded"
+                bars.update(bar, advance=1, description=text)
+    except KeyboardInterrupt:
+        fate = (
+            f"{journal.path} keeps them, and the same command continues"
+            if journal is not None
+            else "they are lost, because only --json keeps them"
+        )
+        screen(stderr=True).print(
+            f"stopped with {len(finished)} of {len(seeds)} trials finished; {fate}"
+        )
+        raise
+    return [finished[seed] for seed in seeds]
 
 
 def show_policy_episodes(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episode]:

@@ -32,7 +32,7 @@ class TrainConfig(Strict):
     stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
     """Share of sequences that skip a layer's branch."""
     int4_grid: bool = False
-    """Train weights that int4 holds exactly, so compiling to int8 or int4 keeps the policy as it is."""
+    """Train weights that int4 holds exactly, so that compiling to int8 or int4 changes nothing."""
     checkpoint_steps: PositiveInt = 500
     """Steps between checkpoints."""
     training_seed: int = 0

@@ -27,14 +27,14 @@ from gatort.runtime.spec import (
     PolicySpec,
     Strict,
 )
-from gatort.sim.make import simulated_robot
+from gatort.sim.make import make_robot
 from gatort.sim.randomisation import Randomisation
 
 from .report import progress_bar
 from .workers import spread
 
 if TYPE_CHECKING:
-    from gatort.sim.rollout import Driver
+    from gatort.sim.rollout import Act
 
 
 CLAIM = "collection.txt"
@@ -43,6 +43,8 @@ CLAIM = "collection.txt"
 class Collection(Strict):
     """Which episodes to make, and who drives."""
 
+    task: str
+    """Name of the task in `gatort.sim.tasks`."""
     spec: PolicySpec
     directory: Path
     first_seed: int
@@ -73,7 +75,7 @@ class Collection(Strict):
         """
         claim = self.directory / CLAIM
         text = f"{self.driver}, seeds {self.seeds[0]} to {self.seeds[-1]}, at most {self.seconds:g} s\n"
-        text += self.spec.model_dump_json() + "\n"
+        text += f"task {self.task}\n{self.spec.model_dump_json()}\n"
         if self.randomisation is not None:
             text += self.randomisation.model_dump_json() + "\n"
         if claim.exists() or any(self.directory.glob("*.npz")):
@@ -100,8 +102,13 @@ class _Collector:
 
     def __init__(self, collection: Collection) -> None:
         self.collection, self.clock = collection, VirtualClock()
-        self.robot = simulated_robot(
-            "mujoco", collection.spec, self.clock, collection.first_seed, collection.randomisation
+        self.robot = make_robot(
+            "mujoco",
+            collection.task,
+            self.clock,
+            collection.spec,
+            collection.first_seed,
+            collection.randomisation,
         )
         self.policy = (
             Policy.load(collection.bundle, OnnxConfig(threads=1)) if collection.bundle else None
@@ -111,11 +118,11 @@ class _Collector:
         """Run and save one episode; whether it succeeded, and its ticks."""
         from gatort.sim.rollout import rollout
 
-        episode = rollout(self.robot, self.clock, seed, self._driver(seed), self.collection.seconds)
+        episode = rollout(self.robot, self.clock, seed, self._act(seed), self.collection.seconds)
         episode.save(self.collection.directory / f"{seed}.npz", self.collection.spec)
         return episode.succeeded, episode.ticks
 
-    def _driver(self, seed: int) -> Driver:
+    def _act(self, seed: int) -> Act:
         from gatort.sim.rollout import follow_expert
 
         if (policy := self.policy) is not None:
@@ -154,6 +161,7 @@ def collect(collection: Collection, workers: int) -> DemonstrationManifest:
     left = [seed for seed in seeds if not (directory / f"{seed}.npz").exists()]
     made += _with_progress(spread(partial(_make_in_worker, collection), left, workers), len(left))
     manifest = DemonstrationManifest(
+        task=collection.task,
         spec=collection.spec,
         driver=collection.driver,
         seconds=collection.seconds,

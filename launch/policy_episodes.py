@@ -10,8 +10,8 @@ from gatort.runtime.clock import VirtualClock
 from gatort.runtime.engines.onnx import OnnxConfig
 from gatort.runtime.episode import Episode
 from gatort.runtime.policy import Policy
-from gatort.runtime.robots.panda import ACTUATORS
-from gatort.sim.make import simulated_robot, simulator_installed
+from gatort.sim.make import make_robot, simulator_installed
+from gatort.sim.tasks import task_of
 
 from .report import progress_bar
 
@@ -20,17 +20,8 @@ MOST_TRIALS = 1000
 
 
 def can_drive(manifest: Manifest) -> bool:
-    """Whether the policy was trained, and for the simulated arm."""
-    from gatort.sim.tasks.stacking.task import SPECS
-
-    spec = manifest.spec
-    observed = any(set(spec.observations) <= set(each.observations) for each in SPECS)
-    return (
-        bool(manifest.training.steps)
-        and observed
-        and spec.actuators == ACTUATORS
-        and simulator_installed()
-    )
+    """Check if the policy was trained for a simulated task, and the simulator is installed."""
+    return manifest.task is not None and manifest.training.steps > 0 and simulator_installed()
 
 
 def policy_episodes(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episode]:
@@ -43,7 +34,8 @@ def policy_episodes(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episo
     from gatort.sim.rollout import rollout
 
     clock, policy = VirtualClock(), Policy.load(bundle, OnnxConfig(threads=1))
-    robot = simulated_robot("mujoco", policy.spec, clock, seeds[0])
+    task = task_of(policy.manifest)
+    robot = make_robot("mujoco", task, clock, task.interface_for(policy.spec), seeds[0])
     episodes = []
     with progress_bar(noun) as progress:
         for seed in progress.track(seeds, description=""):

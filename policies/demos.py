@@ -31,6 +31,8 @@ MANIFEST = "demonstrations.json"
 class DemonstrationManifest(Strict):
     """What a folder of demonstrations holds."""
 
+    task: str | None = None
+    """Name of the task in `gatort.sim.tasks`. `None` for demonstrations of no simulated task."""
     spec: PolicySpec
     driver: str
     """Who chose the actions: the expert, or a policy whose ticks the expert labelled."""

@@ -18,9 +18,10 @@ def demos(
     seed: PositiveInt | None = None,
     noise_nm: tuple[NonNegativeFloat, ...] = (0.0, 1.0, 2.0, 4.0),
     randomise: bool = False,
+    task: str = "stacking",
     workers: PositiveInt | None = None,
 ) -> int:
-    """Let the scripted expert stack, and store what it saw and did as episodes with a manifest.
+    """Let a task's scripted expert drive, and store its observations and actions as episodes with a manifest.
 
     The same command goes on where it was stopped.
 
@@ -36,6 +37,8 @@ def demos(
         Noise on the torques, so that the expert shows how it recovers; each episode draws one. N·m
     randomise
         Vary arm, blocks, delay and sensors from episode to episode, over the ranges in sim/randomisation.py.
+    task
+        Name of the task; its first interface is observed.
     workers
         Processes that share the episodes; one per core when it is not given.
     """
@@ -44,15 +47,14 @@ def demos(
         collect,
     )
     from gatort.sim.randomisation import Randomisation
-    from gatort.sim.tasks.stacking.task import (
-        STACK_SPEC,
-        TRAINING_SEEDS,
-    )
+    from gatort.sim.tasks import task_named
+    from gatort.sim.tasks.seeds import TRAINING_SEEDS
 
     first = TRAINING_SEEDS.start if seed is None else seed
     require_training_seeds(range(first, first + episodes))
     collection = Collection(
-        spec=STACK_SPEC,
+        task=task,
+        spec=task_named(task).interface,
         directory=out,
         first_seed=first,
         episodes=episodes,
@@ -73,7 +75,7 @@ def require_training_seeds(seeds: range) -> None:
     Raises:
         ConfigError: naming the range to choose from.
     """
-    from gatort.sim.tasks.stacking.task import TRAINING_SEEDS
+    from gatort.sim.tasks.seeds import TRAINING_SEEDS
 
     if seeds[0] not in TRAINING_SEEDS or seeds[-1] not in TRAINING_SEEDS:
         raise ConfigError(

@@ -104,12 +104,12 @@ def train(
         raise ConfigError(
             "expected at least one folder of demonstrations, found none; make one with `gatort demos`"
         )
-    spec = manifests[0].spec
+    spec, task = manifests[0].spec, manifests[0].task
     start = _read_start(options.start, spec)
     trainer = Trainer(
         spec, start.dims if start else preset_named(options.preset), options, out, start
     )
-    course = Course(trainer, options, out)
+    course = Course(trainer, task, options, out)
     course.add(demos, hold_out=True)
     for done in range(options.rounds + 1):
         course.fit(until_step=course.steps_until(done))
@@ -144,8 +144,11 @@ def _read_start(bundle: Path | None, spec: PolicySpec) -> Gato | None:
 class Course:
     """A trainer and all that it has learned from so far."""
 
-    def __init__(self, trainer: Trainer, options: TrainOptions, out: Path) -> None:
+    def __init__(
+        self, trainer: Trainer, task: str | None, options: TrainOptions, out: Path
+    ) -> None:
         self.trainer, self.options, self.out = trainer, options, out
+        self.task = task
         self.bundle = out / "bundle"
         self._start = load_bundle_manifest(options.start).training if options.start else None
         self._learned: list[Frames] = []
@@ -197,6 +200,7 @@ class Course:
         if self.trainer.rank == 0 and not (folder / MANIFEST).exists():
             collect(
                 Collection(
+                    task=self.task or "",
                     spec=self.trainer.spec,
                     directory=folder,
                     first_seed=first,
@@ -251,5 +255,6 @@ class Course:
                     parameters=trainer.model.parameters_total,
                     steps=trainer.step,
                 ),
+                task=self.task,
             )
         trainer.wait_for_all()

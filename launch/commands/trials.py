@@ -65,7 +65,9 @@ from gatort.runtime.telemetry import (
     Percentiles,
     Telemetry,
 )
-from gatort.sim.make import SimulatorName, simulated_robot
+from gatort.sim.make import SimulatorName, make_robot
+from gatort.sim.tasks import task_of
+from gatort.sim.tasks.seeds import TRAINING_SEEDS
 
 EPISODES = 200
 SWEEP_EPISODES = 20
@@ -83,6 +85,8 @@ class TrialOptions(PolicyOptions):
     """Which simulator's arm to drive."""
     threads: PositiveInt = 1
     """CPU threads of one pass."""
+    task: str | None = None
+    """Task of the simulated arm, for a bundle that names none."""
     link: Annotated[LinkConditions, Parameter(name="*")] = LinkConditions()
     """What lies between policy and robot."""
 
@@ -228,8 +232,6 @@ def require_unseen(seeds: range, manifest: Manifest) -> None:
     Raises:
         ConfigError: naming the range that overlaps.
     """
-    from gatort.sim.tasks.stacking.task import TRAINING_SEEDS
-
     name, training = manifest.name, manifest.training
     ranges = [
         *((f"{name} used", "for training", used) for used in training.training_seeds),
@@ -252,14 +254,18 @@ class Trialist:
         self.options, self.clock = options, VirtualClock()
         self.policy = load_policy(options)
         self.robot_clock = VirtualClock()
-        self.robot = simulated_robot(options.robot, self.policy.spec, self.robot_clock, 0)
+        self.task = task_of(self.policy.manifest, options.task)
+        self.robot = make_robot(
+            options.robot,
+            self.task,
+            self.robot_clock,
+            self.task.interface_for(self.policy.spec),
+        )
 
     def run(self, seed: int) -> Trial:
         """Run the trial of one seed from a fresh context; where the robot fails, so does the trial."""
-        from gatort.sim.tasks.stacking.task import TRIAL_SECONDS
-
         spec, robot = self.policy.spec, self.robot
-        ticks = round(TRIAL_SECONDS * spec.control_hz)
+        ticks = round(self.task.seconds * spec.control_hz)
         self.policy.decoder.sampler = Sampler(self.options.temperature, seed)
         self.policy.reset()
         self.robot_clock.sleep_until_ns(self.clock.now_ns())

@@ -25,7 +25,7 @@ from gatort.runtime.remote.link import LinkConditions
 
 @pytest.fixture(autouse=True)
 def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatort.sim.tasks.stacking.task.TRIAL_SECONDS", 1.0)
+    monkeypatch.setattr("gatort.sim.tasks.stacking.task.Stacking.seconds", 1.0)
 
 
 def options(bundle: Path, **link: float) -> TrialOptions:

@@ -32,7 +32,7 @@ from gatort.runtime.errors import (
     RobotError,
 )
 from gatort.runtime.robot import Observation
-from gatort.sim.simulators.mujoco import MujocoRobot
+from gatort.sim.robot import SimulatedRobot
 
 FIELDS = ["episodes", "successes", "success_rate", "wilson_95", "seconds_per_episode", "latency_ms"]
 
@@ -49,7 +49,7 @@ def journal(options: TrialOptions, tmp_path: Path) -> Journal:
 
 @pytest.fixture
 def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatort.sim.tasks.stacking.task.TRIAL_SECONDS", 1.0)
+    monkeypatch.setattr("gatort.sim.tasks.stacking.task.Stacking.seconds", 1.0)
 
 
 def outcome(trial: Trial) -> dict[str, object]:
@@ -174,17 +174,17 @@ def test_a_success_rate_is_recorded_in_the_bundle_when_asked_for(bundle: Path) -
 def test_a_robot_that_fails_fails_its_own_trial_alone_and_only_once(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, observation: int
 ) -> None:
-    observe, reset, seeds = MujocoRobot.observe, MujocoRobot.reset, []
+    observe, reset, seeds = SimulatedRobot.observe, SimulatedRobot.reset, []
 
-    def observe_or_fail(robot: MujocoRobot) -> Observation:
+    def observe_or_fail(robot: SimulatedRobot) -> Observation:
         if seeds[-1] == 41 and robot._sequence == observation - 1:
             raise RobotError("the simulation diverged")
         return observe(robot)
 
     monkeypatch.setattr(
-        MujocoRobot, "reset", lambda robot, seed: seeds.append(seed) or reset(robot, seed)
+        SimulatedRobot, "reset", lambda robot, seed: seeds.append(seed) or reset(robot, seed)
     )
-    monkeypatch.setattr(MujocoRobot, "observe", observe_or_fail)
+    monkeypatch.setattr(SimulatedRobot, "observe", observe_or_fail)
     report = tmp_path / "t.json"
     assert trials(bundle, report, episodes=3) == 0
     record = json.loads(report.read_text())
@@ -210,7 +210,7 @@ def test_trials_in_which_nothing_was_armed_say_why_and_give_no_latency(
 def test_recording_a_success_rate_needs_no_torch(bundle: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; "
-        "import gatort.sim.tasks.stacking.task; gatort.sim.tasks.stacking.task.TRIAL_SECONDS = 0.1; "
+        "from gatort.sim.tasks.stacking.task import Stacking; Stacking.seconds = 0.1; "
         "from gatort.launch.cli import main; "
         f"sys.exit(main(['trials', '--bundle', {str(bundle)!r}, '--episodes', '1', '--workers', '1', '--record']))"
     )

@@ -58,12 +58,14 @@ def write_bundle(
     success: SuccessRecord | None = None,
     begin: Callable[[str], None] = _silently,
     rounding: Rounding | None = None,
+    task: str | None = None,
 ) -> Manifest:
     """Write weights, ONNX graph and manifest to `directory`; an older bundle there is replaced at the very end.
 
     Everything is made in a folder beside it and renamed into place, so that a failure leaves what was there. The model
     is left in evaluation mode; its weights are written one tensor at a time and never copied whole. `begin` is called
     with what is about to be done. `rounding` is of the graph's weights alone; `model.safetensors` has them as they are.
+    `task` is the name of the policy's task in `gatort.sim.tasks`.
 
     Raises:
         BundleError: something that is not a bundle is in the way.
@@ -93,6 +95,7 @@ def write_bundle(
         files = {path.name: sha256_of(path) for path in sorted(made.iterdir())}
         manifest = Manifest(
             name=name,
+            task=task,
             spec=model.spec,
             model=model.dims,
             precision=rounding.precision if rounding else "fp32",

@@ -21,6 +21,8 @@ MANIFEST = "demonstrations.json"
 class DemonstrationManifest(Strict):
     """Description of a folder of demonstrations."""
 
+    task: str | None = None
+    """Name of the task in `gatort.sim.tasks`. `None` for demonstrations of no simulated task."""
     spec: PolicySpec
     """Observations and actuators of every episode."""
     driver: str

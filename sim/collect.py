@@ -16,13 +16,13 @@ from gatort.runtime.demonstrations import DemonstrationManifest, write_manifest
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError, DemonstrationError
 from gatort.runtime.policy import Policy
-from gatort.runtime.robots.panda import ACTUATORS
 from gatort.runtime.spec import PolicySpec, Strict
 
-from .make import simulated_robot, simulator_installed
+from .make import make_robot, simulator_installed
 from .randomisation import Randomisation
-from .rollout import Driver, follow_expert, rollout
-from .tasks.stacking.task import SPECS, TRAINING_SEEDS
+from .rollout import Act, follow_expert, rollout
+from .tasks import task_of
+from .tasks.seeds import TRAINING_SEEDS
 from .workers import spread
 
 CLAIM = "collection.txt"
@@ -46,6 +46,8 @@ class PolicySource(Strict):
 class Collection(Strict):
     """Description of the episodes to make."""
 
+    task: str
+    """Name of the task in `gatort.sim.tasks`."""
     spec: PolicySpec
     """Observations and actuators of every episode."""
     directory: Path
@@ -104,6 +106,7 @@ class Collection(Strict):
     def _description(self) -> str:
         lines = [
             f"{self.driver}, seeds {self.seeds[0]} to {self.seeds[-1]}, at most {self.seconds:g} s",
+            f"task {self.task}",
             self.spec.model_dump_json(),
         ]
         if self.randomisation is not None:
@@ -158,6 +161,7 @@ def collect(
         watch(progress)
 
     manifest = DemonstrationManifest(
+        task=collection.task,
         spec=collection.spec,
         driver=collection.driver,
         seconds=collection.seconds,
@@ -184,32 +188,37 @@ class _Made:
 
 
 class _Collector:
-    """A simulated arm and its driver, with which one process makes episode after episode."""
+    """A simulated arm and its policy, with which one process makes episode after episode."""
 
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
         self.clock = VirtualClock()
-        self.robot = simulated_robot(
-            "mujoco", collection.spec, self.clock, collection.first_seed, collection.randomisation
+        self.robot = make_robot(
+            "mujoco",
+            collection.task,
+            self.clock,
+            collection.spec,
+            collection.first_seed,
+            collection.randomisation,
         )
         self.policy = collection.policy.load() if collection.policy is not None else None
 
     def __call__(self, seed: int) -> _Made:
         """Run and save one episode."""
-        driver, seconds = self._driver(seed), self.collection.seconds
-        episode = rollout(self.robot, self.clock, seed, driver, seconds)
+        seconds = self.collection.seconds
+        episode = rollout(self.robot, self.clock, seed, self._act(seed), seconds)
         episode.save(self.collection.directory / f"{seed}.npz", self.collection.spec)
         return _Made.of(episode)
 
-    def _driver(self, seed: int) -> Driver:
+    def _act(self, seed: int) -> Act:
         if self.policy is not None:
             return follow_policy(self.policy)
         rng = np.random.default_rng(seed)
         return follow_expert(float(rng.choice(self.collection.noise_nm)), rng)
 
 
-def follow_policy(policy: Policy) -> Driver:
-    """Return a driver that acts as the policy does, from an empty context."""
+def follow_policy(policy: Policy) -> Act:
+    """Return a chooser of actions that follows the policy, from an empty context."""
     policy.reset()
     return lambda observation, _: policy.act(observation.values)
 
@@ -220,19 +229,20 @@ def policy_episodes(policy: Policy, seeds: Sequence[int]) -> Iterator[Episode]:
     Args:
         policy: drives in lockstep with MuJoCo.
         seeds: layouts of the trials.
+
+    Raises:
+        ConfigError: the policy's manifest names no task.
     """
     clock = VirtualClock()
-    robot = simulated_robot("mujoco", policy.spec, clock, seeds[0])
+    task = task_of(policy.manifest)
+    robot = make_robot("mujoco", task, clock, task.interface_for(policy.spec), seeds[0])
     for seed in seeds:
         yield rollout(robot, clock, seed, follow_policy(policy))
 
 
 def can_drive(manifest: Manifest) -> bool:
     """Return whether the policy was trained for a task that can be simulated here."""
-    spec = manifest.spec
-    observed = any(set(spec.observations) <= set(each.observations) for each in SPECS)
-    simulated = observed and spec.actuators == ACTUATORS
-    return manifest.training.steps > 0 and simulated and simulator_installed()
+    return manifest.task is not None and manifest.training.steps > 0 and simulator_installed()
 
 
 def require_training_seeds(seeds: range) -> None:

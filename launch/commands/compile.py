@@ -185,7 +185,7 @@ def _compile(
 
 
 def _record(bundle: Path, calibration: int, held_out: int) -> _Recorded:
-    from gatort.sim.tasks.stacking.task import VALIDATION_SEEDS
+    from gatort.sim.tasks.seeds import VALIDATION_SEEDS
 
     first = VALIDATION_SEEDS[:calibration]
     others = VALIDATION_SEEDS[len(VALIDATION_SEEDS) // 2 :][:held_out]

@@ -11,7 +11,8 @@ from gatort.launch.progress import show_collect
 from gatort.launch.report import screen
 from gatort.sim.collect import Collection, require_training_seeds
 from gatort.sim.randomisation import Randomisation
-from gatort.sim.tasks.stacking.task import STACK_SPEC, TRAINING_SEEDS
+from gatort.sim.tasks import task_named
+from gatort.sim.tasks.seeds import TRAINING_SEEDS
 
 
 def demos(
@@ -21,9 +22,10 @@ def demos(
     seed: PositiveInt | None = None,
     noise_nm: tuple[NonNegativeFloat, ...] = (0.0, 1.0, 2.0, 4.0),
     randomise: bool = False,
+    task: str = "stacking",
     workers: PositiveInt | None = None,
 ) -> int:
-    """Let the scripted expert stack, and store its observations and actions as episodes.
+    """Let a task's scripted expert drive, and store its observations and actions as episodes.
 
     The same command continues after an interruption.
 
@@ -42,13 +44,16 @@ def demos(
     randomise
         Vary arm, blocks, delay and sensors from episode to episode, over the ranges in
         sim/randomisation.py.
+    task
+        Name of the task. Its first interface is observed.
     workers
         Number of processes that share the episodes. Default: one per core.
     """
     first = TRAINING_SEEDS.start if seed is None else seed
     require_training_seeds(range(first, first + episodes))
     collection = Collection(
-        spec=STACK_SPEC,
+        task=task,
+        spec=task_named(task).interface,
         directory=out,
         first_seed=first,
         episodes=episodes,

@@ -47,6 +47,8 @@ class TrainOptions(CourseConfig):
     start: Path | None = None
     """Bundle whose weights training starts from, whatever the preset (fine-tuning). Default: random
     weights."""
+    task: str | None = None
+    """Task of the simulated arm, for demonstrations that name none."""
     workers: PositiveInt = len(sched_getaffinity(0))
     """Number of processes that share the rollouts."""
 
@@ -83,6 +85,7 @@ def train(
         require_training_seeds(_round_seeds(index, options))
     manifests = [load_manifest(folder) for folder in demos]
     spec = manifests[0].spec
+    task = _task_of(manifests, options)
 
     start = _read_start(options.start, spec)
     dims = start.dims if start else preset_named(options.preset)
@@ -90,13 +93,30 @@ def train(
         trainer=Trainer(spec, dims, options, out, start),
         config=options,
         directory=out,
-        roll_out=_roll_out(spec, options),
-        write_bundle=_write_bundle(options.preset),
+        roll_out=_roll_out(task, spec, options),
+        write_bundle=_write_bundle(options.preset, task),
         start=load_bundle_manifest(options.start).training if options.start else None,
         watch=_Screen(),
     )
     course.run(demos)
     return 0
+
+
+def _task_of(manifests: list[DemonstrationManifest], options: TrainOptions) -> str | None:
+    """Return the task of the demonstrations.
+
+    Raises:
+        ConfigError: they name several tasks, or no task although there are rounds to drive.
+    """
+    tasks = {manifest.task for manifest in manifests if manifest.task is not None}
+    tasks |= {options.task} if options.task is not None else set()
+    if len(tasks) > 1:
+        raise ConfigError(f"expected demonstrations of one task, found {', '.join(sorted(tasks))}")
+    if not tasks and options.rounds:
+        raise ConfigError(
+            "the demonstrations name no task for the rollouts: give one with --task, or --rounds 0"
+        )
+    return next(iter(tasks), None)
 
 
 def _read_start(bundle: Path | None, spec: PolicySpec) -> Gato | None:
@@ -121,9 +141,10 @@ def _round_seeds(index: int, options: TrainOptions) -> range:
     return range(first, first + options.round_episodes)
 
 
-def _roll_out(spec: PolicySpec, options: TrainOptions) -> RollOut:
+def _roll_out(task: str | None, spec: PolicySpec, options: TrainOptions) -> RollOut:
     def roll_out(index: int, bundle: Path, directory: Path) -> DemonstrationManifest:
         collection = Collection(
+            task=task or "",  # There are no rounds without a task.
             spec=spec,
             directory=directory,
             first_seed=_round_seeds(index, options)[0],
@@ -136,9 +157,9 @@ def _roll_out(spec: PolicySpec, options: TrainOptions) -> RollOut:
     return roll_out
 
 
-def _write_bundle(name: str) -> WriteBundle:
+def _write_bundle(name: str, task: str | None) -> WriteBundle:
     def write(directory: Path, model: Gato, training: TrainingRecord) -> None:
-        write_bundle(directory, name, model, training)
+        write_bundle(directory, name, model, training, task=task)
 
     return write
 

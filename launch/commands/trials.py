@@ -50,6 +50,8 @@ class TrialOptions(PolicyOptions):
     """Simulator of the arm."""
     threads: PositiveInt = 1
     """CPU threads of one pass."""
+    task: str | None = None
+    """Task of the simulated arm, for a bundle that names none."""
     link: Annotated[LinkConditions, Parameter(name="*")] = LinkConditions()
     """Conditions of the link between policy and robot."""
 
@@ -153,6 +155,7 @@ class _Series:
         setup = TrialSetup(
             load_policy=partial(load_policy, options, Sampler(options.temperature)),
             simulator=options.robot,
+            task=options.task,
             link=link,
         )
         return summarise(show_trials(setup, self.seeds, self.workers, journal, noun))

@@ -19,8 +19,9 @@ from gatort.runtime.loop import ControlLoop
 from gatort.runtime.remote.link import LinkConditions, LinkedRobot
 from gatort.runtime.spec import Strict
 from gatort.sim.collect import PolicyLoader
-from gatort.sim.make import SimulatorName, simulated_robot
-from gatort.sim.tasks.stacking import task
+from gatort.sim.make import SimulatorName, make_robot
+from gatort.sim.tasks import task_of
+from gatort.sim.tasks.seeds import TRAINING_SEEDS
 from gatort.sim.workers import spread
 
 from .journal import Journal, Trial
@@ -36,6 +37,8 @@ class TrialSetup(Strict):
     """Loader of the policy, called once in each process."""
     simulator: SimulatorName = "mujoco"
     """Simulator of the arm."""
+    task: str | None = None
+    """Name of the task, for a policy whose bundle names none."""
     link: LinkConditions = LinkConditions()
     """Conditions of the link between policy and robot."""
     seconds: PositiveFloat | None = None
@@ -50,12 +53,14 @@ class TrialRunner:
         self.policy = setup.load_policy()
         self.clock = VirtualClock()
         self.robot_clock = VirtualClock()
-        self.robot = simulated_robot(setup.simulator, self.policy.spec, self.robot_clock, 0)
+        task = task_of(self.policy.manifest, setup.task)
+        interface = task.interface_for(self.policy.spec)
+        self.robot = make_robot(setup.simulator, task, self.robot_clock, interface)
 
     def run(self, seed: int) -> Trial:
         """Run the trial of one seed from an empty context. A robot that fails fails the trial."""
         spec = self.policy.spec
-        seconds = self.setup.seconds or task.TRIAL_SECONDS
+        seconds = self.setup.seconds or self.robot.task.seconds
         ticks = round(seconds * spec.control_hz)
         self._reset(seed)
         linked = self._link(seed)
@@ -135,7 +140,7 @@ def require_unseen(seeds: range, manifest: Manifest) -> None:
         *((f"{name} used", "training", used) for used in training.training_seeds),
         *((f"{name} used", "validation", used) for used in training.validation_seeds),
         # A manifest may be silent about the seeds that its policy has seen.
-        ("demonstrations use", "training", (task.TRAINING_SEEDS[0], task.TRAINING_SEEDS[-1])),
+        ("demonstrations use", "training", (TRAINING_SEEDS[0], TRAINING_SEEDS[-1])),
     ]
     for user, purpose, (first, last) in ranges:
         if first <= seeds[-1] and seeds[0] <= last:

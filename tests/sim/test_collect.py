@@ -23,7 +23,7 @@ from gatort.sim.collect import (
     require_training_seeds,
 )
 from gatort.sim.randomisation import Randomisation
-from gatort.sim.tasks.stacking.task import STACK_SPEC
+from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
 FIRST = 1_000_000
 
@@ -31,7 +31,12 @@ FIRST = 1_000_000
 def collection(directory: Path, **fields: object) -> Collection:
     """Two episodes of half a second unless the fields say otherwise."""
     nominal = Collection(
-        spec=STACK_SPEC, directory=directory, first_seed=FIRST, episodes=2, seconds=0.5
+        task="stacking",
+        spec=STACK_SPEC,
+        directory=directory,
+        first_seed=FIRST,
+        episodes=2,
+        seconds=0.5,
     )
     return nominal.model_copy(update=fields)
 
@@ -115,11 +120,12 @@ def test_a_policys_episodes_are_the_same_every_time() -> None:
     assert first.ticks != other.ticks or (first.actions != other.actions).any()
 
 
-def test_only_a_trained_policy_can_drive() -> None:
+def test_only_a_trained_policy_of_a_task_can_drive() -> None:
     manifest = load_manifest(SHIPPED_BUNDLE)
     untrained = manifest.training.model_copy(update={"steps": 0})
     assert can_drive(manifest)
     assert not can_drive(manifest.model_copy(update={"training": untrained}))
+    assert not can_drive(manifest.model_copy(update={"task": None}))
 
 
 @pytest.mark.parametrize("seeds", [range(999_999, 1_000_001), range(1_999_999, 2_000_001)])

@@ -14,7 +14,7 @@ from gatort.runtime.bundle import (
 )
 from gatort.runtime.demonstrations import load_manifest
 from gatort.runtime.episode import Episode
-from gatort.sim.tasks.stacking.task import STACK_SPEC
+from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
 
 @pytest.fixture(scope="module")

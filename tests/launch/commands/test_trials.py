@@ -13,7 +13,7 @@ from gatort.launch import cli
 from gatort.runtime.bundle import load_manifest, verify
 from gatort.runtime.errors import RobotError
 from gatort.runtime.robot import Observation
-from gatort.sim.simulators.mujoco import MujocoRobot
+from gatort.sim.robot import SimulatedRobot
 from gatort.sim.trials.journal import Trial
 from gatort.sim.trials.runner import TrialRunner
 
@@ -40,7 +40,7 @@ FIELDS = [
 
 @pytest.fixture
 def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatort.sim.tasks.stacking.task.TRIAL_SECONDS", 1.0)
+    monkeypatch.setattr("gatort.sim.tasks.stacking.task.Stacking.seconds", 1.0)
 
 
 def trials(bundle: Path, report: Path, episodes: int, *more: str, seed: int = 40) -> int:
@@ -108,19 +108,19 @@ def test_a_success_rate_is_recorded_in_the_bundle_only_when_asked_for(bundle: Pa
 def test_a_robot_that_fails_fails_only_its_own_trial_and_only_once(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, observation: int
 ) -> None:
-    observe = MujocoRobot.observe
-    reset = MujocoRobot.reset
+    observe = SimulatedRobot.observe
+    reset = SimulatedRobot.reset
     seeds: list[int] = []
 
-    def observe_or_fail(robot: MujocoRobot) -> Observation:
+    def observe_or_fail(robot: SimulatedRobot) -> Observation:
         if seeds[-1] == 41 and robot._sequence == observation - 1:
             raise RobotError("the simulation diverged")
         return observe(robot)
 
     monkeypatch.setattr(
-        MujocoRobot, "reset", lambda robot, seed: seeds.append(seed) or reset(robot, seed)
+        SimulatedRobot, "reset", lambda robot, seed: seeds.append(seed) or reset(robot, seed)
     )
-    monkeypatch.setattr(MujocoRobot, "observe", observe_or_fail)
+    monkeypatch.setattr(SimulatedRobot, "observe", observe_or_fail)
     report = tmp_path / "t.json"
     assert trials(bundle, report, episodes=3) == 0
     record = json.loads(report.read_text())
@@ -150,7 +150,7 @@ def test_recording_a_success_rate_needs_no_torch(bundle: Path) -> None:
     arguments = ["trials", "--bundle", str(bundle), "--episodes", "1", "--workers", "1", "--record"]
     code = (
         "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; "
-        "import gatort.sim.tasks.stacking.task as task; task.TRIAL_SECONDS = 0.1; "
+        "from gatort.sim.tasks.stacking.task import Stacking; Stacking.seconds = 0.1; "
         "from gatort.launch.cli import main; "
         f"sys.exit(main({arguments!r}))"
     )

@@ -1,4 +1,4 @@
-"""`gatort demos` and `gatort train`: what is shown is stored whole, and what cannot be learned from is refused."""
+"""`gatort demos` and `gatort train`: episodes are stored whole, and unusable ones are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def demonstrations(shown: Path, tmp_path: Path) -> Path:
-    """A copy of its own, so that a test may damage it."""
+    """A copy that a test may damage."""
     return shutil.copytree(shown, tmp_path / "demos")
 
 
@@ -37,14 +37,14 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return error
 
 
-def test_demonstrations_are_episodes_with_a_manifest_of_what_they_hold(shown: Path) -> None:
+def test_demonstrations_are_episodes_with_a_manifest_that_counts_them(shown: Path) -> None:
     manifest = load_manifest(shown)
     episodes = [Episode.load(path, STACK_SPEC) for path in sorted(shown.glob("*.npz"))]
     assert [episode.seed for episode in episodes] == [manifest.first_seed, manifest.last_seed]
     assert manifest.ticks == sum(episode.ticks for episode in episodes)
 
 
-def test_layouts_that_trials_are_made_on_are_not_for_demonstrations(
+def test_layouts_of_trials_are_not_for_demonstrations(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert "1000000" in refusal(

@@ -12,7 +12,7 @@ from gatort.runtime.bundle import (
     SuccessRecord,
     record_success,
 )
-from gatort.runtime.demonstrations import load_manifest
+from gatort.runtime.demonstrations import load_manifest, write_manifest
 from gatort.runtime.episode import Episode
 from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
@@ -125,3 +125,21 @@ def test_a_folder_of_other_episodes_is_not_added_to(
     assert "found expert, noise 0, 1, 2, 4 N·m, seeds" in sentence
     sentence = refusal(capsys, "demos", demonstrations, "--episodes", "2", "--randomise")
     assert "begun with expert, noise 0, 1, 2, 4 N·m, randomised physics" in sentence
+
+
+def test_rollouts_need_a_task_when_the_demonstrations_name_none(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = load_manifest(demonstrations)
+    write_manifest(demonstrations, manifest.model_copy(update={"task": None}))
+    sentence = refusal(capsys, "train", demonstrations, "--out", tmp_path / "out")
+    assert "give one with --task, or --rounds 0" in sentence
+
+
+def test_demonstrations_of_another_task_than_the_one_named_are_refused(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("train", demonstrations, "--out", tmp_path / "out", "--task", "reach")
+    assert "expected demonstrations of one task, found reach, stacking" in refusal(
+        capsys, *arguments
+    )

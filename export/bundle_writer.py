@@ -55,6 +55,7 @@ def write_bundle(
     success: SuccessRecord | None = None,
     begin: Callable[[str], None] = _silently,
     rounding: Rounding | None = None,
+    task: str | None = None,
 ) -> Manifest:
     """Write weights, ONNX graph and manifest to `directory`. Replace an older bundle last.
 
@@ -70,6 +71,7 @@ def write_bundle(
         success: success rate that was measured.
         begin: called with each step before it begins.
         rounding: rounding of the graph's weights; `model.safetensors` keeps them exact.
+        task: name of the policy's task in `gatort.sim.tasks`; `None` for no simulated task.
 
     Raises:
         BundleError: `directory` holds something that is not a bundle.
@@ -88,6 +90,7 @@ def write_bundle(
         files = {path.name: sha256_of(path) for path in sorted(made.iterdir())}
         manifest = Manifest(
             name=name,
+            task=task,
             spec=model.spec,
             model=model.dims,
             precision=rounding.precision if rounding else "fp32",

@@ -22,7 +22,7 @@ from gatort.runtime.bundle import (
     load_manifest,
 )
 from gatort.runtime.errors import EngineError
-from gatort.sim.tasks.stacking.task import GATO_SPEC
+from gatort.sim.tasks.stacking.specifications import GATO_SPEC
 
 KERNELS_BYTES = 13_000_000
 """Largest part of an engine beside its weights, whatever their size: 7 to 12 MB were seen."""

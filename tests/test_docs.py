@@ -33,6 +33,10 @@ FOLDERS = (
 HISTORY = ("CHANGELOG.md", "docs/decisions.md")
 """Pages that may name files and flags of the past."""
 MOST_README_WORDS = 900
+NOT_IN_A_PROFILE = {
+    *("arm", "demos", "help", "json", "out", "plot", "profile", "record", "video", "viewer"),
+}
+"""Flags of `gatort run` and `gatort train` that no launch profile takes."""
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -69,7 +73,8 @@ def paths_in(code: str) -> list[str]:
 def flags_of(command: str) -> frozenset[str]:
     """Return every flag that a command takes."""
     arguments = app[command].assemble_argument_collection(parse_docstring=False)
-    return frozenset(name for argument in arguments for name in argument.names) | {"--help"}
+    names = {name for argument in arguments for name in argument.names}
+    return frozenset(name for name in names if "empty-" not in name) | {"--help"}
 
 
 @every_page
@@ -108,6 +113,18 @@ def test_the_python_of_the_readme_stacks_the_blocks(capsys: pytest.CaptureFixtur
     (block,) = PYTHON.findall((ROOT / "README.md").read_text(encoding="utf-8"))
     exec(block, {})  # noqa: S102  # the page's own code
     assert capsys.readouterr().out == "True\n"
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_every_key_of_a_launch_profile_is_described(command: str) -> None:
+    page = (ROOT / "docs" / "launch_profiles.md").read_text(encoding="utf-8")
+    flags = {flag.removeprefix("--") for flag in flags_of(command) if flag.startswith("--")}
+    keys = {
+        flag.rpartition(".")[2].replace("-", "_")
+        for flag in flags - NOT_IN_A_PROFILE
+        if not flag.rpartition(".")[2].startswith("no-")
+    }
+    assert {key for key in keys if f"| `{key}` |" not in page and f"`[{key}]`" not in page} == set()
 
 
 def test_every_make_target_that_a_page_names_exists() -> None:

@@ -2,7 +2,7 @@
 
     python docs/list_modules.py
 
-`make docs` runs this first. A test fails when the committed page is out of date.
+`make docs` runs this first. A test fails when the committed page lacks a module.
 """
 
 from __future__ import annotations

@@ -75,9 +75,9 @@ class Block:
 class Frame:
     """Inputs and outputs of the A passes of a tick: one prefill, then A − 1 decodes.
 
-    All arrays are views of `memory`, each aligned for a device: an engine may copy a tick's inputs
-    in at once and its outputs out at once. They are rewritten in place and never reallocated: an
-    engine may bind them.
+    All arrays are views of `memory`, each aligned for a device. An engine may copy a tick's inputs
+    in at once and its outputs out at once. The arrays are rewritten in place and never reallocated.
+    An engine may bind them.
     """
 
     memory: NDArray[np.uint8]
@@ -192,7 +192,7 @@ class Context:
 
     The passes are always set up for frame k. The tokenizer fills in the observation, the engine
     runs, and `end_frame` sets up frame k + 1. A tick that is given up before `end_frame` leaves no
-    trace: the next one takes the same slot and positions, and its mask hides the rows until they are
+    trace: the next one takes the same slot and positions. Its mask hides the rows until they are
     written again. Only NaN passes a mask (0 · NaN). A model that computed a NaN fails the next tick
     too, which ends in SAFE.
     """

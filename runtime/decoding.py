@@ -140,7 +140,7 @@ class Decoder:
         return self._infer(mark)
 
     def force(self, values: Sequence[NDArray[Any]], action: ArrayLike) -> Decision:
-        """Run a frame whose action is given. Its logits say what the model thought of that action.
+        """Run a frame whose action is given. Its logits rate that action.
 
         Args:
             values: as for `decide`.

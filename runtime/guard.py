@@ -115,9 +115,9 @@ class Guard:
         """Check age and jumps of an observation, before anything is inferred from it.
 
         Raises:
-            ObservationError: the observation is not newer than the one before, or so old that its
-                action would be late; or a value is not finite, or jumped farther than its key can
-                change since the last observation that passed.
+            ObservationError: the observation is not newer than the one before, or too old for its
+                action to be in time. Or a value is not finite, or it jumped farther than its key
+                can change since the last observation that passed.
         """
         last = self._last_seen
         age_ns = self._clock.now_ns() - observation.stamp_ns

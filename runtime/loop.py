@@ -23,7 +23,7 @@ PromptFrame = tuple[Sequence[NDArray[Any]], ArrayLike]
 
 @dataclass(slots=True)
 class TickRecord:
-    """What one tick saw and did. A refused tick lacks everything that follows the refusal."""
+    """Record of one tick. A refused tick lacks everything that follows the refusal."""
 
     wake: Wake
     """Wake-up that began the tick."""

@@ -41,8 +41,8 @@ MAX_WINDOW_TOKENS = 1_024
 Precision = Literal["fp32", "fp16", "int8", "int4", "w8a8"]
 """Precision of a model's weights.
 
-int8 and int4 are stored so, and multiplied as fp32 or fp16. w8a8 also rounds activations to 8 bits
-at run time and multiplies whole numbers, for a CPU.
+Weights in int8 and int4 are multiplied as fp32 or fp16. The precision w8a8 also rounds activations
+to 8 bits at run time and multiplies whole numbers, for a CPU.
 """
 
 Encoding = Literal["text", "image", "discrete", "mu_law", "unit"]

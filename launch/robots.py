@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import MissingDependency
 from gatort.runtime.machine import installed_version
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     ObservationKey,

@@ -23,9 +23,9 @@ from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
-from gatort.launch.commands.robot import RobotOptions
 from gatort.launch.engines import load_policy
 from gatort.launch.options import PolicyOptions
+from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.engines.engine import Engine
 from gatort.runtime.errors import (

@@ -19,7 +19,7 @@ from gatort.runtime.robot import (
     Observation,
     Robot,
 )
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import (
     COMMAND_MARGIN_NS,
     Command,

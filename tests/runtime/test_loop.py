@@ -27,7 +27,7 @@ from gatort.runtime.loop import (
 )
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import (
     STOPPED,
     Command,

@@ -24,7 +24,7 @@ from gatort.runtime.recording.recorder import (
     Recorder,
     StepRecorder,
 )
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import PolicySpec
 from gatort.runtime.telemetry import Misses
 

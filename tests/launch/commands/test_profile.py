@@ -25,7 +25,7 @@ from gatort.runtime.clock import (
     MonotonicClock,
     VirtualClock,
 )
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import PolicySpec
 
 

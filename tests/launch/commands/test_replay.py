@@ -38,7 +38,7 @@ from gatort.runtime.recording.recorder import (
     Recorder,
     TickRecorder,
 )
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     FIRST_CONTINUOUS_ID,

@@ -35,7 +35,7 @@ from gatort.runtime.remote.keys import (
     make_keys,
 )
 from gatort.runtime.remote.server import RobotServer
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import (
     STOPPED,
     State,
@@ -496,7 +496,7 @@ def test_a_terminal_that_is_lost_ends_the_robot_s_process(start: Start) -> None:
     [
         (
             ("--bind", "tcp://*:5555"),
-            "tcp://*:5555 is beyond this machine, where nothing is spoken without keys",
+            "tcp://*:5555 reaches beyond this machine, which requires keys",
         ),
         (
             ("--bind", "5555"),
@@ -551,4 +551,4 @@ def test_keys_are_made_and_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(path.name for path in Path("pair").iterdir()) == [
         *("controller.key", "controller.pub", "robot.key", "robot.pub")
     ]
-    assert "none is replaced" in refused(capsys, "keys", "pair")
+    assert "keys are never replaced" in refused(capsys, "keys", "pair")

@@ -64,7 +64,7 @@ from gatort.runtime.recording.recorder import (
     StepRecorder,
     TickRecorder,
 )
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import State
 from gatort.runtime.spec import (
     FIRST_CONTINUOUS_ID,
@@ -508,7 +508,7 @@ CONTROLLER = """
 import sys
 from pathlib import Path
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.engines.engine import ScriptedEngine
 from gatort.runtime.policy import Policy
 from gatort.runtime.recording.recorder import Recorder, TickRecorder

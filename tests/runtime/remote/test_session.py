@@ -1,4 +1,4 @@
-"""Rules of a session, request by request: no link, no thread, and a clock that only the test moves."""
+"""Rules of a session, request by request, on a clock that only the test moves."""
 
 from __future__ import annotations
 

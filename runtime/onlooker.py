@@ -1,4 +1,4 @@
-"""A thread that shows what it is offered, and that no loop ever waits for."""
+"""A thread that displays values offered to it. No loop ever waits for it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ from types import TracebackType
 from typing import Self
 
 CLOSE_S = 2.0
-"""How long the end waits for a terminal or a window that blocks."""
+"""Longest wait, at the end, for a terminal or a window that blocks."""
 
 
 class Onlooker(ABC):
-    """Something with a thread of its own between `with` and its end; a subclass keeps what it is offered."""
+    """A display with a thread of its own inside a `with` block. A subclass keeps the offers."""
 
     def __init__(self, name: str) -> None:
-        self._offered, self._closed = Event(), False
-        # A daemon, so that a terminal that never unblocks cannot keep the process alive.
+        """Prepare the thread. Entering the `with` block starts it.
+
+        Args:
+            name: name of the thread.
+        """
+        self._offered = Event()
+        self._closed = False
+        # A daemon, so that a terminal that blocks for ever cannot keep the process alive.
         self._thread = Thread(target=self._show, name=name, daemon=True)
 
     @abstractmethod
     def _show(self) -> None:
-        """Show what is offered, once for each of `_offers`; runs in the thread."""
+        """Display the offers, once for each item of `_offers`. Runs in the thread."""
 
     def _offers(self) -> Iterator[None]:
-        """Each time that something was offered, and a last time at the end."""
+        """Yield after each offer, and once more at the end."""
         closed = False
         while not closed:
             self._offered.wait()

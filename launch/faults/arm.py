@@ -13,10 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from gatort.launch.commands.robot import (
-    RobotOptions,
-    serve,
-)
+from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import (
     Clock,
     MonotonicClock,
@@ -25,6 +22,7 @@ from gatort.runtime.errors import (
     GatortError,
     ObservationError,
 )
+from gatort.runtime.remote.serve import serve
 from gatort.runtime.safety import (
     STOPPED,
     Command,
@@ -171,7 +169,7 @@ def main() -> int:
     folder, clock = Path(sys.argv[1]), MonotonicClock()
     options = RobotOptions.model_validate_json(sys.argv[2])
     try:
-        serve("mujoco", FaultyArm(clock, folder, options.seed), clock, options)
+        serve("mujoco", FaultyArm(clock, folder, options.seed), clock, options, simulated=True)
     except GatortError as error:
         print(f"gatort: {error}", file=sys.stderr)
         return 2

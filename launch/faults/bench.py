@@ -23,7 +23,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
-from gatort.launch.commands.robot import RobotOptions
+from gatort.launch.robot_options import RobotOptions
 from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.engines.engine import Engine

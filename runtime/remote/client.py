@@ -1,25 +1,20 @@
-"""A robot at the other end of a wire, as the loop sees it: it is asked, and only its newest answer counts.
+"""A robot at the other end of a wire, as the loop sees it: it is asked, and only its newest answer
+counts.
 
-Nothing can queue up behind a controller that stalls, every observation is as fresh as the link allows, and each
-exchange measures the round trip and how far the two clocks are apart (NTP's four stamps, RFC 5905 section 8).
+Nothing can queue up behind a controller that stalls, and every observation is as fresh as the link
+allows. Each exchange measures the round trip and how far the two clocks are apart.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from math import ceil
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import numpy as np
-import zmq
 from pydantic import ValidationError
-from zmq.utils.monitor import recv_monitor_message
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import (
-    ConfigError,
     ObservationError,
     RobotError,
     WireError,
@@ -33,92 +28,83 @@ from gatort.runtime.spec import Interface
 from gatort.runtime.telemetry import Percentiles
 
 from . import wire
-from .keys import (
-    ControllerKeys,
-    require_keys_beyond_loopback,
-)
+from .clock_offset import ClockOffset
+from .controller_socket import ControllerSocket
+from .keys import ControllerKeys
 from .link import (
     COPIES,
     RETRY_NS,
 )
+from .transport import ControllerTransport
 
 CONNECT_NS = 2_000_000_000
-"""How long a robot may take to let a controller in."""
+"""Longest time that a robot may take to answer `Hello`."""
 CONSENT_NS = 500_000_000
-"""How long it may take to answer that it is armed."""
+"""Longest time that a robot may take to answer `Arm`."""
 STOP_NS = 100_000_000
-"""How long to wait for the answer that it stops; its watchdog stops it in any case."""
-EXCHANGES = 64
-"""The clocks are compared by the shortest round trip among the last so many."""
+"""Longest wait for the answer to `Stop`. Without an answer the robot's watchdog stops the arm."""
 ASK_AGAIN_NS = 20_000_000
-KEPT_ROUND_TRIPS = 72_000
-"""An hour at 20 Hz."""
+"""Time after which `Hello`, `Arm` and `Stop` are sent again."""
 _A = TypeVar("_A", bound=wire.Answer)
 
 
 class RemoteRobot:
-    """Implements `Robot` over TCP."""
+    """Implements `Robot` over a wire."""
 
-    def __init__(self, endpoint: str, clock: Clock, keys: ControllerKeys | None = None) -> None:
-        """Connect and get a session; the robot is disarmed.
+    def __init__(
+        self,
+        endpoint: str,
+        clock: Clock,
+        keys: ControllerKeys | None = None,
+        transport: ControllerTransport | None = None,
+    ) -> None:
+        """Connect and get a session. The robot is disarmed.
 
         Args:
-            endpoint: such as `tcp://127.0.0.1:5555`.
-            clock: the controller's.
-            keys: which robot to speak with, and as whom; without them only one on this machine.
+            endpoint: the robot's address, such as `tcp://127.0.0.1:5555`.
+            clock: the controller's clock.
+            keys: the controller's secret key and the robot's public key. Without keys the robot
+                must be on this machine.
+            transport: carries the frames. A socket that connects to `endpoint` when absent.
 
         Raises:
-            ConfigError: the address is none, or beyond this machine without keys.
-            RobotError: there is no robot, it does not let this controller in, or it speaks another version.
+            ConfigError: the address is not valid, or it is beyond this machine and keys are
+                missing.
+            RobotError: no robot answers, it does not accept this controller, or it speaks another
+                version.
         """
-        require_keys_beyond_loopback(endpoint, keyed=keys is not None)
         self.endpoint = endpoint
         self.state = State.DISARMED
         """See `Robot.state`; as of the last answer."""
         self.successes = 0
-        """How often the task was done since this session began."""
+        """Number of times that the task succeeded since this session began."""
         self.dropped = 0
-        """Commands that the robot did not apply since its process began."""
+        """Number of commands that the robot did not apply since its process began."""
         self.retries = 0
-        """Requests for an observation that were sent again."""
+        """Number of requests for an observation that were sent again."""
         self.outdated = 0
-        """Answers that came too late or after a newer one, and were dropped."""
+        """Number of answers dropped because they came too late or after a newer one."""
         self.malformed = 0
-        """Frames that are no answer of the protocol."""
+        """Number of frames that hold no answer of the protocol."""
         self._clock = clock
-        self._exchanges: deque[tuple[int, int]] = deque(maxlen=EXCHANGES)
-        """Round trip and offset of each. ns"""
-        self._round_trips_ns = np.zeros(KEPT_ROUND_TRIPS, np.int64)
-        self._answered = self._requests = self._consents = 0
+        self._offset = ClockOffset()
+        self._requests = 0
+        self._consents = 0
         self._newest = -1
         self._successes_before: int | None = None
         self._session = 0
-        self._broken: str | None = None
-        """What ended the connection."""
-        self._endings = _endings(keys)
-        self._context = wire.context()
-        self._socket = wire.bounded_socket(self._context, zmq.DEALER, wire.LARGEST_ANSWER_BYTES)
-        self._monitor = self._socket.get_monitor_socket(sum(self._endings))
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._monitor, zmq.POLLIN)
-        if keys is not None:
-            keys.apply(self._socket)
+        self._transport = transport if transport is not None else ControllerSocket(endpoint, keys)
         try:
-            try:
-                self._socket.connect(endpoint)
-            except zmq.ZMQError as error:
-                raise ConfigError(
-                    f"cannot connect to {endpoint}: {zmq.strerror(error.errno or 0)}"
-                ) from error
             welcome = self._ask(wire.Hello(wire.VERSION), wire.Welcome, lambda _: True, CONNECT_NS)
             self.interface = _read_interface(welcome)
         except BaseException:
             self.close()
             raise
-        self.name, self.simulated, self._session = welcome.name, welcome.simulated, welcome.session
+        self.name = welcome.name
+        self.simulated = welcome.simulated
+        self._session = welcome.session
 
-    # -- Robot -------------------------------------------------------------------------------------------------------
+    # -- Robot ---------------------------------------------------------------------------------
 
     @property
     def succeeded(self) -> bool:
@@ -133,25 +119,30 @@ class RemoteRobot:
         self.state = State.RUN
 
     def observe(self) -> Observation:
-        """See `Robot.observe`: asked again every `RETRY_NS` until something new is there or would be too late."""
+        """See `Robot.observe`.
+
+        Ask again every `RETRY_NS` until an answer is there or the action delay is over.
+        """
         deadline_ns = self._clock.now_ns() + self.interface.action_delay_ns
         first = self._requests + 1
-        while (now_ns := self._clock.now_ns()) < deadline_ns:
+        observation = None
+        while observation is None and (now_ns := self._clock.now_ns()) < deadline_ns:
             self._requests += 1
             self._send(wire.Observe(self._session, self._requests, now_ns))
-            found = self._receive_newest(first, min(now_ns + RETRY_NS, deadline_ns))
-            if found is not None:
-                self.retries += self._requests - first
-                return found
+            observation = self._receive_newest(first, min(now_ns + RETRY_NS, deadline_ns))
+
         self.retries += self._requests - first
-        raise ObservationError(
-            f"expected an answer from {self.endpoint} within {self.interface.action_delay_ms} ms, found none to "
-            f"{self._requests - first + 1} requests"
-        )
+        if observation is None:
+            raise ObservationError(
+                f"expected an answer from {self.endpoint} within "
+                f"{self.interface.action_delay_ms} ms, "
+                f"found none to {self._requests - first + 1} requests"
+            )
+        return observation
 
     def command(self, command: Command) -> None:
-        """See `Robot.command`; sent `COPIES` times."""
-        # With the same offset that brought the observation's stamp here, so that the delay stays exactly constant.
+        """See `Robot.command`. The command is sent `COPIES` times."""
+        # The same offset converted the observation's stamp, so the delay stays exactly constant.
         message = wire.Command(
             self._session,
             command.sequence,
@@ -164,7 +155,7 @@ class RemoteRobot:
             self._send(message)
 
     def stop(self) -> None:
-        """See `Robot.stop`; where the robot does not answer, its watchdog stops it."""
+        """See `Robot.stop`. When the robot does not answer, its watchdog stops the arm."""
         self._consents += 1
         request = wire.Stop(self._session, self._consents)
         try:
@@ -177,51 +168,43 @@ class RemoteRobot:
 
     def close(self) -> None:
         """See `Robot.close`. The robot stops an arm whose controller hangs up."""
-        if self._socket.closed:
-            return
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close(0)
-        self._context.term()
+        self._transport.close()
 
-    # -- Clocks ------------------------------------------------------------------------------------------------------
+    # -- Clocks --------------------------------------------------------------------------------
 
     @property
     def clock_offset_ns(self) -> int:
-        """What the robot's clock shows less what the controller's does, by the shortest of the last round trips."""
-        return min(self._exchanges)[1] if self._exchanges else 0
+        """Time on the robot's clock minus time on the controller's. See `ClockOffset`."""
+        return self._offset.ns
 
     @property
     def round_trips(self) -> Percentiles:
-        """Of the exchanges of the last hour, without the time that the robot took to answer."""
-        return Percentiles.of_ns(self._round_trips_ns[: min(self._answered, KEPT_ROUND_TRIPS)])
+        """Round trips of the last hour, without the time that the robot took to answer."""
+        return self._offset.round_trips
 
-    def _measure(self, answer: wire.Observation, arrived_ns: int) -> None:
-        taken_ns = answer.answered_ns - answer.received_ns
-        round_trip_ns = arrived_ns - answer.sent_ns - taken_ns
-        if taken_ns < 0 or round_trip_ns < 0:
-            return
-        offset_ns = (answer.received_ns - answer.sent_ns + answer.answered_ns - arrived_ns) // 2
-        self._exchanges.append((round_trip_ns, offset_ns))
-        self._round_trips_ns[self._answered % KEPT_ROUND_TRIPS] = round_trip_ns
-        self._answered += 1
-
-    # -- Messages ----------------------------------------------------------------------------------------------------
+    # -- Messages ------------------------------------------------------------------------------
 
     def _receive_newest(self, first: int, until_ns: int) -> Observation | None:
-        """The newest answer to the request `first` or a later one, waited for until then."""
-        newest = None
+        """Return the newest answer to request `first` or a later one.
+
+        Return `None` if none comes until then.
+        """
+        newest: wire.Observation | None = None
+        arrived_ns = 0
         while (answer := self._receive(0 if newest else until_ns)) is not None:
-            if (
-                not isinstance(answer, wire.Observation)
-                or answer.request < first
-                or answer.sequence <= self._newest
-            ):
+            if not self._is_new(answer, first):
                 self.outdated += 1
                 continue
-            newest, arrived_ns, self._newest = answer, self._clock.now_ns(), answer.sequence
-            self._measure(answer, arrived_ns)
+            newest = answer
+            arrived_ns = self._clock.now_ns()
+            self._newest = answer.sequence
+            self._offset.measure(answer.sent_ns, answer.received_ns, answer.answered_ns, arrived_ns)
         return self._convert(newest, arrived_ns) if newest else None
+
+    def _is_new(self, answer: wire.Answer, first: int) -> TypeGuard[wire.Observation]:
+        if not isinstance(answer, wire.Observation):
+            return False
+        return answer.request >= first and answer.sequence > self._newest
 
     def _convert(self, answer: wire.Observation, arrived_ns: int) -> Observation | None:
         try:
@@ -229,18 +212,21 @@ class RemoteRobot:
         except WireError:
             self.malformed += 1
             return None
+
         if self._successes_before is None:
             self._successes_before = answer.successes
-        self.state, self.dropped = answer.state, answer.dropped
         self.successes = answer.successes - self._successes_before
-        # The offset is an estimate, and nothing is read after it has arrived.
+        self.state = answer.state
+        self.dropped = answer.dropped
+
+        # The offset is an estimate, but nothing is read after its answer has arrived.
         stamp_ns = min(answer.stamp_ns - self.clock_offset_ns, arrived_ns)
         return Observation(answer.sequence, stamp_ns, values, np.array(answer.applied))
 
     def _ask(
         self, request: wire.Request, kind: type[_A], answers: Callable[[_A], bool], within_ns: int
     ) -> _A:
-        """Ask, and again every `ASK_AGAIN_NS`, until the answer is there.
+        """Send a request, and again every `ASK_AGAIN_NS`, until its answer is there.
 
         Raises:
             RobotError: the robot refuses, hung up or did not answer in time.
@@ -251,48 +237,47 @@ class RemoteRobot:
             while (answer := self._receive(min(now_ns + ASK_AGAIN_NS, deadline_ns))) is not None:
                 if isinstance(answer, kind) and answers(answer):
                     return answer
-        hint = ": is the address right, does `gatort robot` run there, does a firewall let the port through?"
+
+        hint = (
+            ": check the address, whether `gatort robot` runs there, and the firewall"
+            if isinstance(request, wire.Hello)
+            else ""
+        )
         raise RobotError(
-            f"{self.endpoint}: no answer to {type(request).__name__} within {within_ns * 1e-6:.0f} ms"
-            f"{hint if isinstance(request, wire.Hello) else ''}"
+            f"{self.endpoint}: no answer to {type(request).__name__} "
+            f"within {within_ns * 1e-6:.0f} ms{hint}"
         )
 
     def _send(self, request: wire.Request) -> None:
-        with suppress(
-            zmq.Again
-        ):  # A full queue loses it, as a link may; the robot's watchdog sees what is missing.
-            self._socket.send(wire.encode(request), zmq.NOBLOCK)
+        self._transport.send(wire.encode(request))
 
     def _receive(self, until_ns: int) -> wire.Answer | None:
-        """The next answer, waited for until then.
+        """Return the next answer, or `None` if none comes by then.
 
         Raises:
             RobotError: the robot refuses or has hung up.
         """
         while True:
-            self._watch_connection()  # First: what came before its end may still be waiting to be read.
-            if (frame := self._next_frame()) is not None:
+            # Asked before the frame: one that came before the end may still wait to be read.
+            broken = self._transport.broken()
+            frame = self._transport.receive()
+            if frame is not None:
                 answer = self._decode(frame)
                 if isinstance(answer, wire.Refused):
                     raise RobotError(f"{self.endpoint} refuses: {answer.reason}")
                 if answer is not None:
                     return answer
                 continue
-            if self._broken is not None:
-                raise RobotError(f"{self.endpoint}: {self._broken}")
+
+            if broken is not None:
+                raise RobotError(f"{self.endpoint}: {broken}")
             left_ns = until_ns - self._clock.now_ns()
             if left_ns <= 0:
                 return None
-            self._poller.poll(ceil(left_ns * 1e-6))
-
-    def _next_frame(self) -> bytes | None:
-        try:
-            frames = self._socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
-        return frames[0] if len(frames) == 1 else b""
+            self._transport.wait(left_ns)
 
     def _decode(self, frame: bytes) -> wire.Answer | None:
+        """Return an answer of this session, or `None` and count the frame."""
         try:
             answer = wire.decode_answer(frame)
         except WireError:
@@ -303,12 +288,6 @@ class RemoteRobot:
             return None
         return answer
 
-    def _watch_connection(self) -> None:
-        with suppress(zmq.Again):
-            while self._broken is None:
-                event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
-                self._broken = self._endings[zmq.Event(event)]
-
 
 def _read_interface(welcome: wire.Welcome) -> Interface:
     try:
@@ -317,23 +296,3 @@ def _read_interface(welcome: wire.Welcome) -> Interface:
         raise RobotError(
             f"{welcome.name}: expected the interface of a robot, found {error}"
         ) from error
-
-
-def _endings(keys: ControllerKeys | None) -> dict[zmq.Event, str]:
-    """What to say of each way in which a connection ends."""
-    if keys is None:
-        wrong_key = unknown_key = mismatch = (
-            "the robot there speaks only with keys (--keys DIR), or is none"
-        )
-    else:
-        # A robot without keys may hang up before this side has seen why.
-        wrong_key = f"{keys.directory / 'robot.pub'} is not the key of the robot there, or that speaks without keys"
-        unknown_key = f"the robot does not let in {keys.directory / 'controller.key'}: it needs its controller.pub"
-        mismatch = "the robot speaks without keys: leave out --keys, or start it with --keys DIR"
-    return {
-        zmq.Event.CLOSED: "no robot listens there; `gatort robot` starts one",
-        zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: wrong_key,
-        zmq.Event.HANDSHAKE_FAILED_AUTH: unknown_key,
-        zmq.Event.HANDSHAKE_FAILED_PROTOCOL: mismatch,
-        zmq.Event.DISCONNECTED: "the robot hung up; its process has ended or the network is broken",
-    }

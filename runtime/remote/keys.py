@@ -1,7 +1,8 @@
-"""Who may drive whom: CURVE keys on disk (RFC 26) and the gatekeeper that a robot asks about each of them (RFC 27).
+"""CURVE keys on disk (RFC 26): which controllers may drive which robot.
 
-A directory holds `robot.key` and `robot.pub`, `controller.key` and `controller.pub`: the `.key` is secret and stays on
-its own host, the `.pub` goes to the other one. A robot lets in every `controller*.pub` beside its own key.
+A directory holds `robot.key` and `robot.pub`, `controller.key` and `controller.pub`. A `.key` is
+secret and stays on its own host; a `.pub` goes to the other host. A robot accepts every
+`controller*.pub` beside its own key.
 """
 
 from __future__ import annotations
@@ -26,23 +27,21 @@ from gatort.runtime.private_file import (
 )
 
 KEY_CHARACTERS = 40
-"""A key of 32 bytes in Z85 (RFC 32)."""
-ROBOT, CONTROLLER = "robot", "controller"
-DOMAIN = b"gatort"
-"""ZAP's name for who is asked about."""
-ANSWERS_AT_ONCE = 32
+"""Length of a key in Z85 (RFC 32); 32 bytes."""
+ROBOT = "robot"
+CONTROLLER = "controller"
 LAST_PORT = 65_535
 _ADDRESS = re.compile(r"tcp://(?P<host>[\w.*-]+):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
 class RobotKeys:
-    """What a robot needs: its own secret, and whom it lets in."""
+    """A robot's secret key and the controllers that it accepts."""
 
     secret: bytes
-    """In Z85, as libzmq takes it."""
+    """Secret key in Z85, as libzmq takes it."""
     controllers: frozenset[bytes]
-    """Public keys, 32 bytes each."""
+    """Public keys of the controllers, 32 bytes each."""
 
     @classmethod
     def load(cls, directory: Path) -> RobotKeys:
@@ -55,19 +54,22 @@ class RobotKeys:
         public = sorted(directory.glob(f"{CONTROLLER}*.pub"))
         if not public:
             raise ConfigError(
-                f"{directory}: expected the public key of a controller ({CONTROLLER}*.pub), found none"
+                f"{directory}: expected the public key of a controller ({CONTROLLER}*.pub), "
+                "found none"
             )
         return cls(secret, frozenset(z85.decode(_read_public(path)) for path in public))
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerKeys:
-    """What a controller needs: its own secret, and by what it knows the robot."""
+    """A controller's secret key and the public key of its robot."""
 
     secret: bytes
+    """Secret key in Z85."""
     robot: bytes
-    """The robot's public key."""
+    """Public key of the robot in Z85. No other robot is spoken with."""
     directory: Path
+    """Directory of the keys, for messages."""
 
     @classmethod
     def load(cls, directory: Path) -> ControllerKeys:
@@ -76,28 +78,28 @@ class ControllerKeys:
         Raises:
             ConfigError: a file is absent, not a key, or open to others.
         """
-        return cls(
-            _read_secret(directory / f"{CONTROLLER}.key"),
-            _read_public(directory / f"{ROBOT}.pub"),
-            directory,
-        )
+        secret = _read_secret(directory / f"{CONTROLLER}.key")
+        robot = _read_public(directory / f"{ROBOT}.pub")
+        return cls(secret, robot, directory)
 
     def apply(self, socket: zmq.Socket[bytes]) -> None:
         """Let a socket speak with this robot alone."""
-        socket.curve_secretkey, socket.curve_publickey = self.secret, zmq.curve_public(self.secret)
+        socket.curve_secretkey = self.secret
+        socket.curve_publickey = zmq.curve_public(self.secret)
         socket.curve_serverkey = self.robot
 
 
 def make_keys(directory: Path) -> list[Path]:
-    """Draw a pair for a robot and one for a controller, and return the files.
+    """Draw one pair of keys for a robot and one for a controller. Return the files.
 
     Raises:
-        ConfigError: there is one already, or the directory cannot be written.
+        ConfigError: the directory holds a key already, or it cannot be written.
     """
     paths = [directory / f"{who}{kind}" for who in (ROBOT, CONTROLLER) for kind in (".key", ".pub")]
     if found := [path for path in paths if path.exists() or path.is_symlink()]:
         raise ConfigError(
-            f"{found[0]}: expected no key yet, and none is replaced; give another directory"
+            f"{found[0]}: expected a directory without keys, and keys are never replaced; "
+            "give another directory"
         )
     try:
         for who in (ROBOT, CONTROLLER):
@@ -105,15 +107,15 @@ def make_keys(directory: Path) -> list[Path]:
             write_new(directory / f"{who}.key", secret + b"\n", 0o600)
             write_new(directory / f"{who}.pub", public + b"\n", 0o644)
     except OSError as error:
-        raise ConfigError(f"{directory}: keys cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{directory}: cannot write the keys: {error.strerror}") from error
     return paths
 
 
 def require_keys_beyond_loopback(endpoint: str, keyed: bool) -> None:
-    """Check an address, and that nothing is spoken in the open beyond this machine.
+    """Check an address. Beyond this machine nothing is spoken without keys.
 
     Raises:
-        ConfigError: it is not tcp://HOST:PORT, or keys are missing.
+        ConfigError: the address is not tcp://HOST:PORT, or keys are missing.
     """
     found = _ADDRESS.fullmatch(endpoint)
     if found is None or int(found["port"]) > LAST_PORT:
@@ -122,7 +124,7 @@ def require_keys_beyond_loopback(endpoint: str, keyed: bool) -> None:
         )
     if not keyed and not _is_loopback(found["host"]):
         raise ConfigError(
-            f"{endpoint} is beyond this machine, where nothing is spoken without keys: "
+            f"{endpoint} reaches beyond this machine, which requires keys: "
             "make them with `gatort keys DIR` and give --keys DIR"
         )
 
@@ -141,11 +143,12 @@ def _read_secret(path: Path) -> bytes:
 def _read_public(path: Path) -> bytes:
     with open_unlinked(path, "a public key", ConfigError) as file:
         status = os.fstat(file.fileno())
-        # Whoever can write here decides who may drive the robot.
+        # Every user who can write this file can decide which controllers drive the robot.
         if status.st_uid not in (0, os.geteuid()) or stat.S_IMODE(status.st_mode) & 0o022:
             raise ConfigError(
-                f"{path}: expected a key that only user {os.geteuid()} or root may write (mode 644), "
-                f"found user {status.st_uid}'s with mode {stat.S_IMODE(status.st_mode):o}"
+                f"{path}: expected a key that only user {os.geteuid()} or root may write "
+                f"(mode 644), found user {status.st_uid}'s "
+                f"with mode {stat.S_IMODE(status.st_mode):o}"
             )
         return _key(path, file.read(2 * KEY_CHARACTERS))
 
@@ -158,40 +161,3 @@ def _key(path: Path, text: bytes) -> bytes:
     raise ConfigError(
         f"{path}: expected {KEY_CHARACTERS} characters of Z85, found {len(key)} that are not a key"
     )
-
-
-class Gatekeeper:
-    """Answers libzmq's question about each key that knocks, in the thread that serves; closed to all but those listed.
-
-    CURVE alone lets in any key: it proves that its owner holds it, not that he is welcome.
-    """
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: RobotKeys) -> None:
-        """Stand at the door of a context; before a socket of it binds."""
-        self.unknown = 0
-        """Keys that were turned away."""
-        self.socket = context.socket(zmq.REP)
-        self.socket.set(zmq.LINGER, 0)
-        self.socket.bind("inproc://zeromq.zap.01")
-        self._keys = keys
-
-    def guard(self, socket: zmq.Socket[bytes]) -> None:
-        """Let a socket ask here about whoever connects."""
-        socket.curve_secretkey, socket.curve_server = self._keys.secret, True
-        socket.zap_domain = DOMAIN
-        socket.zap_enforce_domain = True
-
-    def answer(self) -> None:
-        """Answer who is waiting; never waits itself."""
-        with suppress(zmq.Again):
-            for _ in range(ANSWERS_AT_ONCE):
-                version, request, domain, _, _, mechanism, *credentials = (
-                    self.socket.recv_multipart(zmq.NOBLOCK)
-                )
-                known = (domain, mechanism) == (DOMAIN, b"CURVE") and {
-                    *credentials
-                } <= self._keys.controllers
-                welcome = known and bool(credentials)
-                self.unknown += not welcome
-                verdict = (b"200", b"OK") if welcome else (b"400", b"unknown key")
-                self.socket.send_multipart([version, request, *verdict, b"", b""])

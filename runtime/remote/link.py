@@ -1,7 +1,7 @@
-"""A link that is not perfect: delay, jitter, loss and reordering, seeded, on a real wire or in a lockstep trial.
+"""A simulated bad link: seeded delay, jitter, loss and reordering.
 
-The robot's process puts a `DelayLine` into each direction of its socket. A trial puts a `LinkedRobot` around its
-simulated arm, so that a policy meets the same link there, exactly and reproducibly.
+`bad_link.py` puts a `DelayLine` into each direction of a simulated arm's socket. A trial puts a
+`LinkedRobot` around its simulated arm, so that a policy meets the same link in lockstep.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from gatort.runtime.spec import (
 )
 
 RETRY_NS = 5_000_000
-"""How long a controller waits for an observation before it asks again."""
+"""Time after which a controller asks again for an observation."""
 COPIES = 2
-"""How often a command is sent, so that the independent loss of single messages hardly ever costs one."""
+"""Number of times that each command is sent, against the loss of single messages."""
 LONGEST_HOLD_BACK_NS = 100_000_000
-"""A message that is to be overtaken comes this much later at most, when nothing follows that could overtake it."""
+"""Longest extra delay of a message held back for another one to overtake."""
 MOST_IN_FLIGHT = 1_024
-"""Messages on their way at once; what comes on top is lost, as in a router whose queue is full."""
+"""Most messages on their way at once. More are lost, as in a router whose queue is full."""
 
 Direction = Literal["to_robot", "to_controller"]
 Item = TypeVar("Item")
 
 
 class LinkConditions(Strict):
-    """How a link treats each message, one way; the same in both directions, drawn independently for each message."""
+    """Conditions of a link, the same in each direction and drawn anew for each message."""
 
     delay_ms: FiniteFloat = Field(default=0.0, ge=0, le=1000)
-    """How long a message takes at least, one way."""
+    """Shortest time that a message takes, one way."""
     jitter_ms: FiniteFloat = Field(default=0.0, ge=0, le=1000)
-    """Added to the delay: uniform between 0 and this. Messages keep their order, so one may wait for another."""
+    """Largest extra delay, drawn uniformly from 0. Messages keep their order."""
     loss: FiniteFloat = Field(default=0.0, ge=0, le=1)
     """Probability that a message never arrives."""
     reorder: FiniteFloat = Field(default=0.0, ge=0, le=1)
     """Probability that a message is overtaken by the next one."""
     link_seed: NonNegativeInt = 0
-    """Draws the fate of each message: the same seed treats the same messages alike."""
+    """Seed of the draws. The same seed treats the same messages alike."""
 
     @property
     def perfect(self) -> bool:
-        """Whether every message arrives at once."""
+        """True if every message arrives at once."""
         return not (self.delay_ms or self.jitter_ms or self.loss or self.reorder)
 
 
@@ -62,38 +62,47 @@ class DelayLine(Generic[Item]):
     """Messages on their way in one direction."""
 
     def __init__(self, conditions: LinkConditions, direction: Direction) -> None:
+        """Begin with no message on its way.
+
+        Args:
+            conditions: delay, jitter, loss and reordering.
+            direction: way of the messages. The two ways of one seed draw independently.
+        """
         self.lost = 0
-        """Messages that will never arrive, since construction."""
+        """Number of messages that will never arrive."""
         self.overtaken = 0
-        """Messages that were held back for the next one to overtake."""
+        """Number of messages that were held back for the next one to overtake."""
         self._conditions = conditions
         self._random = np.random.default_rng((conditions.link_seed, direction == "to_robot"))
         self._flying: list[tuple[int, int, Item]] = []
-        """A heap of (due_ns, order, item)."""
+        """Heap of (due_ns, order, item)."""
         self._held: tuple[int, int, Item] | None = None
-        """What the next message will overtake."""
+        """Message that the next one will overtake, as (due_ns, order, item)."""
         self._order = 0
         self._last_due_ns = 0
 
     def __len__(self) -> int:
-        """Messages on their way."""
+        """Return the number of messages on their way."""
         return len(self._flying) + (self._held is not None)
 
     def push(self, now_ns: int, item: Item) -> bool:
-        """Send a message at `now_ns`; the line keeps it until it is due. False when it is lost."""
-        # Three draws whatever becomes of it, so that more loss does not change the others' jitter.
+        """Send a message at `now_ns`. Return false if it is lost."""
+        # Always three draws, so that more loss does not change the jitter of the other messages.
         lost, late, behind = self._random.random(3)
         conditions = self._conditions
         if lost < conditions.loss or len(self) >= MOST_IN_FLIGHT:
             self.lost += 1
             return False
+
         due_ns = now_ns + round((conditions.delay_ms + late * conditions.jitter_ms) * 1e6)
-        due_ns = self._last_due_ns = max(due_ns, self._last_due_ns)
+        due_ns = max(due_ns, self._last_due_ns)
+        self._last_due_ns = due_ns
         self._order += 1
         if self._held is None and behind < conditions.reorder:
             self.overtaken += 1
             self._held = (due_ns + LONGEST_HOLD_BACK_NS, self._order, item)
             return True
+
         heapq.heappush(self._flying, (due_ns, self._order, item))
         if self._held is not None:
             held_ns, order, overtaken = self._held
@@ -103,12 +112,12 @@ class DelayLine(Generic[Item]):
 
     @property
     def next_due_ns(self) -> int | None:
-        """When the next message arrives as things stand, or none when nothing is on its way."""
+        """Instant at which the next message arrives, or `None` if none is on its way."""
         first = self._flying[:1] + ([self._held] if self._held else [])
         return min((due_ns for due_ns, _, _ in first), default=None)
 
     def pop_due(self, now_ns: int) -> list[Item]:
-        """What has arrived by `now_ns`, in the order of arrival; each message once."""
+        """Return the messages that have arrived by `now_ns`, in the order of arrival."""
         if self._held is not None and self._held[0] <= now_ns:
             heapq.heappush(self._flying, self._held)
             self._held = None
@@ -119,10 +128,10 @@ class DelayLine(Generic[Item]):
 
 
 class LinkedRobot:
-    """A simulated arm behind a link, in lockstep: implements `Robot`, and every delay is exact.
+    """A simulated arm behind a link, in lockstep. Implements `Robot`; every delay is exact.
 
-    The arm lives on a clock of its own, which this robot brings along: whatever arrives at an instant finds the arm at
-    that instant. The two clocks agree, as if the offset between two hosts were known exactly.
+    The arm has a virtual clock of its own, which this robot advances: each message finds the arm at
+    the instant of its arrival. The two clocks agree, as if the offset of two hosts were known.
     """
 
     def __init__(
@@ -136,21 +145,23 @@ class LinkedRobot:
 
         Args:
             driver: the arm.
-            robot_clock: the arm's clock, no other's, not ahead of `clock`.
-            clock: the controller's clock; `observe` and `arm` let the link's time pass on it.
-            conditions: how the link treats each message.
+            robot_clock: the arm's own clock, not ahead of `clock`.
+            clock: the controller's clock. `observe` and `arm` let the link's time pass on it.
+            conditions: delay, jitter, loss and reordering of each direction.
         """
         self.lost_commands = 0
-        """Commands of which no copy will arrive, since construction."""
-        self._driver, self._robot_clock, self._clock = driver, robot_clock, clock
+        """Number of commands of which no copy will arrive."""
+        self._driver = driver
+        self._robot_clock = robot_clock
+        self._clock = clock
         self._delay_ns = round(conditions.delay_ms * 1e6)
         self._up: DelayLine[int | Command] = DelayLine(conditions, "to_robot")
-        """A request for an observation by its number, or a command."""
+        """Way to the arm: numbers of requests for an observation, and commands."""
         self._down: DelayLine[tuple[int, Observation]] = DelayLine(conditions, "to_controller")
-        """An observation and the number of the request that it answers."""
+        """Way back: numbers of requests, each with the observation that answers it."""
         self._request = 0
         self._delivered = -1
-        """Sequence of the last command that the arm was handed."""
+        """Sequence of the last command that reached the arm."""
 
     @property
     def interface(self) -> Interface:
@@ -168,14 +179,14 @@ class LinkedRobot:
         return self._driver.succeeded
 
     def arm(self) -> None:
-        """See `Robot.arm`: there and back takes the link's delay twice; consent is repeated until it arrives."""
+        """See `Robot.arm`. It takes the link's delay twice, and is repeated until it arrives."""
         self._pass_until(self._clock.now_ns() + self._delay_ns)
         self._driver.arm()
         self._delivered = -1
         self._pass_until(self._clock.now_ns() + self._delay_ns)
 
     def observe(self) -> Observation:
-        """See `Robot.observe`: asks, and asks again every `RETRY_NS` until an answer is there or would be too late.
+        """See `Robot.observe`. Ask again every `RETRY_NS` until an answer comes.
 
         Raises:
             ObservationError: no answer within the action delay.
@@ -192,12 +203,12 @@ class LinkedRobot:
             if answer is not None:
                 return answer
         raise ObservationError(
-            f"expected an observation within {self.interface.action_delay_ms} ms, and no answer came to "
-            f"{self._request - first + 1} requests"
+            f"expected an observation within {self.interface.action_delay_ms} ms, "
+            f"found no answer to {self._request - first + 1} requests"
         )
 
     def _wait_for(self, request: int, until_ns: int) -> Observation | None:
-        """The newest observation that answers this request or a later one, as soon as there is one."""
+        """Return the newest answer to this request or a later one, or `None` if none comes."""
         while True:
             answers = [
                 observed
@@ -216,7 +227,7 @@ class LinkedRobot:
             self._pass_until(min([until_ns, *arrivals]))
 
     def _pass_until(self, now_ns: int) -> None:
-        """Let time pass; each message reaches the arm at its own instant."""
+        """Let time pass. Each message reaches the arm at its own instant."""
         while (due_ns := self._up.next_due_ns) is not None and due_ns <= now_ns:
             self._robot_clock.sleep_until_ns(due_ns)
             self._driver.advance()
@@ -233,14 +244,15 @@ class LinkedRobot:
             self._driver.command(message)
 
     def command(self, command: Command) -> None:
-        """See `Robot.command`; sent `COPIES` times, as over a wire."""
+        """See `Robot.command`. The command is sent `COPIES` times, as over a wire."""
         now_ns = self._clock.now_ns()
         copies = [self._up.push(now_ns, command) for _ in range(COPIES)]
-        self.lost_commands += not any(copies)
+        if not any(copies):
+            self.lost_commands += 1
         self._pass_until(now_ns)
 
     def stop(self) -> None:
-        """See `Robot.stop`; a stop is repeated until it arrives."""
+        """See `Robot.stop`. A stop is repeated until it arrives."""
         self._pass_until(self._clock.now_ns() + self._delay_ns)
         self._driver.stop()
 

@@ -1,9 +1,10 @@
-"""What controller and robot say to each other: every message is one frame of MessagePack; docs/wire.md has the bytes.
+"""Messages between controller and robot, each one frame of MessagePack (docs/wire.md).
 
-    Hello ──▶ Welcome        Observe ──▶ Observation        Arm ──▶ Armed        Stop ──▶ Stopped        Command ──▶
+    Hello ──▶ Welcome    Observe ──▶ Observation    Arm ──▶ Armed    Stop ──▶ Stopped    Command ──▶
 
-A message is an array: its tag, then its fields in the order in which they stand here. Everything is bounded and
-nothing but these types is ever decoded. Times are nanoseconds on the clock of the side that read them.
+A message is an array: its tag, then its fields in the order of the classes here. Every size is
+bounded, and nothing but these types is ever decoded. Times are nanoseconds on the clock of the
+side that read them.
 """
 
 from __future__ import annotations
@@ -23,19 +24,22 @@ from gatort.runtime.safety import State
 from gatort.runtime.spec import Interface
 
 VERSION = 1
-"""Of the protocol; `Hello` and `Refused` stay as they are in every version, so that a difference can be named."""
+"""Version of the protocol. `Hello` and `Refused` are the same in each, to report a mismatch."""
 
 LARGEST_REQUEST_BYTES = 4_096
-"""Longest frame that a robot takes; a command of 64 values has 643 bytes at most."""
+"""Longest frame that a robot accepts. A command of 64 values has at most 643 bytes."""
 LARGEST_ANSWER_BYTES = 1 << 20
-"""Longest frame that a controller takes; the pictures of Gato's largest window, 1,024 patches, have 768 KiB."""
+"""Longest frame that a controller accepts. The 1,024 patches of Gato's window have 768 KiB."""
 QUEUE_MESSAGES = 64
-"""Waiting in each direction of a connection."""
+"""Most messages that wait in each direction of a connection."""
 LONGEST_SENTENCE = 1_024
-"""Characters of a reason."""
+"""Most characters of a reason."""
 HANDSHAKE_MS = 2_000
-HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 500, 2_000
-"""How often a silent connection is asked for a sign of life, and how long one may take."""
+"""Longest handshake of a new connection."""
+HEARTBEAT_MS = 500
+"""Interval at which a silent connection is asked for a heartbeat."""
+HEARTBEAT_TIMEOUT_MS = 2_000
+"""Longest wait for a heartbeat."""
 
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Sentence = Annotated[str, Meta(max_length=LONGEST_SENTENCE)]
@@ -46,111 +50,129 @@ Arrays = Annotated[
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """An array of a tag and fields; neither fewer nor more."""
+    """A message: an array of a tag and all fields, with nothing missing and nothing extra."""
 
 
 class Hello(_Message, tag=1, frozen=True):
-    """A controller asks for a session; asked again on the same connection, it gets the same one."""
+    """Request for a session. Repeated on one connection, it gives the same session."""
 
     version: Count
+    """Version of the protocol that the controller speaks."""
 
 
 class Observe(_Message, tag=2, frozen=True):
-    """Read the sensors now."""
+    """Request for an observation: the sensors are read when it is answered."""
 
     session: Count
+    """Number of the session."""
     sequence: Count
-    """Counts the requests of a session."""
+    """Count of the session's requests for an observation."""
     sent_ns: Count
-    """On the controller's clock."""
+    """Instant of sending, on the controller's clock."""
 
 
 class Arm(_Message, tag=3, frozen=True):
-    """An operator's consent to move; asked again with the same sequence, it changes nothing."""
+    """An operator's consent to motion. Repeated with the same sequence, it changes nothing."""
 
     session: Count
+    """Number of the session."""
     sequence: Count
+    """Count of the session's `Arm` and `Stop` requests: they share one sequence."""
 
 
 class Command(_Message, tag=4, frozen=True):
-    """`safety.Command` with `apply_at_ns` on the robot's clock; sent twice."""
+    """One action, sent twice. See `gatort.runtime.safety.Command`."""
 
     session: Count
+    """Number of the session."""
     sequence: Count
+    """Count of the session's commands."""
     observation_sequence: Count
+    """Sequence of the observation that the action answers."""
     apply_at_ns: Count
+    """Instant at which it takes effect, on the robot's clock."""
     valid_for_ns: Count
+    """Longest time that it may be in effect before the robot holds."""
     values: Floats
-    """(A,) in each actuator's unit."""
+    """Values (A,), each in its actuator's unit."""
 
 
 class Stop(_Message, tag=5, frozen=True):
-    """Operator stop: fade to the safe command, then latch."""
+    """An operator's stop: fade to the safe command, then latch."""
 
     session: Count
+    """Number of the session."""
     sequence: Count
-    """Counts with `Arm`: one number is never used for both."""
+    """Count of the session's `Arm` and `Stop` requests: they share one sequence."""
 
 
 class Welcome(_Message, tag=17, frozen=True):
-    """A session, disarmed."""
+    """Answer to `Hello`: a session, disarmed."""
 
     version: Count
+    """Version of the protocol that the robot speaks."""
     session: Count
-    """Drawn at random; what carries another one is dropped."""
+    """Random number of the session. Messages with another number are dropped."""
     name: Annotated[str, Meta(max_length=64)]
-    """Of the robot."""
+    """Name of the robot."""
     simulated: bool
-    """Whether nothing but a simulation moves."""
+    """True if only a simulation moves."""
     interface: Annotated[str, Meta(max_length=LARGEST_ANSWER_BYTES)]
-    """`spec.Interface` as JSON."""
+    """Interface of the robot (`gatort.runtime.spec.Interface`) as JSON."""
 
 
 class Observation(_Message, tag=18, frozen=True):
-    """What the robot read for the newest of the requests that were waiting."""
+    """Answer to the newest `Observe` that waited."""
 
     session: Count
+    """Number of the session."""
     request: Count
-    """Sequence of that request."""
+    """Sequence of the request that this answers."""
     sent_ns: Count
-    """As in that request, on the controller's clock."""
+    """Instant at which that request was sent, on the controller's clock."""
     received_ns: Count
-    """When the robot received it."""
+    """Instant at which the robot received it, on the robot's clock."""
     sequence: Count
-    """Counts the observations of a session."""
+    """Count of the robot's observations."""
     stamp_ns: Count
-    """When the oldest of the sensors was read."""
+    """Instant at which the oldest sensor was read, on the robot's clock."""
     answered_ns: Count
-    """When the robot sent this."""
+    """Instant at which the robot sent this answer, on the robot's clock."""
     state: State
+    """State of the robot's watchdog."""
     successes: Count
-    """How often the task was done since the robot's process began."""
+    """Number of times that the task succeeded since the robot's process began."""
     dropped: Count
-    """Commands not applied since the robot's process began; second copies do not count."""
+    """Number of commands not applied since the robot's process began, without second copies."""
     applied: Floats
-    """(A,) what was in effect on the actuators, in each one's unit."""
+    """Values (A,) in effect on the actuators, each in its actuator's unit."""
     values: Arrays
-    """For each observation key in the interface's order its array, row-major and little-endian."""
+    """One array per key in the interface's order, row-major and little-endian."""
 
 
 class Armed(_Message, tag=19, frozen=True):
-    """The robot takes commands."""
+    """Answer to `Arm`: the robot accepts commands."""
 
     session: Count
+    """Number of the session."""
     sequence: Count
+    """Sequence of the request that this answers."""
 
 
 class Stopped(_Message, tag=20, frozen=True):
-    """The robot takes no more commands."""
+    """Answer to `Stop`: the robot accepts no more commands."""
 
     session: Count
+    """Number of the session."""
     sequence: Count
+    """Sequence of the request that this answers."""
 
 
 class Refused(_Message, tag=21, frozen=True):
-    """The robot does not do what was asked, or has failed."""
+    """Answer to `Hello` or `Arm` that is refused, or news that the robot has failed."""
 
     reason: Sentence
+    """Reason, as a sentence."""
 
 
 Request: TypeAlias = Hello | Observe | Arm | Command | Stop
@@ -164,24 +186,24 @@ _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
 def encode(message: Request | Answer) -> bytes:
-    """One frame."""
+    """Return the frame of a message."""
     return _encoder.encode(message)
 
 
 def decode_request(frame: bytes) -> Request:
-    """What a controller said.
+    """Return a controller's message.
 
     Raises:
-        WireError: these bytes are none of its messages.
+        WireError: the frame holds no request.
     """
     return _decode(_requests, frame, LARGEST_REQUEST_BYTES)
 
 
 def decode_answer(frame: bytes) -> Answer:
-    """What a robot said.
+    """Return a robot's message.
 
     Raises:
-        WireError: these bytes are none of its messages.
+        WireError: the frame holds no answer.
     """
     return _decode(_answers, frame, LARGEST_ANSWER_BYTES)
 
@@ -198,15 +220,15 @@ def _decode(decoder: msgspec.msgpack.Decoder[_M], frame: bytes, largest: int) ->
 
 
 def pack(values: Sequence[NDArray[Any]]) -> list[bytes]:
-    """An observation's arrays as they cross the wire."""
+    """Return an observation's arrays as little-endian bytes."""
     return [value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes() for value in values]
 
 
 def unpack(interface: Interface, packed: Sequence[bytes]) -> tuple[NDArray[Any], ...]:
-    """An observation's arrays, each a copy of its own.
+    """Return an observation's arrays as copies.
 
     Raises:
-        WireError: there are not as many as the interface has keys, or one is not as long as its key.
+        WireError: the number of arrays, or the length of one, differs from the interface.
     """
     keys = interface.observations
     if len(packed) != len(keys):
@@ -223,14 +245,14 @@ def unpack(interface: Interface, packed: Sequence[bytes]) -> tuple[NDArray[Any],
 
 
 def context() -> zmq.Context[zmq.Socket[bytes]]:
-    """A context whose threads stand where the calling thread does under SCHED_FIFO, which no thread inherits.
+    """Return a context whose threads have the calling thread's SCHED_FIFO priority, if it has one.
 
-    The loop waits for them in every tick: behind four CPU hogs one answer in seventy came too late without it.
+    No thread inherits it, and the loop waits for these threads in every tick. Behind four CPU hogs
+    one answer in seventy came too late without it.
     """
     context = zmq.Context()
-    if (
-        os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
-    ):  # Unless granted, libzmq aborts.
+    # libzmq aborts when it asks for a scheduler that is not granted.
+    if os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO:
         context.set(zmq.THREAD_SCHED_POLICY, os.SCHED_FIFO)
         context.set(zmq.THREAD_PRIORITY, os.sched_getparam(0).sched_priority)
     return context
@@ -239,7 +261,15 @@ def context() -> zmq.Context[zmq.Socket[bytes]]:
 def bounded_socket(
     context: zmq.Context[zmq.Socket[bytes]], kind: int, largest_bytes: int
 ) -> zmq.Socket[bytes]:
-    """A socket with every queue, size and wait bounded; libzmq's own defaults are unbounded or slow."""
+    """Return a socket with every queue, size and wait bounded.
+
+    libzmq's own defaults are unbounded or slow.
+
+    Args:
+        context: context of the socket.
+        kind: socket type, such as `zmq.ROUTER`.
+        largest_bytes: longest message accepted. A longer one costs its sender the connection.
+    """
     socket = context.socket(kind)
     socket.set(zmq.MAXMSGSIZE, largest_bytes)
     socket.set(zmq.SNDHWM, QUEUE_MESSAGES)
@@ -248,8 +278,7 @@ def bounded_socket(
     socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
-    socket.set(
-        zmq.RECONNECT_IVL, -1
-    )  # A new connection is a new session, which an operator begins.
+    # Never reconnect: a new connection is a new session, which only an operator begins.
+    socket.set(zmq.RECONNECT_IVL, -1)
     socket.set(zmq.LINGER, 0)
     return socket

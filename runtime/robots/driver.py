@@ -1,6 +1,27 @@
-"""An arm that this process drives: the inner loop and its watchdog around an arm's own two methods.
+"""The contract of an arm that this process drives: subclass `Driver` to connect your own.
 
-A real arm is one file: a subclass that steps the arm and reads its sensors. A simulated one steps its physics up to
+A driver is one file. It states an interface, steps the arm and reads its sensors:
+
+    class MyArm(Driver):
+        def __init__(self, clock: Clock) -> None:
+            super().__init__(MY_INTERFACE, clock)      # observation keys, actuators, control rate
+            self._port = open_my_port()
+
+        def _advance(self, now_ns: int) -> None:       # about once a millisecond
+            self._port.send_torques(self._in_effect(now_ns))
+
+        def _read(self) -> tuple[int, Sequence[NDArray[Any]]]:
+            return self._clock.now_ns(), [self._port.joint_positions()]
+
+        def close(self) -> None:
+            self._port.close()
+
+Everything else is done here, alike for every arm: consent, commands, limits and the watchdog. A
+driver knows nothing of policies, tasks or wires. `gatort.runtime.remote.serve.serve` runs it in a
+process that a controller drives; the tests in `tests/contracts/test_robot.py` say whether it does
+what every robot must do. `franka.py` is a complete example.
+
+Time comes from the clock alone, in integer nanoseconds. A simulated arm steps its physics up to
 the clock's present, so that one class serves the wall clock and a virtual one.
 """
 
@@ -16,60 +37,99 @@ from numpy.typing import NDArray
 from gatort.runtime.clock import Clock
 from gatort.runtime.inner_loop import InnerLoop
 from gatort.runtime.robot import Observation
-from gatort.runtime.safety import (
-    Command,
-    State,
-)
-from gatort.runtime.spec import (
-    Interface,
-)
+from gatort.runtime.safety import Command, State
+from gatort.runtime.spec import Interface
 
 INNER_PERIOD_NS = 1_000_000
+"""Period of the inner loop: 1 kHz."""
 
 OnStep = Callable[[int, State, NDArray[np.float64]], None]
-"""What sees each inner step: its instant in ns, the watchdog's state, the values (A,) in effect; they change later."""
+"""Callback after each inner step: instant in ns, state of the watchdog, values (A,) in effect.
+
+The array changes with the next step.
+"""
 
 
 class Driver(ABC):
-    """Implements `Robot`; an arm adds `_advance` and `_read`."""
+    """An arm with its inner loop and watchdog. Implements `Robot`.
+
+    A subclass adds `_advance`, `_read` and `close`. All methods are called from one thread.
+    """
 
     own_pace: ClassVar[bool] = False
-    """Whether `advance` waits for the arm's own next cycle, so that nobody else has to."""
+    """True if `advance` waits for the arm's own next cycle. The caller then never waits itself."""
 
     def __init__(
         self, interface: Interface, clock: Clock, safe_after_ns: int | None = None
     ) -> None:
-        """Start disarmed.
+        """Start disarmed. Nothing moves before `arm`.
 
         Args:
-            interface: what the arm offers and takes.
-            clock: when it is.
-            safe_after_ns: see `InnerLoop`.
+            interface: observation keys, actuators with their limits and safe values, control rate.
+            clock: the only source of time.
+            safe_after_ns: age of a command at which SAFE begins. See `InnerLoop` for the default.
+
+        Raises:
+            ConfigError: the age is out of range.
         """
         self.interface = interface
         self.inner_loop = InnerLoop(interface, safe_after_ns)
         self.on_step: OnStep | None = None
-        """Called after each inner step; must return at once."""
+        """Callback after each inner step. It must return at once."""
         self._clock = clock
         self._sequence = 0
 
+    # -- To implement --------------------------------------------------------------------------
+
     @abstractmethod
     def _advance(self, now_ns: int) -> None:
-        """Bring the arm to now: an inner step a millisecond, each with what `_in_effect` gives for its instant.
+        """Bring the arm to the present: one inner step per millisecond since the last call.
 
-        The commanded torque leaves out gravity and Coriolis forces: the arm adds them, and damping.
+        Each step applies the values that `_in_effect` returns for its instant, also while the arm
+        is disarmed: they are then the safe command. Commanded torque leaves out gravity and
+        Coriolis forces. The arm adds them, and joint damping.
+
+        Args:
+            now_ns: the clock's present.
 
         Raises:
-            RobotError: the arm failed.
+            RobotError: the arm failed. It is then faded and its process ends.
         """
 
     @abstractmethod
     def _read(self) -> tuple[int, Sequence[NDArray[Any]]]:
-        """When the oldest of the sensors was read, in ns on the clock, and an array of its own for each key.
+        """Read the sensors, just after `advance`.
+
+        Returns:
+            The instant at which the oldest sensor was read, in ns on the clock, and one array per
+            key in the interface's order. The arrays must be copies: they belong to the caller.
 
         Raises:
-            ObservationError: a sensor gives nothing; the next reading may succeed.
+            ObservationError: a sensor gives nothing. The next reading may succeed.
+            RobotError: the arm failed. It is then faded and its process ends.
         """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Bring the arm to rest and release it. A second call does nothing."""
+
+    def _in_effect(self, at_ns: int) -> NDArray[np.float64]:
+        """Return the values to apply in the inner step at an instant. Call it once per step.
+
+        The watchdog and the limits have been applied.
+
+        Args:
+            at_ns: the step's instant, not before the last one's.
+
+        Returns:
+            Values (A,), each in its actuator's unit. The array changes with the next step.
+        """
+        values = self.inner_loop.step(at_ns)
+        if self.on_step is not None:
+            self.on_step(at_ns, self.inner_loop.state, values)
+        return values
+
+    # -- Robot ---------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
@@ -78,7 +138,7 @@ class Driver(ABC):
 
     @property
     def succeeded(self) -> bool:
-        """See `Robot.succeeded`."""
+        """See `Robot.succeeded`. A real arm cannot tell, so the answer is false by default."""
         return False
 
     def arm(self) -> None:
@@ -87,7 +147,7 @@ class Driver(ABC):
         self.inner_loop.arm(self._clock.now_ns())
 
     def advance(self) -> None:
-        """Bring the arm to the clock's present; what is called every millisecond on the wall clock.
+        """Bring the arm to the clock's present. The caller does so every millisecond.
 
         Raises:
             RobotError: the arm failed.
@@ -110,14 +170,3 @@ class Driver(ABC):
     def stop(self) -> None:
         """See `Robot.stop`."""
         self.inner_loop.stop(self._clock.now_ns())
-
-    @abstractmethod
-    def close(self) -> None:
-        """Release what the arm holds; a second call does nothing."""
-
-    def _in_effect(self, at_ns: int) -> NDArray[np.float64]:
-        """Values (A,) in effect at an inner step's instant; the array changes with the next step."""
-        values = self.inner_loop.step(at_ns)
-        if self.on_step is not None:
-            self.on_step(at_ns, self.inner_loop.state, values)
-        return values

@@ -1,7 +1,8 @@
-"""Franka's arm through pylibfranka: torques beside gravity, a thousand times a second, in the arm's own rhythm.
+"""Franka's arm through pylibfranka: joint torques at 1 kHz, in the arm's own cycle.
 
-The arm compensates gravity itself; this adds Coriolis torques and damping to what the inner loop gives. It is driven
-while it is armed, and holds itself with its own controller otherwise.
+The arm compensates gravity itself. This driver adds Coriolis torques and joint damping to the
+values of the inner loop. It sends torques only while the arm is armed; otherwise Franka's own
+controller holds the arm.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _AT_REST = frozenset({State.DISARMED, State.LATCHED})
 
 
 class FrankaRobot(Driver):
-    """One arm and its hand; joint positions and velocities and the hand's width are all that it senses."""
+    """One Franka arm and its hand. It senses joint positions, joint velocities and hand width."""
 
     own_pace = True
 
@@ -41,29 +42,31 @@ class FrankaRobot(Driver):
         """Connect; nothing moves.
 
         Args:
-            address: of the arm's control, such as 172.16.0.2.
-            clock: when it is.
-            safe_after_ns: see `InnerLoop`.
+            address: IP address of the Franka control box, such as 172.16.0.2.
+            clock: the only source of time.
+            safe_after_ns: age of a command at which SAFE begins. See `InnerLoop`.
 
         Raises:
             MissingDependency: pylibfranka is absent.
-            RobotError: no arm or no hand answers there, or it is not ready to be driven.
+            RobotError: no arm or no hand answers there, or the arm is not ready to be driven.
         """
         super().__init__(PANDA, clock, safe_after_ns)
         self._franka = _import_pylibfranka()
         self._control: Any = None
-        """Of the torques, while the arm is driven."""
+        """Torque control of pylibfranka while the arm is driven, otherwise `None`."""
         self._commanded_ns = math.inf
-        """When the first command since the arm was armed takes effect."""
+        """Instant at which the first command since the last consent takes effect."""
         try:
             self._robot = self._franka.Robot(address)
             self._model = self._robot.load_model()
             self._take(self._robot.read_once())
-        except RuntimeError as error:  # All of libfranka's errors.
+        except RuntimeError as error:  # Base class of all libfranka errors.
             raise RobotError(f"no Franka arm can be driven at {address}: {error}") from error
-        if (mode := self._state.robot_mode) != self._franka.RobotMode.Idle:
+
+        mode = self._state.robot_mode
+        if mode != self._franka.RobotMode.Idle:
             raise RobotError(
-                f"{address}: expected an arm that is idle, found {mode.name}: see to it in Desk"
+                f"{address}: expected an idle arm, found {mode.name}: make it ready in Desk"
             )
         self._hand = start_hand(address, clock)
 
@@ -73,8 +76,9 @@ class FrankaRobot(Driver):
             if self._control is None:
                 self._control = self._robot.start_torque_control()
         except RuntimeError as error:
-            raise RobotError(f"the arm does not let itself be driven: {error}") from error
-        # The age of the safe command counts from when the arm listens, which takes it a while.
+            raise RobotError(f"the arm refused torque control: {error}") from error
+
+        # The age of the safe command counts from the moment at which the arm listens, not earlier.
         self.inner_loop.arm(self._clock.now_ns())
         self._commanded_ns = math.inf
 
@@ -84,7 +88,7 @@ class FrankaRobot(Driver):
             self._commanded_ns = min(self._commanded_ns, command.apply_at_ns)
 
     def _advance(self, now_ns: int) -> None:
-        """One of the arm's cycles, which this waits for."""
+        """Wait for the arm's next cycle and take part in it."""
         try:
             if self._control is None:
                 self._take(self._robot.read_once())
@@ -111,20 +115,22 @@ class FrankaRobot(Driver):
         if torques.motion_finished:
             self._control = None
         elif self._read_ns >= self._commanded_ns:
-            # Until the first command the safe width is in effect, but consent alone closes no hand.
+            # Before the first command the safe width is in effect, but consent alone closes no
+            # hand.
             self._hand.tell(float(values[7]))
 
     def _take(self, state: Any) -> None:
-        self._state, self._read_ns = state, self._clock.now_ns()
+        self._state = state
+        self._read_ns = self._clock.now_ns()
 
     def _read(self) -> tuple[int, list[NDArray[Any]]]:
-        width_m = [self._hand.width_m()]
-        return self._read_ns, [
-            np.array(values, np.float32) for values in (self._state.q, self._state.dq, width_m)
-        ]
+        readings = (self._state.q, self._state.dq, [self._hand.width_m()])
+        return self._read_ns, [np.array(values, np.float32) for values in readings]
 
     def close(self) -> None:
-        """Fade the arm and end its motion, upon which it holds itself, and let go of the hand, which keeps its hold.
+        """Fade the arm, end its motion and close the link to the hand.
+
+        The arm then holds itself, and the hand keeps what it holds.
 
         Raises:
             RobotError: the arm failed.

@@ -1,7 +1,8 @@
 """Franka's hand, in a process of its own.
 
-pylibfranka keeps the interpreter to itself for as long as the hand moves, up to a second, and the arm needs it every
-millisecond. So the hand cannot be asked while it moves: how wide it is then is reckoned from its speed.
+pylibfranka holds Python's interpreter lock while the hand moves, for up to a second, and the arm
+needs the interpreter every millisecond. The hand gives no state while it moves, so its width is
+then estimated from its speed.
 """
 
 from __future__ import annotations
@@ -25,25 +26,27 @@ from gatort.runtime.errors import (
 from .panda import GRIPPER_OPEN_M
 
 SPEED_M_S: Final = 0.1
-"""Franka Hand goes at up to 0.1 m/s (product manual)."""
+"""Speed of the fingers. The Franka Hand reaches 0.1 m/s (product manual)."""
 FORCE_N: Final = 35.0
-"""What it closes with, as the simulated fingers do; it can hold 70 N for long."""
+"""Closing force, as of the simulated fingers. The hand can hold 70 N continuously."""
 SMALLEST_MOVE_M: Final = 0.004
-"""It is told about no smaller change, because each move runs to its end before the next is heard."""
+"""Smallest change of width that is sent: each move ends before the next order is heard."""
 REPORTS_HZ: Final = 50
-"""At most; a Franka Hand gives its state 10 to 15 times a second."""
+"""Highest rate of reports. A Franka Hand gives its state 10 to 15 times a second."""
 SILENT_S: Final = 0.25
-"""A hand at rest that has said nothing for so long gives no width: two of its reports are missing."""
+"""Age of the last report from which a hand at rest gives no width: two reports are missing."""
 LATE_S: Final = 1.5
-"""How much longer than the way takes at `SPEED_M_S` a move may last."""
+"""Time that a move may take beyond its distance at `SPEED_M_S`."""
 START_S: Final = 5.0
+"""Longest wait for the hand's first report."""
 CLOSE_S: Final = 1.0
+"""Longest wait for the end of the hand's process."""
 _PACKET: Final = struct.Struct("<Qd")
-"""To the hand: the number of an order and its width. From the hand: the last order that it finished, and how wide."""
+"""To the hand: number of an order, width in m. From it: number of the last order done, width."""
 
 
 class Hand:
-    """The end of the arm's process; nothing here waits."""
+    """The hand as the arm's process sees it. No call waits."""
 
     def __init__(
         self,
@@ -52,53 +55,65 @@ class Hand:
         width_m: float,
         process: subprocess.Popen[bytes] | None = None,
     ) -> None:
-        """Take over a link to a hand that is this wide.
+        """Take over a link to a hand at rest.
 
         Args:
-            link: sequenced packets to `serve_hand`.
-            clock: what the hand's moves are timed with.
-            width_m: how wide it is now.
-            process: what is at the other end, to be waited for.
+            link: socket of sequenced packets, whose other end is in `serve_hand`.
+            clock: times the hand's moves.
+            width_m: present width.
+            process: process at the other end. `close` waits for it.
         """
-        self._link, self._clock, self._process = link, clock, process
+        self._link = link
+        self._clock = clock
+        self._process = process
         self._link.setblocking(False)
-        self._wanted_m = self._told_m = self._width_m = width_m
-        self._told_ns = self._heard_ns = clock.now_ns()
-        self._order = self._finished = 0
+        self._wanted_m = width_m
+        """Newest width that the arm asked for."""
+        self._told_m = width_m
+        """Width of the last order that was sent."""
+        self._width_m = width_m
+        """Width in the last report."""
+        self._told_ns = clock.now_ns()
+        self._heard_ns = self._told_ns
+        self._order = 0
+        self._finished = 0
         self._failure: RobotError | None = None
 
     def exchange(self) -> None:
-        """Take what it reported, which has little room to wait in, and tell it what waits, once it is at rest.
+        """Take the hand's reports, and send the newest order once the hand is at rest.
 
-        That it failed is kept for `width_m` to say, so that an arm whose hand has failed can still be faded.
+        Reports must be taken often: the socket keeps few. A failure is raised by `width_m`, not
+        here, so that an arm whose hand has failed can still be faded.
         """
         with suppress(BlockingIOError):
             while self._failure is None:
                 try:
                     self._finished, self._width_m = _unpack(self._link.recv(1_024))
                     self._heard_ns = self._clock.now_ns()
-                except (
-                    ConnectionResetError
-                ):  # An order was left unread. It comes once, before the hand's own reason.
+                except ConnectionResetError:
+                    # An order was left unread. The hand's own reason comes with the next packet.
                     continue
                 except RobotError as failure:
                     self._failure = failure
-        if self._finished == self._order and abs(self._wanted_m - self._told_m) >= SMALLEST_MOVE_M:
+
+        at_rest = self._finished == self._order
+        if at_rest and abs(self._wanted_m - self._told_m) >= SMALLEST_MOVE_M:
             self._order += 1
-            self._told_m, self._told_ns = self._wanted_m, self._clock.now_ns()
-            with suppress(BrokenPipeError, ConnectionResetError):  # What it reports next says so.
+            self._told_m = self._wanted_m
+            self._told_ns = self._clock.now_ns()
+            with suppress(BrokenPipeError, ConnectionResetError):  # The next report says why.
                 self._link.send(_PACKET.pack(self._order, self._told_m))
 
     def tell(self, width_m: float) -> None:
-        """Go there, once it has done what it was told before; of several widths that wait, only the newest counts."""
+        """Ask for a width. It is sent once the hand is at rest; only the newest one counts."""
         self._wanted_m = width_m
         self.exchange()
 
     def width_m(self) -> float:
-        """How wide it is, reckoned while it moves.
+        """Return the opening of the fingers; an estimate while they move.
 
         Raises:
-            ObservationError: a hand at rest has said nothing for `SILENT_S`.
+            ObservationError: a hand at rest has not reported for `SILENT_S`.
             RobotError: the hand failed, or a move lasts `LATE_S` too long.
         """
         self.exchange()
@@ -106,34 +121,39 @@ class Hand:
             raise self._failure
         now_ns = self._clock.now_ns()
         if self._finished == self._order:
-            if (silent_s := (now_ns - self._heard_ns) * 1e-9) > SILENT_S:
+            silent_s = (now_ns - self._heard_ns) * 1e-9
+            if silent_s > SILENT_S:
                 raise ObservationError(
-                    f"gripper/width: expected a report of the last {SILENT_S:g} s, found one {silent_s:.2f} s old"
+                    f"gripper/width: expected a report of the last {SILENT_S:g} s, "
+                    f"found one {silent_s:.2f} s old"
                 )
             return self._width_m
-        way_m, moved_s = self._told_m - self._width_m, (now_ns - self._told_ns) * 1e-9
-        if moved_s > (way_s := abs(way_m) / SPEED_M_S) + LATE_S:
+
+        way_m = self._told_m - self._width_m
+        way_s = abs(way_m) / SPEED_M_S
+        moved_s = (now_ns - self._told_ns) * 1e-9
+        if moved_s > way_s + LATE_S:
             raise RobotError(
-                f"the hand failed: expected a move of {way_s:.1f} s, found it not finished after {moved_s:.1f} s"
+                f"the hand failed: expected a move of {way_s:.1f} s, "
+                f"found it not finished after {moved_s:.1f} s"
             )
         travelled_m = SPEED_M_S * moved_s
         return self._width_m + min(max(way_m, -travelled_m), travelled_m)
 
     def close(self) -> None:
-        """Let the hand's process end; the hand keeps what it holds."""
+        """Let the hand's process end. The hand keeps what it holds."""
         self._link.close()
         if self._process is not None:
-            with suppress(
-                subprocess.TimeoutExpired
-            ):  # It hears of it when the hand has finished a move.
+            # The process notices the closed link once the hand has finished a move.
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(CLOSE_S)
 
 
 def start_hand(address: str, clock: Clock) -> Hand:
-    """Start the hand's process.
+    """Start the hand's process and return its link.
 
     Raises:
-        RobotError: there is no hand at the address.
+        RobotError: no hand answers at the address.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
@@ -169,13 +189,14 @@ def _unpack(packet: bytes) -> tuple[int, float]:
 
 
 def serve_hand(link: socket.socket, gripper: Any, clock: Clock) -> None:
-    """Follow the newest order and report, until the other end is closed."""
-    width_m, order, deadline_ns = gripper.read_once().width, 0, clock.now_ns()
+    """Follow the newest order and report the width, until the other end is closed."""
+    width_m = gripper.read_once().width
+    order = 0
+    deadline_ns = clock.now_ns()
     link.setblocking(False)
     while True:
-        with suppress(
-            BlockingIOError
-        ):  # Nobody has listened for seconds; the next report says the same and more.
+        # Nobody may have listened for seconds. A report that is lost is repeated by the next one.
+        with suppress(BlockingIOError):
             link.send(_PACKET.pack(order, width_m))
         deadline_ns = max(deadline_ns + 1_000_000_000 // REPORTS_HZ, clock.now_ns())
         clock.sleep_until_ns(deadline_ns)
@@ -191,7 +212,7 @@ def serve_hand(link: socket.socket, gripper: Any, clock: Clock) -> None:
 
 
 def _go(gripper: Any, from_m: float, to_m: float) -> None:
-    """Open to a width, or close with a force that holds whatever is in between."""
+    """Open to a width, or close with a force that holds an object between the fingers."""
     if to_m > from_m:
         gripper.move(to_m, SPEED_M_S)
     else:
@@ -201,14 +222,14 @@ def _go(gripper: Any, from_m: float, to_m: float) -> None:
 
 
 def main() -> None:
-    """Be the hand's process."""
+    """Run the hand's process: `python -m gatort.runtime.robots.hand DESCRIPTOR ADDRESS`."""
     import pylibfranka
 
     with socket.socket(fileno=int(sys.argv[1])) as link:
         try:
             serve_hand(link, pylibfranka.Gripper(sys.argv[2]), MonotonicClock())
-        except RuntimeError as error:  # All of libfranka's errors.
-            with suppress(OSError):  # There may be nobody left to tell.
+        except RuntimeError as error:  # Base class of all libfranka errors.
+            with suppress(OSError):  # The arm's process may have ended.
                 link.send(str(error).encode()[:1_000])
         except (BrokenPipeError, ConnectionResetError):
             pass

@@ -1,4 +1,4 @@
-"""Franka's Panda as gatort drives it, in a simulator and on a desk: what is sensed, what is commanded, within what."""
+"""Franka's Panda, simulated or real: its sensors, its actuators, and their ranges."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ from gatort.runtime.spec import (
     ObservationKey,
 )
 
-# The part of Panda's joint range that stacking uses, so that a bin is 2 to 4 mrad; beyond it a token is clipped.
-# Franka's limits ("Robot and interface specifications") are in sim/simulators/panda.xml.
+# The part of Panda's joint range that stacking uses. A bin is then 2 to 4 mrad wide, and a value
+# beyond the range is clipped. Franka's own limits ("Robot and interface specifications") are in
+# sim/simulators/panda.xml.
 JOINT_LOW_RAD: Final = (-1.4, -1.2, -1.4, -3.0718, -1.4, 1.2, -1.2)
 JOINT_HIGH_RAD: Final = (1.4, 1.2, 1.4, -1.2, 1.4, 3.7525, 2.8973)
 JOINT_SPEED_RAD_S: Final = (2.0,) * 7
+"""Range of observed joint velocities."""
 JOINT_FASTEST_RAD_S: Final = (2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61)
-"""Panda's joint velocity limits (Franka Robotics, "Robot and interface specifications")."""
+"""Joint velocity limits of the arm (Franka Robotics, "Robot and interface specifications")."""
 JOINT_DAMPING_NMS_RAD: Final = 3.0
-"""Added under the inner loop on every arm joint."""
+"""Damping of every arm joint, added below the inner loop."""
 TORQUE_NM: Final = (30.0, 30.0, 30.0, 30.0, 12.0, 12.0, 12.0)
-"""What the policy may ask for beside gravity; the robot allows 87 and 12."""
+"""Largest torque that a policy may command, without gravity. The robot allows 87 and 12 N·m."""
 TORQUE_RATE_NM_S: Final = 1000.0
-"""The robot's own limit, on each joint."""
+"""Fastest change of torque that the robot allows, on each joint."""
 GRIPPER_OPEN_M: Final = 0.08
+"""Width of the open hand."""
 CONTROL_HZ: Final = 20
+"""Rate of a policy's commands."""
 ACTION_DELAY_MS: Final = 25
+"""Time from an observation's stamp until its action takes effect."""
 
 
 def ranged_key(
@@ -35,7 +40,15 @@ def ranged_key(
     high: tuple[float, ...],
     fastest_per_s: tuple[float, ...] = (),
 ) -> ObservationKey:
-    """A row of values that become tokens over a range of their own."""
+    """Return the key of a float32 row whose values become tokens over a range each.
+
+    Args:
+        name: path of the key, such as `arm/joint_position`.
+        unit: SI unit of each value.
+        low: lower end of each value's range.
+        high: upper end of each value's range.
+        fastest_per_s: fastest change of each value per second; empty without a limit.
+    """
     return ObservationKey(
         name=name,
         shape=(len(low),),
@@ -68,7 +81,7 @@ ACTUATORS: Final = (
         )
         for i, limit in enumerate(TORQUE_NM)
     ),
-    # Closed is the safe command: a block in the hand stays there.
+    # The safe command closes the hand, so that it keeps a block that it holds.
     Actuator(name="gripper/width", unit="m", low=0.0, high=GRIPPER_OPEN_M, safe=0.0),
 )
 
@@ -78,4 +91,4 @@ PANDA: Final = Interface(
     control_hz=CONTROL_HZ,
     action_delay_ms=ACTION_DELAY_MS,
 )
-"""What the arm has by itself, without cameras or anything that knows where blocks are."""
+"""Interface of the arm alone, without cameras and without poses of objects."""

@@ -1,4 +1,4 @@
-"""A robot without physics, for tests and for timing a policy alone."""
+"""A robot without physics: a real inner loop, and observations from a function."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from gatort.runtime.spec import CONTINUOUS_BINS, ObservationKey, PolicySpec
 from .driver import INNER_PERIOD_NS, Driver
 
 SCRIPTED_OBSERVATIONS = 64
+"""Number of random observations, which repeat in turn."""
 
 
 class ScriptedRobot(Driver):
-    """A fake with a real inner loop: observations from a function, and no physics."""
+    """A fake arm with a real inner loop and watchdog. Nothing moves."""
 
     def __init__(
         self,
@@ -28,9 +29,10 @@ class ScriptedRobot(Driver):
         """Stand in for a robot with the policy's own interface.
 
         Args:
-            spec: keys and actuators.
-            clock: when it is.
-            read: values for an observation's sequence number; zeros when absent.
+            spec: observation keys and actuators.
+            clock: the clock that the inner loop follows.
+            read: returns the values of the observation with a given sequence number. Zeros when
+                absent.
         """
         super().__init__(spec, clock)
         self._script = read or (
@@ -47,13 +49,14 @@ class ScriptedRobot(Driver):
         return self._clock.now_ns(), self._script(self._sequence)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: a scripted robot holds nothing."""
 
 
 def scripted_robot(spec: PolicySpec, clock: Clock, seed: int) -> ScriptedRobot:
-    """A robot without physics that observes random values within the policy's ranges, drawn before the loop starts.
+    """Make a robot without physics that observes random values within the policy's ranges.
 
-    What cannot change at any speed keeps its value, so that no observation is refused.
+    The values are drawn before the loop starts. A key with a limited speed keeps its value: the
+    guard would refuse its jumps.
     """
     random = np.random.default_rng(seed)
     still = {key.name: _draw(key, random) for key in spec.observations if key.fastest_per_s}

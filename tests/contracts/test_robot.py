@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from threading import Thread
 
 import pytest
 
@@ -13,6 +12,7 @@ from gatort.runtime.remote.link import (
     LinkConditions,
     LinkedRobot,
 )
+from gatort.runtime.remote.memory import MemoryRobotTransport
 from gatort.runtime.remote.server import RobotServer
 from gatort.runtime.robot import Robot
 from gatort.runtime.robots.scripted import ScriptedRobot
@@ -42,30 +42,22 @@ def pybullet(_: PolicySpec, clock: VirtualClock) -> Robot:
 
 
 class WireRobot(RemoteRobot):
-    """A scripted robot behind a real wire. Each command arrives before time goes on."""
+    """A scripted robot at the other end of a wire in memory."""
 
     def __init__(self, spec: PolicySpec, clock: VirtualClock) -> None:
-        self._both = clock
-        driver = ScriptedRobot(spec, clock)
+        link = MemoryRobotTransport(clock)
         self._server = RobotServer(
-            driver, clock, "tcp://127.0.0.1:0", name="scripted", simulated=True
+            ScriptedRobot(spec, clock), clock, link, name="scripted", simulated=True
         )
-        self._thread = Thread(target=self._server.serve)
-        self._thread.start()
-        super().__init__(self._server.endpoint, clock)
+        super().__init__("memory", clock, transport=link.connect(self._server.turn))
 
     def command(self, command: Command) -> None:
         super().command(command)
-        self.observe()  # Messages keep their order: with the answer, the command is there too.
+        self._server.turn()  # The command arrives before the test lets time pass.
 
     def close(self) -> None:
         super().close()
-        if self._thread.is_alive():
-            self._server.end()
-            while self._thread.is_alive():  # It ends when the arm has come to rest.
-                self._both.advance_ns(10 * MS)
-                self._thread.join(0.01)
-            self._server.close()
+        self._server.close()
 
 
 def linked(spec: PolicySpec, clock: VirtualClock) -> Robot:

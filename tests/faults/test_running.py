@@ -12,6 +12,7 @@ from gatort.launch import cli
 from gatort.launch.faults.bench import Bench
 from gatort.launch.faults.rows import ROWS
 from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.remote.robot_socket import RobotSocket
 from gatort.runtime.remote.server import RobotServer
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import State
@@ -23,7 +24,11 @@ def real_arm(spec: PolicySpec) -> Iterator[str]:
     """It says that it is real; nothing moves."""
     clock = MonotonicClock()
     server = RobotServer(
-        ScriptedRobot(spec, clock), clock, "tcp://127.0.0.1:0", name="real", simulated=False
+        ScriptedRobot(spec, clock),
+        clock,
+        RobotSocket("tcp://127.0.0.1:0"),
+        name="real",
+        simulated=False,
     )
 
     def serve() -> None:

@@ -14,6 +14,7 @@ from gatort.launch.faults.trace import (
     Trace,
 )
 from gatort.runtime.clock import VirtualClock
+from gatort.runtime.remote.robot_socket import RobotSocket
 from gatort.runtime.remote.server import RobotServer
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import (
@@ -116,7 +117,9 @@ def test_a_stop_that_an_arm_behind_its_time_is_asked_for_acts_once_it_has_caught
     clock = VirtualClock(START_MS * MS)
     robot, trace = ScriptedRobot(spec, clock), Trace(path, spec)
     robot.on_step = lambda at_ns, state, values: trace.add(at_ns, at_ns, state, values)
-    server = RobotServer(robot, clock, "tcp://127.0.0.1:0", name="scripted", simulated=True)
+    server = RobotServer(
+        robot, clock, RobotSocket("tcp://127.0.0.1:0"), name="scripted", simulated=True
+    )
     with closing(server):
         robot.arm()
         robot.command(Command(1, 1, clock.now_ns() + 25 * MS, 60 * MS, np.full(3, 30.0)))

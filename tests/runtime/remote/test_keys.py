@@ -47,7 +47,7 @@ def test_secret_keys_are_the_user_s_alone_and_public_ones_belong_to_them(tmp_pat
 def test_keys_that_are_there_are_never_replaced(directory: Path) -> None:
     before = (directory / "robot.key").read_bytes()
     (directory / "robot.pub").unlink()
-    with pytest.raises(ConfigError, match=r"robot.key: expected no key yet, and none is replaced"):
+    with pytest.raises(ConfigError, match=r"robot.key: expected a directory without keys"):
         make_keys(directory)
     assert (directory / "robot.key").read_bytes() == before
     assert not (directory / "robot.pub").exists()
@@ -55,7 +55,7 @@ def test_keys_that_are_there_are_never_replaced(directory: Path) -> None:
 
 def test_keys_need_a_directory_that_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="keys cannot be written: Not a directory"):
+    with pytest.raises(ConfigError, match="cannot write the keys: Not a directory"):
         make_keys(tmp_path / "file" / "keys")
 
 
@@ -63,7 +63,7 @@ def test_keys_need_a_directory_that_can_be_made(tmp_path: Path) -> None:
 def test_a_secret_that_others_may_open_is_refused(directory: Path, mode: int) -> None:
     (directory / "controller.key").chmod(mode)
     with pytest.raises(
-        ConfigError, match=rf"controller.key: expected a key that is .* alone .* with mode {mode:o}"
+        ConfigError, match=rf"controller.key: expected a key that only .* may read .* with mode {mode:o}"
     ):
         ControllerKeys.load(directory)
 

@@ -201,7 +201,7 @@ def test_no_answer_within_the_action_delay_is_an_observation_error_and_the_next_
     spec: PolicySpec,
 ) -> None:
     linked = Linked(spec, loss=1)
-    with pytest.raises(ObservationError, match="within 25 ms, and no answer came to 5 requests"):
+    with pytest.raises(ObservationError, match="within 25 ms, found no answer to 5 requests"):
         linked.robot.observe()
     assert linked.clock.now_ns() == 25 * MS
 

@@ -1,4 +1,4 @@
-"""Franka's arm without one: what is refused, and what a stand-in for libfranka is told."""
+"""Franka's driver and hand, against a stand-in for libfranka."""
 
 # ruff: noqa: ARG002, N802 – stand-ins have libfranka's names and arguments
 
@@ -55,14 +55,14 @@ CORIOLIS_NM, SPEED_RAD_S = 0.25, 0.5
 
 @dataclass
 class StandIn:
-    """Of pylibfranka: an arm that notes what it was told, and whose cycles take a millisecond of the clock."""
+    """Stand-in for pylibfranka: notes its torques. Each cycle takes a millisecond of the clock."""
 
     clock: VirtualClock
     mode: Any = pylibfranka.RobotMode.Idle
     written: list[Any] = field(default_factory=list)
     fails: bool = False
     work_ns: int = 0
-    """Of each cycle's millisecond, how much passes until the arm has its torques."""
+    """Time between reading the state and writing the torques in each cycle."""
 
     RobotMode, Torques = pylibfranka.RobotMode, pylibfranka.Torques
 
@@ -156,7 +156,7 @@ def test_the_watchdog_is_the_one_of_every_arm_and_the_arm_holds_itself_once_latc
     assert not stand_in.written[-1].motion_finished
 
 
-def test_a_reflex_is_a_failure_of_the_robot_with_the_arm_s_own_reason(
+def test_a_reflex_is_a_failure_of_the_robot_with_the_arms_own_reason(
     arm: tuple[FrankaRobot, StandIn],
 ) -> None:
     robot, stand_in = arm
@@ -170,7 +170,7 @@ def test_a_reflex_is_a_failure_of_the_robot_with_the_arm_s_own_reason(
 
 
 @pytest.mark.parametrize("work_us", [0, 200, 500, 800])
-def test_the_motion_is_finished_whoever_sees_first_that_the_arm_is_at_rest(
+def test_the_motion_is_finished_exactly_once_when_the_arm_is_at_rest(
     arm: tuple[FrankaRobot, StandIn], work_us: int
 ) -> None:
     robot, stand_in = arm
@@ -179,7 +179,7 @@ def test_the_motion_is_finished_whoever_sees_first_that_the_arm_is_at_rest(
     robot.command(command(robot, 1, 2.0))
     drive(robot, 40)
     while robot.state is not State.LATCHED:
-        robot.stop()  # Each of which may see it as well.
+        robot.stop()  # Either call may be the first to find the arm at rest.
         robot.advance()
         robot.stop()
     robot.close()
@@ -223,13 +223,11 @@ def test_an_arm_that_is_not_ready_is_refused(
 ) -> None:
     stand_in = StandIn(clock, mode=pylibfranka.RobotMode.Reflex)
     monkeypatch.setattr(driver_franka, "_import_pylibfranka", lambda: stand_in)
-    with pytest.raises(
-        RobotError, match=r"expected an arm that is idle, found Reflex: see to it in Desk"
-    ):
+    with pytest.raises(RobotError, match="expected an idle arm, found Reflex: make it ready in"):
         FrankaRobot("stand-in", clock)
 
 
-def test_it_offers_what_it_senses_and_a_policy_that_wants_more_is_refused_by_name(
+def test_a_policy_that_reads_more_than_the_arm_senses_is_refused_by_the_keys_name(
     arm: tuple[FrankaRobot, StandIn],
 ) -> None:
     robot, _ = arm
@@ -244,7 +242,7 @@ def test_it_offers_what_it_senses_and_a_policy_that_wants_more_is_refused_by_nam
         select_keys(CAMERA_SPEC, robot.interface)
 
 
-def test_what_this_asks_of_pylibfranka_is_there() -> None:
+def test_pylibfranka_has_every_name_that_the_driver_uses() -> None:
     asked = {
         "Robot": ["load_model", "read_once", "start_torque_control"],
         "ActiveControlBase": ["readOnce", "writeOnce"],
@@ -260,7 +258,7 @@ def test_what_this_asks_of_pylibfranka_is_there() -> None:
         assert issubclass(getattr(pylibfranka, name), RuntimeError)
 
 
-def test_without_an_arm_at_the_address_it_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_without_an_arm_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         cli.main(["robot", "franka", "--address", "127.0.0.1", "--bind", "tcp://127.0.0.1:0"]) == 2
     )
@@ -270,7 +268,7 @@ def test_without_an_arm_at_the_address_it_is_refused(capsys: pytest.CaptureFixtu
     )
 
 
-def test_without_a_hand_at_the_address_it_is_refused() -> None:
+def test_an_address_without_a_hand_is_refused() -> None:
     with pytest.raises(
         RobotError,
         match=r"no hand can be driven at 127.0.0.1: the hand failed: libfranka: Connection",
@@ -308,35 +306,36 @@ class Gripper:
         self.did.append(f"grasp {width:.2f}")
 
 
-def until(true: Callable[[], bool]) -> None:
+def eventually(true: Callable[[], bool]) -> None:
+    """Wait, for at most 20 s, until another thread has made a condition true."""
     clock = MonotonicClock()
-    for _ in range(2_000):
-        if true():
-            return
+    deadline_ns = clock.now_ns() + 20_000 * MS
+    while not true():
+        assert clock.now_ns() < deadline_ns, "it never became true"
         clock.sleep_until_ns(clock.now_ns() + MS)
-    raise AssertionError("it never became true")
 
 
-def test_the_hand_closes_with_force_opens_by_moving_and_reports_how_wide_it_is(
-    link: tuple[socket.socket, socket.socket],
+def test_the_hand_closes_with_force_opens_by_moving_and_reports_its_width(
+    link: tuple[socket.socket, socket.socket], clock: VirtualClock
 ) -> None:
-    gripper, clock = Gripper(), MonotonicClock()
-    thread = Thread(target=serve_hand, args=(link[1], gripper, clock))
+    gripper = Gripper()
+    thread = Thread(target=serve_hand, args=(link[1], gripper, MonotonicClock()))
     thread.start()
+    # Its clock stands still, so that no report is ever too old on a busy machine.
     hand = Hand(link[0], clock, 0.08)
     hand.tell(0.0)
-    hand.tell(0.001)  # Too little to interrupt anything for.
-    until(lambda: hand.width_m() == 0.05)
+    hand.tell(0.001)  # Too small a change to be sent.
+    eventually(lambda: hand.width_m() == 0.05)
     hand.tell(0.08)
-    until(lambda: hand.width_m() == 0.08)
+    eventually(lambda: hand.width_m() == 0.08)
     assert gripper.did == ["grasp 0.00", "move 0.08"]
     hand.close()
     link[0].close()
-    thread.join(5)
+    thread.join(20)
     assert not thread.is_alive()
 
 
-def test_while_the_hand_moves_its_width_is_reckoned(
+def test_while_the_hand_moves_its_width_is_estimated(
     link: tuple[socket.socket, socket.socket], clock: VirtualClock
 ) -> None:
     hand = Hand(link[0], clock, 0.08)
@@ -348,7 +347,7 @@ def test_while_the_hand_moves_its_width_is_reckoned(
 
 
 class WatchedClock(VirtualClock):
-    """Shows each millisecond that somebody sleeps."""
+    """Calls back after each millisecond of a sleep."""
 
     def __init__(self, seen: Callable[[], None]) -> None:
         super().__init__()
@@ -360,14 +359,14 @@ class WatchedClock(VirtualClock):
             self._seen()
 
 
-def test_the_width_is_the_hand_s_own_when_orders_come_while_it_moves(
+def test_the_width_follows_the_hand_when_orders_come_while_it_moves(
     link: tuple[socket.socket, socket.socket],
 ) -> None:
     ours, theirs = link
     off_m: list[float] = []
 
     class SlowGripper(Gripper):
-        """Takes its time, and closes on nothing."""
+        """A gripper that moves at its speed and closes on nothing."""
 
         def move(self, width: float, speed: float) -> None:
             self.did.append(f"to {width:.2f}")
@@ -441,7 +440,7 @@ def test_a_hand_that_ends_with_an_order_unread_is_a_failure_too_and_stays_one(
     if report:
         link[1].send(report)
     link[1].close()
-    hand.tell(0.08)  # Which the arm does while it is faded.
+    hand.tell(0.08)  # The arm does so while it fades.
     for _ in range(2):
         with pytest.raises(RobotError, match=f"the hand failed: {reason}"):
             hand.width_m()
@@ -454,7 +453,7 @@ def test_a_hand_to_which_nobody_listens_goes_on(link: tuple[socket.socket, socke
     ours.setblocking(False)
 
     class Link:
-        """Hangs up after a minute of reports."""
+        """A link that ends after a minute of reports."""
 
         setblocking, send = theirs.setblocking, theirs.send
 
@@ -467,7 +466,7 @@ def test_a_hand_to_which_nobody_listens_goes_on(link: tuple[socket.socket, socke
     assert readings > 60 * REPORTS_HZ
 
 
-def test_the_arm_s_cycles_take_the_hand_s_reports_whether_anybody_observes_or_not(
+def test_the_arms_cycles_take_the_hands_reports_even_if_nobody_observes(
     arm: tuple[FrankaRobot, StandIn], link: tuple[socket.socket, socket.socket]
 ) -> None:
     robot, _ = arm
@@ -503,7 +502,7 @@ def test_arming_moves_no_hand_before_the_first_command_takes_effect_and_a_stop_c
     link[1].setblocking(False)
 
     def orders() -> list[float]:
-        """What the hand was told, and does at once."""
+        """Return the orders sent to the hand, which does each at once."""
         widths_m = []
         with suppress(BlockingIOError):
             while True:
@@ -524,11 +523,11 @@ def test_arming_moves_no_hand_before_the_first_command_takes_effect_and_a_stop_c
     assert orders() == []
     drive(robot, 10)
     assert orders() == [0.04]
-    robot.arm()  # Again, from when on there has been no command.
+    robot.arm()  # Armed anew: there has been no command since.
     drive(robot, 30)
     assert orders() == []
     robot.command(command(robot, 1, 2.0, width_m=0.04))
     drive(robot, 30)
     robot.stop()
     drive(robot, 60)
-    assert orders()[-1] < SMALLEST_MOVE_M  # Along the fade.
+    assert orders()[-1] < SMALLEST_MOVE_M  # The fade closed it.

@@ -1,0 +1,30 @@
+"""Options of `gatort robot`: the settings of the arm's process, and which arm it drives."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+from pydantic import FiniteFloat, NonNegativeInt
+
+from gatort.runtime.remote.link import LinkConditions
+from gatort.runtime.remote.serve import ServeConfig
+
+
+class RobotOptions(ServeConfig):
+    """Settings of `gatort robot`."""
+
+    link: Annotated[LinkConditions, Parameter(name="*")] = LinkConditions()
+    """Simulated faults of the link, the same in each direction. For a simulated arm only."""
+    address: str = "172.16.0.2"
+    """IP address of the Franka control box."""
+    seed: NonNegativeInt = 5000
+    """Seed of the layout of a simulated arm's task."""
+    task: str = "stacking"
+    """Task of a simulated arm."""
+    interface: str | None = None
+    """Observations that a simulated arm offers: an interface of its task. Default: the first one."""
+    again: bool = False
+    """Lay the task out anew, at the next seed, after each success and each trial without one."""
+    safe_after_ms: FiniteFloat | None = None
+    """Age of a command at which SAFE begins, in ms. Two periods minus 5 ms by default."""

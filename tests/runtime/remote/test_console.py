@@ -1,0 +1,104 @@
+"""Signals of a robot's process, sent to this one, and lines on a terminal that may be lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gatort.runtime.remote.console import KEPT_LINES, Lines, console
+
+
+class Asked:
+    """A server that notes what its console asks for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def stop(self) -> None:
+        self.asked.append("stop")
+
+    def allow_arming(self) -> None:
+        self.asked.append("allow")
+
+    def end(self) -> None:
+        self.asked.append("end")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
+    server = Asked()
+    with Path(os.devnull).open() as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        with console(server):  # type: ignore[arg-type]  # the three requests are all it uses
+            yield server
+
+
+@pytest.mark.parametrize(
+    ("number", "request_"),
+    [
+        (signal.SIGINT, "end"),
+        (signal.SIGQUIT, "end"),
+        (signal.SIGTERM, "end"),
+        (signal.SIGHUP, "end"),
+        (signal.SIGUSR1, "stop"),
+        (signal.SIGTSTP, "stop"),
+        (signal.SIGUSR2, "allow"),
+    ],
+)
+def test_each_signal_is_a_request_to_the_server(
+    asked: Asked, number: signal.Signals, request_: str
+) -> None:
+    signal.raise_signal(number)
+    assert asked.asked == [request_]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTTIN, signal.SIGTTOU])
+def test_signals_that_would_suspend_the_process_are_ignored(
+    asked: Asked, number: signal.Signals
+) -> None:
+    signal.raise_signal(number)
+    assert asked.asked == []
+
+
+def test_signals_are_as_before_once_the_console_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {each: signal.getsignal(each) for each in signal.valid_signals()}
+    with Path(os.devnull).open() as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        with console(Asked()):  # type: ignore[arg-type]  # as above
+            assert signal.getsignal(signal.SIGTERM) != before[signal.SIGTERM]
+    assert {each: signal.getsignal(each) for each in signal.valid_signals()} == before
+
+
+def test_lines_are_printed_in_order_by_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with Lines() as lines:
+        for number in range(5):
+            lines.offer(f"line {number}")
+    assert capsys.readouterr().out.splitlines() == [f"line {number}" for number in range(5)]
+
+
+def test_lines_beyond_the_kept_ones_cost_the_oldest(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines()
+    for number in range(KEPT_LINES + 3):
+        lines.offer(f"line {number}")
+    with lines:
+        pass
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [f"line {number}" for number in range(3, KEPT_LINES + 3)]
+
+
+def test_a_terminal_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def write(self, _: str) -> int:
+            raise OSError("input/output error")
+
+        def flush(self) -> None:
+            raise OSError("input/output error")
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with Lines() as lines:
+        lines.offer("nobody reads this")

@@ -36,10 +36,8 @@ from gatort.runtime.machine import (
     stolen_s,
     this_machine,
 )
-from gatort.runtime.recording.reader import (
-    Recording,
-    TickMessage,
-)
+from gatort.runtime.recording.messages import TickMessage
+from gatort.runtime.recording.reader import Recording
 from gatort.runtime.remote.link import RETRY_NS
 from gatort.runtime.telemetry import Misses
 

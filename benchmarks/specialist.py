@@ -1,9 +1,11 @@
-"""The mark that a token policy has to reach: a small MLP that regresses the expert's action from the same data.
+"""Train the mark that a token policy has to reach: a small MLP that regresses the expert's action
+from the same data.
 
-    python benchmarks/specialist.py runs/demos runs/stack/round* --out runs/specialist --json runs/specialist.json
+    python benchmarks/specialist.py runs/demos runs/stack/round* --out runs/specialist \
+        --json runs/specialist.json
 
-Not shipped. It sees the last four observations and no past actions, learns the demonstrations and the labelled
-rollouts that the token policy learned, and then runs the same trials in lockstep.
+Not shipped. It sees the last four observations and no past actions, learns the demonstrations and
+the labelled rollouts that the token policy learned, and then runs the same trials in lockstep.
 """
 
 from __future__ import annotations
@@ -23,17 +25,17 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gatort.launch.report import wilson_95
-from gatort.policies.demos import load_episodes
 from gatort.runtime.clock import VirtualClock
+from gatort.runtime.demonstrations import load_episodes
 from gatort.runtime.episode import Episode
 from gatort.runtime.robot import Observation
+from gatort.sim.make import MujocoRobot
 from gatort.sim.rollout import (
-    Driver,
+    Act,
     rollout,
 )
-from gatort.sim.simulators.mujoco import MujocoRobot
-from gatort.sim.tasks.stacking.task import STACK_SPEC
+from gatort.sim.tasks.stacking.specifications import STACK_SPEC
+from gatort.sim.trials.statistics import wilson_95
 
 Array = NDArray[np.float32]
 
@@ -45,7 +47,7 @@ HIGH = np.array([actuator.high for actuator in STACK_SPEC.actuators], np.float32
 
 
 class Specialist(nn.Module):
-    """Three hidden layers of 512 from (N, 4, features) observations to (N, A) actions in [−1, 1]."""
+    """Three hidden layers of 512. (N, 4, features) observations give (N, A) actions in [−1, 1]."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -64,18 +66,18 @@ class Specialist(nn.Module):
 
 
 def features_of(values: tuple[Array, ...], lead: int) -> Array:
-    """Observation arrays with `lead` leading axes, joined into (…, features)."""
+    """Join observation arrays with `lead` leading axes into (…, features)."""
     return np.concatenate([value.reshape(*value.shape[:lead], -1) for value in values], axis=-1)
 
 
 def with_history(x: Array) -> Array:
-    """(K, features) to (K, 4, features), the oldest first, the start repeated."""
+    """Turn (K, features) into (K, 4, features), the oldest first. The start is repeated."""
     index = np.maximum(np.arange(len(x))[:, None] + np.arange(1 - HISTORY, 1), 0)
     return x[index]
 
 
 def fit(episodes: list[Episode]) -> Specialist:
-    """Regress the expert's action on every tick."""
+    """Fit a specialist to the expert's action of every tick."""
     x = np.concatenate([with_history(features_of(episode.observations, 1)) for episode in episodes])
     y = np.concatenate([episode.expert_actions for episode in episodes])
     inputs = torch.from_numpy(x)
@@ -98,22 +100,22 @@ def fit(episodes: list[Episode]) -> Specialist:
     return model
 
 
-def follow(model: Specialist) -> Driver:
-    """A driver that acts on the last four observations."""
+def follow(model: Specialist) -> Act:
+    """Return a chooser of actions that sees the last four observations."""
     past: deque[Array] = deque(maxlen=HISTORY)
 
-    def drive(observation: Observation, _: NDArray[np.float64]) -> NDArray[np.float64]:
+    def act(observation: Observation, _: NDArray[np.float64]) -> NDArray[np.float64]:
         x = features_of(observation.values, 0)
         past.extend([x] if past else [x] * HISTORY)
         with torch.inference_mode():
             y = model(torch.from_numpy(np.stack(past))[None])[0].numpy()
         return (LOW + (y + 1) / 2 * (HIGH - LOW)).astype(np.float64)
 
-    return drive
+    return act
 
 
 def run_trials(weights: Path, seeds: list[int]) -> int:
-    """Worker: how many of these trials succeed."""
+    """Run trials in a worker process. Return the number of successes."""
     torch.set_num_threads(1)
     state = load_file(weights)
     model = Specialist(len(state["mean"]))

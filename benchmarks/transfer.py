@@ -1,10 +1,11 @@
-"""How a policy does on an arm that it did not learn on: success, time, and whether a real Panda would have let it.
+"""Try a policy on arms that it did not learn on: success, time, and joint speeds beside a real
+Panda's limits.
 
     python benchmarks/transfer.py policies/stack runs/varied/bundle --json runs/transfer.json
 
-Lockstep without the guard's look at observations, on validation layouts, in MuJoCo, in PyBullet and in MuJoCo with the
-physics randomised. A Panda stops itself when a joint is faster than its limit; neither simulator does, so the episodes
-in which that was so at some tick are counted.
+The trials run in lockstep on validation layouts: in MuJoCo, in PyBullet and in MuJoCo with
+randomised physics. A Panda stops itself when a joint is faster than its limit. Neither simulator
+does, so episodes with a joint that was too fast are counted.
 """
 
 from __future__ import annotations
@@ -22,33 +23,38 @@ from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.robot import Observation
 from gatort.runtime.robots.panda import JOINT_FASTEST_RAD_S
-from gatort.sim.make import simulated_robot
+from gatort.sim.make import BulletRobot, MujocoRobot, make_robot
 from gatort.sim.randomisation import Randomisation
-from gatort.sim.robot import StackingRobot
+from gatort.sim.robot import SimulatedRobot
 from gatort.sim.rollout import rollout
-from gatort.sim.tasks.stacking.task import STACK_SPEC
+from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
-MakeRobot = Callable[[VirtualClock], StackingRobot]
+MakeRobot = Callable[[VirtualClock], SimulatedRobot]
 ROBOTS: dict[str, MakeRobot] = {
-    "mujoco": lambda clock: simulated_robot("mujoco", STACK_SPEC, clock, 0),
-    "pybullet": lambda clock: simulated_robot("pybullet", STACK_SPEC, clock, 0),
-    "randomised": lambda clock: simulated_robot("mujoco", STACK_SPEC, clock, 0, Randomisation()),
+    "mujoco": MujocoRobot,
+    "pybullet": BulletRobot,
+    "randomised": lambda clock: make_robot(
+        "mujoco", "stacking", clock, randomisation=Randomisation()
+    ),
 }
 VELOCITY = [key.name for key in STACK_SPEC.observations].index("arm/joint_velocity")
 
 
 def try_policy(bundle: Path, make_robot: MakeRobot, seeds: range) -> dict[str, Any]:
-    """Drive every layout once; fastest is the joint speed that came nearest to its limit, as a share of it."""
+    """Drive every layout once.
+
+    `fastest` is the largest joint speed as a share of that joint's limit.
+    """
     policy, clock = load_policy(PolicyOptions(bundle=bundle, threads=1)), VirtualClock()
     robot = make_robot(clock)
 
-    def drive(observation: Observation, _: np.ndarray) -> np.ndarray:
+    def act(observation: Observation, _: np.ndarray) -> np.ndarray:
         return policy.act(observation.values)
 
     failed, seconds, fastest = [], [], []
     for seed in track(seeds, description=f"{bundle}"):
         policy.reset()
-        episode = rollout(robot, clock, seed, drive)
+        episode = rollout(robot, clock, seed, act)
         fastest.append(float((np.abs(episode.observations[VELOCITY]) / JOINT_FASTEST_RAD_S).max()))
         if episode.succeeded:
             seconds.append(episode.ticks / STACK_SPEC.control_hz)

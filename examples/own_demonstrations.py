@@ -1,11 +1,9 @@
 """Train on your own demonstrations: write episodes, train a policy on them, ask it for an action.
 
-To train for a minute on a CPU:
+The task is a joint that follows a target. Put your own recorded arrays in place of `demonstrate`.
 
     pip install 'gatort[train]'
-    python examples/own_demonstrations.py runs/own --steps 1000
-
-The task is a joint that follows a target. Put your own recorded arrays in place of `demonstrate`.
+    python examples/own_demonstrations.py runs/own
 """
 
 import argparse
@@ -34,31 +32,28 @@ def demonstrate(seed: int) -> gatort.Episode:
     target, joint = np.random.default_rng(seed).uniform(-0.5, 0.5, 2)
     gaps = (target - joint) * (1 - 2 / SPEC.control_hz) ** np.arange(TICKS)
     joints = np.float32(target - gaps)[:, None]  # (K, 1), K ticks
-    targets = np.full((TICKS, 1), target, np.float32)
-    velocities = np.float32(2 * gaps)[:, None]  # (K, A)
-    return gatort.Episode(seed, True, (joints, targets), velocities, velocities)
+    actions = np.float32(2 * gaps)[:, None]  # (K, A)
+    observations = (joints, np.full_like(joints, target))
+    return gatort.Episode(seed, True, observations, actions, expert_actions=actions)
 
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("out", type=Path, help="folder for demonstrations and policy")
-parser.add_argument("--episodes", type=int, default=40)
-parser.add_argument("--steps", type=int, default=1000)
+parser.add_argument("--episodes", type=int, default=20)
+parser.add_argument("--steps", type=int, default=400)
 options = parser.parse_args()
-
 demos = options.out / "demos"
 demos.mkdir(parents=True, exist_ok=True)
 for seed in range(options.episodes):
     demonstrate(seed).save(demos / f"{seed}.npz", SPEC)
-counts = {"episodes": options.episodes, "successes": options.episodes}
-seeds = {"first_seed": 0, "last_seed": options.episodes - 1, "ticks": options.episodes * TICKS}
-write_manifest(
-    demos, DemonstrationManifest(spec=SPEC, driver="my law", seconds=5.0, **counts, **seeds)
-)
+counts = dict.fromkeys(("episodes", "successes"), options.episodes)
+counts |= {"first_seed": 0, "last_seed": options.episodes - 1, "ticks": options.episodes * TICKS}
+write_manifest(demos, DemonstrationManifest(spec=SPEC, driver="my law", seconds=5.0, **counts))
 
 # `--rounds 0` trains on the demonstrations alone: rollouts need a simulator of the task.
 command = [sys.executable, "-m", "gatort.launch.cli", "train", demos, "--out", options.out]
-settings = ["--preset", "tiny", "--rounds", "0", "--steps", str(options.steps)]
-subprocess.run([*command, *settings], check=True)
+command += ["--preset", "tiny", "--rounds", "0", "--steps", str(options.steps)]
+subprocess.run(command, check=True)
 
 policy = gatort.load_policy(gatort.PolicyOptions(bundle=options.out / "bundle"))
 action = policy.act([np.float32([0.1]), np.float32([0.3])])

@@ -1,4 +1,4 @@
-"""Write a bundle whole or not at all."""
+"""Writing of a bundle, whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,32 +22,29 @@ from gatort.runtime.bundle import (
 )
 from gatort.runtime.errors import BundleError
 
-from .precision import (
-    Bits,
-    Grams,
-    convert,
-)
+from .precision import Bits, Grams, convert
 from .to_onnx import export_onnx
 
-Rounded = Literal["int8", "int4", "w8a8"]
+RoundedPrecision = Literal["int8", "int4", "w8a8"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """How a graph's weights are put on a grid."""
+    """Rounding of a graph's weights to a grid."""
 
-    precision: Rounded
+    precision: RoundedPrecision
+    """Precision of the rounded graph."""
     grams: Grams | None = None
-    """See `gatort.export.precision.convert`."""
+    """Products of the inputs, see `gatort.export.precision.convert`."""
 
     @property
     def bits(self) -> Bits:
-        """Of a weight's code."""
+        """Number of bits of a weight's code."""
         return 4 if self.precision == "int4" else 8
 
 
 def _silently(_: str) -> None:
-    """Announce nothing."""
+    """Do nothing: the default callback before each step."""
 
 
 def write_bundle(
@@ -58,15 +55,26 @@ def write_bundle(
     success: SuccessRecord | None = None,
     begin: Callable[[str], None] = _silently,
     rounding: Rounding | None = None,
+    task: str | None = None,
 ) -> Manifest:
-    """Write weights, ONNX graph and manifest to `directory`; an older bundle there is replaced at the very end.
+    """Write weights, ONNX graph and manifest to `directory`. Replace an older bundle last.
 
-    Everything is made in a folder beside it and renamed into place, so that a failure leaves what was there. The model
-    is left in evaluation mode; its weights are written one tensor at a time and never copied whole. `begin` is called
-    with what is about to be done. `rounding` is of the graph's weights alone; `model.safetensors` has them as they are.
+    All files are made in a folder beside it and renamed into place: a failure leaves the older
+    bundle. The model is left in evaluation mode. Its weights are written one tensor at a time and
+    never copied whole.
+
+    Args:
+        directory: folder of the bundle.
+        name: name of the policy.
+        model: the policy.
+        training: record of the training.
+        success: success rate that was measured.
+        begin: called with each step before it begins.
+        rounding: rounding of the graph's weights; `model.safetensors` keeps them exact.
+        task: name of the policy's task in `gatort.sim.tasks`; `None` for no simulated task.
 
     Raises:
-        BundleError: something that is not a bundle is in the way.
+        BundleError: `directory` holds something that is not a bundle.
     """
     _require_replaceable(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -76,23 +84,13 @@ def write_bundle(
         begin(f"writing {WEIGHTS_FILE}")
         write_weights(model, made / WEIGHTS_FILE)
         begin(f"writing {ONNX_FILE}")
-        if rounding is None:
-            export_onnx(model, made / ONNX_FILE)
-        else:
-            exact = Path(scratch) / ONNX_FILE
-            export_onnx(model, exact)
-            convert(
-                exact,
-                made / ONNX_FILE,
-                rounding.bits,
-                half_floats=False,
-                round_activations=rounding.precision == "w8a8",
-                grams=rounding.grams,
-            )
+        _write_graph(model, made / ONNX_FILE, rounding, Path(scratch) / ONNX_FILE)
+
         begin("hashing")
         files = {path.name: sha256_of(path) for path in sorted(made.iterdir())}
         manifest = Manifest(
             name=name,
+            task=task,
             spec=model.spec,
             model=model.dims,
             precision=rounding.precision if rounding else "fp32",
@@ -105,7 +103,29 @@ def write_bundle(
     return manifest
 
 
+def _write_graph(model: Gato, path: Path, rounding: Rounding | None, exact: Path) -> None:
+    """Write the model's graph; to round it, write it to `exact` first."""
+    if rounding is None:
+        export_onnx(model, path)
+        return
+
+    export_onnx(model, exact)
+    convert(
+        exact,
+        path,
+        rounding.bits,
+        half_floats=False,
+        round_activations=rounding.precision == "w8a8",
+        grams=rounding.grams,
+    )
+
+
 def _require_replaceable(directory: Path) -> None:
+    """Check that a bundle may be written here.
+
+    Raises:
+        BundleError: the folder holds something else.
+    """
     if directory.is_dir() and not any(directory.iterdir()):
         return
     if directory.exists():
@@ -113,12 +133,13 @@ def _require_replaceable(directory: Path) -> None:
             load_manifest(directory)
         except BundleError as error:
             raise BundleError(
-                f"{directory}: expected a free name, an empty folder or a bundle to replace; {error}"
+                f"{directory}: expected a free name, an empty folder or a bundle to replace; "
+                f"{error}"
             ) from error
 
 
 def _swap(made: Path, directory: Path, old: Path) -> None:
-    """Put `made` at `directory`; what was there goes to `old`, and comes back if that fails."""
+    """Move `made` to `directory` and an older bundle to `old`; move it back if that fails."""
     if directory.exists():
         directory.rename(old)
     try:

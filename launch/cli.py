@@ -29,7 +29,6 @@ from gatort.launch.commands.profile import profile
 from gatort.launch.commands.replay import replay
 from gatort.launch.commands.robot import robot
 from gatort.launch.commands.run import run
-from gatort.launch.commands.train import train
 from gatort.launch.commands.trials import trials
 from gatort.runtime.errors import GatortError
 
@@ -68,7 +67,6 @@ for _command in (
     trials,
     profile,
     demos,
-    train,
     export,
     parity,
     fault,
@@ -77,6 +75,7 @@ for _command in (
 ):
     app.command(_command)
 app.command(compile_bundle, name="compile")
+app.command("gatort.launch.commands.train:train", name="train")  # imports PyTorch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -45,6 +45,8 @@ class LoopOptions(PolicyOptions):
 
     seed: NonNegativeInt = 5000
     """Draws the layout: the same seed gives the same trial."""
+    task: str | None = None
+    """Task of the simulated arm, for a bundle that names none."""
     realtime: RealtimeConfig = RealtimeConfig()
     """Scheduling of the loop's thread."""
 

@@ -18,10 +18,7 @@ from gatort.runtime.clock import (
 )
 from gatort.runtime.machine import this_machine
 from gatort.runtime.policy import Policy
-from gatort.runtime.recording.reader import (
-    PolicyRecord,
-    RunRecord,
-)
+from gatort.runtime.recording.messages import PolicyRecord, RunRecord
 from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.robot import Robot
 from gatort.runtime.telemetry import stage_names

@@ -1,11 +1,10 @@
-"""What a command says when it is done: percentiles, the Wilson interval, tables and JSON."""
+"""Output of a command when it is done: percentiles, tables and JSON."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Sequence
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,6 @@ from rich.text import Text
 
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.telemetry import Percentiles
-
-Z_95 = 1.959963984540054
-"""97.5th percentile of the standard normal distribution."""
-
-
-def wilson_95(successes: int, episodes: int) -> tuple[float, float]:
-    """95 % score interval of a rate (Wilson 1927, JASA 22:209); holds at 0 and 1 too, unlike the normal interval.
-
-    Args:
-        successes: in [0, episodes].
-        episodes: at least 1.
-    """
-    rate, z2 = successes / episodes, Z_95**2
-    centre = (rate + z2 / (2 * episodes)) / (1 + z2 / episodes)
-    half = Z_95 / (1 + z2 / episodes) * sqrt(rate * (1 - rate) / episodes + z2 / (4 * episodes**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def percentile_table(rows: Sequence[tuple[str, Percentiles]], budget_ms: float) -> Table:

@@ -212,7 +212,7 @@ def _storage(options: PolicyOptions, exported: Precision) -> Storage:
 
 def _floors_on_rtx_3090() -> Iterator[tuple[str, Precision, float]]:
     """Preset, precision and floor in ms of the paper's sizes."""
-    from gatort.sim.tasks.stacking.task import GATO_SPEC
+    from gatort.sim.tasks.stacking.specifications import GATO_SPEC
 
     for name, dims in PRESETS.items():
         if name.startswith("gato-"):

@@ -1,14 +1,18 @@
-"""Weights where int4 can hold them: training on the grid, so that compiling to int8 or int4 changes nothing.
+"""Weights that int4 holds exactly, so that compiling to int8 or int4 changes nothing.
 
-A continuous action's bins nearly tie with their neighbours, so rounding a finished policy's weights moves its tokens
-even where its behaviour survives. Here the rounding is part of training instead: the forward pass sees weights on the
-grid, the gradient goes past the rounding (Bengio et al., arXiv 1308.3432; Jacob et al., arXiv 1712.05877), and the
-bundle gets the rounded weights themselves.
+The logits of neighbouring bins of a continuous action nearly tie. Rounding a finished policy's
+weights therefore moves its tokens, even if its behaviour survives. Here the rounding is part of
+training: the forward pass sees weights on the grid, the gradient ignores the rounding (Bengio et
+al., arXiv 1308.3432; Jacob et al., arXiv 1712.05877), and the bundle gets the rounded weights.
 
-A row's weights are q · s · 2^−k: q an integer of at most 7, s one scale for the row (an output channel) with the 8
-significant bits of bfloat16, and k in 0…4 for each block of 128 inputs. So int4 in blocks of 128 holds them exactly,
-with scales s · 2^−k; so does int8 with one scale s / 16 for the row; and so does float16, whose 11 bits take the
-product of 3 and 8.
+A row's weights are q · s · 2^−k. q is an integer of magnitude 7 at most. s is one scale for the row
+(an output channel), with the 8 significant bits of bfloat16. k is in 0…4 for each block of 128
+inputs.
+Three formats hold such weights exactly:
+
+- int4 in blocks of 128, with scales s · 2^−k;
+- int8 with one scale s / 16 for the row;
+- float16, whose 11 significant bits hold the product of 3 and 8 bits.
 """
 
 from __future__ import annotations
@@ -20,34 +24,36 @@ import torch
 from torch import Tensor, nn
 
 BLOCK: Final = 128
+"""Inputs that share a shift."""
 LARGEST: Final = 7
+"""Largest magnitude of an int4 code."""
 SHIFTS: Final = 4
+"""Largest shift of a block."""
 
 
 def on_grid(weight: Tensor) -> Tensor:
-    """The nearest weights on the grid for `weight` (rows, inputs)."""
+    """Return the weights on the grid that are nearest to `weight` (rows, inputs)."""
     rows, inputs = weight.shape
-    blocks = weight.reshape(
-        rows, -1, BLOCK if inputs % BLOCK == 0 else inputs
-    )  # (rows, blocks, ≤ 128)
-    largest = (
-        blocks.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
-    )  # (rows, blocks, 1)
-    of_row = largest.amax(1, keepdim=True)  # (rows, 1, 1)
-    shift = (of_row / largest).log2().floor().clamp(0, SHIFTS)  # (rows, blocks, 1)
-    scale = (of_row / LARGEST).bfloat16().type_as(weight) * torch.exp2(-shift)
+    block = BLOCK if inputs % BLOCK == 0 else inputs
+    smallest = torch.finfo(weight.dtype).tiny
+    blocks = weight.reshape(rows, -1, block)  # (rows, blocks, block)
+    largest = blocks.abs().amax(-1, keepdim=True).clamp_min(smallest)  # (rows, blocks, 1)
+    row_largest = largest.amax(1, keepdim=True)  # (rows, 1, 1)
+
+    shift = (row_largest / largest).log2().floor().clamp(0, SHIFTS)  # (rows, blocks, 1)
+    scale = (row_largest / LARGEST).bfloat16().type_as(weight) * torch.exp2(-shift)
     return ((blocks / scale).round().clamp(-LARGEST, LARGEST) * scale).reshape(rows, inputs)
 
 
 def matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Names and weights of the products that a compiled policy may round: every linear layer's."""
+    """Yield the name and weight of every linear layer, which a compiled policy may round."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             yield f"{name}.weight", module.weight
 
 
 def straight_through(model: nn.Module) -> dict[str, Tensor]:
-    """Weights by name as the forward pass should see them: on the grid, with the gradient of the weights themselves."""
+    """Return weights on the grid by name, whose gradient goes to the weights before rounding."""
     return {
         name: weight + (on_grid(weight.detach()) - weight).detach()
         for name, weight in matrices(model)
@@ -56,6 +62,6 @@ def straight_through(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def snap(model: nn.Module) -> None:
-    """Put a model's weights on the grid for good."""
+    """Replace a model's weights by the nearest ones on the grid."""
     for _, weight in matrices(model):
         weight.copy_(on_grid(weight))

@@ -1,11 +1,13 @@
-"""Gato's decoder-only transformer over frames of tokens (arXiv 2205.06175), in the order in which it computes.
+"""Gato's decoder-only transformer over frames of tokens (arXiv 2205.06175), in computing order.
 
-Letters: B batch, F frames in a training sequence, T tokens in a frame, p image patches in a frame, S = F·T,
-t tokens in one cached pass, D width, H heads, h head size, W = n·T window tokens, R logits at an action position.
+Letters: B batch, F frames in a training sequence, T tokens in a frame, p image patches in a frame,
+S = F·T, t tokens in one cached pass, D width, H heads, h head size, W = n·T window tokens, R logits
+at an action position.
 
-Two forward passes share every layer. `Gato.forward` reads whole sequences under `banded_mask` and is what
-training uses; `Gato.forward_cached` reads a few tokens and a ring of cached keys and values. Over any number
-of wraps they agree, because the mask and the positions say the same thing in both.
+Two forward passes share every layer. Training uses `Gato.forward`, which reads whole sequences
+under `banded_mask`. The loop uses `Gato.forward_cached`, which reads a few tokens and a ring of
+cached keys and values. The two agree over any number of wraps, because they have the same mask and
+positions.
 """
 
 from __future__ import annotations
@@ -28,21 +30,21 @@ from gatort.runtime.spec import (
 )
 
 PATCH_INTERVALS = 128
-"""A patch's row and column are quantised to this many positions over its image (Gato, appendix C.3)."""
+"""Number of positions to which a patch's row and column are quantised (Gato, appendix C.3)."""
 PATCH_CHANNELS = 96
 PATCH_GROUPS = 32
 PATCH_STRIDE = 4
 PATCH_CELLS = PATCH_PIXELS // PATCH_STRIDE
 INIT_STD = 0.02
 BIN_PERIODS = (4.0, 1 / 8)
-"""Longest and shortest period of the features that the bin embeddings start from, in units of the [−1, 1] range."""
+"""Longest and shortest period of the bin embeddings' initial features, on the range [−1, 1]."""
 
 Cache = tuple[Tensor, Tensor]
 """Keys and values of one layer, each (1, H, W, h)."""
 
 
 def banded_mask(frames: int, frame_tokens: int, window_frames: int) -> Tensor:
-    """Who may attend whom in a sequence: (S, S) bool, True where row may see column.
+    """Return the attention mask of a sequence: (S, S) bool, True where the row sees the column.
 
     A token sees its own frame up to itself and the `window_frames` − 1 frames before it, whole.
     """
@@ -53,7 +55,7 @@ def banded_mask(frames: int, frame_tokens: int, window_frames: int) -> Tensor:
 
 
 def action_positions(frames: int, spec: PolicySpec) -> Tensor:
-    """Positions in a sequence of frames whose next token is an action token: (F·A,) int64.
+    """Return the positions whose next token is an action token: (F·A,) int64.
 
     Position O + 1 + i of each frame (the separator for i = 0) predicts action token i.
     """
@@ -63,24 +65,24 @@ def action_positions(frames: int, spec: PolicySpec) -> Tensor:
 
 
 def smooth_bins(width: int, generator: torch.Generator | None = None) -> Tensor:
-    """First values of the continuous bins' embeddings: (1024, D), neighbouring bins nearly alike.
+    """Return initial embeddings (1024, D) of the continuous bins, nearly alike for neighbours.
 
-    Random Fourier features of the bin centre, their periods spread evenly over octaves, so that what is learned
-    for a bin holds for its neighbours from the first step on.
+    They are random Fourier features of the bin's centre, with periods spread evenly over octaves.
+    So neighbouring bins learn from each other from the first step on.
     """
     centre = (torch.arange(CONTINUOUS_BINS) + 0.5) * (2 / CONTINUOUS_BINS) - 1  # (1024,)
     low, high = (math.log(period) for period in BIN_PERIODS)
     period = torch.exp(low + (high - low) * torch.rand(width, generator=generator))  # (D,)
     phase = 2 * math.pi * torch.rand(width, generator=generator)  # (D,)
-    return (
-        INIT_STD * math.sqrt(2) * torch.cos(2 * math.pi * centre[:, None] / period + phase)
-    )  # (1024, D)
+    angle = 2 * math.pi * centre[:, None] / period + phase  # (1024, D)
+    return INIT_STD * math.sqrt(2) * torch.cos(angle)
 
 
 class PatchNorm(nn.Module):
-    """GroupNorm (Wu and He, arXiv 1803.08494) over the 4×4 cells of a patch, written so that no patches at all is fine.
+    """GroupNorm (Wu and He, arXiv 1803.08494) over the 4×4 cells of a patch, for 0 patches too.
 
-    PyTorch's own becomes an ONNX `Reshape` to (N, groups, −1), which ONNX Runtime refuses at N = 0.
+    PyTorch's own GroupNorm becomes an ONNX `Reshape` to (N, groups, −1), which ONNX Runtime refuses
+    at N = 0.
     """
 
     def __init__(self) -> None:
@@ -96,11 +98,11 @@ class PatchNorm(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """One pre-activation ResNet block per 16×16 patch, and where in its image the patch lies.
+    """One pre-activation ResNet block per 16×16 patch, plus the patch's position in its image.
 
-    He et al. 2016 (arXiv 1603.05027) with GroupNorm and GELU, as in Gato's figure 15. The root convolution
-    brings a patch to 4×4 cells; row and column positions are sampled within the patch in training and are
-    their mean otherwise.
+    He et al. 2016 (arXiv 1603.05027) with GroupNorm and GELU, as in Gato's figure 15. The root
+    convolution brings a patch to 4×4 cells. Row and column positions are sampled within the patch
+    in training. Otherwise they are the patch's mean position.
     """
 
     def __init__(self, spec: PolicySpec, width: int) -> None:
@@ -120,20 +122,20 @@ class PatchEmbedding(nn.Module):
         self.high: Tensor
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Embed `patches` (…, p, 3, 16, 16), pixels in [−1, 1] / 4, as (…, p, D); p may be 0."""
-        lead, count = patches.shape[:-4], patches.shape[-4]
+        """Embed `patches` (…, p, 3, 16, 16), pixels in [−1, 1] / 4, as (…, p, D). p may be 0."""
+        *lead, count = patches.shape[:-3]
         x = self.root(patches.flatten(0, -4))  # (N, C, 4, 4)
         y = self.conv_1(gelu(self.norm_1(x)))
         x = x + self.conv_2(gelu(self.norm_2(y)))  # (N, C, 4, 4)
-        embedded: Tensor = self.project(x.flatten(1)).reshape(
-            *lead, count, self.project.out_features
-        )  # (…, p, D)
+        projected = self.project(x.flatten(1))  # (N, D)
+        embedded: Tensor = projected.reshape(*lead, count, self.project.out_features)
+
         row, column = self._positions()
         position: Tensor = self.row(row) + self.column(column)  # (p, D)
         return embedded + position[:count]
 
     def _positions(self) -> tuple[Tensor, Tensor]:
-        """Row and column of each patch of a frame: two (p,) int64 in [0, 128)."""
+        """Return row and column of each patch of a frame: two (p,) int64 in [0, 128)."""
         if self.training:
             spread = torch.rand(self.low.shape, device=self.low.device) * (self.high - self.low)
             row, column = (self.low + spread).long().unbind()
@@ -143,53 +145,61 @@ class PatchEmbedding(nn.Module):
 
 
 def _patch_intervals(spec: PolicySpec) -> tuple[Tensor, Tensor]:
-    """First and one-past-last position of each patch of a frame, rows above columns: two (2, p) int64."""
+    """Return first and one-past-last position of each patch of a frame: two (2, p) int64.
+
+    The first row is the patch's row in its image, the second its column.
+    """
     cells: list[tuple[int, int, int, int]] = []
     for key in spec.observations:
         if key.encoding == "image":
-            rows, columns = key.shape[0] // PATCH_PIXELS, key.shape[1] // PATCH_PIXELS
+            rows = key.shape[0] // PATCH_PIXELS
+            columns = key.shape[1] // PATCH_PIXELS
             cells += [
                 (row, column, rows, columns) for row in range(rows) for column in range(columns)
             ]
-    row, column, rows, columns = torch.tensor(
-        cells, device="cpu"
-    ).T  # not meta: `blank` fills parameters alone
-    index, count = torch.stack((row, column)), torch.stack((rows, columns))  # (2, p)
+
+    # On the CPU even under the meta device, because `blank` fills only parameters.
+    table = torch.tensor(cells, device="cpu").T  # (4, p)
+    index = table[:2]
+    count = table[2:]
     return index * PATCH_INTERVALS // count, (index + 1) * PATCH_INTERVALS // count
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn neighbouring pairs of each head by the position's angles (Su et al., arXiv 2104.09864).
 
-    `x` is (…, h); `cos` and `sin` (…, h/2) broadcast against it. As one complex product this costs a third of
-    the usual halves, products and concatenation; it is computed in float32 whatever the precision of `x`.
+    `x` is (…, h); `cos` and `sin` (…, h/2) broadcast against it. One complex product costs a third
+    of the usual halves, products and concatenation. It is computed in float32 whatever the
+    precision of `x`.
     """
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))  # (…, h/2)
     return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2).type_as(x)
 
 
 class CachedAttention(Protocol):
-    """How a cached pass turns, stores and attends; the exporter puts ONNX's own operators here."""
+    """Operators of a cached pass. The exporter uses ONNX's own operators instead."""
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Turn `x` (1, heads, t, h) by the angles of `cos` and `sin` (t, h/2)."""
 
     def write(self, cache: Tensor, rows: Tensor, write_index: Tensor) -> Tensor:
-        """Put `rows` (1, H, t, h) into `cache` (1, H, W, h) from row `write_index` (1,) on; return the cache."""
+        """Write `rows` (1, H, t, h) into `cache` (1, H, W, h) and return the cache.
+
+        `write_index` (1,) is the cache row of the first.
+        """
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """Attend from (1, H, t, h) over (1, H, W, h) under `mask` (t, W) bool; return (1, H, t, h)."""
+        """Attend from (1, H, t, h) over (1, H, W, h) under `mask` (t, W) bool: (1, H, t, h)."""
 
 
 class InPlaceAttention:
     """PyTorch's operators, the cache written in place."""
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """See `CachedAttention.rotate`; in real numbers, because torch.compile knows no complex ones."""
+        """See `CachedAttention.rotate`. Real numbers, because torch.compile has no complex ones."""
         even, odd = x.float().reshape(*x.shape[:-1], -1, 2).unbind(-1)  # (1, heads, t, h/2) each
-        turned = torch.stack(
-            (even * cos - odd * sin, odd * cos + even * sin), dim=-1
-        )  # (1, heads, t, h/2, 2)
+        pairs = (even * cos - odd * sin, odd * cos + even * sin)
+        turned = torch.stack(pairs, dim=-1)  # (1, heads, t, h/2, 2)
         return turned.flatten(-2).type_as(x)
 
     def write(self, cache: Tensor, rows: Tensor, write_index: Tensor) -> Tensor:
@@ -217,14 +227,18 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, rows: Tensor | None
     ) -> Tensor:
-        """Attend within `x` (B, S, D) under `mask` (S, S); only from positions `rows` when given: (B, S or P, D)."""
-        query, keys, values = (
-            self.qkv(x).unflatten(-1, (3, self.heads, self.head_size)).unbind(2)
-        )  # (B, S, H, h) each
+        """Attend within `x` (B, S, D) under `mask` (S, S), from positions `rows` (P,) or from all.
+
+        Returns (B, P or S, D).
+        """
+        heads = self.qkv(x).unflatten(-1, (3, self.heads, self.head_size))  # (B, S, 3, H, h)
+        query, keys, values = heads.unbind(2)  # (B, S, H, h) each
         cos, sin = cos[:, None], sin[:, None]  # (S, 1, h/2)
         query, keys = rotate(query, cos, sin), rotate(keys, cos, sin)
         if rows is not None:
-            query, mask = query[:, rows], mask[rows]  # (B, P, H, h), (P, S)
+            query = query[:, rows]  # (B, P, H, h)
+            mask = mask[rows]  # (P, S)
+
         y = scaled_dot_product_attention(
             query.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask
         )  # (B, H, S or P, h)
@@ -242,26 +256,23 @@ class Attention(nn.Module):
         how: CachedAttention,
         last_only: bool,
     ) -> tuple[Tensor, Cache]:
-        """Attend from `x` (1, t, D) over the ring; returns (1, t or 1, D) and the cache."""
-        heads = (
-            self.qkv(x).unflatten(-1, (3 * self.heads, self.head_size)).transpose(1, 2)
-        )  # (1, 3H, t, h)
-        turned, new_values = heads.split(
-            (2 * self.heads, self.heads), dim=1
-        )  # (1, 2H, t, h), (1, H, t, h)
+        """Attend from `x` (1, t, D) over the ring. Returns (1, t or 1, D) and the cache."""
+        projected = self.qkv(x).unflatten(-1, (3 * self.heads, self.head_size))  # (1, t, 3H, h)
+        heads = projected.transpose(1, 2)  # (1, 3H, t, h)
+        turned, new_values = heads.split((2 * self.heads, self.heads), dim=1)  # (1, 2H | H, t, h)
         query, new_keys = how.rotate(turned, cos, sin).chunk(2, dim=1)  # (1, H, t, h) each
-        keys, values = (
-            how.write(cache[0], new_keys, write_index),
-            how.write(cache[1], new_values, write_index),
-        )
+
+        keys = how.write(cache[0], new_keys, write_index)  # (1, H, W, h)
+        values = how.write(cache[1], new_values, write_index)  # (1, H, W, h)
         if last_only:
-            query, mask = query[:, :, -1:], mask[-1:]  # (1, H, 1, h), (1, W)
+            query = query[:, :, -1:]  # (1, H, 1, h)
+            mask = mask[-1:]  # (1, W)
         y = how.attend(query, keys, values, mask)  # (1, H, t or 1, h)
         return self.out(y.transpose(1, 2).flatten(2)), (keys, values)
 
 
 class FeedForward(nn.Module):
-    """GEGLU: D → 2F, half of it gates the other, F → D (Shazeer, arXiv 2002.05202)."""
+    """GEGLU: D → 2F, one half gates the other, F → D (Shazeer, arXiv 2002.05202)."""
 
     def __init__(self, dims: ModelDims) -> None:
         super().__init__()
@@ -289,7 +300,7 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, rows: Tensor | None
     ) -> Tensor:
-        """Map (B, S, D) to (B, S, D), or to (B, P, D) where only `rows` (P,) are wanted."""
+        """Map (B, S, D) to (B, S, D), or to (B, P, D) at positions `rows` (P,)."""
         attended = self.attention(self.norm_1(x), cos, sin, mask, rows)
         x = (x if rows is None else x[:, rows]) + self._survive(attended)
         return x + self._survive(self.feed_forward(self.norm_2(x)))
@@ -305,7 +316,10 @@ class Layer(nn.Module):
         how: CachedAttention,
         last_only: bool,
     ) -> tuple[Tensor, Cache]:
-        """Map (1, t, D) to (1, t, D) over the ring, or to (1, 1, D) for the last token; returns the cache too."""
+        """Map (1, t, D) to (1, t, D) over the ring, or to (1, 1, D) for the last token.
+
+        Returns the cache too.
+        """
         attended, written = self.attention.cached(
             self.norm_1(x), cos, sin, mask, write_index, cache, how, last_only
         )
@@ -313,7 +327,7 @@ class Layer(nn.Module):
         return x + self.feed_forward(self.norm_2(x)), written
 
     def _survive(self, branch: Tensor) -> Tensor:
-        """Stochastic depth (Huang et al., arXiv 1603.09382): drop the branch for some sequences of the batch."""
+        """Drop the branch for some sequences (stochastic depth, Huang et al., arXiv 1603.09382)."""
         if not self.training or self.drop == 0.0:
             return branch
         keep = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= self.drop  # (B, 1, 1)
@@ -321,11 +335,12 @@ class Layer(nn.Module):
 
 
 class Gato(nn.Module):
-    """The policy's network: token ids and patches in, logits over the 1024 action bins out."""
+    """The policy's network, from token ids and patches to logits over the 1024 action bins."""
 
     def __init__(self, spec: PolicySpec, dims: ModelDims, stochastic_depth: float = 0.0) -> None:
         super().__init__()
-        self.spec, self.dims = spec, dims
+        self.spec = spec
+        self.dims = dims
         self.image_at = 1 + sum(key.tokens for key in spec.observations if key.encoding == "text")
         self.bins_at = FIRST_CONTINUOUS_ID - dims.first_token_id
         self.tokens = nn.Embedding(VOCABULARY - dims.first_token_id, dims.width)
@@ -348,13 +363,14 @@ class Gato(nn.Module):
         """Read whole sequences of frames.
 
         Args:
-            ids: (B, S) int64 without images, else (B, F, T − p): the tokens of a frame that are not patches.
-            patches: (B, F, p, 3, 16, 16) float32, or none.
+            ids: (B, S) int64 without images, else (B, F, T − p): a frame's tokens that are not
+                patches.
+            patches: (B, F, p, 3, 16, 16) float32, or `None`.
             local: (S,) int64, position within the frame.
             cos: (S, h/2) float32, computed from float64 angles.
             sin: (S, h/2) float32.
             mask: (S, S) bool, see `banded_mask`.
-            rows: (P,) int64, the positions whose hidden states are wanted; the last layer computes no others.
+            rows: (P,) int64, the only positions that the last layer computes, or `None` for all.
 
         Returns:
             Hidden states (B, S, D), or (B, P, D), normalised and ready for `head`.
@@ -367,7 +383,10 @@ class Gato(nn.Module):
         return normalised
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits of the action bins from hidden states: (…, D) → (…, R), tied to the bins' embeddings."""
+        """Return logits (…, R) of the action bins from hidden states (…, D).
+
+        The weights are the bins' embeddings.
+        """
         return linear(hidden, self.tokens.weight[self.bins_at : self.bins_at + CONTINUOUS_BINS])
 
     def forward_cached(
@@ -386,21 +405,21 @@ class Gato(nn.Module):
 
         Args:
             ids: (1, t − p) int64, the tokens that are not patches.
-            patches: (p, 3, 16, 16) float32 that follow the first `image_at` ids (p = 0 in decode), or none.
+            patches: (p, 3, 16, 16) float32 after the first `image_at` ids (p = 0 in decode), or
+                `None`.
             local: (t,) int64.
             cos: (t, h/2) float32.
             sin: (t, h/2) float32.
             mask: (t, W) bool.
             write_index: (1,) int64, the cache row of the first token.
-            caches: keys and values of each layer; written in place by the default operators.
-            how: the operators of the cache; the exporter passes ONNX's.
+            caches: keys and values of each layer. The default operators write them in place.
+            how: operators of the cache.
 
         Returns:
             Logits (R,) of the last of the t tokens in float32, and the caches.
         """
-        x = self._embed(ids, None if patches is None else patches[None]) + self.local(
-            local
-        )  # (1, t, D)
+        batch = None if patches is None else patches[None]  # (1, p, 3, 16, 16)
+        x = self._embed(ids, batch) + self.local(local)  # (1, t, D)
         last = len(self.layers) - 1
         written: list[Cache] = []
         for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
@@ -409,18 +428,18 @@ class Gato(nn.Module):
         return self.head(self.norm(x[0, 0])).float(), written
 
     def empty_caches(self) -> list[Cache]:
-        """Zeroed keys and values for each layer, on the model's device and in its precision."""
+        """Return zeroed keys and values of each layer, on the model's device, in its precision."""
         shape = (1, self.dims.heads, self.spec.window_tokens, self.dims.head_size)
         like = self.tokens.weight
         return [(like.new_zeros(shape), like.new_zeros(shape)) for _ in self.layers]
 
     @property
     def parameters_total(self) -> int:
-        """How many numbers training may change."""
+        """Number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def _embed(self, ids: Tensor, patches: Tensor | None) -> Tensor:
-        """Token embeddings (…, t, D) from ids (…, t − p) and patches (…, p, 3, 16, 16)."""
+        """Return token embeddings (…, t, D) of ids (…, t − p) and patches (…, p, 3, 16, 16)."""
         x: Tensor = self.tokens(ids - self.dims.first_token_id)  # (…, t − p, D)
         if patches is None or self.patches is None:
             return x
@@ -428,7 +447,7 @@ class Gato(nn.Module):
         return torch.cat((before, self.patches(patches.type_as(x)), after), dim=-2)  # (…, t, D)
 
     def _initialise(self) -> None:
-        """Normal weights of 0.02, branches scaled by depth (Radford et al. 2019), bins smooth."""
+        """Draw normal weights of 0.02, branches scaled by depth (Radford et al. 2019)."""
         for name, parameter in self.named_parameters():
             if name.endswith(("out.weight", "down.weight")):
                 nn.init.normal_(parameter, std=INIT_STD / math.sqrt(2 * self.dims.layers))
@@ -441,7 +460,7 @@ class Gato(nn.Module):
 
 
 def blank(spec: PolicySpec, dims: ModelDims) -> Gato:
-    """A model whose memory is taken and whose parameters are still to be written: nothing is drawn for nothing."""
+    """Return a model with uninitialised parameters, for weights that are about to be read."""
     with torch.device("meta"):
         model = Gato(spec, dims)
     for module in model.modules():

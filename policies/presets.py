@@ -1,18 +1,16 @@
-"""Model sizes by name; a bundle stores the dimensions themselves, never the name."""
+"""Model sizes by name. A bundle stores the dimensions themselves, never the name."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.spec import (
-    FIRST_CONTINUOUS_ID,
-    ModelDims,
-)
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims
 
-# The gato sizes are the paper's layers, heads, head size and width (arXiv 2205.06175, table 5). Rotary positions
-# replace its relative-position projections, and the d×d that this frees per layer widens the feed-forward part
-# (8192/2 → 4864, 6144/2 → 3584, 3072/2 → 1792), so that each size has the paper's parameter count.
+# The gato sizes have the paper's layers, heads, head size and width (arXiv 2205.06175, table 5).
+# Rotary positions replace its relative-position projections. The d×d that this frees in each layer
+# widens the feed-forward part (8192/2 → 4864, 6144/2 → 3584, 3072/2 → 1792), which restores the
+# paper's parameter count.
 PRESETS: dict[str, ModelDims] = {
     "tiny": ModelDims(
         layers=2,
@@ -63,10 +61,10 @@ PRESETS: dict[str, ModelDims] = {
 
 
 def preset(name: str) -> ModelDims:
-    """Look a size up by name.
+    """Return the dimensions of a size.
 
     Raises:
-        ConfigError: the name is unknown; the sentence lists those that are not.
+        ConfigError: the name is unknown. Lists the valid names.
     """
     if name not in PRESETS:
         close = get_close_matches(name, PRESETS, n=1)

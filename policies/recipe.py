@@ -1,4 +1,4 @@
-"""The numbers of a training run, free of PyTorch so that the command line can show them."""
+"""The numbers of a training run, free of PyTorch, so that the command line can show them."""
 
 from __future__ import annotations
 
@@ -10,36 +10,58 @@ from gatort.runtime.spec import Strict
 
 
 class TrainConfig(Strict):
-    """Gato's optimizer and schedule (arXiv 2205.06175, appendix C), its warm-up shortened to the run."""
+    """Gato's optimizer and schedule (arXiv 2205.06175, appendix C) with a shorter warm-up."""
 
     steps: PositiveInt = 12_000
-    """Optimizer steps in all."""
+    """Number of optimizer steps in all."""
     batch_sequences: PositiveInt = 32
     """Sequences in a batch, over all processes."""
     sequence_frames: PositiveInt = 4
     """Frames in a sequence: at least the policy's window."""
     learning_rate: PositiveFloat = 1e-3
-    """The highest, after warm-up."""
+    """Highest learning rate, reached after the warm-up."""
     warmup_steps: NonNegativeInt = 200
-    """Steps from 1e-7 to the highest learning rate."""
+    """Steps from a learning rate of 1e-7 to the highest."""
     weight_decay: float = Field(default=0.1, ge=0)
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     label_std_bins: PositiveFloat = 6.0
-    """Width of a target over neighbouring bins (HL-Gauss, Imani and White 2018, arXiv 1806.04613)."""
+    """Standard deviation of a target over neighbouring bins (HL-Gauss, Imani and White 2018,
+    arXiv 1806.04613)."""
     forget_actions: float = Field(default=0.3, ge=0, le=1)
     """Share of frames whose action tokens are hidden, against copying the previous action."""
     stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
     """Share of sequences that skip a layer's branch."""
     int4_grid: bool = False
-    """Train the weights where int4 holds them exactly, so that a policy compiled to int8 or int4 is the same one."""
+    """Train weights that int4 holds exactly, so that compiling to int8 or int4 changes nothing."""
     checkpoint_steps: PositiveInt = 500
     """Steps between checkpoints."""
     training_seed: int = 0
-    """Draws weights and batches."""
+    """Seed of the initial weights and of the batches."""
+
+
+class CourseConfig(TrainConfig):
+    """A training run with rounds of DAgger."""
+
+    rounds: NonNegativeInt = 3
+    """Rounds of the policy's own rollouts after the first fit. 0 is plain cloning."""
+    round_episodes: PositiveInt = 120
+    """Rollouts in each round."""
+    first_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the steps before the first round. The rounds share the other steps equally."""
+    randomise: bool = False
+    """Vary arm, blocks, delay and sensors from rollout to rollout, over the ranges in
+    sim/randomisation.py."""
+
+    def steps_until(self, done: int) -> int:
+        """Return the step count at which the fit after `done` rounds ends."""
+        if done == self.rounds:
+            return self.steps
+        first = round(self.steps * self.first_share)
+        return first + (self.steps - first) * done // self.rounds
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up from 1e-7, then a cosine down to a tenth."""
+    """Return the learning rate: a linear warm-up from 1e-7, then a cosine down to a tenth."""
     if step < config.warmup_steps:
         return 1e-7 + (config.learning_rate - 1e-7) * step / config.warmup_steps
     done = min(1.0, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))

@@ -1,8 +1,11 @@
-"""Behavioural cloning with the loss on action tokens, in plain PyTorch; `torchrun` for several processes.
+"""Behavioural cloning with the loss on action tokens, in plain PyTorch.
 
-The frames hold what was done, the targets what the expert would have done, so that the same code clones
-demonstrations and learns from the policy's own rollouts (DAgger). Letters: B sequences in a batch, F frames in a
-sequence, T tokens in a frame, S = F·T, A action tokens.
+The frames hold the actions that were taken, and the targets hold the expert's actions. So the same
+code clones demonstrations and learns from the policy's own rollouts (DAgger). `torchrun` shares a
+batch out over several processes.
+
+Letters: B sequences in a batch, F frames in a sequence, T tokens in a frame, S = F·T,
+A action tokens.
 """
 
 from __future__ import annotations
@@ -24,40 +27,25 @@ from torch.func import functional_call
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.context import rotary_tables
-from gatort.runtime.errors import (
-    ConfigError,
-    DemonstrationError,
-)
-from gatort.runtime.spec import (
-    CONTINUOUS_BINS,
-    SEPARATOR_ID,
-    ModelDims,
-    PolicySpec,
-)
+from gatort.runtime.errors import ConfigError, DemonstrationError
+from gatort.runtime.spec import CONTINUOUS_BINS, SEPARATOR_ID, ModelDims, PolicySpec
 
 from .demos import Frames
-from .grid import (
-    snap,
-    straight_through,
-)
-from .model import (
-    Gato,
-    action_positions,
-    banded_mask,
-)
-from .recipe import (
-    TrainConfig,
-    learning_rate,
-)
+from .grid import snap, straight_through
+from .model import Gato, action_positions, banded_mask
+from .recipe import TrainConfig, learning_rate
 
 CHECKPOINT: Final = "checkpoint.safetensors"
+MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
+"""AdamW's state of each parameter."""
 
 
 def label_distribution(targets: Tensor, std_bins: float) -> Tensor:
-    """Spread targets (…,) on the scale of bins over the bins: (…, 1024), each row summing to 1.
+    """Spread targets (…,) on the scale of bins over the bins: (…, 1024), each row sums to 1.
 
-    The share of a bin is the mass of a normal distribution around the target inside it, so that a near miss costs
-    less than a far one (Imani and White 2018; Farebrother et al. 2024, arXiv 2403.03950).
+    A bin's share is the mass, inside the bin, of a normal distribution around the target. A near
+    miss then costs less than a far one (Imani and White 2018; Farebrother et al. 2024, arXiv
+    2403.03950).
     """
     edges = torch.arange(CONTINUOUS_BINS + 1, device=targets.device)  # (1025,)
     cumulative = torch.erf((edges - targets[..., None]) / (std_bins * math.sqrt(2)))  # (…, 1025)
@@ -66,7 +54,18 @@ def label_distribution(targets: Tensor, std_bins: float) -> Tensor:
 
 
 class Trainer:
-    """A model, its optimizer and the frames it learns from; a step is one batch."""
+    """A model and its optimizer. A step is one batch.
+
+    Args:
+        spec: observations and actuators.
+        dims: dimensions of the model.
+        config: optimizer and schedule.
+        directory: folder of the checkpoint, from which the trainer continues if there is one.
+        start: model whose weights training starts from. Default: random weights.
+
+    Raises:
+        ConfigError: a sequence is shorter than the window, or the checkpoint is of another model.
+    """
 
     def __init__(
         self,
@@ -76,27 +75,19 @@ class Trainer:
         directory: Path,
         start: Gato | None = None,
     ) -> None:
-        """Start anew, from the weights of `start` if it is given, or go on from the directory's checkpoint.
-
-        Raises:
-            ConfigError: a sequence is shorter than the window, or the checkpoint is of another model.
-        """
         if config.sequence_frames < spec.window_frames:
             raise ConfigError(
-                f"sequence_frames must be at least the window of {spec.window_frames}, found {config.sequence_frames}"
+                f"sequence_frames: expected at least the window of {spec.window_frames}, "
+                f"found {config.sequence_frames}"
             )
         torch.manual_seed(config.training_seed)
-        self.spec, self.config, self.directory = spec, config, directory
-        self.rank, self.processes = (
-            int(os.environ.get("RANK", "0")),
-            int(os.environ.get("WORLD_SIZE", "1")),
-        )
-        on_gpu = torch.cuda.is_available()
-        self.device = (
-            torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-            if on_gpu
-            else torch.device("cpu")
-        )
+        self.spec = spec
+        self.config = config
+        self.directory = directory
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.processes = int(os.environ.get("WORLD_SIZE", "1"))
+        self.device = _device()
+
         self.model = Gato(spec, dims, config.stochastic_depth).to(self.device)
         if start is not None:
             self.model.load_state_dict(start.state_dict())
@@ -110,35 +101,45 @@ class Trainer:
         )
         self.step = 0
         self.tokens_per_s = 0.0
-        positions = np.arange(config.sequence_frames * spec.frame_tokens)
-        cos, sin = rotary_tables(positions.astype(np.float64), dims.head_size)
-        self._cos, self._sin = (
-            torch.from_numpy(cos).to(self.device),
-            torch.from_numpy(sin).to(self.device),
-        )
-        self._local = torch.from_numpy(positions % spec.frame_tokens).to(self.device)
-        self._mask = banded_mask(config.sequence_frames, spec.frame_tokens, spec.window_frames).to(
-            self.device
-        )
-        self._rows = action_positions(config.sequence_frames, spec).to(self.device)
-        self._autocast = _bf16(self.device)
         self._clock = MonotonicClock()
+        self._allocate_inputs()
+
         if self.processes > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         if (directory / CHECKPOINT).exists():
             self._resume()
 
+    def _allocate_inputs(self) -> None:
+        """Make the inputs that are the same in every batch."""
+        spec = self.spec
+        config = self.config
+        device = self.device
+        positions = np.arange(config.sequence_frames * spec.frame_tokens)
+        cos, sin = rotary_tables(positions.astype(np.float64), self.model.dims.head_size)
+        mask = banded_mask(config.sequence_frames, spec.frame_tokens, spec.window_frames)
+        self._cos = torch.from_numpy(cos).to(device)
+        self._sin = torch.from_numpy(sin).to(device)
+        self._local = torch.from_numpy(positions % spec.frame_tokens).to(device)
+        self._mask = mask.to(device)
+        self._rows = action_positions(config.sequence_frames, spec).to(device)
+        self._autocast = _bf16(device)
+
     def wait_for_all(self) -> None:
-        """Let the other processes catch up."""
+        """Wait until every process has come here."""
         if self.processes > 1:
             torch.distributed.barrier()
 
-    # -- Learning ------------------------------------------------------------------------------------------------
+    # -- Learning ----------------------------------------------------------------------------
 
     def fit(
         self, frames: Frames, until_step: int, on_step: Callable[[float], None] | None = None
     ) -> None:
-        """Train on `frames` until the step count; `on_step` gets the loss. Checkpoints on the way and at the end.
+        """Train until a step count, with checkpoints on the way and at the end.
+
+        Args:
+            frames: frames to learn from.
+            until_step: step count at the end. Nothing is trained if it has been reached.
+            on_step: called with the loss after each step.
 
         Raises:
             DemonstrationError: no episode is as long as one sequence.
@@ -148,6 +149,7 @@ class Trainer:
             raise DemonstrationError(
                 f"expected an episode of at least {self.config.sequence_frames} ticks, found none"
             )
+
         self.model.train()
         rng = np.random.default_rng((self.config.training_seed, self.step, self.rank))
         while self.step < until_step:
@@ -155,15 +157,18 @@ class Trainer:
             batch = rng.choice(windows, self.config.batch_sequences // self.processes)
             loss = self._learn(frames, batch, rng)
             self.step += 1
-            tokens = (
-                self.config.batch_sequences * self.config.sequence_frames * self.spec.frame_tokens
-            )
-            self.tokens_per_s = tokens * 1e9 / (self._clock.now_ns() - start_ns)
+            self.tokens_per_s = self._batch_tokens * 1e9 / (self._clock.now_ns() - start_ns)
+
             if self.step % self.config.checkpoint_steps == 0:
                 self.save()
             if on_step is not None:
                 on_step(loss)
         self.save()
+
+    @property
+    def _batch_tokens(self) -> int:
+        sequence_tokens = self.config.sequence_frames * self.spec.frame_tokens
+        return self.config.batch_sequences * sequence_tokens
 
     def _learn(self, frames: Frames, batch: np.ndarray, rng: np.random.Generator) -> float:
         for group in self.optimizer.param_groups:
@@ -179,20 +184,24 @@ class Trainer:
         return loss.item()
 
     def _loss(self, frames: Frames, batch: np.ndarray, rng: np.random.Generator | None) -> Tensor:
-        """Cross-entropy on the action tokens of the sequences that start at `batch` (B,)."""
+        """Return the cross-entropy on the action tokens of sequences that start at `batch` (B,).
+
+        Past actions are hidden at random, unless `rng` is `None`.
+        """
         index = batch[:, None] + np.arange(self.config.sequence_frames)  # (B, F)
         ids = frames.ids[index]  # (B, F, T − p)
         if rng is not None:
             self._forget_actions(ids, rng)
-        patches = (
-            torch.from_numpy(frames.patches[index]).to(self.device)
-            if self.spec.image_tokens
-            else None
-        )
+
         tokens = torch.from_numpy(ids).to(self.device)
         targets = torch.from_numpy(frames.targets[index]).to(self.device).flatten(1)  # (B, F·A)
+        patches = None
+        if self.spec.image_tokens:
+            patches = torch.from_numpy(frames.patches[index]).to(self.device)
+        else:
+            tokens = tokens.flatten(1)
+
         with self._autocast:
-            tokens = tokens if patches is not None else tokens.flatten(1)
             inputs = (tokens, patches, self._local, self._cos, self._sin, self._mask, self._rows)
             weights = straight_through(self.model) if self.config.int4_grid else {}
             hidden = functional_call(self.model, weights, inputs)
@@ -201,7 +210,7 @@ class Trainer:
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
 
     def _forget_actions(self, ids: np.ndarray, rng: np.random.Generator) -> None:
-        """Hide past actions in some frames of `ids` (B, F, T − p): what it cannot see it cannot copy."""
+        """Hide past actions in some frames of `ids` (B, F, T − p), so that they are not copied."""
         actions = self.spec.action_tokens - 1
         hidden = rng.random(ids.shape[:2]) < self.config.forget_actions  # (B, F)
         ids[..., ids.shape[-1] - actions :][hidden] = SEPARATOR_ID
@@ -209,7 +218,7 @@ class Trainer:
 
     @torch.inference_mode()
     def validation_loss(self, frames: Frames, batches: int = 8) -> float:
-        """Loss on held-out frames, actions in full view; the same batches every time."""
+        """Return the loss on held-out frames, with no action hidden and always the same batches."""
         self.model.eval()
         rng = np.random.default_rng(0)
         windows = frames.windows(self.config.sequence_frames)
@@ -220,26 +229,27 @@ class Trainer:
         return float(torch.stack(losses).mean())
 
     def policy(self) -> Gato:
-        """A copy of the model as it acts: in evaluation mode, its weights on the grid if it was trained so."""
+        """Return a copy of the model that can act.
+
+        It is in evaluation mode, and its weights lie on the grid if it was trained there.
+        """
         policy = copy.deepcopy(self.model).eval()
         if self.config.int4_grid:
             snap(policy)
         return policy
 
-    # -- Checkpoints ---------------------------------------------------------------------------------------------
+    # -- Checkpoints -------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write model, optimizer state and step as one safetensors file; only the first process does."""
+        """Write model, optimizer state and step as one safetensors file, in the first process."""
         if self.rank:
             return
         names = [name for name, _ in self.model.named_parameters()]
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {
-                f"{moment}.{names[index]}": state[moment]
-                for moment in ("exp_avg", "exp_avg_sq", "step")
-            }
+            tensors |= {f"{moment}.{names[index]}": state[moment] for moment in MOMENTS}
         tensors["step"] = torch.tensor(self.step)
+
         self.directory.mkdir(parents=True, exist_ok=True)
         part = self.directory / f"{CHECKPOINT}.part"
         metadata = {"specification": self.spec.model_dump_json()}
@@ -247,29 +257,15 @@ class Trainer:
         part.rename(self.directory / CHECKPOINT)
 
     def _resume(self) -> None:
-        tensors = load_file(self.directory / CHECKPOINT, device=str(self.device))
+        path = self.directory / CHECKPOINT
+        tensors = load_file(path, device=str(self.device))
+        self._check(path, tensors)
+
         names = [name for name, _ in self.model.named_parameters()]
-        kept = {
-            name.removeprefix("model."): t.shape
-            for name, t in tensors.items()
-            if name.startswith("model.")
-        }
-        if kept != {name: tensor.shape for name, tensor in self.model.state_dict().items()}:
-            raise ConfigError(
-                f"{self.directory / CHECKPOINT} is of a model with other dimensions; "
-                "give the preset that it was started with, or another --out"
-            )
-        with safe_open(self.directory / CHECKPOINT, "pt") as file:
-            if file.metadata() != {"specification": self.spec.model_dump_json()}:
-                raise ConfigError(
-                    f"{self.directory / CHECKPOINT} learned another specification; "
-                    "give the demonstrations that it was started with, or another --out"
-                )
         self.step = int(tensors.pop("step"))
-        moments = ("exp_avg", "exp_avg_sq", "step")
         state = {
-            i: {moment: tensors.pop(f"{moment}.{name}") for moment in moments}
-            for i, name in enumerate(names)
+            index: {moment: tensors.pop(f"{moment}.{name}") for moment in MOMENTS}
+            for index, name in enumerate(names)
         }
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -277,9 +273,37 @@ class Trainer:
             {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
         )
 
+    def _check(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        """Check that a checkpoint is of this model and specification."""
+        kept = {
+            name.removeprefix("model."): tensor.shape
+            for name, tensor in tensors.items()
+            if name.startswith("model.")
+        }
+        if kept != {name: tensor.shape for name, tensor in self.model.state_dict().items()}:
+            raise ConfigError(
+                f"{path}: expected a model of the dimensions asked for, found one with other "
+                "dimensions; give the preset that it was started with, or another --out"
+            )
+
+        with safe_open(path, "pt") as file:
+            specification = file.metadata()
+        if specification != {"specification": self.spec.model_dump_json()}:
+            raise ConfigError(
+                f"{path}: expected the specification of the demonstrations, found another "
+                "specification; give the demonstrations that it was started with, or another --out"
+            )
+
+
+def _device() -> torch.device:
+    """Return this process's GPU if there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
 
 def _bf16(device: torch.device) -> torch.autocast:
-    """Autocast to bfloat16 where the hardware computes in it, else a context that does nothing."""
+    """Return an autocast to bfloat16 if the hardware computes in it, else one that does nothing."""
     if device.type == "cuda":
         supported = torch.cuda.is_bf16_supported()
     else:

@@ -58,6 +58,8 @@ class Manifest(Strict):
 
     format_version: Literal[1] = 1
     name: str
+    task: str | None = None
+    """Name of the task in `gatort.sim.tasks`. `None` for a policy of no simulated task."""
     spec: PolicySpec
     model: ModelDims
     precision: Precision = "fp32"

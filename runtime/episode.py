@@ -1,4 +1,4 @@
-"""One trial as arrays: what was observed, what was done, and what an expert would have done instead."""
+"""One trial as arrays: observations, actions, and the actions of an expert."""
 
 from __future__ import annotations
 
@@ -20,27 +20,31 @@ class Episode:
     """K ticks of one trial."""
 
     seed: int
-    """Of the trial's layout."""
+    """Seed of the trial's layout."""
     succeeded: bool
+    """True if the task succeeded within the episode."""
     observations: tuple[NDArray[Any], ...]
     """One array (K, *shape) per observation key, in the specification's order."""
     actions: NDArray[np.float32]
-    """(K, A) what was commanded, in each actuator's unit."""
+    """(K, A) commanded actions, in each actuator's unit."""
     expert_actions: NDArray[np.float32]
-    """(K, A) what the expert would have commanded; equal to `actions` where the expert drove."""
+    """(K, A) the expert's actions, which equal `actions` where the expert drove."""
 
     @property
     def ticks(self) -> int:
-        """K."""
+        """Number of ticks, K."""
         return len(self.actions)
 
     def frames(self, last: int) -> Iterator[tuple[tuple[NDArray[Any], ...], NDArray[np.float32]]]:
-        """The last so many ticks, as (observation values, action (A,)) each: a prompt for `ControlLoop.prime`."""
+        """Yield the last `last` ticks as (observation values, action (A,)).
+
+        `ControlLoop.prime` takes them as a prompt.
+        """
         for tick in range(max(0, self.ticks - last), self.ticks):
             yield tuple(values[tick] for values in self.observations), self.actions[tick]
 
     def save(self, path: Path, spec: PolicySpec) -> None:
-        """Write a compressed NPZ; a reader sees the whole file or none."""
+        """Write a compressed NPZ. A reader sees the whole file or no file."""
         arrays = {
             f"observation/{key.name}": value
             for key, value in zip(spec.observations, self.observations, strict=True)
@@ -66,7 +70,7 @@ class Episode:
             DemonstrationError: the file is cut short, lacks a key, or has another shape.
         """
         try:
-            # Opened here, because NumPy would leave a file that it opened itself open when the archive is cut short.
+            # NumPy leaves a file that it opened itself open when the archive is cut short.
             with (
                 path.open("rb") as opened,
                 zipfile.ZipFile(opened),
@@ -80,12 +84,14 @@ class Episode:
         expected = {f"observation/{key.name}": key.shape for key in spec.observations}
         expected |= {"action": (len(spec.actuators),), "expert_action": (len(spec.actuators),)}
         if missing := sorted({*expected, "seed", "succeeded"} - arrays.keys()):
-            raise DemonstrationError(f"{path}: lacks {missing[0]!r}; it holds {sorted(arrays)}")
+            raise DemonstrationError(
+                f"{path}: expected the array {missing[0]!r}, found only {sorted(arrays)}"
+            )
         ticks = len(arrays["action"])
         for name, shape in expected.items():
             if arrays[name].shape != (ticks, *shape):
                 raise DemonstrationError(
-                    f"{path}: {name} has shape {arrays[name].shape}, expected {(ticks, *shape)}"
+                    f"{path}: {name}: expected shape {(ticks, *shape)}, found {arrays[name].shape}"
                 )
         return cls(
             seed=int(arrays["seed"]),

@@ -1,1 +1,1 @@
-"""The stacking task, its simulated robots and the scripted expert."""
+"""Simulators, tasks and the simulated robots that are made of one of each."""

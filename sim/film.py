@@ -1,4 +1,4 @@
-"""Films and single frames of a run, drawn after it from recorded positions; MuJoCo and GL are loaded here alone."""
+"""Films and single frames of a run, drawn after it from recorded positions. Only MuJoCo draws."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ from gatort.runtime.errors import (
     RobotError,
 )
 from gatort.runtime.packages import installed_version
-from gatort.sim.graphics import (
+
+from .graphics import (
     INSTALL_HINT,
     choose_gl,
 )
+from .simulators.simulator import Scene
+from .tasks import TASKS
+from .tasks.task import Layout
 
 if TYPE_CHECKING:
     import mujoco
 
-    from gatort.sim.tasks.stacking.task import Layout
-
 FILM_SIZE = (480, 640)
 """Height and width of a film. px"""
 FILM_CAMERA = "view"
+"""Camera of panda.xml that films use."""
 FFMPEG_HINT = "films need ffmpeg: pip install 'gatort[sim]'"
 
 
 def film_obstacle(path: Path) -> str | None:
-    """Why no film can be made, and what mends it; call this before MuJoCo is first imported.
+    """Return why no film can be made and how to mend it, or `None` if one can.
 
-    Returns:
-        Nothing when there is no obstacle. What is missing for a film is not worth a run.
+    Call this before MuJoCo is first imported.
 
     Raises:
-        ConfigError: the name does not end like a film.
+        ConfigError: the name does not end in .mp4.
     """
     if path.suffix != ".mp4":
         raise ConfigError(f"--video {path}: expected a name that ends in .mp4")
@@ -48,8 +50,15 @@ def film_obstacle(path: Path) -> str | None:
     return INSTALL_HINT if choose_gl() is None else None
 
 
-def film(path: Path, layout: Layout, positions: NDArray[np.float64], hz: int) -> None:
-    """Draw a robot's positions (N, 30) among blocks of a layout into a film of N frames at `hz` frames a second.
+def film(path: Path, scene: Scene, layout: Layout, positions: NDArray[np.float64], hz: int) -> None:
+    """Draw the positions of a robot into a film.
+
+    Args:
+        path: file to write, .mp4.
+        scene: scene of the robot's task.
+        layout: layout of the trial; cubes get its sizes.
+        positions: one row of `Simulator.positions` a frame, (N, 9 + 7·bodies).
+        hz: frames a second.
 
     Raises:
         MissingDependency: ffmpeg is absent.
@@ -60,7 +69,7 @@ def film(path: Path, layout: Layout, positions: NDArray[np.float64], hz: int) ->
     except ImportError as error:
         raise MissingDependency(FFMPEG_HINT) from error
 
-    from gatort.sim.simulators.mujoco import load_model
+    from .simulators.mujoco import load_model
 
     height, width = FILM_SIZE
     writer = imageio_ffmpeg.write_frames(
@@ -68,22 +77,29 @@ def film(path: Path, layout: Layout, positions: NDArray[np.float64], hz: int) ->
     )
     writer.send(None)
     try:
-        for picture in _draw(load_model(layout), positions, FILM_SIZE, FILM_CAMERA):
+        for picture in _draw(load_model(scene, layout.cubes), positions, FILM_SIZE, FILM_CAMERA):
             writer.send(picture)
     finally:
         writer.close()
 
 
 def time_one_frame() -> tuple[float, float]:
-    """Draw the front camera at 64×64 twice; the second one's duration in ms, and its mean brightness in [0, 255].
+    """Draw the front camera at 64×64 twice. Return the second frame's duration in ms and its mean
+    brightness.
+
+    The brightness lies in [0, 255].
 
     Raises:
         RobotError: no GL context can be made.
     """
-    from gatort.sim.simulators.mujoco import load_model
+    import mujoco
 
-    clock, model = MonotonicClock(), load_model()
-    frames = _draw(model, np.stack([model.qpos0] * 2), (64, 64), "front")
+    from .simulators.mujoco import load_model, positions_of
+
+    clock = MonotonicClock()
+    model = load_model(next(iter(TASKS.values())).scene)
+    at_start = positions_of(mujoco.MjData(model))
+    frames = _draw(model, np.stack([at_start] * 2), (64, 64), "front")
     next(frames)
     start_ns = clock.now_ns()
     picture = next(frames)
@@ -95,15 +111,16 @@ def _draw(
 ) -> Iterator[NDArray[np.uint8]]:
     import mujoco
 
+    from .simulators.mujoco import show_positions
+
     data = mujoco.MjData(model)
     try:
         renderer = mujoco.Renderer(model, *size)
-    except Exception as error:  # PyOpenGL raises whatever its library did
+    except Exception as error:  # PyOpenGL raises errors of many classes.
         raise RobotError(f"no picture: {error}; {INSTALL_HINT}") from error
     try:
         for position in positions:
-            data.qpos[:] = position
-            mujoco.mj_forward(model, data)
+            show_positions(model, data, position)
             renderer.update_scene(data, camera=camera)
             yield renderer.render()
     finally:

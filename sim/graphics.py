@@ -1,7 +1,7 @@
-"""Which GL library draws pictures without a screen, and what to install where there is none.
+"""Choice of the GL library that draws pictures without a screen.
 
-MuJoCo reads MUJOCO_GL when it is imported and then keeps to it, and PyOpenGL does the same, so a library that fails
-cannot be swapped for another inside one process: each candidate is tried in a process of its own.
+MuJoCo and PyOpenGL read MUJOCO_GL when they are imported and then keep to it. A library that fails
+cannot be replaced in the same process, so each candidate is tried in a process of its own.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ import sys
 from functools import cache
 
 DEBIAN_PACKAGES = {"egl": "libegl1", "osmesa": "libosmesa6"}
-"""Candidates in the order they are tried, and the Debian package of each."""
+"""Candidates in the order of trial, and the Debian package of each."""
 
 INSTALL_HINT = "apt-get install libegl1 (or libosmesa6) gives pictures"
 
 _PROBE = (
     "import mujoco; gl = mujoco.GLContext(16, 16); gl.make_current(); "
-    "mujoco.MjrContext(mujoco.MjModel.from_xml_string('<mujoco/>'), mujoco.mjtFontScale.mjFONTSCALE_100)"
+    "model = mujoco.MjModel.from_xml_string('<mujoco/>'); "
+    "mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)"
 )
 
 
 @cache
 def choose_gl() -> str | None:
-    """Find a GL library that draws, and set MUJOCO_GL to it; call this before MuJoCo is first imported.
+    """Find a GL library that draws, and set MUJOCO_GL to it; call this before MuJoCo is first
+    imported.
 
-    A MUJOCO_GL that is already set is tried alone and never replaced by another. Where it draws nothing it is taken
-    back, because MuJoCo cannot even be imported with a library that is missing.
+    A MUJOCO_GL that is already set is the only candidate. If it draws nothing, MUJOCO_GL is
+    removed, because MuJoCo cannot even be imported with a library that is missing.
 
     Returns:
-        The value of MUJOCO_GL that works, or none: then everything but pictures works.
+        The value of MUJOCO_GL that works. `None` if none does; then everything but pictures works.
     """
     asked = os.environ.get("MUJOCO_GL")
     for candidate in [asked] if asked else DEBIAN_PACKAGES:

@@ -1,85 +1,102 @@
-"""Robots by name; the simulator is loaded here alone."""
+"""Make simulated robots from names. A simulator is loaded once its robot is asked for."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import MissingDependency
 from gatort.runtime.packages import installed_version
-from gatort.runtime.spec import (
-    PolicySpec,
-)
-from gatort.sim.graphics import choose_gl
+from gatort.runtime.spec import PolicySpec
 
-if TYPE_CHECKING:
-    from gatort.sim.randomisation import Randomisation
-    from gatort.sim.robot import StackingRobot
-    from gatort.sim.simulators.mujoco import MujocoRobot
-
+from .graphics import choose_gl
+from .randomisation import Randomisation
+from .robot import SimulatedRobot
+from .simulators.simulator import Scene, Simulator
+from .tasks import task_named
+from .tasks.task import Task
 
 SimulatorName = Literal["mujoco", "pybullet"]
 _PACKAGES: dict[SimulatorName, tuple[str, str, str]] = {
     "mujoco": ("mujoco-core", "MuJoCo", "sim"),
     "pybullet": ("pybullet", "PyBullet", "pybullet"),
 }
-"""Each simulator's package, what it is called, and the extra of gatort that brings it."""
+"""Each simulator's package, its name in a sentence, and the extra of gatort that installs it."""
 
 
 def simulator_installed(name: SimulatorName = "mujoco") -> bool:
-    """Whether a simulator is there; nothing is imported."""
+    """Check if a simulator is installed, without importing it."""
     return installed_version(_PACKAGES[name][0]) is not None
 
 
-def simulated_robot(
-    name: SimulatorName,
-    spec: PolicySpec,
+def make_robot(
+    simulator: SimulatorName,
+    task: str | Task,
     clock: Clock,
-    seed: int,
+    spec: PolicySpec | None = None,
+    seed: int = 0,
     randomisation: Randomisation | None = None,
-) -> StackingRobot:
-    """The simulated arm at the layout of `seed`, in MuJoCo with cameras if the policy has images.
+) -> SimulatedRobot:
+    """Make a simulated arm that has a task.
 
     Args:
-        name: of the simulator.
-        spec: what a policy reads and commands; a policy that the arm does not suit is refused when it is to drive.
-        clock: when it is.
-        seed: of the layout.
-        randomisation: what differs from trial to trial beside the layout; nothing trains on PyBullet, so MuJoCo only.
+        simulator: name of the physics engine.
+        task: name of the task in `gatort.sim.tasks.TASKS`, or a task of your own.
+        clock: the clock that physics follows.
+        spec: one of the task's interfaces. `task.interface_for(policy.spec)` finds the one for a
+            policy. The task's first interface by default.
+        seed: layout of the first trial.
+        randomisation: what varies from trial to trial beside the layout. Only MuJoCo varies its
+            physics.
 
     Raises:
-        MissingDependency: the simulator, or for cameras a GL library, is absent.
+        ConfigError: there is no such task, or the simulator has no cameras or no randomised
+            physics.
+        MissingDependency: the simulator, or a GL library for cameras, is absent.
     """
+    chosen = task_named(task) if isinstance(task, str) else task
+    spec = spec or chosen.interface
+    physics = _make_simulator(simulator, chosen.scene, cameras=spec.image_tokens > 0)
+    return SimulatedRobot(chosen, physics, clock, spec, seed, randomisation)
+
+
+def MujocoRobot(  # noqa: N802  # reads like the class that a user expects
+    clock: Clock, seed: int = 0, task: str | Task = "stacking", spec: PolicySpec | None = None
+) -> SimulatedRobot:
+    """Make a Panda-like arm in MuJoCo. See `make_robot`."""
+    return make_robot("mujoco", task, clock, spec, seed)
+
+
+def BulletRobot(  # noqa: N802  # reads like the class that a user expects
+    clock: Clock, seed: int = 0, task: str | Task = "stacking", spec: PolicySpec | None = None
+) -> SimulatedRobot:
+    """Make PyBullet's Panda. See `make_robot`."""
+    return make_robot("pybullet", task, clock, spec, seed)
+
+
+def _make_simulator(name: SimulatorName, scene: Scene, cameras: bool) -> Simulator:
     if not simulator_installed(name):
         _, called, extra = _PACKAGES[name]
         raise MissingDependency(
             f"the simulated robot needs {called}: pip install 'gatort[{extra}]'"
         )
     if name == "pybullet":
-        from gatort.sim.simulators.bullet import BulletRobot
+        from .simulators.bullet import BulletSimulator
 
-        return BulletRobot(clock, seed)
-    return _mujoco_robot(spec, clock, seed, randomisation)
+        return BulletSimulator(scene)
+
+    _choose_gl_before_mujoco(cameras)
+    from .simulators.mujoco import MujocoSimulator
+
+    return MujocoSimulator(scene)
 
 
-def _mujoco_robot(
-    spec: PolicySpec, clock: Clock, seed: int, randomisation: Randomisation | None
-) -> MujocoRobot:
-    # A MUJOCO_GL that is set is tried even where nothing is drawn: if it fails, so does importing MuJoCo.
-    tried = bool(spec.image_tokens) or "MUJOCO_GL" in os.environ
-    if tried and choose_gl() is None and spec.image_tokens:
+def _choose_gl_before_mujoco(cameras: bool) -> None:
+    # A MUJOCO_GL that is set is tried even where nothing is drawn: if it fails, so does importing
+    # MuJoCo.
+    tried = cameras or "MUJOCO_GL" in os.environ
+    if tried and choose_gl() is None and cameras:
         raise MissingDependency(
-            "the policy sees through cameras, and no GL library draws: apt-get install libegl1"
+            "the robot's interface has cameras, and no GL library draws: apt-get install libegl1"
         )
-    from gatort.sim.simulators.mujoco import MujocoRobot
-    from gatort.sim.tasks.stacking.task import (
-        CAMERA_SPEC,
-        SPECS,
-        STACK_SPEC,
-    )
-
-    # A policy that none of them suits is refused with the first key that differs from the nearest.
-    nearest = CAMERA_SPEC if spec.image_tokens else STACK_SPEC
-    suits = (each for each in SPECS if set(spec.observations) <= set(each.observations))
-    return MujocoRobot(clock, seed, next(suits, nearest), randomisation)

@@ -1,4 +1,4 @@
-"""One trial in lockstep under any driver, labelled by the expert at every tick."""
+"""One trial in lockstep, with any chooser of actions, labelled by the expert at every tick."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ from gatort.runtime.episode import Episode
 from gatort.runtime.guard import Guard
 from gatort.runtime.robot import Observation
 from gatort.runtime.tokenizer import Tokenizer
-from gatort.sim.tasks.stacking.task import TRIAL_SECONDS
 
-from .robot import StackingRobot
+from .robot import SimulatedRobot
 
 Array = NDArray[np.float64]
-Driver = Callable[[Observation, Array], Array]
-"""From an observation and what the expert would do, both of this tick, to the action to take, (A,)."""
+Act = Callable[[Observation, Array], Array]
+"""Chooses the action (A,) of a tick from its observation and the expert's action (A,)."""
 
 NOISE_MEMORY: Final = 0.8
+"""Correlation of the expert's noise from one tick to the next."""
 LINGER_TICKS: Final = 5
-"""How long an episode goes on after success, so that a policy learns what to do there."""
+"""Ticks that an episode goes on after success, so that a policy learns what to do there."""
 
 
 def rollout(
-    robot: StackingRobot,
+    robot: SimulatedRobot,
     clock: VirtualClock,
     seed: int,
-    drive: Driver,
-    seconds: float = TRIAL_SECONDS,
+    act: Act,
+    seconds: float | None = None,
 ) -> Episode:
     """Run the trial of `seed` until it succeeds or its time is up.
 
     Args:
-        robot: on the same `clock`.
-        clock: moved on by one period a tick.
-        seed: of the layout.
-        drive: decides what is done; every action is cut to the actuators' bins, as a policy's tokens would be.
-        seconds: longest episode; a learner that is stuck shows nothing new after a while.
+        robot: a robot on the same `clock`.
+        clock: the clock, which moves on by one period a tick.
+        seed: layout of the trial.
+        act: chooses the actions. Every action is rounded to the actuators' bins, as a policy's
+            tokens would be.
+        seconds: longest episode; the task's duration by default. A learner that is stuck shows
+            nothing new.
     """
     spec = robot.spec
     tokenizer = Tokenizer(spec)
@@ -48,22 +50,27 @@ def rollout(
     guard = Guard(spec, clock)
     guard.arm()
     robot.arm()
+
     observed, done, labels = [], [], []
     lingered = 0
-    for _ in range(int(seconds * spec.control_hz)):
+    for _ in range(int((seconds or robot.task.seconds) * spec.control_hz)):
         observation = robot.observe()
-        lingered += robot.succeeded
+        if robot.succeeded:
+            lingered += 1
         if lingered > LINGER_TICKS:
             break
+
         expert_action = robot.expert_action()
-        action = tokenizer.decode_action(tokenizer.encode_action(drive(observation, expert_action)))
+        action = tokenizer.decode_action(tokenizer.encode_action(act(observation, expert_action)))
         if (command := guard.admit(action, observation)) is None:
             break
+
         robot.command(command)
         observed.append(observation.values)
         done.append(command.values)
         labels.append(expert_action)
         clock.advance_ns(spec.period_ns)
+
     return Episode(
         seed=seed,
         succeeded=lingered > 0,
@@ -73,19 +80,19 @@ def rollout(
     )
 
 
-def follow_expert(noise_nm: float, rng: np.random.Generator) -> Driver:
-    """A driver that does as the expert would, with noise on the torques (standard deviation in N·m).
+def follow_expert(noise_nm: float, rng: np.random.Generator) -> Act:
+    """Return a chooser that follows the expert, with noise on the torques (standard deviation in
+    N·m).
 
-    The noise lasts for a few ticks (first-order, correlation NOISE_MEMORY from one to the next), so that it pushes
-    the arm off its path and the expert shows the way back.
+    The noise lasts for a few ticks (first-order, correlation NOISE_MEMORY from one to the next), so
+    that it pushes the arm off its path and the expert shows the way back.
     """
     noise = np.zeros(7)
 
-    def drive(_: Observation, expert_action: Array) -> Array:
-        noise[:] = NOISE_MEMORY * noise + np.sqrt(1 - NOISE_MEMORY**2) * rng.normal(
-            0.0, noise_nm, 7
-        )
+    def act(_: Observation, expert_action: Array) -> Array:
+        fresh = rng.normal(0.0, noise_nm, 7)
+        noise[:] = NOISE_MEMORY * noise + np.sqrt(1 - NOISE_MEMORY**2) * fresh
         pushed: Array = expert_action + np.append(noise, 0.0)
         return pushed
 
-    return drive
+    return act

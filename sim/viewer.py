@@ -1,10 +1,10 @@
-"""MuJoCo's window on a run, kept up to date by a thread that the loop never waits for."""
+"""MuJoCo's window on a run. A thread keeps it up to date, and the loop never waits for it."""
 
 from __future__ import annotations
 
 import os
 from threading import Event
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.onlooker import Onlooker
 
-if TYPE_CHECKING:
-    from gatort.sim.tasks.stacking.task import Layout
+from .simulators.simulator import Scene
+from .tasks.task import Layout
 
 OPEN_S = 10.0
+"""Longest wait for the window to open."""
 
 
 def require_screen() -> None:
-    """Check that a window can be opened.
+    """Check that there is a screen to open a window on.
 
     Raises:
         ConfigError: there is no screen.
@@ -31,24 +32,28 @@ def require_screen() -> None:
 
 
 class Viewer(Onlooker):
-    """Shows the newest positions that it was offered, in a scene of its own."""
+    """Shows the newest positions that it was offered, in a copy of the scene."""
 
-    def __init__(self, layout: Layout) -> None:
-        from gatort.sim.simulators.mujoco import load_model
+    def __init__(self, scene: Scene, layout: Layout) -> None:
+        import mujoco
+
+        from .simulators.mujoco import load_model, positions_of
 
         super().__init__("viewer")
-        self._model = load_model(layout)
-        self._newest: NDArray[np.float64] = self._model.qpos0.copy()  # (30,)
+        self._model = load_model(scene, layout.cubes)
+        self._newest: NDArray[np.float64] = positions_of(mujoco.MjData(self._model))
         self._opened = Event()
 
     def offer(self, positions: NDArray[np.float64]) -> None:
-        """Hand over positions (30,), which are copied; never waits."""
+        """Hand over a row of `Simulator.positions`, which is copied. Never waits."""
         self._newest = positions.copy()
         self._offered.set()
 
     def _show(self) -> None:
         import mujoco
         import mujoco.viewer
+
+        from .simulators.mujoco import show_positions
 
         data = mujoco.MjData(self._model)
         with mujoco.viewer.launch_passive(
@@ -59,13 +64,11 @@ class Viewer(Onlooker):
             for _ in self._offers():
                 if not window.is_running():
                     return
-                data.qpos[:] = self._newest
-                mujoco.mj_forward(self._model, data)
+                show_positions(self._model, data, self._newest)
                 window.sync()
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._opened.wait(
-            OPEN_S
-        )  # opening a window takes 0.3 s of the interpreter, which no tick may wait for
+        # Opening a window holds the interpreter for 0.3 s, and no tick may wait for that.
+        self._opened.wait(OPEN_S)
         return self

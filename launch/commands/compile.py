@@ -15,11 +15,7 @@ from pydantic import Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gatort.launch.policy_episodes import (
-    MOST_TRIALS,
-    can_drive,
-    policy_episodes,
-)
+from gatort.launch.progress import show_policy_episodes
 from gatort.launch.report import (
     require_writable,
     screen,
@@ -45,6 +41,7 @@ from gatort.runtime.errors import (
 from gatort.runtime.machine import this_machine
 from gatort.runtime.packages import installed_version
 from gatort.runtime.spec import Precision
+from gatort.sim.collect import MOST_TRIALS, can_drive
 
 if TYPE_CHECKING:
     from gatort.export.precision import (
@@ -52,7 +49,7 @@ if TYPE_CHECKING:
         Conversion,
         Grams,
     )
-    from gatort.export.to_tensorrt import Progress as Show
+    from gatort.export.to_tensorrt import BuildProgress as Show
     from gatort.runtime.episode import Episode
     from gatort.runtime.spec import PolicySpec
 
@@ -188,13 +185,13 @@ def _compile(
 
 
 def _record(bundle: Path, calibration: int, held_out: int) -> _Recorded:
-    from gatort.sim.tasks.stacking.task import VALIDATION_SEEDS
+    from gatort.sim.tasks.seeds import VALIDATION_SEEDS
 
     first = VALIDATION_SEEDS[:calibration]
     others = VALIDATION_SEEDS[len(VALIDATION_SEEDS) // 2 :][:held_out]
     return _Recorded(
-        policy_episodes(bundle, first, "trials to calibrate with") if first else [],
-        policy_episodes(bundle, others, "trials to compare on") if others else [],
+        show_policy_episodes(bundle, first, "trials to calibrate with") if first else [],
+        show_policy_episodes(bundle, others, "trials to compare on") if others else [],
     )
 
 

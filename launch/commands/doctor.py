@@ -25,7 +25,7 @@ from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.bundle import verify
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.engines.cache import builder_version
-from gatort.runtime.engines.native import COMPILER
+from gatort.runtime.engines.native_build import COMPILER
 from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.errors import GatortError
 from gatort.runtime.machine import this_machine

@@ -11,11 +11,7 @@ from cyclopts import Parameter
 from pydantic import Field, NonNegativeInt
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from gatort.launch.policy_episodes import (
-    MOST_TRIALS,
-    can_drive,
-    policy_episodes,
-)
+from gatort.launch.progress import show_policy_episodes
 from gatort.launch.report import screen
 from gatort.policies.presets import preset as preset_named
 from gatort.runtime.bundle import (
@@ -28,6 +24,7 @@ from gatort.runtime.errors import (
 )
 from gatort.runtime.machine import peak_memory_bytes
 from gatort.runtime.packages import require_torch
+from gatort.sim.collect import MOST_TRIALS, can_drive
 
 if TYPE_CHECKING:
     from gatort.export.bundle_writer import Rounding
@@ -91,13 +88,17 @@ def export(
             begin("reading weights")
             manifest = verify(source)
             called, model, training = manifest.name, read_model(source), manifest.training
+            task = manifest.task
         else:
             begin("drawing weights")
             model = _untrained(preset or "", cameras, seed)
             called, training = preset or "", _no_training(model, seed)
+            task = "stacking"
         if rounding is not None and rounding.grams is not None:
             training = _chosen_on(training, trials)
-        written = write_bundle(out, name or called, model, training, begin=begin, rounding=rounding)
+        written = write_bundle(
+            out, name or called, model, training, begin=begin, rounding=rounding, task=task
+        )
     peak_gb = peak_memory_bytes() / 1e9
     screen().print(
         f"{written.name}: {training.parameters:,} parameters in {out}, peak memory {peak_gb:.1f} GB"
@@ -122,9 +123,9 @@ def _rounding(
     if not trials or not can_drive(manifest):
         return Rounding(precision)
     from gatort.export.calibration import gram_matrices
-    from gatort.sim.tasks.stacking.task import VALIDATION_SEEDS
+    from gatort.sim.tasks.seeds import VALIDATION_SEEDS
 
-    recorded = policy_episodes(source, VALIDATION_SEEDS[:trials], "trials to calibrate with")
+    recorded = show_policy_episodes(source, VALIDATION_SEEDS[:trials], "trials to calibrate with")
     return Rounding(
         precision, gram_matrices(source / ONNX_FILE, manifest.spec, manifest.model, recorded)
     )
@@ -132,7 +133,7 @@ def _rounding(
 
 def _chosen_on(training: TrainingRecord, trials: int) -> TrainingRecord:
     """The record of a policy that was rounded on so many trials: none of them may measure it."""
-    from gatort.sim.tasks.stacking.task import VALIDATION_SEEDS
+    from gatort.sim.tasks.seeds import VALIDATION_SEEDS
 
     used = (VALIDATION_SEEDS[0], VALIDATION_SEEDS[trials - 1])
     return training.model_copy(
@@ -185,7 +186,7 @@ def _untrained(preset: str, cameras: bool, seed: int) -> Gato:
     import torch
 
     from gatort.policies.model import Gato
-    from gatort.sim.tasks.stacking.task import (
+    from gatort.sim.tasks.stacking.specifications import (
         CAMERA_SPEC,
         GATO_SPEC,
         STACK_SPEC,

@@ -42,6 +42,7 @@ from gatort.runtime.loop import TickRecord
 from gatort.runtime.machine import this_machine
 from gatort.runtime.onlooker import Onlooker
 from gatort.runtime.packages import installed_version
+from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
 from gatort.runtime.robot import Robot
 from gatort.runtime.robots.scripted import scripted_robot
@@ -50,7 +51,9 @@ from gatort.runtime.telemetry import (
     TICK,
     Telemetry,
 )
-from gatort.sim.make import simulated_robot, simulator_installed
+from gatort.sim.make import make_robot, simulator_installed
+from gatort.sim.robot import SimulatedRobot
+from gatort.sim.tasks import task_of
 
 Source = Literal["auto", "mujoco", "scripted"]
 
@@ -203,6 +206,11 @@ def _paced_first(one: Measurement, other: Measurement) -> tuple[Measurement, Mea
     return (one, other) if one.paced else (other, one)
 
 
+def _simulated_robot(policy: Policy, options: LoopOptions, clock: Clock) -> SimulatedRobot:
+    task = task_of(policy.manifest, options.task)
+    return make_robot("mujoco", task, clock, task.interface_for(policy.spec), options.seed)
+
+
 def measure(
     options: LoopOptions, *, ticks: int, paced: bool, budget_ms: float, source: Source
 ) -> Measurement:
@@ -214,9 +222,10 @@ def measure(
     """
     policy = load_policy(options, Sampler(options.temperature, options.seed))
     clock: Clock = MonotonicClock() if paced else VirtualClock()
-    simulated = source == "mujoco" or (source == "auto" and simulator_installed())
+    has_task = options.task is not None or (policy.manifest and policy.manifest.task is not None)
+    simulated = source == "mujoco" or (source == "auto" and has_task and simulator_installed())
     robot: Robot = (
-        simulated_robot("mujoco", policy.spec, clock, options.seed)
+        _simulated_robot(policy, options, clock)
         if simulated
         else scripted_robot(policy.spec, clock, options.seed)
     )

@@ -31,16 +31,15 @@ from gatort.runtime.errors import (
 from gatort.runtime.guard import Refusal
 from gatort.runtime.machine import this_machine
 from gatort.runtime.policy import Policy
-from gatort.runtime.recording.reader import (
+from gatort.runtime.recording.messages import (
     ObservationMessage,
     PolicyRecord,
     PromptMessage,
-    Recording,
-    Stamped,
     TickMessage,
     TokensMessage,
     arrays,
 )
+from gatort.runtime.recording.reader import Recording, Stamped
 from gatort.runtime.spec import (
     FIRST_CONTINUOUS_ID,
     Precision,

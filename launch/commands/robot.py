@@ -33,11 +33,9 @@ from gatort.runtime.realtime import (
     RealtimeConfig,
     apply,
 )
-from gatort.runtime.recording.reader import RunRecord
-from gatort.runtime.recording.recorder import (
-    Recorder,
-    StepRecorder,
-)
+from gatort.runtime.recording.messages import RunRecord
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.recording.tick_recorder import StepRecorder
 from gatort.runtime.remote.keys import RobotKeys
 from gatort.runtime.remote.link import LinkConditions
 from gatort.runtime.remote.server import (
@@ -46,7 +44,9 @@ from gatort.runtime.remote.server import (
 )
 from gatort.runtime.robots.franka import FrankaRobot
 from gatort.runtime.spec import Strict
-from gatort.sim.make import simulated_robot
+from gatort.sim.make import make_robot
+from gatort.sim.robot import SimulatedRobot
+from gatort.sim.tasks import task_named
 
 if TYPE_CHECKING:
     from gatort.runtime.robots.driver import Driver
@@ -67,8 +67,10 @@ class RobotOptions(Strict):
     """Of a Franka arm's control."""
     seed: NonNegativeInt = 5000
     """Draws the layout of a simulated arm's blocks."""
-    interface: Literal["stack", "camera", "gato"] = "stack"
-    """What MuJoCo's arm offers: poses of the blocks, two cameras of 64×64, or Gato's two of 128×128."""
+    task: str = "stacking"
+    """Task of a simulated arm."""
+    interface: str | None = None
+    """Keys that a simulated arm offers: an interface of its task by name. The task's first when it is not given."""
     again: bool = False
     """Lay the blocks out anew, at the next seed, after each success and after 20 s without one."""
     safe_after_ms: FiniteFloat | None = None
@@ -123,7 +125,7 @@ def serve(name: ArmName, driver: Driver, clock: Clock, options: RobotOptions) ->
                 keys=keys,
                 conditions=options.link,
                 next_trial=_layer(driver, options) if options.again else None,
-                trial_ns=_trial_ns() if options.again else None,
+                trial_ns=_trial_ns(options) if options.again else None,
                 on_change=_reporter(lines, clock),
             )
         stack.enter_context(closing(server))
@@ -151,25 +153,20 @@ def _driver(name: ArmName, options: RobotOptions, clock: Clock) -> Driver:
     safe_after_ns = (
         round(options.safe_after_ms * 1e6) if options.safe_after_ms is not None else None
     )
-    if name != "mujoco" and options.interface != "stack":
-        raise ConfigError(
-            f"only mujoco's arm has cameras: expected --interface stack for {name}, found {options.interface}"
-        )
     if name == "franka":
+        if options.interface is not None:
+            raise ConfigError(
+                f"--interface is for a simulated arm: leave it out for franka, found {options.interface}"
+            )
         if not options.link.perfect:
             raise ConfigError(
                 "a bad link is for a simulated arm: expected none of --delay-ms, --jitter-ms, --loss and --reorder "
                 f"for franka, found {options.link.model_dump_json(exclude_defaults=True)}"
             )
         return FrankaRobot(options.address, clock, safe_after_ns=safe_after_ns)
-    from gatort.sim.tasks.stacking.task import (
-        CAMERA_SPEC,
-        GATO_SPEC,
-        STACK_SPEC,
-    )
-
-    specs = {"stack": STACK_SPEC, "camera": CAMERA_SPEC, "gato": GATO_SPEC}
-    driver = simulated_robot(name, specs[options.interface], clock, options.seed)
+    task = task_named(options.task)
+    spec = task.interface_named(options.interface) if options.interface else task.interface
+    driver = make_robot(name, task, clock, spec, options.seed)
     driver.inner_loop = InnerLoop(driver.interface, safe_after_ns)
     return driver
 
@@ -190,20 +187,16 @@ def _recorded(
 
 
 def _layer(driver: Driver, options: RobotOptions) -> Callable[[], None]:
-    from gatort.sim.robot import StackingRobot
-
-    if not isinstance(driver, StackingRobot):
+    if not isinstance(driver, SimulatedRobot):
         raise ConfigError(
             "--again lays out simulated blocks; nobody but you does so for a real arm"
         )
     seeds = count(options.seed + 1)
-    return lambda: driver.lay_blocks(next(seeds))
+    return lambda: driver.lay_out(next(seeds))
 
 
-def _trial_ns() -> int:
-    from gatort.sim.tasks.stacking.task import TRIAL_SECONDS
-
-    return round(TRIAL_SECONDS * 1e9)
+def _trial_ns(options: RobotOptions) -> int:
+    return round(task_named(options.task).seconds * 1e9)
 
 
 def _reporter(lines: Lines, clock: Clock) -> Callable[[Status], None]:

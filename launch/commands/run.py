@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
@@ -62,27 +62,23 @@ from gatort.runtime.loop import (
 from gatort.runtime.machine import this_machine
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
-from gatort.runtime.recording.recorder import (
-    Recorder,
-    TickRecorder,
-)
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.recording.tick_recorder import TickRecorder
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.keys import ControllerKeys
 from gatort.runtime.safety import (
     STOPPED,
     State,
 )
-from gatort.runtime.spec import PolicySpec
 from gatort.runtime.telemetry import (
     TICK,
     Telemetry,
 )
 from gatort.sim.film import film, film_obstacle
-from gatort.sim.make import simulated_robot
+from gatort.sim.make import make_robot
+from gatort.sim.robot import SimulatedRobot
+from gatort.sim.tasks import task_of
 from gatort.sim.viewer import Viewer, require_screen
-
-if TYPE_CHECKING:
-    from gatort.sim.robot import StackingRobot
 
 DEFAULT_PLOT = Path("runs", "latency.png")
 INTERRUPTED = 130
@@ -159,7 +155,13 @@ def run(
             console.print(percentile_table(drive.telemetry.summary(), drive.budget_ms))
             _draw(console, plot or DEFAULT_PLOT, drive)
         if video is not None and not isinstance(drive.robot, RemoteRobot) and len(drive.positions):
-            film(video, drive.robot.layout, drive.positions, policy.spec.control_hz)
+            film(
+                video,
+                drive.robot.task.scene,
+                drive.robot.layout,
+                drive.positions,
+                policy.spec.control_hz,
+            )
             console.print(f"film: {video}")
     return INTERRUPTED if drive.interrupted else int(drive.stopped)
 
@@ -205,12 +207,13 @@ def _stopped_by_signals() -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def _robot(options: RunOptions, spec: PolicySpec, clock: Clock) -> StackingRobot | RemoteRobot:
+def _robot(options: RunOptions, policy: Policy, clock: Clock) -> SimulatedRobot | RemoteRobot:
     if options.simulator is None:
         keys = ControllerKeys.load(options.keys) if options.keys is not None else None
         with apply(options.realtime):  # The threads that carry the messages go in front too.
             return RemoteRobot(options.robot, clock, keys)
-    return simulated_robot(options.simulator, spec, clock, options.seed)
+    task = task_of(policy.manifest, options.task)
+    return make_robot(options.simulator, task, clock, task.interface_for(policy.spec), options.seed)
 
 
 class Drive:
@@ -228,7 +231,7 @@ class Drive:
         spec = policy.spec
         self.policy, self.options = policy, options
         self.clock = MonotonicClock()
-        self.robot = _robot(options, spec, self.clock)
+        self.robot = _robot(options, policy, self.clock)
         self.ticks = max(1, round(options.seconds * spec.control_hz))
         self.telemetry = Telemetry(
             spec, min(self.ticks, KEPT_TICKS), stepwise=policy.engine.stepwise
@@ -273,7 +276,7 @@ class Drive:
         self._record.prompt(self.clock.now_ns(), self.prompt)
         with ExitStack() as stack:
             self._viewer = (
-                stack.enter_context(Viewer(self._filmed.layout))
+                stack.enter_context(Viewer(self._filmed.task.scene, self._filmed.layout))
                 if viewer and self._filmed
                 else None
             )

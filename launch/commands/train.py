@@ -1,78 +1,56 @@
 """`gatort train`: clone the expert, then learn from the policy's own rollouts (DAgger).
 
-Each round drives with the policy as it is, labels every tick with what the expert would have done, and trains on all
-rounds so far (Ross et al. 2011, arXiv 1011.0686). `torchrun -m gatort.launch.cli train …` shares a batch out over
-processes or GPUs.
+`torchrun -m gatort.launch.cli train …` shares a batch out over processes or GPUs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import sched_getaffinity
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 
-from gatort.launch.collect import (
-    Collection,
-    collect,
-)
+from gatort.export.bundle_writer import write_bundle
 from gatort.launch.options import resolve
-from gatort.launch.report import (
-    progress_bar,
-    screen,
-)
-from gatort.policies.demos import (
-    MANIFEST,
-    DemonstrationManifest,
-    join,
-    load_episodes,
-    load_manifest,
-    tokenize,
-)
+from gatort.launch.progress import policy_source, show_collect
+from gatort.launch.report import progress_bar, screen
+from gatort.policies.dagger import Course, CourseWatch, RollOut, WriteBundle
+from gatort.policies.model import Gato
 from gatort.policies.presets import preset as preset_named
-from gatort.policies.recipe import TrainConfig
+from gatort.policies.recipe import CourseConfig
+from gatort.policies.train import Trainer
+from gatort.policies.weights import read_model
 from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.bundle import load_manifest as load_bundle_manifest
-from gatort.runtime.errors import (
-    ConfigError,
-    DemonstrationError,
-)
+from gatort.runtime.demonstrations import DemonstrationManifest, load_manifest
+from gatort.runtime.errors import ConfigError
 from gatort.runtime.packages import require_torch
+from gatort.runtime.spec import PolicySpec
+from gatort.sim.collect import Collection, require_training_seeds
 from gatort.sim.randomisation import Randomisation
 
-from .demos import require_training_seeds
-
-if TYPE_CHECKING:
-    from gatort.policies.demos import Frames
-    from gatort.policies.model import Gato
-    from gatort.policies.train import Trainer
-    from gatort.runtime.spec import PolicySpec
-
-HELD_OUT = 20
-"""One episode in so many of the demonstrations gives the validation loss."""
 FIRST_ROUND_SEED = 1_500_000
-"""Layouts of the policy's own rollouts start here, past those of the demonstrations."""
+"""First layout seed of the policy's own rollouts, past the seeds of the demonstrations."""
+ROUND_SEEDS = 10_000
+"""Seeds from one round's first layout to the next round's."""
 
 
-class TrainOptions(TrainConfig):
+class TrainOptions(CourseConfig):
     """One training run with its rounds of DAgger."""
 
     preset: str = "stack"
     """Model size."""
     start: Path | None = None
-    """Bundle whose weights training starts from instead of random ones, whatever the preset: fine-tuning."""
-    rounds: NonNegativeInt = 3
-    """Rounds of the policy's own rollouts after the first fit; 0 is plain cloning."""
-    round_episodes: PositiveInt = 120
-    """Rollouts in each round."""
-    first_share: float = Field(default=0.5, gt=0, le=1)
-    """Share of the steps that comes before the first round; the rounds share out the rest."""
-    randomise: bool = False
-    """Vary arm, blocks, delay and sensors from rollout to rollout, over the ranges in sim/randomisation.py."""
+    """Bundle whose weights training starts from, whatever the preset (fine-tuning). Default: random
+    weights."""
+    task: str | None = None
+    """Task of the simulated arm, for demonstrations that name none."""
     workers: PositiveInt = len(sched_getaffinity(0))
-    """Processes that share the rollouts."""
+    """Number of processes that share the rollouts."""
 
 
 def train(
@@ -84,7 +62,7 @@ def train(
 ) -> int:
     """Train a policy on demonstrations and on its own rollouts, and write it as a bundle.
 
-    The same command goes on from the last checkpoint.
+    The same command continues from the last checkpoint.
 
     Parameters
     ----------
@@ -93,46 +71,63 @@ def train(
     out
         Folder for the checkpoint, the rounds and the bundle.
     profile
-        TOML file with any of these options.
+        TOML file with any of these options; a flag overrides the file.
     """
     options = resolve(TrainOptions, options, profile)
-    require_torch("training")
-    from gatort.policies.train import Trainer
+    require_torch("training")  # The exporter would miss its packages only after the first fit.
 
-    manifests = [load_manifest(folder) for folder in demos]
-    if not manifests:
+    if not demos:
         raise ConfigError(
-            "expected at least one folder of demonstrations, found none; make one with `gatort demos`"
+            "expected at least one folder of demonstrations, found none; "
+            "make one with `gatort demos`"
         )
+    for index in range(options.rounds):
+        require_training_seeds(_round_seeds(index, options))
+    manifests = [load_manifest(folder) for folder in demos]
     spec = manifests[0].spec
+    task = _task_of(manifests, options)
+
     start = _read_start(options.start, spec)
-    trainer = Trainer(
-        spec, start.dims if start else preset_named(options.preset), options, out, start
+    dims = start.dims if start else preset_named(options.preset)
+    course = Course(
+        trainer=Trainer(spec, dims, options, out, start),
+        config=options,
+        directory=out,
+        roll_out=_roll_out(task, spec, options),
+        write_bundle=_write_bundle(options.preset, task),
+        start=load_bundle_manifest(options.start).training if options.start else None,
+        watch=_Screen(),
     )
-    course = Course(trainer, options, out)
-    course.add(demos, hold_out=True)
-    for done in range(options.rounds + 1):
-        course.fit(until_step=course.steps_until(done))
-        if trainer.step == course.steps_until(
-            done
-        ):  # Not so while catching up with a run that was stopped later.
-            course.write_bundle(manifests)
-        if done < options.rounds:
-            manifests.append(course.roll_out(done))
+    course.run(demos)
     return 0
 
 
+def _task_of(manifests: list[DemonstrationManifest], options: TrainOptions) -> str | None:
+    """Return the task of the demonstrations.
+
+    Raises:
+        ConfigError: they name several tasks, or no task although there are rounds to drive.
+    """
+    tasks = {manifest.task for manifest in manifests if manifest.task is not None}
+    tasks |= {options.task} if options.task is not None else set()
+    if len(tasks) > 1:
+        raise ConfigError(f"expected demonstrations of one task, found {', '.join(sorted(tasks))}")
+    if not tasks and options.rounds:
+        raise ConfigError(
+            "the demonstrations name no task for the rollouts: give one with --task, or --rounds 0"
+        )
+    return next(iter(tasks), None)
+
+
 def _read_start(bundle: Path | None, spec: PolicySpec) -> Gato | None:
-    """The model to start from.
+    """Read the model to start from.
 
     Raises:
         BundleError: the bundle is incomplete or changed.
-        ConfigError: it has another specification than the demonstrations.
+        ConfigError: the bundle's specification is not that of the demonstrations.
     """
     if bundle is None:
         return None
-    from gatort.policies.weights import read_model
-
     model = read_model(bundle)
     if model.spec != spec:
         raise ConfigError(
@@ -141,115 +136,60 @@ def _read_start(bundle: Path | None, spec: PolicySpec) -> Gato | None:
     return model
 
 
-class Course:
-    """A trainer and all that it has learned from so far."""
+def _round_seeds(index: int, options: TrainOptions) -> range:
+    first = FIRST_ROUND_SEED + index * ROUND_SEEDS
+    return range(first, first + options.round_episodes)
 
-    def __init__(self, trainer: Trainer, options: TrainOptions, out: Path) -> None:
-        self.trainer, self.options, self.out = trainer, options, out
-        self.bundle = out / "bundle"
-        self._start = load_bundle_manifest(options.start).training if options.start else None
-        self._learned: list[Frames] = []
-        self._held_out: Frames | None = None
-        self._successes = ""
 
-    def add(self, folders: list[Path], hold_out: bool = False) -> None:
-        """Learn from these folders too."""
-        spec = self.trainer.spec
-        episodes = [episode for folder in folders for episode in load_episodes(folder, spec)]
-        if hold_out:
-            if len(episodes) < 2:
-                raise DemonstrationError(
-                    "expected 2 episodes or more, one of them to validate on, found 1"
-                )
-            self._held_out = tokenize(episodes[::HELD_OUT], spec)
-            episodes = [episode for index, episode in enumerate(episodes) if index % HELD_OUT]
-        self._learned.append(tokenize(episodes, spec))
+def _roll_out(task: str | None, spec: PolicySpec, options: TrainOptions) -> RollOut:
+    def roll_out(index: int, bundle: Path, directory: Path) -> DemonstrationManifest:
+        collection = Collection(
+            task=task or "",  # There are no rounds without a task.
+            spec=spec,
+            directory=directory,
+            first_seed=_round_seeds(index, options)[0],
+            episodes=options.round_episodes,
+            policy=policy_source(bundle),
+            randomisation=Randomisation() if options.randomise else None,
+        )
+        return show_collect(collection, options.workers)
 
-    def steps_until(self, done: int) -> int:
-        """Step count at which the fit that follows `done` rounds ends."""
-        first = round(self.options.steps * self.options.first_share)
-        if done == self.options.rounds:
-            return self.options.steps
-        return first + (self.options.steps - first) * done // self.options.rounds
+    return roll_out
 
-    def fit(self, until_step: int) -> None:
-        """Train on everything added so far, with a progress bar."""
-        trainer = self.trainer
-        with progress_bar("steps", shown=trainer.rank == 0) as progress:
-            bar = progress.add_task("", total=self.options.steps, completed=trainer.step)
+
+def _write_bundle(name: str, task: str | None) -> WriteBundle:
+    def write(directory: Path, model: Gato, training: TrainingRecord) -> None:
+        write_bundle(directory, name, model, training, task=task)
+
+    return write
+
+
+class _Screen(CourseWatch):
+    """Shows a course on standard error."""
+
+    @contextmanager
+    def fitting(self, course: Course) -> Iterator[Callable[[float], None]]:
+        trainer = course.trainer
+        with progress_bar("steps") as bars:
+            bar = bars.add_task("", total=course.config.steps, completed=trainer.step)
 
             def show(loss: float) -> None:
-                text = f"loss {loss:.3f}, {trainer.tokens_per_s:,.0f} tokens/s{self._successes}"
-                progress.update(bar, completed=trainer.step, description=text)
+                text = f"loss {loss:.3f}, {trainer.tokens_per_s:,.0f} tokens/s{_rollouts(course)}"
+                bars.update(bar, completed=trainer.step, description=text)
 
-            trainer.fit(join(self._learned), until_step, show)
-        if trainer.rank == 0 and self._held_out is not None:
-            held_out = trainer.validation_loss(self._held_out)
-            screen(stderr=True).print(
-                f"step {trainer.step}: validation loss {held_out:.3f}{self._successes}"
-            )
+            yield show
 
-    def roll_out(self, index: int) -> DemonstrationManifest:
-        """Drive with the policy as it is on fresh layouts; what the expert would have done is learned from."""
-        folder = self.out / f"round{index}"
-        first = FIRST_ROUND_SEED + index * 10_000
-        require_training_seeds(range(first, first + self.options.round_episodes))
-        if self.trainer.rank == 0 and not (folder / MANIFEST).exists():
-            collect(
-                Collection(
-                    spec=self.trainer.spec,
-                    directory=folder,
-                    first_seed=first,
-                    episodes=self.options.round_episodes,
-                    bundle=self.bundle,
-                    randomisation=Randomisation() if self.options.randomise else None,
-                ),
-                self.options.workers,
-            )
-        self.trainer.wait_for_all()
-        manifest = load_manifest(folder)
-        self._successes = f", rollouts {manifest.successes / manifest.episodes:.0%}"
-        if self.trainer.rank == 0:
-            screen(stderr=True).print(
-                f"round {index}: {manifest.successes} of {manifest.episodes} rollouts succeeded"
-            )
-        self.add([folder])
-        return manifest
-
-    def _seeds(self, manifests: list[DemonstrationManifest]) -> tuple[tuple[int, int], ...]:
-        start = self._start.training_seeds if self._start else ()
-        return tuple(sorted({*start, *((m.first_seed, m.last_seed) for m in manifests)}))
-
-    def _recipe(self) -> str:
-        rounds, before = len(self._learned) - 1, self._start
-        start = f"{before.recipe} ({before.steps} steps); then " if before else ""
-        return (
-            f"{start}behavioural cloning and {rounds} round{'s' * (rounds != 1)} of DAgger on the policy's own "
-            f"rollouts; labels spread over {self.options.label_std_bins} bins, action tokens hidden in "
-            f"{self.options.forget_actions:.0%} of the frames"
-            + "; rollouts in randomised physics" * self.options.randomise
-            + "; weights on the int4 grid" * self.options.int4_grid
+    def fitted(self, course: Course, validation_loss: float) -> None:
+        screen(stderr=True).print(
+            f"step {course.trainer.step}: validation loss {validation_loss:.3f}{_rollouts(course)}"
         )
 
-    def write_bundle(self, manifests: list[DemonstrationManifest]) -> None:
-        """Export the policy as it is, unless that has been done and perhaps tried since."""
-        from gatort.export.bundle_writer import write_bundle
+    def rolled_out(self, index: int, rollouts: DemonstrationManifest) -> None:
+        screen(stderr=True).print(
+            f"round {index}: {rollouts.successes} of {rollouts.episodes} rollouts succeeded"
+        )
 
-        trainer = self.trainer
-        written = load_bundle_manifest(self.bundle).training.steps if self.bundle.exists() else None
-        if trainer.rank == 0 and written != trainer.step:
-            write_bundle(
-                self.bundle,
-                name=self.options.preset,
-                model=trainer.policy(),
-                training=TrainingRecord(
-                    recipe=self._recipe(),
-                    demonstrations=f"{sum(m.episodes for m in manifests)} episodes of "
-                    f"{sum(m.ticks for m in manifests)} ticks, each labelled by the scripted expert",
-                    training_seeds=self._seeds(manifests),
-                    validation_seeds=self._start.validation_seeds if self._start else (),
-                    parameters=trainer.model.parameters_total,
-                    steps=trainer.step,
-                ),
-            )
-        trainer.wait_for_all()
+
+def _rollouts(course: Course) -> str:
+    rollouts = course.rollouts
+    return f", rollouts {rollouts.successes / rollouts.episodes:.0%}" if rollouts else ""

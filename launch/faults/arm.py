@@ -30,8 +30,10 @@ from gatort.runtime.safety import (
     Command,
     State,
 )
-from gatort.sim.simulators.mujoco import MujocoRobot
-from gatort.sim.tasks.stacking.task import STACK_SPEC
+from gatort.sim.robot import SimulatedRobot
+from gatort.sim.simulators.mujoco import MujocoSimulator
+from gatort.sim.tasks.stacking.specifications import STACK_SPEC
+from gatort.sim.tasks.stacking.task import Stacking
 
 from .trace import Trace
 
@@ -95,14 +97,15 @@ class Sensors:
         self._numbers[4] = at_ns
 
 
-class FaultyArm(MujocoRobot):
+class FaultyArm(SimulatedRobot):
     """The simulated arm; what its joints measure and what a camera sees can fail apart.
 
     The shipped policy reads where the blocks are, which on a real arm comes from a camera.
     """
 
     def __init__(self, clock: Clock, folder: Path, seed: int) -> None:
-        super().__init__(clock, seed)
+        task = Stacking()
+        super().__init__(task, MujocoSimulator(task.scene), clock, STACK_SPEC, seed)
         self._sensors, self._trace = (
             Sensors(folder / SENSORS_FILE),
             Trace(folder / TRACE_FILE, STACK_SPEC),

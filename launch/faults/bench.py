@@ -192,7 +192,7 @@ class ArmProcess:
             self.close()  # Nobody else holds it yet.
             raise
         self.endpoint = re.findall(r"tcp://[^\s,]+", self.said)[0]
-        from gatort.sim.tasks.stacking.task import STACK_SPEC
+        from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
         self.trace, self.sensors = (
             Trace(folder / TRACE_FILE, STACK_SPEC),

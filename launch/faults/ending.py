@@ -24,7 +24,7 @@ from gatort.runtime.safety import (
     State,
 )
 from gatort.runtime.telemetry import LATENESS
-from gatort.sim.tasks.stacking.task import draw_layout
+from gatort.sim.tasks import task_named
 from gatort.sim.viewer import Viewer
 
 from .bench import (
@@ -372,7 +372,9 @@ def viewer_hung(bench: Bench, seed: int) -> Outcome:
     """A window that hangs is offered every tick's positions."""
     arm = bench.arm
     positions = np.zeros(30)
-    with HungViewer(draw_layout(seed)) as viewer, bench.controller(arm, RemoteRobot) as robot:
+    task = task_named("stacking")
+    window = HungViewer(task.scene, task.layout(seed))
+    with window as viewer, bench.controller(arm, RemoteRobot) as robot:
         drive = bench.drive(robot, on_tick=lambda _: viewer.offer(positions))
     telemetry = drive.loop.telemetry
     wrong = (

@@ -11,7 +11,7 @@ from gatort.runtime.spec import (
 )
 
 # The part of Panda's joint range that stacking uses, so that a bin is 2 to 4 mrad; beyond it a token is clipped.
-# Franka's limits ("Robot and interface specifications") are in sim/tasks/stacking/scene.xml.
+# Franka's limits ("Robot and interface specifications") are in sim/simulators/panda.xml.
 JOINT_LOW_RAD: Final = (-1.4, -1.2, -1.4, -3.0718, -1.4, 1.2, -1.2)
 JOINT_HIGH_RAD: Final = (1.4, 1.2, 1.4, -1.2, 1.4, 3.7525, 2.8973)
 JOINT_SPEED_RAD_S: Final = (2.0,) * 7

@@ -1,1 +1,1 @@
-"""Physics engines behind one contract."""
+"""Physics engines behind one contract. They know an arm, cubes and targets, and no task."""

@@ -1,7 +1,9 @@
-"""The same task in PyBullet, on its own Panda: other link masses, other contact and friction, no rotor inertia.
+"""PyBullet behind the contract of a simulator, with its own Panda.
 
-A policy that was trained in MuJoCo meets here what it has never seen. The arm is `franka_panda/panda.urdf` of
-pybullet_data with collision shapes on every link, and Bullet's own inertias, which it works out from them.
+Its arm has other link masses, other contact and friction, and no rotor inertia, so a policy that
+was trained in MuJoCo meets here an arm that it has never seen. The arm is `franka_panda/panda.urdf`
+of pybullet_data with collision shapes on every link. Bullet works out the inertias from these
+shapes.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,31 +22,31 @@ from typing import Any, Final
 
 import numpy as np
 
-from gatort.runtime.clock import Clock
 from gatort.runtime.errors import RobotError
 from gatort.runtime.robots.driver import INNER_PERIOD_NS
 from gatort.runtime.robots.panda import (
     GRIPPER_OPEN_M,
     JOINT_DAMPING_NMS_RAD,
 )
-from gatort.sim.robot import (
+
+from .simulator import (
     FINGER_DAMPING_NS_M,
     FINGER_FORCE_N,
     FINGER_STIFFNESS_N_M,
     ROTOR_INERTIA_KGM2,
+    ArmModel,
+    ArmState,
     Array,
-    Poses,
-    StackingRobot,
-)
-from gatort.sim.tasks.stacking.task import (
-    STACK_SPEC,
-    Layout,
+    Cube,
+    Pose,
+    Scene,
+    Simulator,
 )
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Hold back what Bullet's C code prints when it starts; if it fails, what it said goes to standard error."""
+    """Hold back the output of Bullet's C code. If the block fails, write it to standard error."""
     flush = ctypes.CDLL(None).fflush
     with tempfile.TemporaryFile() as said:
         streams = [(number, os.dup(number)) for number in (1, 2)]
@@ -73,14 +75,14 @@ _HAND: Final = 8
 _FINGERS: Final = [9, 10]
 _MOVING: Final = _ARM + _FINGERS
 _TOOL_FROM_HAND_M: Final = np.array([0.0, 0.0, 0.1034])
-"""As in stacking.xml; the URDF's own grasp target lies 1.6 mm farther out."""
+"""Same as in panda.xml. The URDF's own grasp target lies 1.6 mm farther out."""
 _GRIP_GAIN: Final = FINGER_STIFFNESS_N_M / FINGER_DAMPING_NS_M * INNER_PERIOD_NS * 1e-9
-"""Share of the gap to its target that a finger closes in one step while nothing is in its way."""
+"""Share of the gap to its target that a free finger closes in one step."""
 _URDF: Final = Path(pybullet_data.getDataPath(), "franka_panda", "panda.urdf")
 
 
 class _Simulation:
-    """Bullet's functions, all of one simulation among the many that a process may hold."""
+    """Bullet's functions, bound to one of the simulations that a process may hold."""
 
     def __init__(self) -> None:
         self._client = pybullet.connect(pybullet.DIRECT)
@@ -91,53 +93,61 @@ class _Simulation:
         return partial(getattr(pybullet, name), physicsClientId=self._client)
 
 
-class BulletRobot(StackingRobot):
-    """PyBullet's Panda on a table with three blocks; draws no pictures.
-
-    Args:
-        clock: the one clock; physics never runs ahead of it.
-        seed: of the layout; see `reset`.
+class BulletSimulator(Simulator):
+    """PyBullet's Panda. It draws no pictures, so a target is a place and nothing else.
 
     Raises:
-        RobotError: from `observe` when the physics has diverged.
+        RobotError: from `settle` when the physics has diverged.
     """
 
-    def __init__(self, clock: Clock, seed: int = 0) -> None:
-        super().__init__(clock, STACK_SPEC)
+    name = "PyBullet"
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
         with _quietly():
             self._bullet = _Simulation()
-            self.reset(seed)
+        self._cubes: dict[str, int] = {}
+        self._targets = {name: np.zeros(3) for name in scene.targets}
 
     def close(self) -> None:
         """Leave the simulation."""
         if self._bullet.isConnected():
             self._bullet.disconnect()
 
-    def _place_arm(self, joints_rad: Array) -> None:
+    # -- Placing -------------------------------------------------------------------------------
+
+    def place_arm(self, joints_rad: Array) -> None:
+        """See `Simulator.place_arm`."""
         bullet = self._bullet
         bullet.resetSimulation()
         bullet.setGravity(0, 0, -9.81)
-        # Without the last, contacts come in the order of the heap, and the same trial differs from run to run.
+        # Otherwise contacts come in the order of the heap, and the same trial differs from run to
+        # run.
         bullet.setPhysicsEngineParameter(
             fixedTimeStep=INNER_PERIOD_NS * 1e-9, deterministicOverlappingPairs=1
         )
         table = bullet.createCollisionShape(pybullet.GEOM_PLANE)
-        self._make_slippery(bullet.createMultiBody(0, table), 1.0)
-        self._arm = bullet.loadURDF(str(_URDF), useFixedBase=True)
+        self._set_friction(bullet.createMultiBody(0, table), 1.0)
+        self._load_arm(joints_rad)
+        self._grip(GRIPPER_OPEN_M)
+        self._couple_fingers()
+        self._cubes = {}
+
+    def _load_arm(self, joints_rad: Array) -> None:
+        bullet = self._bullet
+        with _quietly():
+            self._arm = bullet.loadURDF(str(_URDF), useFixedBase=True)
         for link in range(-1, bullet.getNumJoints(self._arm)):
             bullet.changeDynamics(self._arm, link, linearDamping=0, angularDamping=0)
         for joint, position in zip(_MOVING, [*joints_rad, *(GRIPPER_OPEN_M / 2,) * 2], strict=True):
             bullet.resetJointState(self._arm, joint, position)
-        # Bullet holds every joint with a motor unless it is told not to.
+        # Bullet holds every joint with a motor unless the motor's force is zero.
         bullet.setJointMotorControlArray(
             self._arm, _ARM, pybullet.VELOCITY_CONTROL, forces=[0.0] * len(_ARM)
         )
-        self._grip(GRIPPER_OPEN_M)
-        self._couple_fingers()
-        self._blocks: list[int] = []
 
     def _couple_fingers(self) -> None:
-        """Both fingers move together; Bullet does not read the URDF's `mimic`."""
+        """Make both fingers move together. Bullet does not read the URDF's `mimic`."""
         frame = {
             "jointAxis": [1, 0, 0],
             "parentFramePosition": [0, 0, 0],
@@ -149,30 +159,36 @@ class BulletRobot(StackingRobot):
         )
         self._bullet.changeConstraint(gear, gearRatio=-1, erp=0.1, maxForce=50)
 
-    def _place_blocks(self, layout: Layout) -> None:
-        bullet = self._bullet
-        for body in self._blocks:
-            bullet.removeBody(body)
-        self._blocks = []
-        for block in layout.blocks:
-            shape = bullet.createCollisionShape(
-                pybullet.GEOM_BOX, halfExtents=[block.edge_m / 2] * 3
-            )
-            turn = [0, 0, math.sin(block.yaw_rad / 2), math.cos(block.yaw_rad / 2)]
-            place = [block.x_m, block.y_m, block.edge_m / 2]
-            body = bullet.createMultiBody(
-                block.mass_kg, shape, basePosition=place, baseOrientation=turn
-            )
-            self._make_slippery(body, block.friction)
-            self._blocks.append(body)
+    def place_cubes(self, cubes: Sequence[Cube]) -> None:
+        """See `Simulator.place_cubes`."""
+        for body in self._cubes.values():
+            self._bullet.removeBody(body)
+        self._cubes = {cube.name: self._make(cube) for cube in cubes}
 
-    def _make_slippery(self, body: int, friction: float) -> None:
-        """Bullet multiplies the frictions of what touches: with 1 on table and fingers a block's own is left."""
+    def _make(self, cube: Cube) -> int:
+        bullet = self._bullet
+        shape = bullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=[cube.edge_m / 2] * 3)
+        turn = [0, 0, math.sin(cube.yaw_rad / 2), math.cos(cube.yaw_rad / 2)]
+        body: int = bullet.createMultiBody(
+            cube.mass_kg, shape, basePosition=list(cube.position), baseOrientation=turn
+        )
+        self._set_friction(body, cube.friction)
+        return body
+
+    def _set_friction(self, body: int, friction: float) -> None:
+        """Set a body's friction. Bullet multiplies two of them, and table and fingers have 1."""
         self._bullet.changeDynamics(
             body, -1, lateralFriction=friction, linearDamping=0, angularDamping=0
         )
 
-    def _step(self, torque_nm: Array, width_m: float | None) -> None:
+    def move_target(self, name: str, position: Array) -> None:
+        """See `Simulator.move_target`."""
+        self._targets[name][:] = position
+
+    # -- Physics -------------------------------------------------------------------------------
+
+    def step(self, torque_nm: Array, width_m: float | None) -> None:
+        """See `Simulator.step`."""
         bullet = self._bullet
         position, velocity = self._joints()
         carried = bullet.calculateInverseDynamics(
@@ -183,12 +199,13 @@ class BulletRobot(StackingRobot):
             for asked, carry, speed in zip(torque_nm.tolist(), carried, velocity, strict=False)
         ]
         bullet.setJointMotorControlArray(self._arm, _ARM, pybullet.TORQUE_CONTROL, forces=torques)
+
         if width_m is not None:
             self._grip(width_m)
         bullet.stepSimulation()
 
     def _joints(self) -> tuple[list[float], list[float]]:
-        """Positions and velocities of the nine joints that move."""
+        """Return positions and velocities of the nine joints that move."""
         states = self._bullet.getJointStates(self._arm, _MOVING)
         return [state[0] for state in states], [state[1] for state in states]
 
@@ -202,42 +219,54 @@ class BulletRobot(StackingRobot):
             positionGains=[_GRIP_GAIN] * 2,
         )
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """See `Simulator.settle`."""
         position, velocity = self._joints()
-        blocks = [self._bullet.getBasePositionAndOrientation(body)[0] for body in self._blocks]
-        if not np.isfinite([*position, *velocity, *itertools.chain(*blocks)]).all():
+        places = [place for place, _ in self._places()]
+        if not np.isfinite([*position, *velocity, *itertools.chain(*places)]).all():
             raise RobotError("the simulation diverged: PyBullet's state is not finite")
 
-    def _poses(self) -> Poses:
-        bullet = self._bullet
+    # -- State ---------------------------------------------------------------------------------
+
+    def _places(self) -> list[tuple[Sequence[float], Sequence[float]]]:
+        """Return place (3,) and quaternion (x, y, z, w) of each cube."""
+        return [self._bullet.getBasePositionAndOrientation(body) for body in self._cubes.values()]
+
+    def arm(self) -> ArmState:
+        """See `Simulator.arm`."""
         position, velocity = self._joints()
-        hand = bullet.getLinkState(self._arm, _HAND, computeForwardKinematics=1)
+        hand = self._bullet.getLinkState(self._arm, _HAND, computeForwardKinematics=1)
         rotation = _rotation(hand[5])
-        (red, red_turn), (blue, _) = (
-            bullet.getBasePositionAndOrientation(body) for body in self._blocks[:2]
-        )
-        return Poses(
+        return ArmState(
             joint_position=np.array(position[:7]),
             joint_velocity=np.array(velocity[:7]),
             width_m=sum(position[7:]),
             tool_position=np.array(hand[4]) + rotation @ _TOOL_FROM_HAND_M,
             tool_rotation=rotation,
-            red=np.array(red),
-            blue=np.array(blue),
-            red_rotation=_rotation(red_turn),
         )
+
+    def bodies(self) -> Mapping[str, Pose]:
+        """See `Simulator.bodies`."""
+        cubes = {
+            name: Pose(np.array(place), _rotation(turn))
+            for name, (place, turn) in zip(self._cubes, self._places(), strict=True)
+        }
+        targets = {name: Pose(place, np.eye(3)) for name, place in self._targets.items()}
+        return cubes | targets
 
     @property
     def positions(self) -> Array:
-        """See `StackingRobot.positions`."""
-        blocks = [self._bullet.getBasePositionAndOrientation(body) for body in self._blocks]
-        poses = [(*place, w, x, y, z) for place, (x, y, z, w) in blocks]
-        return np.array([*self._joints()[0], *itertools.chain(*poses)])
+        """See `Simulator.positions`."""
+        cubes = [(*place, w, x, y, z) for place, (x, y, z, w) in self._places()]
+        targets = [(*place, 1.0, 0.0, 0.0, 0.0) for place in self._targets.values()]
+        return np.array([*self._joints()[0], *itertools.chain(*cubes, *targets)])
 
-    def _red_touches_blue(self) -> bool:
-        return bool(self._bullet.getContactPoints(*self._blocks[:2]))
+    def touching(self, one: str, other: str) -> bool:
+        """See `Simulator.touching`."""
+        return bool(self._bullet.getContactPoints(self._cubes[one], self._cubes[other]))
 
-    def _arm_model(self) -> tuple[Array, Array]:
+    def arm_model(self) -> ArmModel:
+        """See `Simulator.arm_model`."""
         bullet, zeros = self._bullet, [0.0] * len(_MOVING)
         position, _ = self._joints()
         tool = _TOOL_FROM_HAND_M.tolist()
@@ -245,10 +274,13 @@ class BulletRobot(StackingRobot):
             bullet.calculateJacobian(self._arm, _HAND, tool, position, zeros, zeros)
         )  # (2, 3, 9)
         mass_matrix = np.array(bullet.calculateMassMatrix(self._arm, position))  # (9, 9)
-        # The expert's law is made for an arm with rotors; without them the wrist's torques would be a tenth of it.
-        return jacobian.reshape(6, -1)[:, :7], mass_matrix[:7, :7] + ROTOR_INERTIA_KGM2 * np.eye(7)
+        # The experts' law is made for an arm with rotors. Without them it would ask the wrist for a
+        # tenth of its torque.
+        return ArmModel(
+            jacobian.reshape(6, -1)[:, :7], mass_matrix[:7, :7] + ROTOR_INERTIA_KGM2 * np.eye(7)
+        )
 
 
 def _rotation(quaternion: Sequence[float]) -> Array:
-    """Rotation matrix (3, 3) of a quaternion (x, y, z, w)."""
+    """Return the rotation matrix (3, 3) of a quaternion (x, y, z, w)."""
     return np.array(pybullet.getMatrixFromQuaternion(quaternion)).reshape(3, 3)

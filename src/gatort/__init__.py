@@ -28,10 +28,8 @@ if TYPE_CHECKING:  # Type checkers need the names; the program loads them in `__
     from gatort.runtime.remote.client import RemoteRobot
     from gatort.runtime.robots.driver import Driver
     from gatort.runtime.spec import Actuator, Interface, ObservationKey, PolicySpec
-    from gatort.sim.simulators.bullet import BulletRobot
-    from gatort.sim.simulators.mujoco import MujocoRobot
+    from gatort.sim.make import BulletRobot, MujocoRobot
 
-__version__ = "0.1.0"
 __all__ = [
     "Actuator",
     "BulletRobot",
@@ -53,14 +51,14 @@ __all__ = [
 ]
 _HOMES = {
     "Actuator": "gatort.runtime.spec",
-    "BulletRobot": "gatort.sim.simulators.bullet",
+    "BulletRobot": "gatort.sim.make",
     "Decision": "gatort.runtime.decoding",
     "Driver": "gatort.runtime.robots.driver",
     "Episode": "gatort.runtime.episode",
     "GatortError": "gatort.runtime.errors",
     "Interface": "gatort.runtime.spec",
     "MonotonicClock": "gatort.runtime.clock",
-    "MujocoRobot": "gatort.sim.simulators.mujoco",
+    "MujocoRobot": "gatort.sim.make",
     "ObservationKey": "gatort.runtime.spec",
     "Policy": "gatort.runtime.policy",
     "PolicyOptions": "gatort.policies.loading",
@@ -71,8 +69,6 @@ _HOMES = {
     "load_policy": "gatort.policies.loading",
 }
 """Module of each public name."""
-_EXTRAS = {"mujoco": "sim", "pybullet": "pybullet"}
-"""Extra of gatort that installs each optional package behind a public name."""
 
 
 def __getattr__(name: str) -> Any:
@@ -80,28 +76,17 @@ def __getattr__(name: str) -> Any:
 
     Raises:
         AttributeError: gatort has no such name.
-        MissingDependency: the name needs a package that is not installed.
     """
     if name not in _HOMES:
         closest = get_close_matches(name, __all__, n=1)
         hint = f"did you mean {closest[0]!r}?" if closest else f"it has {', '.join(__all__)}"
         raise AttributeError(f"module 'gatort' has no attribute {name!r}; {hint}", name=name)
 
-    try:
-        value = getattr(import_module(_HOMES[name]), name)
-    except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
-            raise
-        from gatort.runtime.errors import MissingDependency
-
-        raise MissingDependency(
-            f"gatort.{name} needs {error.name}: pip install 'gatort[{_EXTRAS[error.name]}]'"
-        ) from error
-
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     """Return the public names."""
-    return sorted([*__all__, "__version__"])
+    return list(__all__)

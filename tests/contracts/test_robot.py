@@ -29,14 +29,14 @@ def scripted(spec: PolicySpec, clock: VirtualClock) -> Robot:
 
 def mujoco(_: PolicySpec, clock: VirtualClock) -> Robot:
     pytest.importorskip("mujoco")
-    from gatort.sim.simulators.mujoco import MujocoRobot
+    from gatort.sim.make import MujocoRobot
 
     return MujocoRobot(clock, seed=0)
 
 
 def pybullet(_: PolicySpec, clock: VirtualClock) -> Robot:
     pytest.importorskip("pybullet")
-    from gatort.sim.simulators.bullet import BulletRobot
+    from gatort.sim.make import BulletRobot
 
     return BulletRobot(clock, seed=0)
 

@@ -13,7 +13,7 @@ from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     FIRST_CONTINUOUS_ID,
 )
-from gatort.sim.tasks.stacking.task import STACK_SPEC
+from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
 
 def write_random_bundle(directory: Path) -> Path:
@@ -40,7 +40,7 @@ def write_random_bundle(directory: Path) -> Path:
         parameters=model.parameters_total,
         steps=0,
     )
-    write_bundle(directory, "random", model, training)
+    write_bundle(directory, "random", model, training, task="stacking")
     return directory
 
 

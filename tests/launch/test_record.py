@@ -11,11 +11,9 @@ import pytest
 from gatort.launch import cli
 from gatort.runtime.bundle import load_manifest
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.recording.reader import (
-    FaultMessage,
-    Recording,
-)
-from gatort.sim.simulators.mujoco import MujocoRobot
+from gatort.runtime.recording.messages import FaultMessage
+from gatort.runtime.recording.reader import Recording
+from gatort.sim.robot import SimulatedRobot
 
 
 @pytest.fixture(autouse=True)
@@ -85,13 +83,15 @@ def test_a_full_disk_costs_the_run_no_tick_and_marks_it_incomplete(
 def test_a_robot_that_fails_is_in_the_recording(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    advance, count = MujocoRobot._advance, iter(range(100))
+    advance, count = SimulatedRobot._advance, iter(range(100))
 
-    def diverge(robot: MujocoRobot, now_ns: int) -> None:
-        robot.data.qvel[0] = float("nan") if next(count) == 5 else robot.data.qvel[0]
+    def diverge(robot: SimulatedRobot, now_ns: int) -> None:
+        robot.simulator.data.qvel[0] = (
+            float("nan") if next(count) == 5 else robot.simulator.data.qvel[0]
+        )
         advance(robot, now_ns)
 
-    monkeypatch.setattr(MujocoRobot, "_advance", diverge)
+    monkeypatch.setattr(SimulatedRobot, "_advance", diverge)
     assert run(bundle, "--record", "run.mcap") == 1
     faults = [
         each.message

@@ -40,7 +40,7 @@ from gatort.runtime.spec import (
     Precision,
 )
 from gatort.runtime.telemetry import Telemetry
-from gatort.sim.tasks.stacking.task import (
+from gatort.sim.tasks.stacking.specifications import (
     CAMERA_SPEC,
     GATO_SPEC,
     STACK_SPEC,

@@ -17,7 +17,7 @@ from gatort.policies.grid import (
 
 @pytest.fixture
 def weight() -> torch.Tensor:
-    """(32, 384): three blocks a row, the last one sixteen times smaller."""
+    """Weights (32, 384): three blocks a row, the last one sixteen times smaller."""
     torch.manual_seed(0)
     return torch.randn(32, 384) * torch.tensor([1.0, 0.3, 1 / 16]).repeat_interleave(BLOCK)
 
@@ -45,7 +45,7 @@ def test_float16_holds_every_weight_exactly(weight: torch.Tensor) -> None:
     assert torch.equal(snapped.half().float(), snapped)
 
 
-def test_the_grid_is_near_and_what_lies_on_it_stays(weight: torch.Tensor) -> None:
+def test_the_grid_is_near_and_weights_on_it_stay(weight: torch.Tensor) -> None:
     snapped = on_grid(weight)
     assert torch.equal(on_grid(snapped), snapped)
     step = weight.abs().amax(-1, keepdim=True) / LARGEST

@@ -1,4 +1,4 @@
-"""--engine: what the machine has drives run and trials alike; what it lacks is refused with the reason."""
+"""--engine: every engine of this machine drives, and the others are refused with the reason."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from tests.conftest import COMPILES, NVIDIA_DRIVER
 
 from gatort.launch import cli
 from gatort.policies.loading import CPU_ENGINES, PolicyOptions, load_policy
-from gatort.runtime.errors import (
-    ConfigError,
-    EngineError,
-)
+from gatort.runtime.errors import ConfigError, EngineError
 
 SHIPPED = PolicyOptions(threads=1)
 ON_THIS_CPU = [engine for engine in CPU_ENGINES if COMPILES or engine != "native"]
@@ -25,28 +22,15 @@ ON_THIS_CPU = [engine for engine in CPU_ENGINES if COMPILES or engine != "native
 
 @pytest.mark.parametrize("engine", ON_THIS_CPU)
 def test_run_and_trials_take_every_engine_of_the_cpu(engine: str, tmp_path: Path) -> None:
-    trials, run = tmp_path / "trials.json", tmp_path / "run.json"
-    assert (
-        cli.main(
-            [
-                "trials",
-                "--engine",
-                engine,
-                "--episodes",
-                "1",
-                "--workers",
-                "1",
-                "--json",
-                str(trials),
-            ]
-        )
-        == 0
-    )
+    trials = tmp_path / "trials.json"
+    one = ["--episodes", "1", "--workers", "1", "--json", str(trials)]
+    assert cli.main(["trials", "--engine", engine, *one]) == 0
     assert json.loads(trials.read_text())["successes"] == 1
-    picture = ["--plot", str(tmp_path / "run.png")]
-    assert cli.main(
-        ["run", "--engine", engine, "--seconds", "0.2", "--json", str(run), *picture]
-    ) in (0, 1)
+
+    run = tmp_path / "run.json"
+    short = ["--seconds", "0.2", "--json", str(run), "--plot", str(tmp_path / "run.png")]
+    # 1 where the machine paused, and ticks were refused.
+    assert cli.main(["run", "--engine", engine, *short]) in (0, 1)
     assert json.loads(run.read_text())["ticks"] >= 1
 
 
@@ -67,7 +51,7 @@ def test_engines_on_the_cpu_act_alike() -> None:
 
 @pytest.mark.native
 @pytest.mark.parametrize(("precision", "bar"), [("fp32", 1.0), ("w8a8", 0.8)])
-def test_parity_compares_whichever_engine_is_named(
+def test_parity_compares_the_engine_that_is_named(
     precision: str, bar: float, tmp_path: Path
 ) -> None:
     report = tmp_path / "parity.json"
@@ -97,15 +81,14 @@ def test_a_precision_that_an_engine_does_not_run_at_is_refused(
 
 
 @pytest.mark.skipif(NVIDIA_DRIVER.exists(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_is_refused_with_what_is() -> None:
-    with pytest.raises(
-        EngineError, match="PyTorch finds no CUDA device; --engine torch runs on the CPU"
-    ):
+def test_a_missing_gpu_is_refused_with_the_engine_that_runs_without() -> None:
+    sentence = "expected a CUDA device, PyTorch found none; --engine torch runs on the CPU"
+    with pytest.raises(EngineError, match=sentence):
         load_policy(SHIPPED.model_copy(update={"engine": "torch-cuda"}))
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_provider_that_is_not_there_is_refused_with_the_line_that_installs_it(
+def test_a_missing_provider_is_refused_with_the_line_that_installs_it(
     provider: str,
 ) -> None:
     if (
@@ -127,8 +110,9 @@ def test_the_gpu_benchmarks_table_reads_what_profile_writes(tmp_path: Path) -> N
     gpu = sys.modules["gpu_benchmark"] = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(gpu)
     report = tmp_path / "profile.json"
-    few = ["--ticks", "3", "--max-misses", "9", "--json", str(report)]
-    assert cli.main(["profile", "--robot", "scripted", "--roofline", *few]) == 0
+    few = ["--ticks", "3", "--json", str(report)]
+    # 1 where the machine paused longer than the budget: the report is written all the same.
+    assert cli.main(["profile", "--robot", "scripted", "--roofline", *few]) in (0, 1)
     done, failed = gpu.Row("stack", "onnx", "fp32"), gpu.Row("stack", "tensorrt", "int8")
     text = gpu.table({done: json.loads(report.read_text()), failed: {"error": "no a|b"}})
     assert "| stack | onnx | fp32 | paced |" in text

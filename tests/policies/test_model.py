@@ -30,7 +30,8 @@ from gatort.runtime.spec import (
     PolicySpec,
 )
 
-# Both sides sum the same float32 products of size near 1 in another order; a wrong row or angle shows at 1e-2.
+# Both sides sum the same float32 products of size near 1 in another order. A wrong row or angle
+# shows at 1e-2.
 SAME = {"atol": 1e-5, "rtol": 0.0}
 
 
@@ -47,7 +48,7 @@ def seeing_model(every_encoding_spec: PolicySpec, dims: ModelDims) -> Gato:
 
 
 def lively(model: Gato) -> Gato:
-    """Ten times the first weights, so that attention is far from uniform and a wrong mask or angle shows."""
+    """Make the first weights ten times larger, so that a wrong mask or angle shows."""
     with torch.no_grad():
         for parameter in model.layers.parameters():
             if parameter.dim() == 2:
@@ -56,7 +57,7 @@ def lively(model: Gato) -> Gato:
 
 
 def random_ids(model: Gato, frames: int) -> torch.Tensor:
-    """Frames (F, T − p) of random tokens with separators where they belong."""
+    """Return frames (F, T − p) of random tokens, with the separators in place."""
     spec = model.spec
     ids = torch.randint(
         FIRST_CONTINUOUS_ID, SEPARATOR_ID, (frames, spec.frame_tokens - spec.image_tokens)
@@ -72,7 +73,7 @@ def hidden(
     first: int = 0,
     rows: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Hidden states of one sequence of frames (F, T − p), its first token at position `first`."""
+    """Return hidden states of frames (F, T − p) whose first token is at position `first`."""
     spec, frames = model.spec, len(ids)
     positions = np.arange(frames * spec.frame_tokens)
     cos, sin = rotary_tables((first + positions).astype(np.float64), model.dims.head_size)
@@ -88,7 +89,7 @@ def hidden(
 
 
 def ring_logits(model: Gato, ids: torch.Tensor, patches: torch.Tensor | None) -> torch.Tensor:
-    """Logits (F·A, R) of the same frames through the ring."""
+    """Return the logits (F·A, R) of the same frames through the ring."""
     spec = model.spec
     context = Context(spec, model.dims)
     engine, logits = TorchEngine(model, spec, model.dims), []
@@ -246,7 +247,7 @@ def test_stochastic_depth_drops_branches_in_training_only(
     assert not torch.equal(hidden(model.train(), ids), hidden(model, ids))
 
 
-# GATO.md: what the paper's sizes come to once rotary positions free a d×d per layer.
+# Gato, table 5, less the d×d per layer that rotary positions free.
 @pytest.mark.parametrize(
     ("name", "millions"), [("gato-79m", 77), ("gato-364m", 362), ("gato-1.2b", 1190)]
 )

@@ -39,7 +39,7 @@ CONFIG = TrainConfig(
 
 
 def episode(spec: PolicySpec, ticks: int, seed: int = 0) -> Episode:
-    """An expert that always does the same, and a learner that did something else."""
+    """Return an episode whose expert always does the same, and whose actions were random."""
     rng = np.random.default_rng(seed)
     lows = np.array([actuator.low for actuator in spec.actuators])
     highs = np.array([actuator.high for actuator in spec.actuators])
@@ -67,7 +67,9 @@ def test_a_label_is_a_distribution_around_its_target() -> None:
     assert labels[1, 504] > labels[1, 510] > labels[1, 560]
 
 
-def test_a_frame_opens_with_the_last_action_token_and_holds_what_was_done(spec: PolicySpec) -> None:
+def test_a_frame_opens_with_the_last_action_token_and_holds_the_action_taken(
+    spec: PolicySpec,
+) -> None:
     one = episode(spec, ticks=3)
     frames = tokenize([one, one], spec)
     done = Tokenizer(spec).encode_action(one.actions)
@@ -80,7 +82,7 @@ def test_a_frame_opens_with_the_last_action_token_and_holds_what_was_done(spec: 
     np.testing.assert_array_equal(frames.ids[:3, -(spec.action_tokens - 1) :], done[:, :-1])
 
 
-def test_targets_are_what_the_expert_would_have_done(spec: PolicySpec) -> None:
+def test_targets_are_the_experts_actions(spec: PolicySpec) -> None:
     frames = tokenize([episode(spec, ticks=3)], spec)
     np.testing.assert_allclose(frames.targets, 0.3 * 1024, rtol=1e-4)
 
@@ -93,7 +95,7 @@ def test_windows_never_span_two_episodes(spec: PolicySpec) -> None:
     assert frames.windows(4).tolist() == [0, 1, 8]
 
 
-def test_training_learns_the_experts_action_and_not_what_was_done(
+def test_training_learns_the_experts_action_and_not_the_action_taken(
     spec: PolicySpec, tmp_path: Path
 ) -> None:
     frames = tokenize([episode(spec, ticks=40)], spec)
@@ -103,7 +105,7 @@ def test_training_learns_the_experts_action_and_not_what_was_done(
     assert trainer.validation_loss(frames) < 0.7 * before
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
+def test_a_run_that_was_stopped_continues_with_the_same_weights(
     spec: PolicySpec, tmp_path: Path
 ) -> None:
     frames = tokenize([episode(spec, ticks=40)], spec)

@@ -1,4 +1,4 @@
-"""What training varies: reproducible, within its ranges, and nowhere near a trial."""
+"""Variation in training: reproducible, within its ranges, and absent from trials."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ import pytest
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.safety import Command
-from gatort.sim.randomisation import (
-    NOMINAL,
-    Physics,
-    Randomisation,
-)
+from gatort.sim.make import MujocoRobot, make_robot
+from gatort.sim.randomisation import Randomisation, Variation
+from gatort.sim.robot import SimulatedRobot
 from gatort.sim.rollout import (
     follow_expert,
     rollout,
 )
-from gatort.sim.simulators.mujoco import (
-    MujocoRobot,
-    load_model,
-)
-from gatort.sim.tasks.stacking import task
+from gatort.sim.simulators.mujoco import load_model
+from gatort.sim.simulators.simulator import NOMINAL, Physics
+from gatort.sim.tasks.seeds import TRAINING_SEEDS
+from gatort.sim.tasks.stacking.task import Stacking
 
-SEED = task.TRAINING_SEEDS.start
+SEED = TRAINING_SEEDS.start
 RANGES = Randomisation()
 EXACT = Randomisation(
     block_bias_m=0.0,
@@ -36,16 +33,23 @@ EXACT = Randomisation(
 )
 
 
-def drawn(seed: int) -> Physics:
-    return RANGES.draw(RANGES.stream(seed))
+def drawn(seed: int) -> Variation:
+    return RANGES.draw(RANGES.stream(seed), cubes=3, seen=2)
 
 
-def as_numbers(physics: Physics) -> np.ndarray:
-    return np.concatenate([np.ravel(getattr(physics, field.name)) for field in fields(physics)])
+def as_numbers(variation: Variation) -> np.ndarray:
+    physics = variation.physics
+    numbers = [getattr(physics, field.name) for field in fields(physics)]
+    numbers += [variation.cube_mass, variation.cube_friction, variation.bias_m]
+    return np.concatenate([np.ravel(number) for number in numbers])
 
 
-def test_nominal_physics_is_what_the_scene_is_compiled_with() -> None:
-    model = load_model()
+def varied_robot(clock: VirtualClock, seed: int, ranges: Randomisation = RANGES) -> SimulatedRobot:
+    return make_robot("mujoco", "stacking", clock, seed=seed, randomisation=ranges)
+
+
+def test_the_scene_is_compiled_with_nominal_physics() -> None:
+    model = load_model(Stacking.scene)
     np.testing.assert_array_equal(model.dof_armature[:7], NOMINAL.rotor_inertia_kgm2)
     np.testing.assert_array_equal(model.dof_frictionloss[:7], NOMINAL.joint_friction_nm)
     np.testing.assert_array_equal(model.geom("left_pad").friction[0], NOMINAL.pad_friction)
@@ -62,15 +66,13 @@ def test_a_seed_gives_one_physics_and_another_seed_another() -> None:
 
 def test_physics_stays_within_its_ranges_and_fills_them() -> None:
     many = [drawn(SEED + index) for index in range(300)]
-    for name in (
-        "joint_damping_nms_rad",
-        "rotor_inertia_kgm2",
-        "torque_gain",
-        "gravity_gain",
-        "block_mass",
-    ):
+    drawn_values = {
+        name: np.array([getattr(variation.physics, name) for variation in many])
+        for name in ("joint_damping_nms_rad", "rotor_inertia_kgm2", "torque_gain", "gravity_gain")
+    }
+    drawn_values["block_mass"] = np.array([variation.cube_mass for variation in many])
+    for name, values in drawn_values.items():
         low, high = getattr(RANGES, name)
-        values = np.array([getattr(physics, name) for physics in many])
         assert low <= values.min() < low + 0.05 * (high - low)
         assert high - 0.05 * (high - low) < values.max() <= high
 
@@ -78,7 +80,7 @@ def test_physics_stays_within_its_ranges_and_fills_them() -> None:
 def test_the_nominal_arm_lies_inside_every_range() -> None:
     for field in fields(Physics):
         limits = getattr(RANGES, field.name)
-        if field.name not in ("joint_friction_nm", "block_bias_m"):
+        if field.name != "joint_friction_nm":
             nominal = np.array(getattr(NOMINAL, field.name))
             assert (limits[0] < nominal).all()
             assert (nominal < limits[1]).all()
@@ -86,26 +88,24 @@ def test_the_nominal_arm_lies_inside_every_range() -> None:
 
 def test_a_layout_is_the_same_with_and_without_randomisation() -> None:
     clock = VirtualClock()
-    plain, varied = MujocoRobot(clock, SEED), MujocoRobot(clock, SEED, randomisation=RANGES)
+    plain, varied = MujocoRobot(clock, SEED), varied_robot(clock, SEED)
     np.testing.assert_array_equal(plain.positions, varied.positions)
     assert plain.layout == varied.layout
 
 
 def test_nothing_is_varied_unless_it_is_asked_for() -> None:
-    assert inspect.signature(MujocoRobot).parameters["randomisation"].default is None
+    assert inspect.signature(make_robot).parameters["randomisation"].default is None
     robot = MujocoRobot(VirtualClock(), SEED)
-    assert robot._physics is NOMINAL
-    poses = robot._poses()
-    np.testing.assert_array_equal(
-        robot.observe().values[0], poses.joint_position.astype(np.float32)
-    )
+    assert robot.simulator._physics is NOMINAL
+    joints = robot.moment().arm.joint_position
+    np.testing.assert_array_equal(robot.observe().values[0], joints.astype(np.float32))
 
 
 def test_a_randomised_rollout_repeats_itself_bit_for_bit_and_differs_from_a_nominal_one() -> None:
     clock = VirtualClock()
     varied, again, plain = (
-        MujocoRobot(clock, randomisation=RANGES),
-        MujocoRobot(clock, SEED + 5, randomisation=RANGES),
+        varied_robot(clock, 0),
+        varied_robot(clock, SEED + 5),
         MujocoRobot(clock),
     )
     runs = [
@@ -118,20 +118,20 @@ def test_a_randomised_rollout_repeats_itself_bit_for_bit_and_differs_from_a_nomi
     assert (nominal.observations[1][1:] != runs[0].observations[1][1:]).all()
 
 
-def test_noise_is_in_what_is_observed_and_not_in_what_the_expert_looks_at() -> None:
-    robot = MujocoRobot(VirtualClock(), SEED, randomisation=RANGES)
+def test_noise_is_in_the_observation_and_not_in_the_experts_view() -> None:
+    robot = varied_robot(VirtualClock(), SEED)
     seen = np.array(
         [robot.observe().values[4] for _ in range(200)]
     )  # (200, 3) m, red from the tool, at rest
-    truth = robot._scene().red_from_tool
-    np.testing.assert_array_equal(truth, robot._scene().red_from_tool)
+    truth = robot.task.read("blocks/red_from_tool", robot.moment())
+    np.testing.assert_array_equal(robot.expert_action(), robot.expert_action())
     assert seen.std(axis=0) == pytest.approx(RANGES.block_noise_m, rel=0.25)  # of 200 draws
     assert (np.abs(seen.mean(axis=0) - truth) < RANGES.block_bias_m + 4e-4).all()
 
 
-def test_the_expert_counts_on_nominal_rotors_whatever_was_drawn() -> None:
+def test_the_expert_counts_on_nominal_rotors() -> None:
     clock = VirtualClock()
-    plain, varied = MujocoRobot(clock, SEED), MujocoRobot(clock, SEED, randomisation=EXACT)
+    plain, varied = MujocoRobot(clock, SEED), varied_robot(clock, SEED, EXACT)
     np.testing.assert_allclose(
         varied.expert_action(), plain.expert_action(), atol=1e-9
     )  # N·m; rounding
@@ -139,7 +139,7 @@ def test_the_expert_counts_on_nominal_rotors_whatever_was_drawn() -> None:
 
 def test_a_command_takes_effect_early_or_late_within_the_range() -> None:
     clock = VirtualClock()
-    robot = MujocoRobot(clock, SEED, randomisation=EXACT)
+    robot = varied_robot(clock, SEED, EXACT)
     lags_ms = []
     for sequence in range(1, 31):
         robot.reset(SEED + sequence)

@@ -1,1 +1,1 @@
-"""RGB stacking: put the red block on the blue one."""
+"""Put the red block on the blue one."""

@@ -1,144 +1,80 @@
-"""RGB stacking: put the red block on the blue one; green is in the way (Lee et al., arXiv 2110.06192).
+"""RGB stacking: put the red block on the blue one (Lee et al., arXiv 2110.06192).
 
-The specification that the shipped policy reads, how a trial's layout follows from its seed, and success.
-Frames: W is the world, its origin in the arm's base on the table top, z up; the tool is between the finger pads.
+The green block is in the way.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Final
 
 import numpy as np
 
-from gatort.runtime.robots.panda import (
-    ACTION_DELAY_MS,
-    ACTUATORS,
-    CONTROL_HZ,
-    PROPRIOCEPTION,
-    ranged_key,
-)
-from gatort.runtime.spec import (
-    MAX_WINDOW_TOKENS,
-    ObservationKey,
-    PolicySpec,
-)
+from gatort.runtime.spec import PolicySpec
+from gatort.sim.simulators.simulator import ArmModel, Array, Scene
+from gatort.sim.tasks.task import Layout, Moment, Task, Touching
 
-BLOCKS: Final = ("red", "blue", "green")
-TRIAL_SECONDS: Final = 20.0
-"""400 steps at 20 Hz, as in the paper."""
+from . import expert
+from .layout import BLOCKS, draw_layout
+from .specifications import CAMERA_SPEC, GATO_SPEC, STACK_SPEC
+from .view import BlockView, edges_m, red_yaw_from_tool
 
-# Seeds are cut into ranges that never meet: trials are what is reported, the others are for learning.
-TRIAL_SEEDS: Final = range(900_000)
-VALIDATION_SEEDS: Final = range(900_000, 1_000_000)
-TRAINING_SEEDS: Final = range(1_000_000, 2_000_000)
-
-HOME_RAD: Final = np.array([0.0, -0.4, 0.0, -2.3, 0.0, 1.9, 0.785])
+AWAY_M: Final = 0.06
+"""The tool is away from red beyond this distance."""
+STACK_GAP_M: Final = 0.005
+"""Largest error in height of a block that rests."""
+OPEN_MARGIN_M: Final = 0.005
+"""The gripper is open once it is this much wider than red."""
 
 
-def _offset(name: str) -> ObservationKey:
-    # mu-law resolves 0.2 mm near zero, where a grasp is decided, and 2 mm at 10 cm.
-    return ObservationKey(name=name, shape=(3,), dtype="float32", unit="m", encoding="mu_law")
+class Stacking(Task):
+    """Red rests on blue, with the gripper open and away, for half a second."""
 
+    name = "stacking"
+    interfaces: ClassVar[Mapping[str, PolicySpec]] = {
+        "stack": STACK_SPEC,
+        "camera": CAMERA_SPEC,
+        "gato": GATO_SPEC,
+    }
+    seconds = 20.0  # 400 steps at 20 Hz, as in the paper.
+    hold_s = 0.5
+    scene = Scene(Path(__file__).with_name("scene.xml"), cubes=BLOCKS)
+    seen = ("red", "blue")
 
-STACK_OBSERVATIONS: Final = (
-    *PROPRIOCEPTION,
-    _offset("blocks/blue_from_red"),
-    ranged_key("blocks/edge", "m", (0.04, 0.04), (0.06, 0.06)),
-    _offset("blocks/red_from_tool"),
-    ranged_key("blocks/red_yaw_from_tool", "rad", (-np.pi / 4,), (np.pi / 4,)),
-)
+    def layout(self, seed: int) -> Layout:
+        """See `draw_layout`."""
+        return draw_layout(seed)
 
+    def read(self, key: str, moment: Moment) -> Array:
+        """See `Task.read`."""
+        red, blue = moment.bodies["red"].position, moment.bodies["blue"].position
+        match key:
+            case "blocks/blue_from_red":
+                return blue - red
+            case "blocks/edge":
+                return edges_m(moment)
+            case "blocks/red_from_tool":
+                return red - moment.arm.tool_position
+            case "blocks/red_yaw_from_tool":
+                return np.array([red_yaw_from_tool(moment)])
+            case _:
+                raise KeyError(key)
 
-def _cameras(pixels: int) -> tuple[ObservationKey, ...]:
-    return tuple(
-        ObservationKey(
-            name=f"camera/{name}",
-            shape=(pixels, pixels, 3),
-            dtype="uint8",
-            unit="1",
-            encoding="image",
-        )
-        for name in ("front", "wrist")
-    )
+    def holds(self, moment: Moment, touching: Touching) -> bool:
+        """Check if red rests on blue, blue on the table, and the gripper is open and away."""
+        red, blue = moment.bodies["red"].position, moment.bodies["blue"].position
+        edges = edges_m(moment)
+        offset = red - blue
+        gap = offset[2] - edges.mean()
 
+        resting = abs(gap) < STACK_GAP_M and np.hypot(offset[0], offset[1]) < edges.min() / 2
+        if not resting or abs(blue[2] - edges[1] / 2) > STACK_GAP_M:
+            return False
+        away = np.linalg.norm(moment.arm.tool_position - red) > AWAY_M
+        opened = moment.arm.width_m > edges[0] + OPEN_MARGIN_M
+        return bool(away and opened and touching("red", "blue"))
 
-STACK_SPEC: Final = PolicySpec(
-    observations=STACK_OBSERVATIONS,
-    actuators=ACTUATORS,
-    control_hz=CONTROL_HZ,
-    action_delay_ms=ACTION_DELAY_MS,
-    window_frames=2,
-)
-"""What the shipped `stack` policy reads and commands: block poses instead of pictures, 33 tokens a frame."""
-
-CAMERA_SPEC: Final = PolicySpec(
-    observations=(*_cameras(64), *PROPRIOCEPTION),
-    actuators=ACTUATORS,
-    control_hz=CONTROL_HZ,
-    action_delay_ms=ACTION_DELAY_MS,
-    window_frames=4,
-)
-"""Two 64×64 cameras and proprioception, no block poses: the way of the paper."""
-
-_GATO_OBSERVATIONS: Final = (*_cameras(128), *PROPRIOCEPTION)
-_GATO_FRAME_TOKENS: Final = sum(key.tokens for key in _GATO_OBSERVATIONS) + len(ACTUATORS) + 1
-GATO_SPEC: Final = PolicySpec(
-    observations=_GATO_OBSERVATIONS,
-    actuators=ACTUATORS,
-    control_hz=CONTROL_HZ,
-    # A whole period: the largest size takes most of one on the card that it is for.
-    action_delay_ms=1000 // CONTROL_HZ,
-    window_frames=MAX_WINDOW_TOKENS // _GATO_FRAME_TOKENS,
-)
-"""Gato's stacking frame at full size: 128 patches, 15 joint values, 8 actions; six frames of 152 fit in 1024 tokens."""
-
-SPECS: Final = (STACK_SPEC, CAMERA_SPEC, GATO_SPEC)
-"""What the simulated arm can be observed with."""
-
-
-@dataclass(frozen=True, slots=True)
-class BlockLayout:
-    """One block at the start of a trial, standing on the table."""
-
-    x_m: float
-    y_m: float
-    yaw_rad: float
-    edge_m: float
-    mass_kg: float
-    friction: float
-    """Sliding friction with everything it touches."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Everything random in one trial; a function of its seed alone."""
-
-    blocks: tuple[BlockLayout, ...]
-    """In the order of BLOCKS."""
-    joints_rad: tuple[float, ...]
-    """Arm joints at the start, (7,)."""
-
-
-def draw_layout(seed: int) -> Layout:
-    """Draw the layout of one trial: block poses at least 12 cm apart, sizes, masses, frictions, arm posture."""
-    rng = np.random.default_rng(seed)
-    places: list[np.ndarray] = []
-    while len(places) < len(BLOCKS):
-        place = rng.uniform((0.38, -0.24), (0.64, 0.24))
-        if all(np.linalg.norm(place - other) > 0.12 for other in places):
-            places.append(place)
-    blocks = tuple(
-        BlockLayout(
-            x_m=float(place[0]),
-            y_m=float(place[1]),
-            yaw_rad=float(rng.uniform(-np.pi, np.pi)),
-            edge_m=float(rng.uniform(0.042, 0.056)),
-            mass_kg=float(rng.uniform(0.05, 0.15)),
-            friction=float(rng.uniform(0.6, 1.0)),
-        )
-        for place in places
-    )
-    return Layout(
-        blocks=blocks, joints_rad=tuple(float(q) for q in HOME_RAD + rng.uniform(-0.15, 0.15, 7))
-    )
+    def expert_action(self, moment: Moment, model: ArmModel) -> Array:
+        """See `Task.expert_action`."""
+        return expert.act(BlockView.of(moment), moment.arm, model)

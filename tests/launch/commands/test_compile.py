@@ -17,7 +17,7 @@ from gatort.runtime.engines.cache import (
     EngineCache,
     load_engine,
 )
-from gatort.sim.tasks.stacking.task import STACK_SPEC
+from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
 
 @pytest.fixture(autouse=True)
@@ -99,8 +99,7 @@ def test_a_trained_policy_is_calibrated_and_compared_on_trials_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("mujoco")
-    monkeypatch.setattr("gatort.sim.rollout.TRIAL_SECONDS", 0.5)
-    monkeypatch.setattr("gatort.sim.rollout.rollout.__defaults__", (0.5,))
+    monkeypatch.setattr("gatort.sim.tasks.stacking.task.Stacking.seconds", 0.5)
     trained = shutil.copytree(small_bundle, tmp_path / "trained")
     manifest = load_manifest(trained)
     write_manifest(

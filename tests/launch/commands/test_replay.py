@@ -28,17 +28,15 @@ from gatort.runtime.engines.engine import (
 from gatort.runtime.errors import EngineError
 from gatort.runtime.loop import TickRecord
 from gatort.runtime.policy import Policy
-from gatort.runtime.recording.reader import (
+from gatort.runtime.recording.messages import (
     ObservationMessage,
     PromptMessage,
-    Recording,
     RunRecord,
     TokensMessage,
 )
-from gatort.runtime.recording.recorder import (
-    Recorder,
-    TickRecorder,
-)
+from gatort.runtime.recording.reader import Recording
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.recording.tick_recorder import TickRecorder
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,

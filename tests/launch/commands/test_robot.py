@@ -42,7 +42,8 @@ from gatort.runtime.safety import (
 )
 from gatort.runtime.spec import PolicySpec
 from gatort.sim import graphics
-from gatort.sim.simulators.mujoco import MujocoRobot
+from gatort.sim.make import MujocoRobot
+from gatort.sim.robot import SimulatedRobot
 
 MS = 1_000_000
 LONGEST_WAIT_NS = 30_000 * MS
@@ -301,17 +302,17 @@ def turn_until(server: RobotServer, clock: MonotonicClock, true: Callable[[], bo
         server.turn()
 
 
-def turned(server: RobotServer, robot: MujocoRobot) -> float:
+def turned(server: RobotServer, robot: SimulatedRobot) -> float:
     server.turn()
-    return float(np.linalg.norm(robot.data.body("red").cvel[3:]))
+    return float(np.linalg.norm(robot.simulator.data.body("red").cvel[3:]))
 
 
-def red_m(robot: MujocoRobot) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return robot.data.body("red").xpos.copy()
+def red_m(robot: SimulatedRobot) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return robot.simulator.data.body("red").xpos.copy()
 
 
-def red_from_tool_m(robot: MujocoRobot) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return red_m(robot) - robot.data.site("tool").xpos
+def red_from_tool_m(robot: SimulatedRobot) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return red_m(robot) - robot.simulator.data.site("tool").xpos
 
 
 # -- Consent ---------------------------------------------------------------------------------------------------------
@@ -520,10 +521,21 @@ def test_a_bad_link_is_for_a_simulated_arm(capsys: pytest.CaptureFixture[str]) -
     assert 'found {"loss":0.1}' in sentence
 
 
-@pytest.mark.parametrize("arm", ["pybullet", "franka"])
-def test_cameras_are_mujoco_s(capsys: pytest.CaptureFixture[str], arm: str) -> None:
-    sentence = refused(capsys, "robot", arm, "--interface", "camera")
-    assert f"expected --interface stack for {arm}, found camera" in sentence
+def test_cameras_are_mujoco_s(capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = refused(capsys, "robot", "pybullet", "--interface", "camera")
+    assert "PyBullet draws no pictures, so it has no camera 'front' (64×64)" in sentence
+
+
+def test_an_interface_is_for_a_simulated_arm(capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = refused(capsys, "robot", "franka", "--interface", "camera")
+    assert "--interface is for a simulated arm: leave it out for franka, found camera" in sentence
+
+
+def test_an_unknown_interface_is_refused_with_the_valid_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sentence = refused(capsys, "robot", "mujoco", "--interface", "sonar")
+    assert "one of stack, camera, gato; found 'sonar'" in sentence
 
 
 def test_keys_are_for_a_robot_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:

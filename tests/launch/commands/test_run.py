@@ -26,7 +26,7 @@ from gatort.runtime.clock import (
 from gatort.runtime.errors import RobotError
 from gatort.runtime.robot import Observation
 from gatort.sim import graphics
-from gatort.sim.simulators.mujoco import MujocoRobot
+from gatort.sim.robot import SimulatedRobot
 
 
 @pytest.fixture(autouse=True)
@@ -131,14 +131,14 @@ def test_ctrl_c_stops_the_robot_and_still_gives_the_summary(
 
 def diverge_at(observation: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the robot fail where it reads its sensors; the first observation comes before the first tick."""
-    observe, count = MujocoRobot.observe, iter(range(1, 1_000))
+    observe, count = SimulatedRobot.observe, iter(range(1, 1_000))
 
-    def observe_or_fail(robot: MujocoRobot) -> Observation:
+    def observe_or_fail(robot: SimulatedRobot) -> Observation:
         if next(count) == observation:
             raise error
         return observe(robot)
 
-    monkeypatch.setattr(MujocoRobot, "observe", observe_or_fail)
+    monkeypatch.setattr(SimulatedRobot, "observe", observe_or_fail)
 
 
 def test_a_robot_that_fails_in_a_run_is_reported_with_figures_and_exit_status_1(

@@ -1,4 +1,4 @@
-"""`gatort demos` and `gatort train`: what is shown is stored whole, and what cannot be learned from is refused."""
+"""`gatort demos` and `gatort train`: episodes are stored whole, and unusable ones are refused."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli
-from gatort.policies.demos import load_manifest
 from gatort.runtime.bundle import (
     SuccessRecord,
     record_success,
 )
+from gatort.runtime.demonstrations import load_manifest, write_manifest
 from gatort.runtime.episode import Episode
-from gatort.sim.tasks.stacking.task import STACK_SPEC
+from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def demonstrations(shown: Path, tmp_path: Path) -> Path:
-    """A copy of its own, so that a test may damage it."""
+    """A copy that a test may damage."""
     return shutil.copytree(shown, tmp_path / "demos")
 
 
@@ -37,14 +37,14 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return error
 
 
-def test_demonstrations_are_episodes_with_a_manifest_of_what_they_hold(shown: Path) -> None:
+def test_demonstrations_are_episodes_with_a_manifest_that_counts_them(shown: Path) -> None:
     manifest = load_manifest(shown)
     episodes = [Episode.load(path, STACK_SPEC) for path in sorted(shown.glob("*.npz"))]
     assert [episode.seed for episode in episodes] == [manifest.first_seed, manifest.last_seed]
     assert manifest.ticks == sum(episode.ticks for episode in episodes)
 
 
-def test_layouts_that_trials_are_made_on_are_not_for_demonstrations(
+def test_layouts_of_trials_are_not_for_demonstrations(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert "1000000" in refusal(
@@ -125,3 +125,21 @@ def test_a_folder_of_other_episodes_is_not_added_to(
     assert "found expert, noise 0, 1, 2, 4 N·m, seeds" in sentence
     sentence = refusal(capsys, "demos", demonstrations, "--episodes", "2", "--randomise")
     assert "begun with expert, noise 0, 1, 2, 4 N·m, randomised physics" in sentence
+
+
+def test_rollouts_need_a_task_when_the_demonstrations_name_none(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = load_manifest(demonstrations)
+    write_manifest(demonstrations, manifest.model_copy(update={"task": None}))
+    sentence = refusal(capsys, "train", demonstrations, "--out", tmp_path / "out")
+    assert "give one with --task, or --rounds 0" in sentence
+
+
+def test_demonstrations_of_another_task_than_the_one_named_are_refused(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("train", demonstrations, "--out", tmp_path / "out", "--task", "reach")
+    assert "expected demonstrations of one task, found reach, stacking" in refusal(
+        capsys, *arguments
+    )

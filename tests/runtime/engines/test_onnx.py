@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from gatort.policies.loading import PolicyOptions, load_policy
@@ -47,10 +48,9 @@ def test_a_loaded_policy_acts_within_its_actuators_ranges(exported: Exported) ->
     assert (np.abs(action) < 30).all()
 
 
-def test_a_provider_that_is_absent_is_refused_with_those_that_are_there(
+def test_the_refusal_of_an_absent_provider_names_those_present(
     exported: Exported, manifest: Manifest
 ) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
     if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has TensorRT")
     with pytest.raises(

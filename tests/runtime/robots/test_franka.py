@@ -43,7 +43,7 @@ from gatort.runtime.safety import (
     State,
 )
 from gatort.runtime.spec import select_keys
-from gatort.sim.tasks.stacking.task import (
+from gatort.sim.tasks.stacking.specifications import (
     CAMERA_SPEC,
     STACK_SPEC,
 )

@@ -1,0 +1,87 @@
+"""Progress bars around the pipelines of the simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from gatort.policies.loading import PolicyOptions, load_policy
+from gatort.runtime.demonstrations import DemonstrationManifest
+from gatort.runtime.episode import Episode
+from gatort.sim.collect import (
+    Collection,
+    CollectionProgress,
+    PolicySource,
+    collect,
+    policy_episodes,
+)
+from gatort.sim.trials.journal import Journal, Trial
+from gatort.sim.trials.runner import TrialSetup, run_trials
+
+from .report import progress_bar, screen
+
+
+def policy_source(bundle: Path) -> PolicySource:
+    """Return a bundle's policy on one thread, for workers that share the cores."""
+    options = PolicyOptions(bundle=bundle, threads=1)
+    return PolicySource(bundle=bundle, load=partial(load_policy, options))
+
+
+def show_collect(collection: Collection, workers: int) -> DemonstrationManifest:
+    """Collect episodes under a progress bar. See `gatort.sim.collect.collect`."""
+    bars = progress_bar("episodes")
+    bar = bars.add_task("", total=None)
+
+    with ExitStack() as stack:
+
+        def show(progress: CollectionProgress) -> None:
+            if not progress.made:  # The folder is accepted, so no error cuts the bar short.
+                stack.enter_context(bars)
+            text = f"{progress.succeeded} of {progress.made} succeeded" if progress.made else ""
+            bars.update(bar, total=progress.asked, completed=progress.made, description=text)
+
+        return collect(collection, workers, show)
+
+
+def show_trials(
+    setup: TrialSetup, seeds: Sequence[int], workers: int, journal: Journal | None, noun: str
+) -> list[Trial]:
+    """Run trials under a progress bar and return them in the order of their seeds.
+
+    See `gatort.sim.trials.runner.run_trials`.
+    """
+    finished: dict[int, Trial] = {}
+    try:
+        with progress_bar(noun) as bars:
+            bar = bars.add_task("", total=len(seeds))
+            for trial in run_trials(setup, seeds, workers, journal):
+                finished[trial.seed] = trial
+                succeeded = sum(1 for each in finished.values() if each.succeeded)
+                text = f"{succeeded} of {len(finished)} succeeded"
+                bars.update(bar, advance=1, description=text)
+    except KeyboardInterrupt:
+        fate = (
+            f"{journal.path} keeps them, and the same command continues"
+            if journal is not None
+            else "they are lost, because only --json keeps them"
+        )
+        screen(stderr=True).print(
+            f"stopped with {len(finished)} of {len(seeds)} trials finished; {fate}"
+        )
+        raise
+    return [finished[seed] for seed in seeds]
+
+
+def show_policy_episodes(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episode]:
+    """Let a bundle's policy drive trials under a progress bar.
+
+    Raises:
+        BundleError: the bundle is incomplete or changed.
+        EngineError: ONNX Runtime cannot run it.
+    """
+    policy = policy_source(bundle).load()
+    with progress_bar(noun) as bars:
+        driven = policy_episodes(policy, seeds)
+        return list(bars.track(driven, total=len(seeds), description=""))

@@ -1,0 +1,90 @@
+"""Demonstrations on disk: a folder of episodes and a manifest that describes them.
+
+demos/
+├── demonstrations.json     specification, driver, seeds
+└── 1000000.npz …           one episode each, named by its seed
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from .episode import Episode
+from .errors import DemonstrationError
+from .spec import PolicySpec, Strict
+
+MANIFEST = "demonstrations.json"
+
+
+class DemonstrationManifest(Strict):
+    """Description of a folder of demonstrations."""
+
+    task: str | None = None
+    """Name of the task in `gatort.sim.tasks`. `None` for demonstrations of no simulated task."""
+    spec: PolicySpec
+    """Observations and actuators of every episode."""
+    driver: str
+    """Source of the actions: the expert, or a policy whose ticks the expert labelled."""
+    seconds: PositiveFloat
+    """Longest episode. An episode that had not succeeded by then was ended. s"""
+    first_seed: NonNegativeInt
+    """Layout seed of the first episode."""
+    last_seed: NonNegativeInt
+    """Layout seed of the last episode."""
+    episodes: PositiveInt
+    """Number of episodes."""
+    successes: NonNegativeInt
+    """Number of episodes in which the task succeeded."""
+    ticks: PositiveInt
+    """Number of ticks in all episodes together."""
+
+
+def write_manifest(directory: Path, manifest: DemonstrationManifest) -> None:
+    """Write the manifest, which marks a folder of demonstrations as complete."""
+    text = manifest.model_dump_json(indent=2) + "\n"
+    (directory / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def load_manifest(directory: Path) -> DemonstrationManifest:
+    """Read the manifest of a folder of demonstrations.
+
+    Raises:
+        DemonstrationError: the manifest is missing or invalid.
+    """
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise DemonstrationError(
+            f"{directory}: expected {MANIFEST} beside the episodes; make some with `gatort demos`"
+        )
+
+    try:
+        return DemonstrationManifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise DemonstrationError(f"{path}: {where}: {first['msg']}") from error
+
+
+def load_episodes(directory: Path, spec: PolicySpec) -> list[Episode]:
+    """Read every episode of a folder, in the order of their seeds.
+
+    Raises:
+        DemonstrationError: the specification differs, a file is missing, or a file cannot be read.
+    """
+    manifest = load_manifest(directory)
+    for field in ("observations", "actuators", "control_hz", "action_delay_ms"):
+        found = getattr(manifest.spec, field)
+        expected = getattr(spec, field)
+        if found != expected:
+            raise DemonstrationError(
+                f"{directory}: {field} differ: expected {expected}, found {found}"
+            )
+
+    paths = sorted(directory.glob("*.npz"), key=lambda path: int(path.stem))
+    if len(paths) != manifest.episodes:
+        raise DemonstrationError(
+            f"{directory}: expected {manifest.episodes} episodes, found {len(paths)}"
+        )
+    return [Episode.load(path, spec) for path in paths]

@@ -1,0 +1,258 @@
+"""Episodes made in parallel: seeded trials under the expert or a policy, labelled by the expert."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from pydantic import FiniteFloat
+
+from gatort.runtime.bundle import MANIFEST_FILE, Manifest, sha256_of
+from gatort.runtime.clock import VirtualClock
+from gatort.runtime.demonstrations import DemonstrationManifest, write_manifest
+from gatort.runtime.episode import Episode
+from gatort.runtime.errors import ConfigError, DemonstrationError
+from gatort.runtime.policy import Policy
+from gatort.runtime.spec import PolicySpec, Strict
+
+from .make import make_robot, simulator_installed
+from .randomisation import Randomisation
+from .rollout import Act, follow_expert, rollout
+from .tasks import task_of
+from .tasks.seeds import TRAINING_SEEDS
+from .workers import spread
+
+CLAIM = "collection.txt"
+MOST_TRIALS = 1000
+"""Largest number of trials that a policy is calibrated on. The validation seeds hold fifty times as
+many on either side of their middle."""
+
+PolicyLoader = Callable[[], Policy]
+"""Loads a policy in the process that runs it, and is picklable."""
+
+
+class PolicySource(Strict):
+    """A policy that chooses the actions of episodes."""
+
+    bundle: Path
+    """Directory of the policy's bundle."""
+    load: PolicyLoader
+    """Loader of the policy."""
+
+
+class Collection(Strict):
+    """Description of the episodes to make."""
+
+    task: str
+    """Name of the task in `gatort.sim.tasks`."""
+    spec: PolicySpec
+    """Observations and actuators of every episode."""
+    directory: Path
+    """Folder for the episodes."""
+    first_seed: int
+    """Layout seed of the first episode. The others follow one by one."""
+    episodes: int
+    """Number of episodes."""
+    policy: PolicySource | None = None
+    """Policy that drives. The expert drives when it is `None`."""
+    noise_nm: tuple[FiniteFloat, ...] = (0.0,)
+    """Standard deviations of the noise on the expert's torques. Each episode draws one. N·m"""
+    randomisation: Randomisation | None = None
+    """Physics that differs from episode to episode, or `None` for nominal physics."""
+    seconds: float = 8.0
+    """Longest episode, twice the time that the expert needs. A policy that is stuck teaches nothing
+    new. s"""
+
+    @property
+    def seeds(self) -> range:
+        """Layout seed of each episode."""
+        return range(self.first_seed, self.first_seed + self.episodes)
+
+    @property
+    def driver(self) -> str:
+        """Source of the actions, down to the weights of a policy."""
+        physics = ", randomised physics" if self.randomisation else ""
+        if self.policy is None:
+            noise = ", ".join(f"{noise_nm:g}" for noise_nm in self.noise_nm)
+            return f"expert, noise {noise} N·m{physics}"
+        return f"policy, manifest SHA-256 {sha256_of(self.policy.bundle / MANIFEST_FILE)}{physics}"
+
+    def claim(self) -> None:
+        """Write the description into the folder. A later call with the same description goes on.
+
+        Raises:
+            DemonstrationError: the folder holds other episodes.
+        """
+        path = self.directory / CLAIM
+        text = self._description()
+        if path.exists():
+            found = path.read_text(encoding="utf-8")
+        elif any(self.directory.glob("*.npz")):
+            found = "episodes of an unknown origin"
+        else:
+            found = text
+
+        if found != text:
+            raise DemonstrationError(
+                f"{self.directory}: expected an empty folder, or one that was begun with "
+                f"{text.splitlines()[0]}; found {found.splitlines()[0]}, or other ranges or "
+                "another specification; choose another folder"
+            )
+        path.write_text(text, encoding="utf-8")
+
+    def _description(self) -> str:
+        lines = [
+            f"{self.driver}, seeds {self.seeds[0]} to {self.seeds[-1]}, at most {self.seconds:g} s",
+            f"task {self.task}",
+            self.spec.model_dump_json(),
+        ]
+        if self.randomisation is not None:
+            lines.append(self.randomisation.model_dump_json())
+        return "".join(f"{line}\n" for line in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionProgress:
+    """Episodes that one call of `collect` has made so far."""
+
+    made: int = 0
+    """Number of episodes made."""
+    succeeded: int = 0
+    """Number of episodes made in which the task succeeded."""
+    asked: int = 0
+    """Number of episodes that the call makes in all."""
+
+
+def _ignore(_: CollectionProgress) -> None:
+    """Do nothing."""
+
+
+def collect(
+    collection: Collection, workers: int, watch: Callable[[CollectionProgress], None] = _ignore
+) -> DemonstrationManifest:
+    """Make every episode that the folder lacks, then write the manifest.
+
+    Args:
+        collection: description of the episodes.
+        workers: largest number of processes.
+        watch: called at the start and after each episode.
+
+    Raises:
+        MissingDependency: the simulator is absent.
+        BundleError: the policy cannot be loaded.
+        DemonstrationError: the folder holds other episodes, or one that cannot be read.
+    """
+    directory = collection.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    collection.claim()
+    made = [_Made.of(Episode.load(path, collection.spec)) for path in directory.glob("*.npz")]
+
+    left = [seed for seed in collection.seeds if not (directory / f"{seed}.npz").exists()]
+    progress = CollectionProgress(asked=len(left))
+    watch(progress)
+    for each in spread(partial(_Collector, collection), left, workers):
+        made.append(each)
+        progress = CollectionProgress(
+            progress.made + 1, progress.succeeded + int(each.succeeded), progress.asked
+        )
+        watch(progress)
+
+    manifest = DemonstrationManifest(
+        task=collection.task,
+        spec=collection.spec,
+        driver=collection.driver,
+        seconds=collection.seconds,
+        first_seed=collection.seeds[0],
+        last_seed=collection.seeds[-1],
+        episodes=collection.episodes,
+        successes=sum(1 for each in made if each.succeeded),
+        ticks=sum(each.ticks for each in made),
+    )
+    write_manifest(directory, manifest)
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The part of an episode that its manifest counts; the arrays stay in their file."""
+
+    succeeded: bool
+    ticks: int
+
+    @classmethod
+    def of(cls, episode: Episode) -> _Made:
+        return cls(episode.succeeded, episode.ticks)
+
+
+class _Collector:
+    """A simulated arm and its policy, with which one process makes episode after episode."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+        self.clock = VirtualClock()
+        self.robot = make_robot(
+            "mujoco",
+            collection.task,
+            self.clock,
+            collection.spec,
+            collection.first_seed,
+            collection.randomisation,
+        )
+        self.policy = collection.policy.load() if collection.policy is not None else None
+
+    def __call__(self, seed: int) -> _Made:
+        """Run and save one episode."""
+        seconds = self.collection.seconds
+        episode = rollout(self.robot, self.clock, seed, self._act(seed), seconds)
+        episode.save(self.collection.directory / f"{seed}.npz", self.collection.spec)
+        return _Made.of(episode)
+
+    def _act(self, seed: int) -> Act:
+        if self.policy is not None:
+            return follow_policy(self.policy)
+        rng = np.random.default_rng(seed)
+        return follow_expert(float(rng.choice(self.collection.noise_nm)), rng)
+
+
+def follow_policy(policy: Policy) -> Act:
+    """Return a chooser of actions that follows the policy, from an empty context."""
+    policy.reset()
+    return lambda observation, _: policy.act(observation.values)
+
+
+def policy_episodes(policy: Policy, seeds: Sequence[int]) -> Iterator[Episode]:
+    """Yield trials that the policy drives itself, to calibrate and compare engines on.
+
+    Args:
+        policy: drives in lockstep with MuJoCo.
+        seeds: layouts of the trials.
+
+    Raises:
+        ConfigError: the policy's manifest names no task.
+    """
+    clock = VirtualClock()
+    task = task_of(policy.manifest)
+    robot = make_robot("mujoco", task, clock, task.interface_for(policy.spec), seeds[0])
+    for seed in seeds:
+        yield rollout(robot, clock, seed, follow_policy(policy))
+
+
+def can_drive(manifest: Manifest) -> bool:
+    """Return whether the policy was trained for a task that can be simulated here."""
+    return manifest.task is not None and manifest.training.steps > 0 and simulator_installed()
+
+
+def require_training_seeds(seeds: range) -> None:
+    """Check that no trial and no validation uses these layouts.
+
+    Raises:
+        ConfigError: a seed is outside the training seeds.
+    """
+    if seeds[0] not in TRAINING_SEEDS or seeds[-1] not in TRAINING_SEEDS:
+        raise ConfigError(
+            f"seeds {seeds[0]} to {seeds[-1]}: expected training seeds, "
+            f"{TRAINING_SEEDS[0]} to {TRAINING_SEEDS[-1]}; trials and validation use the others"
+        )

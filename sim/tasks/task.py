@@ -1,0 +1,141 @@
+"""The contract of a task: its bodies, its keys, the layout of a seed, success, and an expert.
+
+A task is stateless: everything it looks at comes in a `Moment`. To add one, write a subclass of
+`Task` and a scene.xml in a folder of its own, and enter it in `gatort.sim.tasks.TASKS`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import numpy as np
+
+from gatort.runtime.errors import ConfigError, SpecError
+from gatort.runtime.spec import Interface, PolicySpec, select_keys
+from gatort.sim.simulators.simulator import ArmModel, ArmState, Array, Cube, Pose, Scene
+
+HOME_RAD: Final = np.array([0.0, -0.4, 0.0, -2.3, 0.0, 1.9, 0.785])
+"""Posture of the arm (7,) around which trials start: the tool points down, in front of the base."""
+
+Touching = Callable[[str, str], bool]
+"""Tells if two cubes, given by name, are in contact."""
+
+
+class Target(ABC):
+    """A body that touches nothing and moves along a path of its own."""
+
+    name: str
+    """Name of the body in the scene."""
+
+    @abstractmethod
+    def position_at(self, time_s: float) -> Array:
+        """Return the centre in W, (3,) m, a time after the start of the trial."""
+
+    @abstractmethod
+    def velocity_at(self, time_s: float) -> Array:
+        """Return the velocity in W, (3,) m/s, a time after the start of the trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Everything random in one trial. It is a function of the trial's seed alone."""
+
+    joints_rad: tuple[float, ...]
+    """Arm joints at the start, (7,)."""
+    cubes: tuple[Cube, ...] = ()
+    """The scene's cubes, in its order."""
+    targets: tuple[Target, ...] = ()
+    """The scene's targets, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One instant of a trial, as a task sees it."""
+
+    layout: Layout
+    time_s: float
+    """Time since the bodies were laid out."""
+    arm: ArmState
+    bodies: Mapping[str, Pose]
+    """Pose of each cube and target, by name."""
+
+
+class Task(ABC):
+    """A task on the simulated arm. Subclasses set the attributes and implement the methods."""
+
+    name: str
+    """Name in the registry, in manifests and on the command line."""
+    interfaces: ClassVar[Mapping[str, PolicySpec]]
+    """Sets of keys that a policy may be trained on, by name. The first is the default."""
+    seconds: float
+    """Duration of a trial."""
+    hold_s: float
+    """A trial has succeeded once `holds` has been true for this long without a break."""
+    scene: Scene
+    """Bodies beside arm and table."""
+    seen: tuple[str, ...]
+    """Bodies whose poses are observed. Randomised readings add an error to them."""
+
+    @property
+    def interface(self) -> PolicySpec:
+        """The default interface."""
+        return next(iter(self.interfaces.values()))
+
+    def interface_named(self, name: str) -> PolicySpec:
+        """Return the interface of this name.
+
+        Raises:
+            ConfigError: there is none. Lists the valid names.
+        """
+        if name not in self.interfaces:
+            raise ConfigError(
+                f"expected an interface of task {self.name!r}, one of "
+                f"{', '.join(self.interfaces)}; found {name!r}"
+            )
+        return self.interfaces[name]
+
+    def interface_for(self, policy: Interface) -> PolicySpec:
+        """Return the first interface that has every key of a policy, and its actuators and rates.
+
+        Raises:
+            SpecError: there is none. Names the first difference from each interface.
+        """
+        differences = []
+        for name, offered in self.interfaces.items():
+            try:
+                select_keys(policy, offered)
+            except SpecError as error:
+                differences.append(f"{name}: {error}")
+            else:
+                return offered
+        raise SpecError(
+            f"expected a policy for an interface of task {self.name!r}; " + "; ".join(differences)
+        )
+
+    @abstractmethod
+    def layout(self, seed: int) -> Layout:
+        """Draw the layout of one trial. The same seed gives the same layout."""
+
+    @abstractmethod
+    def read(self, key: str, moment: Moment) -> Array:
+        """Return the value of one of the task's own observation keys.
+
+        The robot itself reads joints, gripper and cameras.
+
+        Raises:
+            KeyError: the task has no such key.
+        """
+
+    @abstractmethod
+    def holds(self, moment: Moment, touching: Touching) -> bool:
+        """Check if the condition for success holds at this instant."""
+
+    @abstractmethod
+    def expert_action(self, moment: Moment, model: ArmModel) -> Array:
+        """Return the expert's action (8,).
+
+        Seven joint torques in N·m beside gravity, and a gripper opening in m.
+        """

@@ -1,0 +1,1 @@
+"""Seeded trials of a policy in lockstep: running, keeping, counting and varying them."""

@@ -1,0 +1,97 @@
+"""Finished trials on disk, so that a series of trials continues after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+import gatort
+from gatort.runtime.bundle import Manifest
+from gatort.runtime.errors import ConfigError
+from gatort.runtime.machine import this_machine
+from gatort.runtime.spec import Strict
+
+
+class Trial(Strict):
+    """One finished trial."""
+
+    seed: int
+    """Seed of the layout."""
+    succeeded: bool
+    """True if the task succeeded and the robot did not fail."""
+    seconds: float
+    """Duration on the robot's side. s"""
+    ticks: int
+    """Number of ticks that ran, refused ones included."""
+    refusal: str | None
+    """Sentence of the last refused tick, or `None` if no tick was refused."""
+    refused: int
+    """Number of ticks that sent no command."""
+    dropped: int
+    """Number of commands that the robot did not apply, nearly always because they came late."""
+    lost: int
+    """Number of commands that never reached the robot."""
+    policy_us: tuple[int, ...]
+    """Wall-clock time of the policy in every tick. µs"""
+
+
+class Journal:
+    """File of finished trials, one JSON line each.
+
+    The file's name contains a hash of the policy, the options, the code of robot and runtime, and
+    the versions of the packages that compute. Trials that would run differently have another file.
+
+    Args:
+        report: path of the report; the journal lies beside it.
+        manifest: manifest of the policy. Its measured success rate does not count.
+        options: options of the trials. A field `bundle` does not count, because the manifest does.
+    """
+
+    def __init__(self, report: Path, manifest: Manifest, options: BaseModel) -> None:
+        ingredients = hashlib.sha256()
+        ingredients.update(manifest.model_dump_json(exclude={"success"}).encode())
+        ingredients.update(options.model_dump_json(exclude={"bundle"}).encode())
+        ingredients.update(str(this_machine().versions).encode())
+        for source in _sources():
+            ingredients.update(source.read_bytes())
+        self.path = report.with_name(f"{report.stem}.{ingredients.hexdigest()[:12]}.partial.jsonl")
+
+    def read(self) -> list[Trial]:
+        """Return the trials written so far, and cut off a last line that is incomplete.
+
+        Raises:
+            ConfigError: the file holds something else.
+        """
+        if not self.path.exists():
+            return []
+        written = self.path.read_bytes()
+        whole = written[: written.rfind(b"\n") + 1]
+        if len(whole) < len(written):
+            os.truncate(self.path, len(whole))
+
+        try:
+            return [Trial.model_validate_json(line) for line in whole.splitlines()]
+        except ValidationError as error:
+            raise ConfigError(
+                f"{self.path}: expected a list of trials, found other lines; "
+                "remove it to start again"
+            ) from error
+
+    def append(self, trial: Trial) -> None:
+        """Add a trial. Earlier lines stay untouched."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(trial.model_dump_json() + "\n")
+
+
+def _sources() -> list[Path]:
+    """Return the files that decide how a trial goes."""
+    home = Path(gatort.__file__).parent
+    return sorted(
+        path
+        for folder in (home / "runtime", home / "sim")
+        for path in folder.rglob("*")
+        if path.suffix in (".py", ".c", ".xml")
+    )

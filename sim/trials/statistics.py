@@ -1,0 +1,93 @@
+"""Figures of a series of trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from gatort.runtime.telemetry import Percentiles
+
+from .journal import Trial
+
+Z_95 = 1.959963984540054
+"""97.5th percentile of the standard normal distribution."""
+
+
+def wilson_95(successes: int, episodes: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a rate (Wilson 1927, JASA 22:209).
+
+    Unlike the normal interval it holds at rates of 0 and 1 too.
+
+    Args:
+        successes: in [0, episodes].
+        episodes: at least 1.
+    """
+    rate = successes / episodes
+    z2 = Z_95**2
+    centre = (rate + z2 / (2 * episodes)) / (1 + z2 / episodes)
+    half = Z_95 / (1 + z2 / episodes) * sqrt(rate * (1 - rate) / episodes + z2 / (4 * episodes**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSummary:
+    """Figures of a series of trials."""
+
+    episodes: int
+    """Number of trials."""
+    seconds_per_episode: float
+    """Mean duration of a trial. s"""
+    latency: Percentiles | None
+    """Time of the policy in a tick, or `None` if no tick ran."""
+    ticks: int
+    """Number of ticks, refused ones included."""
+    refused: int
+    """Number of ticks that sent no command."""
+    dropped: int
+    """Number of commands that the robot did not apply, nearly always because they came late."""
+    lost: int
+    """Number of commands that never reached the robot."""
+    failures: Mapping[int, str | None]
+    """Seed of each failed trial, with the sentence of its last refusal if it had one."""
+
+    @property
+    def successes(self) -> int:
+        """Number of trials that succeeded."""
+        return self.episodes - len(self.failures)
+
+    @property
+    def success_rate(self) -> float:
+        """Share of trials that succeeded."""
+        return self.successes / self.episodes
+
+    @property
+    def wilson_95(self) -> tuple[float, float]:
+        """95 % Wilson interval of the success rate."""
+        return wilson_95(self.successes, self.episodes)
+
+    @property
+    def missing(self) -> float:
+        """Share of ticks whose action never reached the actuators: refused, lost or late."""
+        # If no trial reached a first tick, no action reached the actuators either.
+        if self.ticks == 0:
+            return 1.0
+        return (self.refused + self.lost + self.dropped) / self.ticks
+
+
+def summarise(finished: Sequence[Trial]) -> TrialSummary:
+    """Return the figures of at least one finished trial."""
+    policy_us = np.concatenate([np.array(trial.policy_us, np.int64) for trial in finished])
+    latency = Percentiles.of_ns(policy_us * 1000) if len(policy_us) else None
+    return TrialSummary(
+        episodes=len(finished),
+        seconds_per_episode=float(np.mean([trial.seconds for trial in finished])),
+        latency=latency,
+        ticks=sum(trial.ticks for trial in finished),
+        refused=sum(trial.refused for trial in finished),
+        dropped=sum(trial.dropped for trial in finished),
+        lost=sum(trial.lost for trial in finished),
+        failures={trial.seed: trial.refusal for trial in finished if not trial.succeeded},
+    )

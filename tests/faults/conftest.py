@@ -15,9 +15,11 @@ from gatort.launch.faults.arm import FaultyArm
 from gatort.launch.faults.arms import Arm
 from gatort.launch.faults.bench import Bench
 from gatort.launch.faults.loop_bench import LoopBench
+from gatort.launch.faults.seams import shipped_policy
 from gatort.launch.faults.sensor_memory import SensorMemory
 from gatort.launch.faults.trace import Trace
 from gatort.runtime.clock import VirtualClock
+from gatort.runtime.policy import Policy
 from gatort.runtime.remote.link import LinkConditions, LinkedRobot
 from gatort.runtime.robot import Robot
 from gatort.runtime.safety import STOPPED, State
@@ -80,8 +82,9 @@ class VirtualArm:
 class VirtualBench(LoopBench):
     """Controller, link and arm in lockstep: the same injection gives the same trace, to the ns."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, policy: Policy) -> None:
         self.clock: AlarmClock = AlarmClock(START_NS)
+        self.policy = policy
         self._arm = VirtualArm(folder, self.clock)
 
     @property
@@ -97,14 +100,28 @@ class VirtualBench(LoopBench):
 
     @contextmanager
     def after(self, seconds: float, action: Callable[[], None]) -> Iterator[None]:
-        self.clock.alarm = (self.clock.now_ns() + round(seconds * 1e9), action)
+        # At a whole millisecond, as the arm's steps are: the step under way is the first to see it.
+        self.clock.alarm = (self.clock.now_ns() + round(seconds * 1e3) * MS, action)
         yield
         self.clock.alarm = None
 
 
 @pytest.fixture(scope="session")
-def virtual_bench(tmp_path_factory: pytest.TempPathFactory) -> VirtualBench:
-    return VirtualBench(tmp_path_factory.mktemp("virtual"))
+def policy() -> Policy:
+    return shipped_policy()
+
+
+@pytest.fixture
+def make_virtual_bench(
+    policy: Policy, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], VirtualBench]:
+    """Each bench has a new arm, so that no injection sees the end of another."""
+    return lambda: VirtualBench(tmp_path_factory.mktemp("virtual"), policy)
+
+
+@pytest.fixture
+def virtual_bench(make_virtual_bench: Callable[[], VirtualBench]) -> VirtualBench:
+    return make_virtual_bench()
 
 
 @pytest.fixture(scope="session")

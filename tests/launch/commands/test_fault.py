@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Self, cast
 
 import pytest
 
@@ -35,13 +35,13 @@ class StillMachine:
 
     pause_ms = 0.0
 
-    def __enter__(self) -> StillMachine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         return
 
-    def between(self, began_ns: int, ended_ns: int) -> WitnessReport:
+    def between(self, *_: int) -> WitnessReport:
         longest_ms = 4.0 + self.pause_ms
         return WitnessReport(100, 4.0, 4.0, longest_ms, longest_ms)
 

@@ -3,7 +3,7 @@
 # make check    ruff, its formatter and mypy --strict
 # make bench    the latency profile of the shipped bundle, paced at 20 Hz for a minute; then the same ticks through the peers;
 #               fails at the end if the budget does not hold or a peer fails
-# make faults   every fault injected and timed beside a computing witness; status 3: this machine pauses, so nothing is known
+# make faults   every fault injected and timed beside a computing witness; "Error 3": inconclusive, because this machine pauses
 # make build    sdist → wheel → installed in an empty environment → smoke test
 # make clean    remove what the targets made, .venv included
 

@@ -26,7 +26,6 @@ REFUSALS = (
 PROCESSES = (
     "key unknown",
     "session forged",
-    "message huge",
     "controller kill",
     "controller suspend",
     "robot kill",

@@ -32,7 +32,8 @@ def sensor(fault: SensorFault, bench: LoopBench, seed: int) -> InjectionResult:
     fault_ns = sensors.last_good_ns if fault.endswith("frozen") else sensors.began_ns
     deviation = _refused_observations(drive, fault)
     begun_after = [tick for _, tick in drive.ticks if tick.wake.woke_ns >= sensors.began_ns]
-    if any(tick.tokens is not None for tick in begun_after):
+    # An absent sensor gives readings again once the arm has stopped, within the last tick.
+    if not fault.endswith("absent") and any(tick.tokens is not None for tick in begun_after):
         deviation = Deviation(wrong="the policy was asked about a bad observation")
     return must_stop(arm, drive.began_ns, fault_ns, drive.refused_ns(), deviation)
 

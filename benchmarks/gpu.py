@@ -1,11 +1,11 @@
-"""Everything that takes a GPU, in one command: the `gpu` tests, then every size, precision and engine timed.
+"""Run the `gpu` tests, then time every size, precision and engine that takes a GPU.
 
     python benchmarks/gpu.py --out runs/gpu
 
-Each row is a `gatort profile --roofline` in a process of its own, since a CUDA error ends its process: paced at 20 Hz
-and flat out, random observations, so that only the policy is timed. What an engine cannot do stands in the table in
-its own words. Rows are kept in OUT as they come; the same command goes on with those that are missing or failed,
-and ends by writing OUT/gpu.md.
+Each row is a `gatort profile --roofline`, paced at 20 Hz and flat out. It runs in a process of its
+own, since a CUDA error ends its process. Observations are random: only the policy is timed. If an
+engine fails, its own words stand in the table. Rows are kept in OUT as they come. The same command
+continues with the rows that are missing or failed, and writes OUT/gpu.md at the end.
 """
 
 from __future__ import annotations
@@ -49,19 +49,22 @@ GATORT = (sys.executable, "-m", "gatort.launch.cli")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One combination to time."""
+    """Combination of size, engine and precision to time."""
 
     preset: str
+    """Name of the size."""
     engine: str
+    """Engine, spelled as for `--engine`."""
     precision: str
+    """Precision of the weights."""
 
     def file(self, out: Path) -> Path:
-        """Where its figures are kept."""
+        """Return the file of the row's figures."""
         return out / f"{self.preset}-{self.engine}-{self.precision}.json"
 
 
 def main() -> int:
-    """Run what is missing and write the table; exit status 1 when the `gpu` tests fail."""
+    """Run the missing rows and write the table; return 1 if the `gpu` tests fail."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,15 +73,17 @@ def main() -> int:
     )
     parser.add_argument("--presets", nargs="+", default=PRESETS, help="sizes to time")
     parser.add_argument("--ticks", type=int, default=400, help="ticks at each pace")
-    parser.add_argument("--no-tests", action="store_true", help="only time")
+    parser.add_argument("--no-tests", action="store_true", help="skip the tests")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+
     failed = not arguments.no_tests and tests_failed()
     rows = [Row(preset, *engine) for preset in arguments.presets for engine in ENGINES]
     found = {row: read(row, arguments.out) for row in rows}
     for row in track([row for row in rows if "error" in found[row]], "timing"):
         found[row] = measure(row, arguments.out, arguments.ticks)
         keep(row, found[row], arguments.out)
+
     text = table(found)
     (arguments.out / "gpu.md").write_text(text)
     print(text)
@@ -86,79 +91,64 @@ def main() -> int:
 
 
 def read(row: Row, out: Path) -> dict[str, Any]:
-    """What an earlier run found; a failure counts as missing, for its cause may have been mended since."""
+    """Return the result of an earlier run.
+
+    A failure counts as missing, because its cause may have been mended since.
+    """
     file = row.file(out)
     return dict(json.loads(file.read_text())) if file.exists() else {"error": "not run"}
 
 
 def keep(row: Row, found: dict[str, Any], out: Path) -> None:
-    """Write a row whole or not at all."""
+    """Write a row's figures whole or not at all."""
     part = row.file(out).with_suffix(".part")
     part.write_text(json.dumps(found, indent=2) + "\n")
     part.replace(row.file(out))
 
 
 def tests_failed() -> bool:
-    """Run the tests that need a GPU."""
-    return (
-        subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu"], check=False).returncode != 0
-    )
+    """Run the tests that need a GPU. Return true if one failed."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu"], check=False)
+    return done.returncode != 0
 
 
 def measure(row: Row, out: Path, ticks: int) -> dict[str, Any]:
-    """Figures of one row, or the sentence of what failed."""
-    bundle, report = out / row.preset, out / "profile.json"
+    """Return a row's figures, or the error of the command that failed."""
+    bundle = out / row.preset
+    report = out / "profile.json"
     try:
         if not bundle.exists():
             run("export", "--preset", row.preset, "--random-weights", "--out", bundle)
         if row.engine in ("tensorrt-rtx", "tensorrt"):
-            run(
-                "compile",
-                bundle,
-                "--builder",
-                row.engine,
-                "--target",
-                TARGET,
-                "--precision",
-                row.precision,
-            )
+            choice = ("--builder", row.engine, "--target", TARGET, "--precision", row.precision)
+            run("compile", bundle, *choice)
+
         precision = () if row.engine.startswith("onnx") else ("--precision", row.precision)
         engine = ("--engine", row.engine, *precision, "--robot", "scripted", "--roofline")
-        # Misses are reported, not judged: a slow engine is a finding too.
-        run(
-            "profile",
-            "--bundle",
-            bundle,
-            *engine,
-            "--ticks",
-            ticks,
-            "--max-misses",
-            10**6,
-            "--json",
-            report,
-        )
+        # Misses are reported, not judged: a slow engine is a result too.
+        limits = ("--ticks", ticks, "--max-misses", 10**6)
+        run("profile", "--bundle", bundle, *engine, *limits, "--json", report)
     except RuntimeError as error:
         return {"error": str(error)}
     return dict(json.loads(report.read_text()))
 
 
 def run(*arguments: object) -> None:
-    """One gatort command.
+    """Run one gatort command.
 
     Raises:
-        RuntimeError: it failed; its last line on standard error.
+        RuntimeError: it failed; the error is its last line on standard error.
     """
     done = subprocess.run(
         [*GATORT, *map(str, arguments)], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RuntimeError(
-            (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        )
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise RuntimeError(lines[-1])
 
 
 def table(measured: dict[Row, dict[str, Any]]) -> str:
-    """All rows in Markdown, the machine below."""
+    """Return all rows as a Markdown table, and the machines below it."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     machines = []
     for row, found in measured.items():
@@ -173,7 +163,10 @@ def table(measured: dict[Row, dict[str, Any]]) -> str:
 
 
 def cells(found: dict[str, Any], pace: dict[str, Any]) -> str:
-    """A pace's part of a row; the share is that of the whole tick's bytes over the passes' median."""
+    """Return a pace's cells of a row.
+
+    The share of bandwidth is that of the whole tick's bytes over the passes' median.
+    """
     name = "paced" if pace["paced"] else "flat out"
     tick = pace["latency_ms"]["tick"]
     roofline = found["roofline"]

@@ -35,10 +35,8 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from gatort.runtime.machine import this_machine
-from gatort.runtime.recording.reader import (
-    Recording,
-    TickMessage,
-)
+from gatort.runtime.recording.messages import TickMessage
+from gatort.runtime.recording.reader import Recording
 from gatort.runtime.remote.link import RETRY_NS
 from gatort.runtime.telemetry import Misses
 from gatort.runtime.witness import WitnessReport
@@ -440,7 +438,8 @@ def _page(args: argparse.Namespace, rows: dict[str, str], findings: Findings, pi
 
 {args.seconds:.0f} s at 20 Hz over TCP: `gatort robot mujoco --again --realtime` and
 `gatort run --until time`, {args.loss:.0%} loss and up to {args.jitter_ms:g} ms of jitter each way,
-{HOGS} processes that take the cores for {args.hogs_seconds:.0f} s in the middle. Made by
+{HOGS} processes that take the cores for {args.hogs_seconds:.0f} s in the middle.
+This command made the page:
 
     {command}
 
@@ -450,7 +449,7 @@ on {this_machine()}.
 |---|---|
 {_lines(f"| {name} | {value} |" for name, value in rows.items())}
 
-Memory is compared {min(SETTLED_S, args.seconds / 2):.0f} s after the start and at the end.
+The table compares memory {min(SETTLED_S, args.seconds / 2):.0f} s after the start and at the end.
 
 ![memory of both processes]({picture.name})
 

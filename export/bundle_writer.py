@@ -1,4 +1,4 @@
-"""A bundle written whole or not at all, and the model read back from one."""
+"""Writing of a bundle, whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-import torch
-
-from gatort.policies.model import (
-    Gato,
-    blank,
-)
+from gatort.policies.model import Gato
+from gatort.policies.weights import write_weights
 from gatort.runtime.bundle import (
     ONNX_FILE,
     WEIGHTS_FILE,
@@ -22,44 +18,33 @@ from gatort.runtime.bundle import (
     TrainingRecord,
     load_manifest,
     sha256_of,
-    verify,
     write_manifest,
 )
-from gatort.runtime.errors import (
-    BundleError,
-    MissingDependency,
-)
+from gatort.runtime.errors import BundleError
 
-from .precision import (
-    Bits,
-    Grams,
-    convert,
-)
+from .precision import Bits, Grams, convert
 from .to_onnx import export_onnx
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-Rounded = Literal["int8", "int4", "w8a8"]
+RoundedPrecision = Literal["int8", "int4", "w8a8"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """How a graph's weights are put on a grid."""
+    """Rounding of a graph's weights to a grid."""
 
-    precision: Rounded
+    precision: RoundedPrecision
+    """Precision of the rounded graph."""
     grams: Grams | None = None
-    """See `gatort.export.precision.convert`."""
+    """Products of the inputs, see `gatort.export.precision.convert`."""
 
     @property
     def bits(self) -> Bits:
-        """Of a weight's code."""
+        """Number of bits of a weight's code."""
         return 4 if self.precision == "int4" else 8
 
 
 def _silently(_: str) -> None:
-    """Announce nothing."""
+    """Do nothing: the default callback before each step."""
 
 
 def write_bundle(
@@ -71,15 +56,23 @@ def write_bundle(
     begin: Callable[[str], None] = _silently,
     rounding: Rounding | None = None,
 ) -> Manifest:
-    """Write weights, ONNX graph and manifest to `directory`; an older bundle there is replaced at the very end.
+    """Write weights, ONNX graph and manifest to `directory`. Replace an older bundle last.
 
-    Everything is made in a folder beside it and renamed into place, so that a failure leaves what was there. The model
-    is left in evaluation mode; its weights are written one tensor at a time and never copied whole. `begin` is called
-    with what is about to be done. `rounding` is of the graph's weights alone; `model.safetensors` has them as they are.
+    All files are made in a folder beside it and renamed into place: a failure leaves the older
+    bundle. The model is left in evaluation mode. Its weights are written one tensor at a time and
+    never copied whole.
+
+    Args:
+        directory: folder of the bundle.
+        name: name of the policy.
+        model: the policy.
+        training: record of the training.
+        success: success rate that was measured.
+        begin: called with each step before it begins.
+        rounding: rounding of the graph's weights; `model.safetensors` keeps them exact.
 
     Raises:
-        BundleError: something that is not a bundle is in the way.
-        MissingDependency: safetensors is not installed.
+        BundleError: `directory` holds something that is not a bundle.
     """
     _require_replaceable(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -87,21 +80,10 @@ def write_bundle(
         made = Path(scratch) / "new"
         made.mkdir()
         begin(f"writing {WEIGHTS_FILE}")
-        _write_weights(model, made / WEIGHTS_FILE)
+        write_weights(model, made / WEIGHTS_FILE)
         begin(f"writing {ONNX_FILE}")
-        if rounding is None:
-            export_onnx(model, made / ONNX_FILE)
-        else:
-            exact = Path(scratch) / ONNX_FILE
-            export_onnx(model, exact)
-            convert(
-                exact,
-                made / ONNX_FILE,
-                rounding.bits,
-                half_floats=False,
-                round_activations=rounding.precision == "w8a8",
-                grams=rounding.grams,
-            )
+        _write_graph(model, made / ONNX_FILE, rounding, Path(scratch) / ONNX_FILE)
+
         begin("hashing")
         files = {path.name: sha256_of(path) for path in sorted(made.iterdir())}
         manifest = Manifest(
@@ -118,20 +100,29 @@ def write_bundle(
     return manifest
 
 
-def read_model(directory: Path) -> Gato:
-    """The PyTorch model of a bundle, in evaluation mode; one tensor at a time, so that the weights are held once.
+def _write_graph(model: Gato, path: Path, rounding: Rounding | None, exact: Path) -> None:
+    """Write the model's graph; to round it, write it to `exact` first."""
+    if rounding is None:
+        export_onnx(model, path)
+        return
 
-    Raises:
-        BundleError: the bundle is incomplete or changed, or its tensors are not those of its dimensions.
-        MissingDependency: safetensors is not installed.
-    """
-    manifest = verify(directory)
-    model = blank(manifest.spec, manifest.model)
-    _read_weights(model, directory / WEIGHTS_FILE)
-    return model.eval()
+    export_onnx(model, exact)
+    convert(
+        exact,
+        path,
+        rounding.bits,
+        half_floats=False,
+        round_activations=rounding.precision == "w8a8",
+        grams=rounding.grams,
+    )
 
 
 def _require_replaceable(directory: Path) -> None:
+    """Check that a bundle may be written here.
+
+    Raises:
+        BundleError: the folder holds something else.
+    """
     if directory.is_dir() and not any(directory.iterdir()):
         return
     if directory.exists():
@@ -139,12 +130,13 @@ def _require_replaceable(directory: Path) -> None:
             load_manifest(directory)
         except BundleError as error:
             raise BundleError(
-                f"{directory}: expected a free name, an empty folder or a bundle to replace; {error}"
+                f"{directory}: expected a free name, an empty folder or a bundle to replace; "
+                f"{error}"
             ) from error
 
 
 def _swap(made: Path, directory: Path, old: Path) -> None:
-    """Put `made` at `directory`; what was there goes to `old`, and comes back if that fails."""
+    """Move `made` to `directory` and an older bundle to `old`; move it back if that fails."""
     if directory.exists():
         directory.rename(old)
     try:
@@ -153,39 +145,3 @@ def _swap(made: Path, directory: Path, old: Path) -> None:
         if old.exists():
             old.rename(directory)
         raise
-
-
-def _write_weights(model: Gato, path: Path) -> None:
-    try:
-        from safetensors.torch import save_file
-    except ImportError as error:
-        raise MissingDependency(
-            "safetensors is not installed: pip install 'gatort[train]'"
-        ) from error
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
-    path.chmod(0o644)  # safetensors makes it readable by its owner alone
-
-
-def _read_weights(model: Gato, path: Path) -> None:
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise MissingDependency(
-            "safetensors is not installed: pip install 'gatort[train]'"
-        ) from error
-    try:
-        with safe_open(path, framework="pt") as stored, torch.no_grad():
-            wanted: dict[str, Tensor] = model.state_dict()
-            if different := wanted.keys() ^ set(stored.keys()):
-                raise BundleError(
-                    f"{path}: the manifest's dimensions do not fit its tensors {sorted(different)}"
-                )
-            for name, tensor in wanted.items():
-                found = stored.get_tensor(name)
-                if found.shape != tensor.shape:
-                    raise BundleError(
-                        f"{path}: {name}: expected {tuple(tensor.shape)}, found {tuple(found.shape)}"
-                    )
-                tensor.copy_(found)
-    except SafetensorError as error:
-        raise BundleError(f"{path}: expected safetensors: {error}") from error

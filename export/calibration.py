@@ -16,12 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.context import (
-    Context,
     Frame,
 )
 from gatort.runtime.decoding import (
     Decoder,
-    Sampler,
 )
 from gatort.runtime.engines.engine import (
     Engine,
@@ -187,19 +185,17 @@ def drive(
     Raises:
         EngineError: a pass failed.
     """
-    context, tokenizer = Context(spec, dims), Tokenizer(spec)
-    decoder = Decoder(engine, context, Sampler())
+    decoder = Decoder(spec, dims, engine)
     for episode in episodes:
-        context.reset()
-        engine.reset()
+        decoder.reset()
         for values in zip(*episode.observations, strict=True):
-            context.begin_frame()
-            tokenizer.encode(values, context.observation_ids, context.patches)
             if forced is None:
-                context.end_frame(int(decoder.decode()[-1]))
+                decision = decoder.decide(values)
             else:
-                decoder.replay(next(forced))
-            yield context.frame.logits.argmax(axis=1) + FIRST_CONTINUOUS_ID
+                action = decoder.tokenizer.decode_action(next(forced))
+                decision = decoder.force(values, action)
+            decoder.commit()
+            yield decision.logits.argmax(axis=1) + FIRST_CONTINUOUS_ID
 
 
 def _add_products(sums: dict[str, NDArray[np.float64]], outputs: Values) -> None:

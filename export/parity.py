@@ -1,31 +1,23 @@
-"""Three ways through one policy that must agree: PyTorch without a cache, PyTorch's ring, another engine's ring.
+"""Parity of three paths through one policy: PyTorch without a cache, and two engines' rings.
 
-The first reads the whole history at once under the banded mask, as training does; the others read it a pass at a
-time, as the loop does, over several wraps of the window. Letters as in `policies/model.py`; R logits, N frames.
+The first path reads the whole history at once under the banded mask, as training does. PyTorch's
+ring and another engine's ring read it a pass at a time over several wraps of the window, as the
+loop does. Letters as in `policies/model.py`; R logits, N frames.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gatort.policies.model import (
-    Gato,
-    action_positions,
-    banded_mask,
-)
-from gatort.runtime.context import (
-    Context,
-    rotary_tables,
-)
-from gatort.runtime.decoding import (
-    Decoder,
-    Sampler,
-)
+from gatort.policies.model import Gato, action_positions, banded_mask
+from gatort.runtime.context import rotary_tables
+from gatort.runtime.decoding import Decoder
 from gatort.runtime.engines.engine import Engine
 from gatort.runtime.engines.torch import TorchEngine
 from gatort.runtime.spec import (
@@ -39,8 +31,10 @@ from gatort.runtime.spec import (
 from gatort.runtime.tokenizer import Tokenizer
 
 LOGIT_TOLERANCE = 1e-3
-"""Largest difference in fp32: sums of some thousand products in another order differ by about 1e-5 of logits
-near 10; a wrong row, angle or mask differs by 0.1 or more."""
+"""Largest difference in fp32.
+
+Sums of some thousand products in another order differ by about 1e-5 for logits near 10. A wrong
+row, angle or mask differs by 0.1 or more."""
 AGREEMENT: dict[Precision, float] = {
     "fp32": 1.0,
     "fp16": 0.99,
@@ -48,157 +42,189 @@ AGREEMENT: dict[Precision, float] = {
     "int4": 0.95,
     "w8a8": 0.8,
 }
-"""Least share of equal greedy tokens. Rounded weights move logits, and neighbouring bins of a continuous action nearly
-tie, so fewer agree; the logits themselves are compared only where nothing was rounded."""
+"""Smallest share of equal greedy tokens.
+
+Rounded weights move logits, and neighbouring bins of a continuous action are nearly equal: fewer
+tokens agree. The logits themselves are compared only if nothing was rounded."""
 WRAPS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class PairParity:
-    """How far two paths are apart over every action token."""
+    """Differences between two paths over every action token."""
 
     first: str
+    """Name of the first path."""
     second: str
+    """Name of the second path."""
     largest_difference: float
-    """Between logits, over all tokens and bins."""
+    """Largest difference between logits, over all tokens and bins."""
     argmax_agreement: float
-    """Share of tokens where both would pick the same bin."""
+    """Share of tokens for which both paths pick the same bin."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
-    """What `compare` found."""
+    """Result of `compare`."""
 
     precision: Precision
-    """Of the graph's weights."""
+    """Precision of the graph's weights."""
     frames: int
+    """Number of frames."""
     wraps: float
-    """How often the window was overwritten."""
+    """Number of times that the window was overwritten."""
     tokens: int
-    """Action tokens compared."""
+    """Number of action tokens compared."""
     largest_logit: float
-    """Of the reference, as the scale of the differences."""
+    """Largest absolute logit of the reference: the scale of the differences."""
     pairs: tuple[PairParity, ...]
+    """Differences of each pair of paths."""
 
     @property
     def largest_difference(self) -> float:
-        """Over all pairs."""
+        """Largest difference between logits, over all pairs."""
         return max(pair.largest_difference for pair in self.pairs)
 
     @property
     def argmax_agreement(self) -> float:
-        """Over all pairs, the worst."""
+        """Smallest agreement of all pairs."""
         return min(pair.argmax_agreement for pair in self.pairs)
 
     @property
     def agrees(self) -> bool:
-        """Enough greedy tokens equal, and in fp32 every logit within `LOGIT_TOLERANCE`; false when one is NaN."""
+        """True if enough greedy tokens are equal, and in fp32 every logit is near enough.
+
+        False if a logit is NaN or infinite.
+        """
         tolerance = LOGIT_TOLERANCE if self.precision == "fp32" else np.finfo(np.float32).max
-        return self.argmax_agreement >= AGREEMENT[
-            self.precision
-        ] and self.largest_difference <= float(tolerance)
+        enough = self.argmax_agreement >= AGREEMENT[self.precision]
+        return enough and self.largest_difference <= float(tolerance)
 
 
 @dataclass(frozen=True, slots=True)
 class _History:
-    """Random frames: what each prefill reads beside the last action token."""
+    """Random observations, N of them, as values and as tokens."""
 
+    values: list[NDArray[Any]]
+    """One array (N, *shape) per key, in the specification's order."""
     ids: NDArray[np.int64]
-    """(N, O − p)"""
+    """Token ids (N, O − p)."""
     patches: NDArray[np.float32]
-    """(N, p, 3, 16, 16)"""
+    """Image patches (N, p, 3, 16, 16)."""
 
 
 def compare(
     model: Gato, engine: Engine, wraps: int = WRAPS, seed: int = 0, precision: Precision = "fp32"
 ) -> ParityReport:
-    """Compare a model, as it is and over its ring, with an engine that should compute the same.
+    """Compare a model, whole and over its ring, with an engine that should compute the same.
 
-    Every path is fed the greedy tokens of PyTorch's ring. If then all of them pick those tokens at every step, each
-    would have produced them on its own.
+    All paths are fed the greedy tokens of PyTorch's ring. If all of them pick these tokens at every
+    step, each would have produced them on its own.
+
+    Args:
+        model: the policy.
+        engine: engine of the same policy.
+        wraps: number of times that the window is overwritten.
+        seed: seed of the random observations.
+        precision: precision of the engine's weights, which decides how much must agree.
 
     Raises:
         EngineError: a pass failed.
     """
-    spec, dims = model.spec, model.dims
-    history = _random_history(
-        spec, (wraps + 1) * spec.window_frames + 1, seed
-    )  # the first window wraps nothing
-    ring = TorchEngine(model, spec, dims)
-    ring_logits, tokens = _drive(ring, Context(spec, dims), history, None)  # (N, A, R), (N, A)
-    engine_logits, _ = _drive(engine, Context(spec, dims), history, tokens)
+    spec = model.spec
+    # The first window wraps nothing.
+    history = _random_history(spec, (wraps + 1) * spec.window_frames + 1, seed)
+    ring = TorchEngine(model, spec, model.dims)
+    ring_logits, tokens, actions = _drive(ring, model, history, None)
+    engine_logits, _, _ = _drive(engine, model, history, actions)
     whole_logits = _whole(model, history, tokens)
+
     paths = {
         "torch whole": whole_logits,
         f"{ring.name} ring": ring_logits,
         f"{engine.name} ring": engine_logits,
     }
-    names = list(paths)
-    pairs = [(names[0], names[1]), (names[0], names[2]), (names[1], names[2])]
     return ParityReport(
         precision=precision,
         frames=len(history.ids),
         wraps=len(history.ids) / spec.window_frames - 1,
         tokens=tokens.size,
         largest_logit=float(np.abs(whole_logits).max()),
-        pairs=tuple(_pair(first, second, paths[first], paths[second]) for first, second in pairs),
+        pairs=tuple(
+            _pair(first, second, paths[first], paths[second])
+            for first, second in combinations(paths, 2)
+        ),
     )
 
 
 def _pair(first: str, second: str, a: NDArray[np.float32], b: NDArray[np.float32]) -> PairParity:
     return PairParity(
-        first, second, float(np.abs(a - b).max()), float((a.argmax(-1) == b.argmax(-1)).mean())
+        first=first,
+        second=second,
+        largest_difference=float(np.abs(a - b).max()),
+        argmax_agreement=float((a.argmax(-1) == b.argmax(-1)).mean()),
     )
 
 
 def _random_history(spec: PolicySpec, frames: int, seed: int) -> _History:
-    """Random values for every key, through the tokenizer."""
+    """Return random values for every key, and their tokens."""
     rng = np.random.default_rng(seed)
     values = [_random_values(key, frames, rng) for key in spec.observations]
-    return _History(*Tokenizer(spec).encode_batch(values))
+    ids, patches = Tokenizer(spec).encode_batch(values)
+    return _History(values, ids, patches)
 
 
 def _random_values(key: ObservationKey, count: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Values (N, *shape) that the key may take."""
+    """Return values (N, *shape) that the key may take."""
     shape = (count, *key.shape)
-    if key.encoding == "image":
-        return rng.integers(0, 256, shape, np.uint8)
-    if key.encoding in ("text", "discrete"):
-        return rng.integers(
-            0, TEXT_TOKENS if key.encoding == "text" else DISCRETE_TOKENS, shape, np.int32
-        )
-    if key.encoding == "mu_law":
-        return rng.standard_normal(shape).astype(np.float32)
+    match key.encoding:
+        case "image":
+            return rng.integers(0, 256, shape, np.uint8)
+        case "text":
+            return rng.integers(0, TEXT_TOKENS, shape, np.int32)
+        case "discrete":
+            return rng.integers(0, DISCRETE_TOKENS, shape, np.int32)
+        case "mu_law":
+            return rng.standard_normal(shape).astype(np.float32)
     return rng.uniform(key.low, key.high, (count, key.size)).reshape(shape).astype(np.float32)
 
 
 def _drive(
-    engine: Engine, context: Context, history: _History, forced: NDArray[np.int64] | None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Run every frame as the loop does; logits (N, A, R) and the tokens (N, A) fed: greedy ones, or `forced`."""
-    decoder = Decoder(engine, context, Sampler())
-    logits = np.zeros((len(history.ids), *context.frame.logits.shape), np.float32)  # (N, A, R)
-    tokens = np.zeros(logits.shape[:2], np.int64)  # (N, A)
-    engine.reset()
-    for index, (ids, patches) in enumerate(zip(history.ids, history.patches, strict=True)):
-        context.begin_frame()
-        context.observation_ids[:] = ids
-        if context.patches is not None:
-            context.patches[:] = patches
+    engine: Engine, model: Gato, history: _History, forced: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+    """Run every frame as the loop does.
+
+    Args:
+        engine: the engine to run.
+        model: gives specification and dimensions.
+        history: random observations.
+        forced: actions (N, A) that stand in the frames; the engine's own greedy ones by default.
+
+    Returns:
+        Logits (N, A, R), tokens (N, A) and actions (N, A) that stand in the frames.
+    """
+    decoder = Decoder(model.spec, model.dims, engine)
+    decoder.reset()
+    logits = []
+    tokens = []
+    actions = []
+    for index, values in enumerate(zip(*history.values, strict=True)):
         if forced is None:
-            tokens[index] = decoder.decode()
-            context.end_frame(int(tokens[index, -1]))
+            decision = decoder.decide(values)
         else:
-            tokens[index] = forced[index]
-            decoder.replay(forced[index])
-        logits[index] = context.frame.logits
-    return logits, tokens
+            decision = decoder.force(values, forced[index])
+        decoder.commit()
+        logits.append(decision.logits.copy())
+        tokens.append(decision.tokens)
+        actions.append(decision.action)
+    return np.stack(logits), np.stack(tokens), np.stack(actions)
 
 
 def _whole(model: Gato, history: _History, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Logits (N, A, R) from one pass over all frames under the banded mask."""
+    """Return logits (N, A, R) from one pass over all frames under the banded mask."""
     spec = model.spec
-    frames, size = len(history.ids), spec.frame_tokens
+    frames = len(history.ids)
+    size = spec.frame_tokens
     ids = _frame_ids(history, tokens)[None]  # (1, N, T − p)
     positions = np.arange(frames * size)  # (S,)
     cos, sin = rotary_tables(positions.astype(np.float64), model.dims.head_size)
@@ -218,7 +244,10 @@ def _whole(model: Gato, history: _History, tokens: NDArray[np.int64]) -> NDArray
 
 
 def _frame_ids(history: _History, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ids of whole frames (N, T − p): last action token | observation | separator | all action tokens but the last."""
+    """Return the ids of whole frames (N, T − p).
+
+    A frame is: last action token | observation | separator | all action tokens but the last.
+    """
     last = np.concatenate(([SEPARATOR_ID], tokens[:-1, -1]))  # (N,)
     separator = np.full(len(tokens), SEPARATOR_ID)
     return np.concatenate((last[:, None], history.ids, separator[:, None], tokens[:, :-1]), axis=1)

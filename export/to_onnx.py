@@ -1,13 +1,15 @@
-"""PyTorch → ONNX: one graph for prefill and decode, the cache updated where it lies.
+"""PyTorch → ONNX: one graph for prefill and decode, which updates the cache in place.
 
-Opset 24: linear `TensorScatter` (DESIGN.md: TensorRT refuses the circular one, and no frame wraps), `Attention`
-under an explicit mask, `RotaryEmbedding`. The token axis t and the patch axis p are dynamic; everything else is
-fixed. Letters as in `policies/model.py`.
+Opset 24 has linear `TensorScatter`, `Attention` under an explicit mask, and `RotaryEmbedding`.
+TensorRT refuses a circular `TensorScatter`; no frame wraps, so none is needed (see DESIGN.md). The
+token axis t and the patch axis p are dynamic; everything else is fixed. `runtime/engines/graph.py`
+has the names. Letters as in `policies/model.py`.
 
-    inputs   ids (1, t − p)  [patches (p, 3, 16, 16)]  local (t,)  cos, sin (t, h/2)  mask (t, W)  write_index (1,)
-             bias (R,)  k_0, v_0, … (1, H, W, h)
-    outputs  logits (R,)  token (1, 1), the bin where logits + bias is largest, as an id
-             k_0_out, v_0_out, … : bind each to its input's memory
+    inputs   ids (1, t − p)  [patches (p, 3, 16, 16)]  local (t,)  cos, sin (t, h/2)  mask (t, W)
+             write_index (1,)  bias (R,)  k_0, v_0, … (1, H, W, h)
+    outputs  logits (R,)
+             token (1, 1): id of the bin with the largest logits + bias
+             k_0_out, v_0_out, …: to be bound to the memory of their inputs
 """
 
 from __future__ import annotations
@@ -21,27 +23,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from gatort.policies.model import (
-    Cache,
-    Gato,
-)
+from gatort.policies.model import Cache, Gato
 from gatort.runtime.context import allocate_frame
+from gatort.runtime.engines.graph import BLOCK_INPUTS, PATCHES, cache_names, cache_output
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID
 
 OPSET = 24
-INLINE_BYTES = 256 << 20
-"""Weights beyond this go to a file of their own: inside the graph they are held four times while it is written."""
+LARGEST_INLINE_EXPORT_BYTES = 256 << 20
+"""Largest weights that stay inside an exported graph; others go to a file of their own.
+
+While a graph is written, the weights inside it are in memory four times."""
 
 
 def export_onnx(model: Gato, path: Path) -> None:
-    """Write `forward_cached` as an ONNX graph; weights beyond `INLINE_BYTES` go to `<path>.data` beside it.
+    """Write `forward_cached` as an ONNX graph, and large weights as `<path>.data` beside it.
 
-    The model is left in evaluation mode. Nothing of this machine (paths, stack traces) goes into the file, and the
-    same weights give the same bytes.
+    The model is left in evaluation mode. The file holds nothing of this machine (paths, stack
+    traces), and the same weights give the same bytes.
     """
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -56,18 +59,22 @@ def export_onnx(model: Gato, path: Path) -> None:
         )
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
+
     _forget_machine(program.model)
     _straighten(program.model)
     weights_bytes = sum(parameter.nbytes for parameter in model.parameters())
-    program.save(path, external_data=weights_bytes > INLINE_BYTES)
+    program.save(path, external_data=weights_bytes > LARGEST_INLINE_EXPORT_BYTES)
+
+
+# -- Inputs and outputs --------------------------------------------------------------------------
 
 
 def _example(model: Gato) -> tuple[Any, ...]:
-    """A prefill's block as `_Pass` takes it; values do not matter, shapes do."""
-    block, device = allocate_frame(model.spec, model.dims).prefill, model.tokens.weight.device
-    ids = np.full_like(block.ids, FIRST_CONTINUOUS_ID)  # an id that every table has
+    """Return a prefill's block as `_Pass` takes it; only its shapes matter."""
+    block = allocate_frame(model.spec, model.dims).prefill
+    device = model.tokens.weight.device
     arrays = (
-        ids,
+        np.full_like(block.ids, FIRST_CONTINUOUS_ID),  # an id that every table has
         block.patches,
         block.local,
         block.cos,
@@ -76,14 +83,13 @@ def _example(model: Gato) -> tuple[Any, ...]:
         block.write_index,
         block.bias,
     )
+    tensors = (None if array is None else torch.from_numpy(array).to(device) for array in arrays)
     caches = [tensor for pair in model.empty_caches() for tensor in pair]
-    return *(
-        None if array is None else torch.from_numpy(array).to(device) for array in arrays
-    ), caches
+    return *tensors, caches
 
 
 def _dynamic_axes(model: Gato) -> dict[str, Any]:
-    """Which axes vary: t everywhere, p of the patches; none of the ring's."""
+    """Return the axes that vary: t everywhere, p of the patches, and none of the ring."""
     token = {0: Dim.DYNAMIC}
     return {
         "ids": {1: Dim.DYNAMIC},
@@ -98,32 +104,24 @@ def _dynamic_axes(model: Gato) -> dict[str, Any]:
     }
 
 
-def _cache_names(model: Gato) -> list[str]:
-    return [f"{kind}_{layer}" for layer in range(len(model.layers)) for kind in "kv"]
-
-
 def _input_names(model: Gato) -> list[str]:
-    patches = ["patches"] if model.patches is not None else []
-    return [
-        "ids",
-        *patches,
-        "local",
-        "cos",
-        "sin",
-        "mask",
-        "write_index",
-        "bias",
-        *_cache_names(model),
-    ]
+    """Return the names in the order of `_Pass.forward`: the patches stand after the ids."""
+    ids, *others = BLOCK_INPUTS
+    patches = [PATCHES] if model.patches is not None else []
+    return [ids, *patches, *others, *cache_names(len(model.layers))]
 
 
 def _output_names(model: Gato) -> list[str]:
-    return ["logits", "token", *(f"{name}_out" for name in _cache_names(model))]
+    caches = cache_names(len(model.layers))
+    return ["logits", "token", *(cache_output(name) for name in caches)]
+
+
+# -- Cleaning ------------------------------------------------------------------------------------
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes about itself (absent torchvision, renamed axes) from the person who exports."""
+    """Hide the exporter's notes about itself, such as absent torchvision or renamed axes."""
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -136,7 +134,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _forget_machine(model: Any) -> None:
-    """Drop what the exporter notes on every node: stack traces with paths, half of a small file's size."""
+    """Drop the exporter's notes on every node.
+
+    They are stack traces with paths, and make up half of a small file.
+    """
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     values = [*model.graph.inputs, *model.graph.initializers.values()]
@@ -148,31 +149,31 @@ def _forget_machine(model: Any) -> None:
 
 
 def _straighten(model: Any) -> None:
-    """Copy each turned matrix just before it is written: NumPy writes a view number by number, ten times slower."""
-    import onnx_ir as ir
+    """Copy each transposed matrix just before it is written.
 
+    NumPy writes a view number by number, ten times slower.
+    """
     for value in model.graph.initializers.values():
         turned = value.const_value
         if not turned.numpy().flags.c_contiguous:
-            copied = partial(_copied, turned)
             value.const_value = ir.LazyTensor(
-                copied, dtype=turned.dtype, shape=turned.shape, name=turned.name
+                partial(_copied, turned), dtype=turned.dtype, shape=turned.shape, name=turned.name
             )
 
 
 def _copied(turned: Any) -> Any:
-    import onnx_ir as ir
+    straight = torch.from_numpy(turned.numpy()).contiguous().numpy()
+    return ir.Tensor(straight, dtype=turned.dtype, name=turned.name)
 
-    return ir.Tensor(
-        torch.from_numpy(turned.numpy()).contiguous().numpy(), dtype=turned.dtype, name=turned.name
-    )
+
+# -- The exported module -------------------------------------------------------------------------
 
 
 class OnnxAttention:
     """ONNX's own operators in place of PyTorch's; see `gatort.policies.model.CachedAttention`."""
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """`RotaryEmbedding` over neighbouring pairs."""
+        """Return `RotaryEmbedding` over neighbouring pairs."""
         return torch.onnx.ops.symbolic(
             "RotaryEmbedding",
             (x, cos[None], sin[None]),
@@ -183,7 +184,7 @@ class OnnxAttention:
         )
 
     def write(self, cache: Tensor, rows: Tensor, write_index: Tensor) -> Tensor:
-        """`TensorScatter`, linear."""
+        """Return a linear `TensorScatter`."""
         return torch.onnx.ops.symbolic(
             "TensorScatter",
             (cache, rows, write_index),
@@ -194,7 +195,10 @@ class OnnxAttention:
         )
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """`Attention` with the mask given; never `is_causal`, which is wrong once slots rotate."""
+        """Return `Attention` under the given mask.
+
+        `is_causal` is never used: it is wrong once slots rotate.
+        """
         return torch.onnx.ops.symbolic(
             "Attention",
             (query, keys, values, mask),

@@ -1,8 +1,8 @@
-"""ONNX → a TensorRT engine for a GPU that need not be here.
+"""ONNX → a TensorRT engine, for this machine's GPU or for another one.
 
-`tensorrt_rtx` builds for the RTX 3090's compute capability on any machine; `tensorrt` builds for the GPU it runs on.
-One strongly typed network and one dynamic profile, so that prefill and decode share one copy of the weights: two
-profiles store them twice.
+`tensorrt_rtx` builds for the RTX 3090's compute capability on any machine; `tensorrt` builds for
+the GPU of its machine. The network is strongly typed and has one dynamic profile: prefill and
+decode share one copy of the weights. Two profiles would store them twice.
 """
 
 from __future__ import annotations
@@ -16,41 +16,39 @@ from typing import Any, TypeAlias
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.engines.gpu import Target
-from gatort.runtime.engines.tensorrt import (
-    Builder,
-    import_builder,
-)
+from gatort.runtime.engines.graph import PATCHES
+from gatort.runtime.engines.tensorrt import Builder, import_builder
 from gatort.runtime.errors import EngineError
 from gatort.runtime.spec import PolicySpec
 
 COMPUTE_CAPABILITY: dict[Target, str] = {"rtx3090": "SM86", "this-gpu": "CURRENT"}
 
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with a phase of the build, the steps done and their number."""
+BuildProgress: TypeAlias = Callable[[str, int, int], None]
+"""Callback that takes a phase of the build, its finished steps and all its steps."""
 Trt: TypeAlias = Any
-"""The module `tensorrt_rtx` or `tensorrt`, and what comes from it."""
+"""The module `tensorrt_rtx` or `tensorrt`."""
 
 _FUSED = re.compile(r"After reformat layers: (\d+) layers")
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A serialized engine and what it took."""
+    """Serialized engine, with figures of its build."""
 
     plan: memoryview
-    """The engine as bytes."""
+    """Bytes of the engine."""
     seconds: float
-    """Of the build, without the parsing."""
+    """Time of the build, without the parsing."""
     peak_memory_bytes: int
-    """The most that the process held during parsing and build, mapped files included."""
+    """Largest memory of the process during parsing and build, mapped files included."""
     layers: int
-    """Of the network before anything is fused."""
+    """Number of layers of the network before fusion."""
     fused_layers: int
-    """Of the engine; 0 where the builder did not say."""
+    """Number of layers of the engine; 0 if the builder did not say."""
 
 
 def no_progress(_phase: str, _done: int, _of: int) -> None:
-    """For who does not watch."""
+    """Do nothing: the default callback for progress."""
 
 
 def build_engine(
@@ -58,79 +56,59 @@ def build_engine(
     spec: PolicySpec,
     target: Target,
     builder: Builder,
-    progress: Progress = no_progress,
+    progress: BuildProgress = no_progress,
 ) -> Built:
     """Build an engine from a graph that `gatort.export.precision` wrote with half-precision floats.
 
     Args:
-        graph: the ONNX file; weights beside it are read too.
-        spec: of the policy, for the range of positions and patches.
+        graph: the ONNX file; weights in a file beside it are read too.
+        spec: specification of the policy, for the range of positions and patches.
         target: the GPU to build for.
         builder: the package that builds.
         progress: called from the builder's threads.
 
     Raises:
-        EngineError: the builder refuses the graph, with what it said.
+        EngineError: the builder refuses the graph; the error quotes the builder.
+        KeyboardInterrupt: `progress` raised it.
         MissingDependency: the builder is not installed.
     """
     trt = import_builder(builder)
     log = _log(trt)
     _forget_peak()
     made = trt.Builder(log)
-    network = made.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(graph)):
-        raise EngineError(f"{builder} {trt.__version__} refuses {graph}: {_parser_errors(parser)}")
-    config = made.create_builder_config()
-    _aim(trt, config, target)
-    config.add_optimization_profile(_profile(made, network, spec))
-    config.profiling_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
-    config.progress_monitor = monitor = _monitor(trt, progress)
+    network = _parse(trt, made, log, graph, builder)
+    monitor = _monitor(trt, progress)
+    config = _config(trt, made, network, spec, target, monitor)
+
     clock = MonotonicClock()
     start_ns = clock.now_ns()
     plan = made.build_serialized_network(network, config)
     seconds = (clock.now_ns() - start_ns) * 1e-9
+
     if monitor.interrupted:
         raise KeyboardInterrupt
     if plan is None:
         raise EngineError(f"{builder} {trt.__version__} cannot build {graph}: {log.reason()}")
     return Built(
-        memoryview(plan), seconds, _peak_memory_bytes(), network.num_layers, log.fused_layers
+        plan=memoryview(plan),
+        seconds=seconds,
+        peak_memory_bytes=_peak_memory_bytes(),
+        layers=network.num_layers,
+        fused_layers=log.fused_layers,
     )
 
 
-def _aim(trt: Trt, config: Any, target: Target) -> None:
-    """Build for the target; a builder without targets builds for the GPU that is here.
+def _parse(trt: Trt, made: Any, log: Any, graph: Path, builder: Builder) -> Any:
+    """Return the graph as a network.
 
-    The memory of an execution context has to come from who runs it, or TensorRT-RTX may allocate in the middle of a
-    pass, which a CUDA graph cannot record (BuilderFlag.REQUIRE_USER_ALLOCATION; release notes of TensorRT-RTX 1.2).
+    Raises:
+        EngineError: the parser refuses the graph.
     """
-    if hasattr(config, "set_compute_capability"):
-        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(trt.ComputeCapability, COMPUTE_CAPABILITY[target]), 0)
-
-
-def _profile(made: Any, network: Any, spec: PolicySpec) -> Any:
-    """One profile from a decode (t = 1, p = 0) to a prefill (t = O + 2, p = P).
-
-    The kernels are tuned for a decode: all passes of a tick but one are decodes, and those are what the memory's
-    bandwidth limits.
-    """
-    tokens, patches = spec.observation_tokens + 2, spec.image_tokens
-    profile = made.create_optimization_profile()
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        shape = tuple(tensor.shape)
-        if -1 in shape:
-            decode, prefill = {"ids": (1, tokens - patches), "patches": (0, patches)}.get(
-                tensor.name, (1, tokens)
-            )
-            shapes = [
-                tuple(size if side == -1 else side for side in shape) for size in (decode, prefill)
-            ]
-            profile.set_shape(tensor.name, shapes[0], shapes[0], shapes[1])
-    return profile
+    network = made.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(graph)):
+        raise EngineError(f"{builder} {trt.__version__} refuses {graph}: {_parser_errors(parser)}")
+    return network
 
 
 def _parser_errors(parser: Any) -> str:
@@ -140,8 +118,54 @@ def _parser_errors(parser: Any) -> str:
     )
 
 
+def _config(
+    trt: Trt, made: Any, network: Any, spec: PolicySpec, target: Target, monitor: Any
+) -> Any:
+    """Return the settings of a build for the target.
+
+    TensorRT-RTX has targets, and its caller must provide the memory of an execution context
+    (REQUIRE_USER_ALLOCATION). Otherwise it may allocate in the middle of a pass, which a CUDA graph
+    cannot record (BuilderFlag.REQUIRE_USER_ALLOCATION; release notes of TensorRT-RTX 1.2). A
+    builder without targets builds for the GPU of its machine.
+    """
+    config = made.create_builder_config()
+    if hasattr(config, "set_compute_capability"):
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(trt.ComputeCapability, COMPUTE_CAPABILITY[target]), 0)
+
+    config.add_optimization_profile(_profile(made, network, spec))
+    config.profiling_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
+    config.progress_monitor = monitor
+    return config
+
+
+def _profile(made: Any, network: Any, spec: PolicySpec) -> Any:
+    """Return one profile from a decode (t = 1, p = 0) to a prefill (t = O + 2, p = P).
+
+    The kernels are tuned for a decode: all passes of a tick but one are decodes, and the memory's
+    bandwidth limits them.
+    """
+    tokens = spec.observation_tokens + 2
+    patches = spec.image_tokens
+    # Sizes of the dynamic axis in a decode and in a prefill.
+    ends = {"ids": (1, tokens - patches), PATCHES: (0, patches)}
+
+    profile = made.create_optimization_profile()
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        shape = tuple(tensor.shape)
+        if -1 in shape:
+            low, high = (
+                tuple(size if side == -1 else side for side in shape)
+                for size in ends.get(tensor.name, (1, tokens))
+            )
+            profile.set_shape(tensor.name, low, low, high)
+    return profile
+
+
 def _log(trt: Trt) -> Any:
-    """A logger that prints nothing and keeps what an error has to say."""
+    """Return a logger that prints nothing and keeps errors and warnings."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -164,8 +188,8 @@ def _log(trt: Trt) -> Any:
     return Log()
 
 
-def _monitor(trt: Trt, progress: Progress) -> Any:
-    """Hands the builder's progress on, and stops it when the person who waits has had enough."""
+def _monitor(trt: Trt, progress: BuildProgress) -> Any:
+    """Return a monitor that forwards progress, and stops the build on a KeyboardInterrupt."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -184,13 +208,13 @@ def _monitor(trt: Trt, progress: Progress) -> Any:
             return not self.interrupted
 
         def phase_finish(self, phase_name: str) -> None:
-            """The last step said so."""
+            """Do nothing: the last step was reported already."""
 
     return Monitor()
 
 
 def _forget_peak() -> None:
-    """Let the kernel count this process's peak memory from now on (proc(5), clear_refs)."""
+    """Reset the kernel's count of this process's peak memory (proc(5), clear_refs)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

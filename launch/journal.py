@@ -8,15 +8,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from gatort.policies.loading import PolicyOptions
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.machine import this_machine
 from gatort.runtime.spec import Strict
 
-from .options import (
-    HOME,
-    PolicyOptions,
-)
+from .options import HOME
 
 
 class Trial(Strict):

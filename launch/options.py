@@ -17,37 +17,18 @@ from pydantic import (
     Field,
     FiniteFloat,
     NonNegativeInt,
-    PositiveInt,
     ValidationError,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-import gatort
-from gatort.runtime.engines.onnx import OnnxConfig
+from gatort.policies.loading import PolicyOptions
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
-from gatort.runtime.spec import (
-    Precision,
-    Strict,
-)
+from gatort.sim.make import SimulatorName
 
-from .robots import SimulatorName
-
-HOME = Path(gatort.__file__).parent
-SHIPPED_BUNDLE = HOME / "policies" / "stack"
+HOME = Path(__file__).parents[1]
 SHIPPED_PROFILES = HOME / "launch" / "profiles"
 
-EngineName = Literal[
-    "onnx",
-    "native",
-    "onnx-cuda",
-    "onnx-tensorrt",
-    "torch",
-    "torch-cuda",
-    "tensorrt-rtx",
-    "tensorrt",
-]
-ON_CPU: tuple[EngineName, ...] = ("onnx", "native", "torch")
 Profile = TypeVar("Profile", bound=BaseModel)
 SIMULATORS: tuple[SimulatorName, ...] = get_args(SimulatorName)
 
@@ -57,25 +38,6 @@ def _known_robot(robot: str) -> str:
         choices = f"expected {', '.join(SIMULATORS)} or an address such as tcp://127.0.0.1:5555"
         raise PydanticCustomError("robot", "{choices}", {"choices": choices})
     return robot
-
-
-class PolicyOptions(Strict):
-    """Which policy, and what computes it."""
-
-    bundle: Path = SHIPPED_BUNDLE
-    """Directory of the policy: manifest.json, model.safetensors, policy.onnx."""
-    temperature: FiniteFloat = Field(default=0.0, ge=0)
-    """0 takes the likeliest bin of every action token; above 0 draws from the softmax."""
-    engine: EngineName = "onnx"
-    """What computes the passes: ONNX Runtime on the CPU or through one of its GPU providers, our own kernels compiled
-    for this CPU when they are loaded (native), PyTorch, or an engine that `gatort compile` built."""
-    precision: Precision | None = None
-    """Of the weights. ONNX Runtime takes the bundle's own; native runs at fp32 unless w8a8 is asked for, torch at fp32,
-    torch-cuda at fp16 unless fp32 is, and compiled engines at fp16 unless int8 or int4 is."""
-    threads: PositiveInt = OnnxConfig().threads
-    """CPU threads of one pass."""
-    spinning: bool = OnnxConfig().spinning
-    """Keep ONNX Runtime's threads spinning between passes: about 25 % faster for a whole core."""
 
 
 class LoopOptions(PolicyOptions):

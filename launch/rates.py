@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gatort.launch.commands.export import require_torch
 from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.packages import require_torch
 
 from .work import Rates
 

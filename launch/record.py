@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gatort.policies.loading import precision_of
 from gatort.runtime.bundle import (
     MANIFEST_FILE,
     load_manifest,
@@ -17,15 +18,11 @@ from gatort.runtime.clock import (
 )
 from gatort.runtime.machine import this_machine
 from gatort.runtime.policy import Policy
-from gatort.runtime.recording.reader import (
-    PolicyRecord,
-    RunRecord,
-)
+from gatort.runtime.recording.messages import PolicyRecord, RunRecord
 from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.robot import Robot
 from gatort.runtime.telemetry import stage_names
 
-from .engines import precision_of
 from .options import RunOptions
 
 RECORDINGS = Path("runs")
@@ -63,7 +60,7 @@ def _policy_record(policy: Policy, options: RunOptions) -> PolicyRecord:
         temperature=options.temperature,
         seed=options.seed,
         spec=policy.spec,
-        stages=stage_names(policy.spec, policy.decoder.engine.stepwise),
+        stages=stage_names(policy.spec, policy.engine.stepwise),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import RenderableType
 from rich.table import Table
 
+from gatort.policies.loading import CPU_ENGINES, PolicyOptions, precision_of
 from gatort.policies.presets import PRESETS
 from gatort.runtime.bundle import load_manifest
 from gatort.runtime.errors import EngineError
@@ -20,11 +21,6 @@ from gatort.runtime.spec import (
 )
 from gatort.runtime.telemetry import Telemetry
 
-from .engines import precision_of
-from .options import (
-    ON_CPU,
-    PolicyOptions,
-)
 from .rates import (
     Device,
     measure_cpu,
@@ -178,7 +174,7 @@ def assess(options: PolicyOptions, paced_ms: float, flat_out_ms: float) -> Roofl
     Raises:
         MissingDependency: the engine is on a GPU, and PyTorch, which measures it, is not installed.
     """
-    manifest, on_cpu = load_manifest(options.bundle), options.engine in ON_CPU
+    manifest, on_cpu = load_manifest(options.bundle), options.engine in CPU_ENGINES
     spec, exported = manifest.spec, manifest.precision
     storage = _storage(options, exported)
     return Roofline(
@@ -209,7 +205,7 @@ def passes_p50_ms(telemetry: Telemetry) -> float:
 
 def _storage(options: PolicyOptions, exported: Precision) -> Storage:
     """How the engine holds the model."""
-    on_gpu, precision = options.engine not in ON_CPU, precision_of(options, exported)
+    on_gpu, precision = options.engine not in CPU_ENGINES, precision_of(options, exported)
     half = precision == "fp16" or (on_gpu and precision != "fp32")
     return Storage(precision, float_bytes=2 if half else 4)
 

@@ -1,10 +1,12 @@
-"""Which files beside it an ONNX graph would have read, found before any library that would read them sees it.
+"""Names of the files that an ONNX graph would make a library read, found before any library sees
+it.
 
-A weight may be left out of the graph and name a file instead. Whoever wrote the bundle chose that name, so it may
-say `/etc/shadow`, `../../x` or a file that the manifest does not vouch for. The robot's computer has no `onnx`
-package, and what ONNX Runtime and TensorRT check themselves differs by version; so the names are read here from the
-protobuf's wire format alone (protobuf.dev, "Encoding"; onnx.proto for the field numbers). What is not a message on
-the way to a name is stepped over by its length: the weights of a large graph are never touched.
+A graph may leave out a weight and name a file instead. The bundle's author chose that name: it may
+be `/etc/shadow`, `../../x` or a file that the manifest does not vouch for. The robot's computer has
+no `onnx` package, and the checks of ONNX Runtime and TensorRT differ by version. The names are
+therefore read from the protobuf's wire format alone (protobuf.dev, "Encoding"; onnx.proto for the
+field numbers). Every field that leads to no name is skipped by its length, so the weights of a
+large graph are never read.
 """
 
 from __future__ import annotations
@@ -15,12 +17,16 @@ from pathlib import Path
 
 from .errors import BundleError
 
-_VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
+# Wire types of the format.
+_VARINT = 0
+_FIXED_64 = 1
+_BYTES = 2
+_FIXED_32 = 5
 _FIXED_BYTES = {_FIXED_64: 8, _FIXED_32: 4}
 _DEPTH = 64
-"""Messages within messages; our graphs need 5, protobuf itself stops at 100."""
+"""Most messages inside one another; our graphs need 5, protobuf itself stops at 100."""
 
-# Message → field number → message in that field, for every way from a model to a tensor's external_data.
+# Message → field number → message in that field, on every way from a model to external_data.
 _MESSAGES: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -31,11 +37,13 @@ _MESSAGES: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-_KEY, _VALUE = 1, 2
+# Fields of an entry of external_data.
+_KEY = 1
+_VALUE = 2
 
 
 def external_locations(path: Path) -> set[str]:
-    """Names of the files in which the graph at `path` says that weights lie, as they stand there.
+    """Return the names of the files that hold weights, as the graph at `path` spells them.
 
     Raises:
         BundleError: the file is not a protobuf message.
@@ -55,12 +63,17 @@ def external_locations(path: Path) -> set[str]:
 def _locations(
     content: mmap.mmap, message: str, start: int, end: int, depth: int
 ) -> Iterator[bytes]:
-    """Every `location` in the message between two offsets."""
+    """Yield every `location` in the message between two offsets.
+
+    Raises:
+        IndexError, ValueError: the bytes are no such message.
+    """
     if depth > _DEPTH:
         raise ValueError(f"more than {_DEPTH} messages within each other")
     if message == "entry":
         yield from _location(content, start, end)
         return
+
     within = _MESSAGES[message]
     for number, first, last in _fields(content, start, end):
         if number in within:
@@ -68,27 +81,30 @@ def _locations(
 
 
 def _location(content: mmap.mmap, start: int, end: int) -> Iterator[bytes]:
-    """The values of one key and value pair whose key is `location`; all of them, should one be given twice."""
+    """Yield the values of an entry whose key is `location`, all of them if it has several."""
     fields = [(number, content[first:last]) for number, first, last in _fields(content, start, end)]
     if (_KEY, b"location") in fields:
         yield from (value for number, value in fields if number == _VALUE)
 
 
 def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, first and one-past-last offset of each field that has a length."""
+    """Yield the number, the first offset and the offset after each field that has a length."""
     at = start
     while at < end:
         tag, at = _varint(content, at)
-        number, kind = tag >> 3, tag & 7
+        number = tag >> 3
+        kind = tag & 7
         if kind == _VARINT:
             _, at = _varint(content, at)
             continue
+
         if kind == _BYTES:
             size, at = _varint(content, at)
         elif kind in _FIXED_BYTES:
             size = _FIXED_BYTES[kind]
         else:
             raise ValueError(f"wire type {kind} at byte {at}")
+
         if at + size > end:
             raise ValueError(f"a field of {size} bytes at byte {at} of {end}")
         if kind == _BYTES:
@@ -97,7 +113,7 @@ def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int
 
 
 def _varint(content: mmap.mmap, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, lowest first, and the offset after it."""
+    """Return a number of seven bits per byte, lowest first, and the offset after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = content[at]

@@ -1,4 +1,4 @@
-"""What a figure was measured on: processor, memory, kernel, interpreter and the versions that matter."""
+"""The computer of a measurement: processor, memory, kernel, interpreter and versions."""
 
 from __future__ import annotations
 
@@ -6,31 +6,36 @@ import os
 import platform
 import resource
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from .packages import installed_version
 
 MEASURED_PACKAGES = (
     "gatort", "numpy", "onnxruntime", "onnxruntime-gpu", "mujoco-core", "torch",
     "tensorrt-rtx", "tensorrt", "cuda-python",
 )  # fmt: skip
-"""Packages whose version moves a figure."""
+"""Packages whose version changes a figure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One computer, as a report names it."""
+    """Description of one computer, for reports."""
 
     cpu: str
+    """Model of the processor."""
     cores: int
-    """Cores that this process may use, not those that the machine has."""
+    """Number of cores that this process may use; the machine may have more."""
     memory_gib: float
+    """Size of the memory."""
     system: str
+    """Operating system and release of its kernel."""
     python: str
+    """Version of the interpreter."""
     versions: dict[str, str]
-    """Installed packages of `MEASURED_PACKAGES`; an absent one is left out."""
+    """Version of each installed package of `MEASURED_PACKAGES`."""
 
     def __str__(self) -> str:
-        """One line for a table's caption."""
+        """Return one line for a table's caption."""
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         hardware = f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB"
         return f"{hardware}, {self.system}, Python {self.python}; {versions}"
@@ -38,31 +43,20 @@ class Machine:
 
 def this_machine() -> Machine:
     """Describe the computer that this process runs on."""
+    found = {name: installed_version(name) for name in MEASURED_PACKAGES}
     return Machine(
         cpu=_cpu_model(),
         cores=len(os.sched_getaffinity(0)),
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        versions={
-            name: number
-            for name in MEASURED_PACKAGES
-            if (number := installed_version(name)) is not None
-        },
+        versions={name: number for name, number in found.items() if number is not None},
     )
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process has held at once, files that it mapped included."""
+    """Return the largest memory that this process has held, mapped files included."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def installed_version(package: str) -> str | None:
-    """The installed version of a distribution, none when it is absent; nothing is imported."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _cpu_model() -> str:

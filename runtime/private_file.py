@@ -1,4 +1,4 @@
-"""Files that hold a secret: nobody but their owner may read them, from the moment at which they exist."""
+"""Files that hold a secret: from the moment they exist, only their owner may read them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ LONGEST_SECRET_BYTES = 256
 
 
 def write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a new file that has its mode from the first moment; a link to a finished one, so nobody reads half of it.
+    """Write a new file with its mode.
+
+    The file is written under another name and then linked: nobody can read half of it.
 
     Raises:
-        FileExistsError: there is one, which stays as it is.
+        FileExistsError: the file exists; it stays as it is.
     """
     if path.is_symlink() or path.exists():
         raise FileExistsError(path)
+
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     drawn = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     handle = os.open(drawn, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, mode)  # Whatever the umask takes away or leaves.
+            os.fchmod(handle, mode)  # The umask must not change the mode.
             file.write(content)
         os.link(drawn, path)
     finally:
@@ -35,31 +38,40 @@ def write_new(path: Path, content: bytes, mode: int) -> None:
 
 
 def read_private(path: Path, what: str, error: type[GatortError]) -> bytes:
-    """What stands in a file of this user's that nobody else may read.
+    """Return the content of a file that only this user may read.
 
     Args:
-        path: no link.
-        what: it holds, for the sentence.
-        error: to raise.
+        path: path of the file, which must not be a link.
+        what: noun for the content, for the error's sentence.
+        error: type of the error to raise.
 
     Raises:
-        GatortError: of that type; there is no such file, others may read it, or it is someone else's or a link.
+        GatortError: the file is absent, a link or another user's, or other users may read it. The
+            error has the type `error`.
     """
     with open_unlinked(path, what, error) as file:
         status = os.fstat(file.fileno())
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
             raise error(
-                f"{path}: expected a key that is user {os.geteuid()}'s alone (mode 600), "
+                f"{path}: expected a key that only user {os.geteuid()} may read (mode 600), "
                 f"found user {status.st_uid}'s with mode {stat.S_IMODE(status.st_mode):o}"
             )
         return file.read(LONGEST_SECRET_BYTES)
 
 
 def open_unlinked(path: Path, what: str, error: type[GatortError]) -> IO[bytes]:
-    """A regular file that is no link, open for reading; what would keep a reader waiting, such as a pipe, does not.
+    """Open a regular file that is no link, for reading.
+
+    A pipe, which could make a reader wait, is refused at once.
+
+    Args:
+        path: path of the file.
+        what: noun for the content, for the error's sentence.
+        error: type of the error to raise.
 
     Raises:
-        GatortError: of type `error`; there is none that can be read, or it is a link or no regular file.
+        GatortError: the file cannot be read, is a link or is no regular file. The error has the
+            type `error`.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -70,6 +82,7 @@ def open_unlinked(path: Path, what: str, error: type[GatortError]) -> IO[bytes]:
             else f"none that can be read ({failure.strerror})"
         )
         raise error(f"{path}: expected {what}, found {found}") from failure
+
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise error(f"{path}: expected {what}, found no regular file")

@@ -1,4 +1,4 @@
-"""gatort by ONNX Runtime, as a machine without a C compiler runs it."""
+"""gatort with ONNX Runtime, as on a machine without a C compiler."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from gatort.runtime.bundle import (
     Manifest,
     load_manifest,
 )
-from gatort.runtime.engines.onnx import (
-    OnnxConfig,
-    OnnxEngine,
-)
+from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine
 
 
 def choices(precision: Precision, cores: int) -> list[Settings]:  # noqa: ARG001 the same for both
-    """Threads and spinning to try."""
+    """Return the settings of threads and spinning to try."""
     return [{"threads": 1}, {"threads": cores}, {"threads": cores, "spinning": True}]
 
 
 def prepare(folder: Path, precision: Precision) -> None:
-    """Round a bundle's graph to w8a8: the peers round activations too. Float32 ones are there already."""
+    """Round each bundle's graph to w8a8, because the peers round activations too.
+
+    The float32 bundles are there already.
+    """
     from gatort.export.precision import convert
 
     if precision == "fp32":
         return
+
     for source in sorted(folder.glob("bundle-*-fp32")):
         target = folder / source.name.replace("fp32", precision)
         target.mkdir()
@@ -42,12 +43,12 @@ def prepare(folder: Path, precision: Precision) -> None:
 
 
 class Engine(engine_gatort.Engine):
-    """The same ticks by another engine."""
+    """The ticks of `engine_gatort`, with ONNX Runtime."""
 
     versions = f"{engine_gatort.Engine.versions}, onnxruntime {version('onnxruntime')}"
 
     def load(self, prefill: int) -> tuple[Manifest, OnnxEngine]:
-        """The engine for frames of that prefill."""
+        """Return the manifest and the engine of a prefill length."""
         bundle = self._folder / f"bundle-{prefill}-{self._precision}"
         manifest = load_manifest(bundle)
         return manifest, OnnxEngine(bundle, manifest, OnnxConfig.model_validate(self._settings))

@@ -15,7 +15,7 @@ from work import ACTION_TOKENS, Precision, Settings, Work
 
 
 def choices(precision: Precision, cores: int) -> list[Settings]:  # noqa: ARG001 the same for both
-    """Threads and spinning to try."""
+    """Return the settings of threads and spinning to try."""
     return [
         {"threads": 1, "spinning": 0},
         {"threads": cores, "spinning": 0},
@@ -24,7 +24,7 @@ def choices(precision: Precision, cores: int) -> list[Settings]:  # noqa: ARG001
 
 
 def prepare(folder: Path, precision: Precision) -> None:
-    """Run the builder, which fuses and rounds as it thinks best."""
+    """Run the library's model builder, which chooses its own fusions and rounding."""
     command = [
         sys.executable,
         "-m",
@@ -46,7 +46,7 @@ def prepare(folder: Path, precision: Precision) -> None:
 
 
 class Engine:
-    """A greedy `Generator`."""
+    """Engine with a greedy `Generator`."""
 
     versions = (
         f"onnxruntime-genai {version('onnxruntime-genai')}, onnxruntime {version('onnxruntime')}"
@@ -66,7 +66,7 @@ class Engine:
     def fill(self, work: Work) -> None:
         """Read the history at once."""
         params = genai.GeneratorParams(self._model)
-        # One more than the window: the generator stops at the length, although the last token is never fed.
+        # One more than the window: the generator stops there, but never reads the last token.
         params.set_search_options(
             max_length=work.window + 1, past_present_share_buffer=True, do_sample=False
         )
@@ -75,11 +75,11 @@ class Engine:
         self._before = len(work.history)
 
     def rewind(self) -> None:
-        """Its own call."""
+        """Rewind the generator."""
         self._generator.rewind_to(self._before)
 
     def tick(self, prompt: Sequence[int]) -> list[int]:
-        """Prefill with the first call, decode with the others."""
+        """Prefill with the first call, decode with the others, and return the tokens."""
         self._generator.append_tokens(np.array([prompt], np.int32))
         tokens = []
         for _ in range(ACTION_TOKENS):

@@ -14,13 +14,13 @@ from work import ACTION_TOKENS, Precision, Settings, Work
 
 
 def choices(precision: Precision, cores: int) -> list[Settings]:
-    """Threads to try; with int8 weights also the 8-bit cache that OpenVINO takes when not told otherwise."""
+    """Return the settings to try: threads, and for int8 also OpenVINO's default 8-bit cache."""
     caches = ["f32", "u8"] if precision == "int8" else ["f32"]
     return [{"threads": threads, "cache": cache} for threads in (1, cores) for cache in caches]
 
 
 def prepare(folder: Path, precision: Precision) -> None:
-    """Convert with the command that its documentation names."""
+    """Convert the checkpoint with the command from OpenVINO's documentation."""
     command = [
         str(Path(sys.executable).with_name("optimum-cli")),
         "export",
@@ -39,7 +39,7 @@ def prepare(folder: Path, precision: Precision) -> None:
 
 
 class Engine:
-    """One infer request with its cache as state."""
+    """Engine with one infer request, whose state is the cache."""
 
     versions = f"openvino {version('openvino')}, optimum-intel {version('optimum-intel')}"
 
@@ -64,7 +64,7 @@ class Engine:
         self._kept = [(state, state.state.data.copy()) for state in self._request.query_state()]
 
     def rewind(self) -> None:
-        """Give the states back as they were; a state cannot be shortened in place."""
+        """Restore copies of the states, because a state cannot be shortened in place."""
         for state, values in self._kept:
             state.state = openvino.Tensor(values)
 
@@ -79,7 +79,7 @@ class Engine:
         return int(self._request.get_output_tensor(0).data[0, -1].argmax())
 
     def tick(self, prompt: Sequence[int]) -> list[int]:
-        """Prefill, then decodes that feed each other."""
+        """Run a prefill, then decodes that feed each other, and return the tokens."""
         tokens = [self._pass(prompt, self._before)]
         for position in range(ACTION_TOKENS - 1):
             tokens.append(self._pass(tokens[-1:], self._before + len(prompt) + position))

@@ -1,4 +1,4 @@
-"""transformers with a StaticCache, eager or compiled; int8 through torchao, the head left in float32."""
+"""transformers with a StaticCache, eager or compiled; torchao rounds to int8, except the head."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from work import ACTION_TOKENS, Precision, Settings, Work
 
 
 def choices(precision: Precision, cores: int) -> list[Settings]:
-    """Threads to try; in int8 also whether activations are rounded."""
+    """Return the settings to try: threads, and for int8 also rounded activations."""
     if precision == "fp32":
         return [{"threads": 1}, {"threads": cores}]
     return [{"threads": cores, "activations": "float32"}, {"threads": cores, "activations": "int8"}]
 
 
 def prepare(folder: Path, precision: Precision) -> None:
-    """Nothing: the checkpoint is in its own form."""
+    """Do nothing: the checkpoint is in the library's own form."""
 
 
 class Engine:
-    """`LlamaForCausalLM` under its scaled-dot-product attention."""
+    """Engine with `LlamaForCausalLM` and its scaled-dot-product attention."""
 
     versions = f"transformers {version('transformers')}, torch {version('torch')}"
     compiled = False
@@ -39,7 +39,7 @@ class Engine:
         self._caches: dict[int, StaticCache] = {}
         self._forward = self._model.forward
         if self.compiled:
-            # Prefill and decode are two shapes: each gets code of its own, with its weights packed for it.
+            # Prefill and decode are two shapes; each gets its own code, with its weights packed.
             torch._inductor.config.freezing = True  # noqa: SLF001 where its documentation puts it
             self._forward = torch.compile(self._model.forward, dynamic=False)
 
@@ -59,7 +59,10 @@ class Engine:
 
     @torch.no_grad()
     def fill(self, work: Work) -> None:
-        """Read the history at once, uncompiled; one cache for each window, since compiled code holds its address."""
+        """Read the history at once, uncompiled.
+
+        Each window has a cache of its own, because compiled code holds its address.
+        """
         self._before = len(work.history)
         if work.prefill not in self._caches:
             cache = self._caches[work.prefill] = StaticCache(
@@ -69,14 +72,15 @@ class Engine:
         self._cache = self._caches[work.prefill]
 
     def rewind(self) -> None:
-        """Set the counters back; rows beyond them are masked."""
+        """Reset the counters; rows beyond them are masked."""
         for layer in self._cache.layers:
             layer.cumulative_length.fill_(self._before)
 
     @torch.no_grad()
     def tick(self, prompt: Sequence[int]) -> list[int]:
-        """Logits of the last position alone, as generate() asks for them."""
-        ids, tokens = torch.tensor([prompt]), []
+        """Compute the last position's logits, as generate() does, and return the tokens."""
+        ids = torch.tensor([prompt])
+        tokens = []
         for _ in range(ACTION_TOKENS):
             logits = self._forward(
                 ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1

@@ -10,7 +10,10 @@ __all__ = ["Engine", "choices", "prepare"]
 
 
 def choices(precision: Precision, cores: int) -> list[Settings]:
-    """Every core: one was half slower wherever it was tried, and each setting takes 20 s to compile."""
+    """Return the settings with every core.
+
+    One core was half slower in every trial, and each setting takes 20 s to compile.
+    """
     return [
         settings
         for settings in engine_transformers.choices(precision, cores)
@@ -19,6 +22,6 @@ def choices(precision: Precision, cores: int) -> list[Settings]:
 
 
 class Engine(engine_transformers.Engine):
-    """The same, compiled."""
+    """The engine of `engine_transformers`, compiled."""
 
     compiled = True

@@ -1,7 +1,8 @@
-"""One random checkpoint, twice: as Hugging Face's Llama, which the peers load, and as a bundle of gatort's.
+"""One random checkpoint in two forms: Hugging Face's Llama for the peers, and gatort's bundle.
 
-A Gato block becomes a Llama block with RMSNorm for LayerNorm and SiLU for GELU; everything else of gatort, export,
-graph and engine, stays what the robot runs. Letters: D width, H heads, h head size, F feed-forward width.
+A Gato block becomes a Llama block with RMSNorm for LayerNorm and SiLU for GELU. Export, graph and
+engine are otherwise those that the robot runs. Letters: D width, H heads, h head size, F
+feed-forward width.
 """
 
 from __future__ import annotations
@@ -16,10 +17,7 @@ from torch.nn.functional import silu
 from work import ACTION_TOKENS, PREFILLS, PROMPTS, VOCABULARY, WINDOW_TOKENS, Size, Work
 
 from gatort.export.bundle_writer import write_bundle
-from gatort.policies.model import (
-    FeedForward,
-    Gato,
-)
+from gatort.policies.model import FeedForward, Gato
 from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.spec import (
     FIRST_CONTINUOUS_ID,
@@ -31,11 +29,17 @@ from gatort.runtime.spec import (
 
 NORM_EPSILON = 1e-5
 EMBEDDING_STD = 0.05
-"""Small beside the blocks' outputs: else the head, tied to the embeddings, only repeats what went in."""
+"""Standard deviation of the embeddings, small beside the blocks' outputs.
+
+Otherwise the head, which is tied to the embeddings, would only repeat the input."""
 ATTENTION_GAIN = 1.5
-"""Of queries and of keys: else a position sees the mean of its window, and a wrong mask would change no token."""
+"""Gain of queries and of keys.
+
+Otherwise a position sees the mean of its window, and a wrong mask would change no token."""
 END_TOKEN = 0
-"""onnxruntime-genai wants a token that ends a text; its embedding is zero, so that its logit is never the largest."""
+"""Token that ends a text, which onnxruntime-genai requires.
+
+Its embedding is zero: its logit is never the largest."""
 SEED = 0
 
 
@@ -43,14 +47,14 @@ class GatedBySilu(FeedForward):
     """SwiGLU (Shazeer, arXiv 2002.05202) over the weights of GEGLU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (…, D) to (…, D)."""
+        """Return (…, D) for (…, D)."""
         gate, value = self.up(x).chunk(2, dim=-1)  # (…, F) each
         mapped: Tensor = self.down(silu(gate) * value)
         return mapped
 
 
 def frame_spec(prefill: int) -> PolicySpec:
-    """A frame without images whose prefill is that long, in the largest window."""
+    """Return a frame without images, with this prefill length, in the largest window."""
     observed = prefill - 2
     key = ObservationKey(
         name="state", shape=(observed,), dtype="float32", unit="1", encoding="mu_law"
@@ -69,7 +73,7 @@ def frame_spec(prefill: int) -> PolicySpec:
 
 
 def random_llama(size: Size, prefill: int) -> Gato:
-    """A Gato with Llama's norms and gate, and weights that keep the variance of what goes through them."""
+    """Return a Gato with Llama's norms and gate, and weights that keep their input's variance."""
     dims = ModelDims(
         layers=size.layers,
         heads=size.heads,
@@ -107,7 +111,10 @@ def _draw_weights(model: Gato) -> None:
 
 
 def as_hugging_face(model: Gato) -> dict[str, Tensor]:
-    """The same weights under Llama's names: fused matrices split, rotary pairs as halves of a head."""
+    """Return the weights under Llama's names.
+
+    Fused matrices are split, and rotary pairs become halves of a head.
+    """
     dims = model.dims
     weights = {
         "model.embed_tokens.weight": model.tokens.weight[:VOCABULARY],
@@ -132,12 +139,15 @@ def as_hugging_face(model: Gato) -> dict[str, Tensor]:
 
 
 def _halves(weight: Tensor, heads: int) -> Tensor:
-    """Rows (H·h, D) from neighbouring pairs, as gatort turns them, to first and second halves, as Llama does."""
+    """Return rows (H·h, D) in Llama's order.
+
+    gatort rotates neighbouring pairs, Llama the first and second half of a head.
+    """
     return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
 
 
 def hugging_face_config(size: Size) -> dict[str, object]:
-    """What `config.json` says of it."""
+    """Return the content of `config.json`."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -160,10 +170,11 @@ def hugging_face_config(size: Size) -> dict[str, object]:
 
 
 def write_checkpoints(size: Size, folder: Path) -> None:
-    """Write the checkpoint in both forms, gatort's once for each frame, and the work that fills each window."""
+    """Write the checkpoint in both forms, a bundle for each frame, and the work for each window."""
     llama = folder / "llama"
     llama.mkdir(parents=True)
     (llama / "config.json").write_text(json.dumps(hugging_face_config(size), indent=2))
+
     record = TrainingRecord(
         recipe="random weights, to be timed", demonstrations="none", parameters=0, steps=0
     )

@@ -1,8 +1,9 @@
 """One engine in a process of its own: python measure.py ENGINE VERB FOLDER PRECISION [SETTINGS].
 
-Verbs: `choices` prints the settings worth trying, `prepare` writes what the engine loads, `serve` loads it and then
-times ticks whenever a line `PREFILL SECONDS` comes in. Between such lines the process sleeps, so that engines that
-are loaded side by side do not disturb one another. Answers are lines of JSON that begin with `ANSWER`.
+`choices` prints the settings worth trying. `prepare` converts the checkpoint for the engine.
+`serve` loads the engine, and times ticks for each line `PREFILL SECONDS` on standard input. Between
+such lines the process sleeps: engines loaded side by side do not disturb one another. Answers are
+lines of JSON that begin with `ANSWER`.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from time import perf_counter
 from work import Engine, Run, Work
 
 WARM_TICKS = 3
-LEAST_TICKS, MOST_TICKS = 5, 400
+LEAST_TICKS = 5
+MOST_TICKS = 400
 
 
 def time_ticks(engine: Engine, work: Work, seconds: float) -> Run:
-    """Fill the window, take the tokens of every prompt, warm up, then time ticks for so long."""
+    """Fill the window, take the tokens of every prompt, warm up, then time ticks."""
     engine.fill(work)
     tokens = [_rewound_tick(engine, prompt)[0] for prompt in work.prompts]
     for prompt in work.prompts[:WARM_TICKS]:
         _rewound_tick(engine, prompt)
+
     ticks_ms: list[float] = []
     end = perf_counter() + seconds
     while len(ticks_ms) < LEAST_TICKS or (perf_counter() < end and len(ticks_ms) < MOST_TICKS):
@@ -35,7 +38,7 @@ def time_ticks(engine: Engine, work: Work, seconds: float) -> Run:
 
 
 def _rewound_tick(engine: Engine, prompt: list[int]) -> tuple[list[int], float]:
-    """Tokens, and milliseconds without the rewinding."""
+    """Return the tokens, and the milliseconds without the rewinding."""
     engine.rewind()
     start = perf_counter()
     tokens = engine.tick(prompt)
@@ -43,19 +46,19 @@ def _rewound_tick(engine: Engine, prompt: list[int]) -> tuple[list[int], float]:
 
 
 def serve(engine: Engine, folder: Path) -> None:
-    """Answer until standard input ends."""
+    """Answer each line until standard input ends."""
     for line in sys.stdin:
         prefill, seconds = line.split()
         answer(asdict(time_ticks(engine, Work.load(folder, int(prefill)), float(seconds))))
 
 
 def answer(value: object) -> None:
-    """One line, apart from whatever a library prints."""
+    """Print one line, apart from the output of libraries."""
     print(f"\nANSWER {json.dumps(value)}", flush=True)
 
 
 def main() -> None:
-    """Do what the verb says."""
+    """Run the verb of the command line."""
     name, verb, folder, precision, *settings = sys.argv[1:]
     module = importlib.import_module(f"engine_{name}")
     if verb == "choices":

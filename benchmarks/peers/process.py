@@ -1,4 +1,4 @@
-"""An engine in another process, asked over its standard input and output."""
+"""An engine in a process of its own, driven over its standard input and output."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from work import Precision, Run, Settings
 
 SCRIPT = str(Path(__file__).with_name("measure.py"))
-# Each engine says itself how many threads it takes; PyTorch's spin a moment and then sleep, as they should.
+# Each engine sets its number of threads; PyTorch's spin a moment and then sleep, as they should.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
 
 
 class Process:
-    """One loaded engine."""
+    """Process with one loaded engine."""
 
     def __init__(
         self, python: str, engine: str, folder: Path, precision: Precision, settings: Settings
@@ -35,17 +35,17 @@ class Process:
 
     @staticmethod
     def choices(python: str, engine: str, folder: Path, precision: Precision) -> list[Settings]:
-        """The settings that its module names."""
+        """Return the settings that the engine's module names."""
         command = [python, SCRIPT, engine, "choices", str(folder), precision]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)
         settings: list[Settings] = _answer(done.stdout.splitlines())
         return settings
 
     def time(self, prefill: int, seconds: float) -> Run:
-        """One turn.
+        """Run one turn and return its results.
 
         Raises:
-            SystemExit: the process ended; its log says why.
+            SystemExit: the process ended; its log holds the reason.
         """
         assert self._process.stdin is not None  # noqa: S101 both are pipes
         assert self._process.stdout is not None  # noqa: S101
@@ -56,7 +56,7 @@ class Process:
         raise SystemExit(f"{self.engine} ended without an answer: see {self._log.name}")
 
     def end(self) -> None:
-        """Let it leave."""
+        """End the process."""
         self._process.communicate()
         self._log.close()
 
@@ -65,7 +65,7 @@ def prepare(python: str, engine: str, folder: Path, precision: Precision) -> Non
     """Let the engine convert the checkpoint.
 
     Raises:
-        SystemExit: it could not.
+        SystemExit: the engine could not.
     """
     command = [python, SCRIPT, engine, "prepare", str(folder), precision]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=ENVIRONMENT)

@@ -1,4 +1,4 @@
-"""The page that shows what was measured."""
+"""The page of the results, docs/peers.md."""
 
 from __future__ import annotations
 
@@ -18,49 +18,58 @@ TITLES = {
 }
 WEIGHT_BYTES = {"fp32": 4, "int8": 1}
 BAR = 0.67
-HEAD = """| engine | settings | p50 ms | p99 ms | max ms | gatort's p50 / its | of read bandwidth | equal tokens |
-|---|---|---|---|---|---|---|---|
-"""
+_COLUMNS = (
+    "engine", "settings", "p50 ms", "p99 ms", "max ms", "gatort's p50 / its",
+    "share of read bandwidth", "equal tokens",
+)  # fmt: skip
+HEAD = f"| {' | '.join(_COLUMNS)} |\n|{'---|' * len(_COLUMNS)}\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One engine at one size, precision and prefill length."""
+    """Runs of one engine at one size, precision and prefill length."""
 
     size: str
+    """Name of the model's size."""
     precision: str
+    """Precision of the weights."""
     prefill: int
+    """Number of tokens that a tick reads at once."""
     engine: str
+    """Name of the engine."""
     settings: Settings
+    """Fastest of the engine's settings."""
     runs: list[Run]
+    """Runs in the order in which they were timed."""
 
     @property
     def group(self) -> tuple[str, str, int]:
-        """What is compared with what."""
+        """Size, precision and prefill: results that have them in common are compared."""
         return self.size, self.precision, self.prefill
 
     @property
     def ticks_ms(self) -> list[float]:
-        """Of all runs."""
+        """Times of the ticks of all runs."""
         return [tick_ms for run in self.runs for tick_ms in run.ticks_ms]
 
     @property
     def p50_ms(self) -> float:
-        """The median of the runs' medians, so that one disturbed run does not count."""
+        """Median of the runs' medians: one disturbed run does not count."""
         return median(median(run.ticks_ms) for run in self.runs)
 
     @property
     def p99_ms(self) -> float:
-        """Of all ticks."""
-        return (
-            quantiles(self.ticks_ms, n=100, method="inclusive")[98]
-            if len(self.ticks_ms) > 1
-            else self.ticks_ms[0]
-        )
+        """99th percentile of all ticks."""
+        if len(self.ticks_ms) == 1:
+            return self.ticks_ms[0]
+        return quantiles(self.ticks_ms, n=100, method="inclusive")[98]
 
     @property
     def bytes_read(self) -> int:
-        """What a tick's passes must read: every matrix at its precision and the whole float32 cache, in each."""
+        """Bytes that a tick's passes must read.
+
+        Each pass reads every matrix at its precision, and the whole float32 cache.
+        """
         size = SIZES[self.size]
         frame = self.prefill + ACTION_TOKENS - 1
         cache = 2 * size.layers * size.width * (WINDOW_TOKENS // frame * frame) * 4
@@ -68,7 +77,7 @@ class Result:
 
 
 def equal_share(result: Result, reference: Result) -> float:
-    """The share of tokens that are the reference's, position by position."""
+    """Return the share of tokens that equal the reference's, position by position."""
     pairs = [
         (token, wanted)
         for given, expected in zip(result.runs[0].tokens, reference.runs[0].tokens, strict=True)
@@ -92,28 +101,35 @@ def write_page(path: Path, results: list[Result], read_bytes_s: float, machine: 
 def _head(results: list[Result], read_bytes_s: float, machine: str) -> str:
     versions = sorted({run.versions for result in results for run in result.runs})
     sizes = "; ".join(
-        f"{name} is {size.layers} layers of {size.heads} heads of {size.head_size}, feed-forward {size.ff_width}"
+        f"{name} is {size.layers} layers of {size.heads} heads of {size.head_size}, "
+        f"feed-forward {size.ff_width}"
         for name, size in SIZES.items()
     )
     return f"""# The same ticks through gatort and its peers
 
-Made by `make bench`, not edited by hand. Machine: {machine}. Peers: {"; ".join(versions)}.
+`make bench` made this page; do not edit it by hand.
 
-One random Llama (RMSNorm, SwiGLU, rotary positions, as many key heads as query heads, the head tied to the embeddings),
-because every engine runs it; gatort's blocks become it by exchanging the norm and the gate.
-{sizes}.
-The vocabulary is gatort's {VOCABULARY} action bins for everyone. A tick reads 45 or 60 new tokens on top of a full
-window (988 or 1005 with them) and decodes 7 more: 8 tokens out, the likeliest each. Bringing the cache back afterwards
-is not timed, although OpenVINO must copy its state for it. Each engine runs in a process of its own with the fastest
-of the settings that `benchmarks/peers` names for it; engines take turns in random order, {len(results[0].runs)} times.
-p50 is the median of the turns' medians.
+- Machine: {machine}.
+- Peers: {"; ".join(versions)}.
 
-Equal tokens: of {PROMPTS} prompts × {ACTION_TOKENS} tokens, the share that float32 gatort gives too. In int8 each
-engine rounds in its own way, and one different token changes those after it.
+Every engine runs one random Llama: RMSNorm, SwiGLU, rotary positions, as many key heads as query
+heads, the head tied to the embeddings. The blocks of gatort become one when the norm and the gate
+are exchanged. {sizes}.
+The vocabulary is gatort's {VOCABULARY} action bins for every engine.
 
-Bandwidth: the bytes of weights and cache that a tick's passes must read, over p50, against the
-{read_bytes_s / 1e9:.1f} GB/s at which all cores read an array several times the last-level cache in the same run. The
-models may stay in that cache in part, so that a share may exceed 100 %.
+A tick reads 45 or 60 new tokens on top of a full window (988 or 1005 with them) and decodes 7 more.
+It yields 8 tokens, each the likeliest. Bringing the cache back afterwards is not timed, although
+OpenVINO must copy its state for it. Each engine runs in a process of its own with the fastest of
+the settings that `benchmarks/peers` names for it. Engines take turns in random order,
+{len(results[0].runs)} times, and p50 is the median of the turns' medians.
+
+- **Equal tokens**: of {PROMPTS} prompts × {ACTION_TOKENS} tokens, the share that float32 gatort
+  gives too. In int8 each engine rounds in its own way, and one different token changes those after
+  it.
+- **Share of read bandwidth**: the bytes of weights and cache that a tick's passes must read, over
+  p50. It is relative to the {read_bytes_s / 1e9:.1f} GB/s at which all cores read an array several
+  times the last-level cache in the same run. The models may stay in that cache in part, so a share
+  may exceed 100 %.
 
 """
 
@@ -125,28 +141,29 @@ def _section(group: list[Result], reference: list[Result], read_bytes_s: float) 
         _row(result, gatort, _of("gatort", reference), read_bytes_s)
         for result in sorted(group, key=lambda r: r.p50_ms)
     ]
-    return (
-        f"## {first.size}, {first.precision}, prefill {first.prefill}\n\n{_verdict(group, read_bytes_s)}\n\n{HEAD}"
-        + "\n".join(rows)
-        + "\n"
-    )
+    title = f"## {first.size}, {first.precision}, prefill {first.prefill}"
+    return f"{title}\n\n{_verdict(group, read_bytes_s)}\n\n{HEAD}" + "\n".join(rows) + "\n"
 
 
 def _verdict(group: list[Result], read_bytes_s: float) -> str:
-    """The bar in a sentence; where it is missed, beside what reading alone takes."""
-    gatort, peers = (
-        _of("gatort", group),
-        [result for result in group if not result.engine.startswith("gatort")],
-    )
+    """Return a sentence that says if the bar is met, and how long reading takes if it is not."""
+    gatort = _of("gatort", group)
+    peers = [result for result in group if not result.engine.startswith("gatort")]
     if gatort is None or not peers:
         return "No peer to compare with."
+
     best = min(peers, key=lambda result: result.p50_ms)
     ratio = gatort.p50_ms / best.p50_ms
-    verdict = f"gatort takes {ratio:.2f} × the best peer's p50 ({TITLES[best.engine]}); the bar of {BAR} is"
+    figures = f"gatort takes {ratio:.2f} × the best peer's p50 ({TITLES[best.engine]})"
     if ratio <= BAR:
-        return f"{verdict} met."
+        return f"{figures}; the bar of {BAR} is met."
+
+    bar_ms = BAR * best.p50_ms
     reading_ms = 1e3 * gatort.bytes_read / read_bytes_s
-    return f"{verdict} missed: it is {BAR * best.p50_ms:.1f} ms, and reading alone takes {reading_ms:.1f} ms."
+    return (
+        f"{figures}; the bar of {BAR} is missed: it is {bar_ms:.1f} ms, "
+        f"and reading alone takes {reading_ms:.1f} ms."
+    )
 
 
 def _row(

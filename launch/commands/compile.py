@@ -42,10 +42,8 @@ from gatort.runtime.errors import (
     ConfigError,
     MissingDependency,
 )
-from gatort.runtime.machine import (
-    installed_version,
-    this_machine,
-)
+from gatort.runtime.machine import this_machine
+from gatort.runtime.packages import installed_version
 from gatort.runtime.spec import Precision
 
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ if TYPE_CHECKING:
         Conversion,
         Grams,
     )
-    from gatort.export.to_tensorrt import Progress as Show
+    from gatort.export.to_tensorrt import BuildProgress as Show
     from gatort.runtime.episode import Episode
     from gatort.runtime.spec import PolicySpec
 

@@ -16,22 +16,20 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from gatort.launch.options import SHIPPED_BUNDLE
 from gatort.launch.report import (
     require_writable,
     screen,
     write_json,
 )
+from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.bundle import verify
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.engines.cache import builder_version
-from gatort.runtime.engines.native import COMPILER
+from gatort.runtime.engines.native_build import COMPILER
 from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.errors import GatortError
-from gatort.runtime.machine import (
-    installed_version,
-    this_machine,
-)
+from gatort.runtime.machine import this_machine
+from gatort.runtime.packages import installed_version
 from gatort.sim.graphics import (
     INSTALL_HINT,
     choose_gl,
@@ -196,7 +194,7 @@ def _gl() -> Finding:
 def _rendered_frame() -> Finding:
     if not installed_version("mujoco-core") or not choose_gl():
         return Finding("rendered frame", "absent", "not tried: no GL", INSTALL_HINT)
-    from gatort.launch.pictures import time_one_frame
+    from gatort.sim.film import time_one_frame
 
     try:
         frame_ms, brightness = time_one_frame()

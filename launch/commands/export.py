@@ -25,12 +25,9 @@ from gatort.runtime.bundle import (
 )
 from gatort.runtime.errors import (
     ConfigError,
-    MissingDependency,
 )
-from gatort.runtime.machine import (
-    installed_version,
-    peak_memory_bytes,
-)
+from gatort.runtime.machine import peak_memory_bytes
+from gatort.runtime.packages import require_torch
 
 if TYPE_CHECKING:
     from gatort.export.bundle_writer import Rounding
@@ -85,10 +82,8 @@ def export(
         )
     _require_asked_for(preset, random_weights, cameras)
     require_torch("exporting")
-    from gatort.export.bundle_writer import (
-        read_model,
-        write_bundle,
-    )
+    from gatort.export.bundle_writer import write_bundle
+    from gatort.policies.weights import read_model
 
     rounding = _rounding(source, precision, trials)
     with _steps() as begin:
@@ -165,23 +160,6 @@ def _steps() -> Iterator[Callable[[str], None]]:
 
         yield begin
         end()
-
-
-def require_torch(purpose: str) -> None:
-    """Check that PyTorch and what exports it are there.
-
-    Raises:
-        MissingDependency: with the line that installs them.
-    """
-    missing = [
-        package
-        for package in ("torch", "onnx", "onnxscript", "safetensors")
-        if not installed_version(package)
-    ]
-    if missing:
-        raise MissingDependency(
-            f"{purpose} needs {', '.join(missing)}: pip install 'gatort[train]'"
-        )
 
 
 def _require_asked_for(preset: str | None, random_weights: bool, cameras: bool) -> None:

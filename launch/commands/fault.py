@@ -19,9 +19,9 @@ from gatort.launch.faults.fault_report import FaultReport, catalogue
 from gatort.launch.faults.injecting import choose, choose_rows, inject
 from gatort.launch.faults.rows import ROWS
 from gatort.launch.report import require_writable, screen, write_json
-from gatort.launch.robots import simulator_installed
 from gatort.runtime.errors import ConfigError, MissingDependency
 from gatort.runtime.remote.keys import ControllerKeys
+from gatort.sim.make import simulator_installed
 
 
 def fault(

@@ -17,14 +17,8 @@ from gatort.launch.report import (
     screen,
     write_json,
 )
-from gatort.runtime.recording.reader import (
-    FaultMessage,
-    Recording,
-    Stamped,
-    StateMessage,
-    StepMessage,
-    TickMessage,
-)
+from gatort.runtime.recording.messages import FaultMessage, StateMessage, StepMessage, TickMessage
+from gatort.runtime.recording.reader import Recording, Stamped
 from gatort.runtime.telemetry import Misses
 
 SHOWN = 12

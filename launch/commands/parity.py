@@ -8,25 +8,22 @@ from pathlib import Path
 from pydantic import NonNegativeInt, PositiveInt
 from rich.table import Table
 
-from gatort.launch.engines import (
-    make_engine,
-    precision_of,
-)
-from gatort.launch.options import (
-    SHIPPED_BUNDLE,
-    EngineName,
-    PolicyOptions,
-)
 from gatort.launch.report import (
     require_writable,
     screen,
     write_json,
 )
+from gatort.policies.loading import (
+    SHIPPED_BUNDLE,
+    EngineName,
+    PolicyOptions,
+    make_engine,
+    precision_of,
+)
 from gatort.runtime.bundle import verify
 from gatort.runtime.machine import this_machine
+from gatort.runtime.packages import require_torch
 from gatort.runtime.spec import Precision
-
-from .export import require_torch
 
 
 def parity(
@@ -59,12 +56,12 @@ def parity(
     """
     require_writable(json)
     require_torch("parity")
-    from gatort.export.bundle_writer import read_model
     from gatort.export.parity import (
         AGREEMENT,
         LOGIT_TOLERANCE,
         compare,
     )
+    from gatort.policies.weights import read_model
 
     options, manifest = (
         PolicyOptions(bundle=bundle, engine=engine, precision=precision),

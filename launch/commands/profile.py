@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from pydantic import Field, NonNegativeInt
 
-from gatort.launch.engines import load_policy
 from gatort.launch.latency_picture import latency_picture
 from gatort.launch.options import (
     LoopOptions,
@@ -26,15 +25,11 @@ from gatort.launch.report import (
     screen,
     write_json,
 )
-from gatort.launch.robots import (
-    scripted_robot,
-    simulated_robot,
-    simulator_installed,
-)
 from gatort.launch.roofline import (
     assess,
     passes_p50_ms,
 )
+from gatort.policies.loading import load_policy
 from gatort.runtime.clock import (
     Clock,
     MonotonicClock,
@@ -43,19 +38,19 @@ from gatort.runtime.clock import (
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.errors import MissingDependency
 from gatort.runtime.inner_loop import FADE_NS
-from gatort.runtime.loop import Tick
-from gatort.runtime.machine import (
-    installed_version,
-    this_machine,
-)
+from gatort.runtime.loop import TickRecord
+from gatort.runtime.machine import this_machine
 from gatort.runtime.onlooker import Onlooker
+from gatort.runtime.packages import installed_version
 from gatort.runtime.realtime import apply
 from gatort.runtime.robot import Robot
+from gatort.runtime.robots.scripted import scripted_robot
 from gatort.runtime.telemetry import (
     LATENESS,
     TICK,
     Telemetry,
 )
+from gatort.sim.make import simulated_robot, simulator_installed
 
 Source = Literal["auto", "mujoco", "scripted"]
 
@@ -191,7 +186,7 @@ class LiveBar(Onlooker):
         super().__init__("progress bar")
         self._ticks, self._every, self._done = ticks, every, 0
 
-    def count(self, _: Tick) -> None:
+    def count(self, _: TickRecord) -> None:
         """One more tick is done."""
         self._done += 1
         if self._done % self._every == 0:
@@ -229,7 +224,7 @@ def measure(
         policy.spec,
         ticks,
         budget_ns=round(budget_ms * 1e6),
-        stepwise=policy.decoder.engine.stepwise,
+        stepwise=policy.engine.stepwise,
     )
     loop = policy.control(robot, clock, telemetry=telemetry, collect_garbage=True)
     bar = (
@@ -246,7 +241,7 @@ def measure(
     robot.close()
     return Measurement(
         bundle=policy.manifest.name if policy.manifest else "",
-        engine=policy.decoder.engine.name,
+        engine=policy.engine.name,
         threads=options.threads,
         observations="mujoco" if simulated else "scripted",
         paced=paced,

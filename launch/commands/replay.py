@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,25 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from gatort.launch.engines import (
-    PROVIDERS,
-    load_policy,
-)
-from gatort.launch.options import (
-    EngineName,
-    PolicyOptions,
-)
 from gatort.launch.report import (
     progress_bar,
     require_writable,
     screen,
     write_json,
 )
+from gatort.policies.loading import PROVIDERS, EngineName, PolicyOptions, load_policy
 from gatort.runtime.bundle import (
     MANIFEST_FILE,
     sha256_of,
 )
-from gatort.runtime.decoding import Sampler
+from gatort.runtime.decoding import Decision, Sampler
 from gatort.runtime.errors import (
     EngineError,
     RecordingError,
@@ -38,24 +31,20 @@ from gatort.runtime.errors import (
 from gatort.runtime.guard import Refusal
 from gatort.runtime.machine import this_machine
 from gatort.runtime.policy import Policy
-from gatort.runtime.recording.reader import (
+from gatort.runtime.recording.messages import (
     ObservationMessage,
     PolicyRecord,
     PromptMessage,
-    Recording,
-    Stamped,
     TickMessage,
     TokensMessage,
-    Values,
     arrays,
 )
+from gatort.runtime.recording.reader import Recording, Stamped
 from gatort.runtime.spec import (
     FIRST_CONTINUOUS_ID,
-    ObservationKey,
     Precision,
-    require_same_interface,
+    select_keys,
 )
-from gatort.runtime.tokenizer import Tokenizer
 
 
 def replay(
@@ -93,18 +82,17 @@ def replay(
         )
     options = _options(recorded, bundle, engine, precision)
     policy = load_policy(options, Sampler(recorded.temperature, recorded.seed))
-    require_same_interface(policy.spec, recording.run.interface)
     comparison = _replay(recording, policy)
     console = screen()
     notes = list(_notes(recorded, options.bundle, recording, comparison))
-    console.print(*notes, comparison.sentence(policy.decoder.engine.name), sep="\n")
+    console.print(*notes, comparison.sentence(policy.engine.name), sep="\n")
     write_json(json, _record(comparison, policy, notes))
     return int(comparison.first is not None)
 
 
 def _record(comparison: Comparison, policy: Policy, notes: list[str]) -> dict[str, Any]:
     return {
-        "engine": policy.decoder.engine.name,
+        "engine": policy.engine.name,
         "ticks": comparison.ticks,
         "equal_ticks": comparison.equal_ticks,
         "tokens": comparison.tokens,
@@ -180,10 +168,8 @@ class Comparison:
         self.gap: str | None = None
         """Why what follows in the recording cannot be compared."""
         self._keys = recording.run.interface.observations
-        self._policy, self._decoder = policy, policy.decoder
-        self._tokenizer = Tokenizer(policy.spec, self._keys)
-        # A robot may offer more than the policy and its prompt have.
-        self._prompt_tokenizer = Tokenizer(policy.spec)
+        self._policy = policy
+        self._selection = select_keys(policy.spec, recording.run.interface)
         self._observation: ObservationMessage | None = None
         self._tokens: TokensMessage | None = None
         self._first_ns: int | None = None
@@ -200,8 +186,8 @@ class Comparison:
             return
         match stamped.message:
             case PromptMessage(values=values, action=action):
-                self._begin_frame(values, self._prompt_tokenizer, self._policy.spec.observations)
-                self._decoder.replay(self._tokenizer.encode_action(action))
+                self._policy.force(arrays(values, self._policy.spec.observations), action)
+                self._policy.commit()
             case ObservationMessage() as message:
                 self._observation = message
             case TokensMessage() as message:
@@ -213,60 +199,63 @@ class Comparison:
     def _take_tick(self, stamped: Stamped, tick: TickMessage) -> None:
         self._recorded_ticks += 1
         self._first_ns = stamped.at_ns if self._first_ns is None else self._first_ns
-        frames = self._decoder.context.frames
+        frames = self._policy.frames
         # A prompt's last frame, when it is lost, shows in no sequence, but in the number of the frame after it.
         if stamped.sequence != self._recorded_ticks or (
             self._tokens is not None and self._tokens.frame != frames
         ):
             self.gap = f"messages before tick {tick.tick} were dropped, and with them the context of all that follows"
         elif self._observation is not None and tick.reason == Refusal.ENGINE:
-            self._begin_frame(self._observation.values, self._tokenizer, self._keys)
-            with suppress(
-                EngineError
-            ):  # It failed then, and may again: it drew its noise all the same.
-                self._decoder.decode()
+            # It failed then, and may again: it drew its noise all the same.
+            with suppress(EngineError):
+                self._policy.decide(self._read(self._observation))
         elif self._observation is not None and self._tokens is not None:
-            self._begin_frame(self._observation.values, self._tokenizer, self._keys)
-            self._compare(self._tokens, (stamped.at_ns - self._first_ns) * 1e-9)
+            seconds = (stamped.at_ns - self._first_ns) * 1e-9
+            self._compare(self._read(self._observation), self._tokens, seconds)
 
-    def _begin_frame(
-        self, values: Values, tokenizer: Tokenizer, keys: Sequence[ObservationKey]
+    def _read(self, observation: ObservationMessage) -> tuple[NDArray[Any], ...]:
+        return self._selection.select(arrays(observation.values, self._keys))
+
+    def _compare(
+        self, values: tuple[NDArray[Any], ...], message: TokensMessage, seconds: float
     ) -> None:
-        context = self._decoder.context
-        context.begin_frame()
-        tokenizer.encode(arrays(values, keys), context.observation_ids, context.patches)
-
-    def _compare(self, message: TokensMessage, seconds: float) -> None:
-        frame, recorded = self._decoder.context.frame, np.array(message.sampled, np.int64)
+        recorded = np.array(message.sampled, np.int64)  # (A,)
         try:
-            self._tokenizer.decode_action(recorded)  # refuses what is no action
-            found = self._decoder.decode()
+            action = self._policy.tokenizer.decode_action(recorded)
+            decision = self._policy.decide(values)
         except EngineError as error:
             raise EngineError(f"tick {message.tick}: {error}") from error
-        equal = found == recorded  # (A,)
+        equal = decision.tokens == recorded  # (A,)
         if not equal.all():
-            noise = frame.bias.copy()
+            noise = decision.bias.copy()
             if self.first is None:
-                self.first = self._difference(message.tick, seconds, recorded, frame.logits + noise)
+                scores = decision.logits + noise
+                self.first = self._difference(message.tick, seconds, recorded, decision, scores)
             # Again on the recorded tokens: what the context has to hold, and each token's choice after them.
-            self._decoder.force(recorded)
-            equal = (frame.logits + noise).argmax(axis=1) + FIRST_CONTINUOUS_ID == recorded
+            forced = self._policy.force(values, action)
+            equal = (forced.logits + noise).argmax(axis=1) + FIRST_CONTINUOUS_ID == recorded
         self.ticks += 1
         self.equal_ticks += bool(equal.all())
         self.tokens += len(recorded)
         self.equal_tokens += int(equal.sum())
         if message.completed:
-            self._decoder.context.end_frame(int(recorded[-1]))
+            self._policy.commit()
 
     def _difference(
-        self, tick: int, seconds: float, recorded: NDArray[np.int64], scores: NDArray[np.float32]
+        self,
+        tick: int,
+        seconds: float,
+        recorded: NDArray[np.int64],
+        decision: Decision,
+        scores: NDArray[np.float32],
     ) -> Difference:
         """The first of a tick; scores (A, R) are its logits and the sampler's noise."""
-        found = self._decoder.context.frame.tokens
+        found = decision.tokens
         index = int(np.argmax(found != recorded))
         actuator = self._policy.spec.actuators[index]
         values = [
-            float(self._tokenizer.decode_action(tokens)[index]) for tokens in (recorded, found)
+            float(self._policy.tokenizer.decode_action(tokens)[index])
+            for tokens in (recorded, found)
         ]
         bins = [int(tokens[index]) - FIRST_CONTINUOUS_ID for tokens in (recorded, found)]
         return Difference(

@@ -21,7 +21,6 @@ from pydantic import FiniteFloat, NonNegativeInt
 
 from gatort.launch.options import resolve
 from gatort.launch.report import require_writable
-from gatort.launch.robots import simulated_robot
 from gatort.runtime.clock import (
     Clock,
     MonotonicClock,
@@ -34,11 +33,9 @@ from gatort.runtime.realtime import (
     RealtimeConfig,
     apply,
 )
-from gatort.runtime.recording.reader import RunRecord
-from gatort.runtime.recording.recorder import (
-    Recorder,
-    StepRecorder,
-)
+from gatort.runtime.recording.messages import RunRecord
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.recording.tick_recorder import StepRecorder
 from gatort.runtime.remote.keys import RobotKeys
 from gatort.runtime.remote.link import LinkConditions
 from gatort.runtime.remote.server import (
@@ -47,6 +44,7 @@ from gatort.runtime.remote.server import (
 )
 from gatort.runtime.robots.franka import FrankaRobot
 from gatort.runtime.spec import Strict
+from gatort.sim.make import simulated_robot
 
 if TYPE_CHECKING:
     from gatort.runtime.robots.driver import Driver

@@ -15,7 +15,6 @@ from cyclopts import Parameter
 from numpy.typing import NDArray
 from rich.console import Console
 
-from gatort.launch.engines import load_policy
 from gatort.launch.latency_picture import latency_picture
 from gatort.launch.live import (
     PERIOD_NS,
@@ -25,10 +24,6 @@ from gatort.launch.live import (
 from gatort.launch.options import (
     RunOptions,
     resolve,
-)
-from gatort.launch.pictures import (
-    film,
-    film_obstacle,
 )
 from gatort.launch.record import (
     RECORDINGS,
@@ -46,11 +41,7 @@ from gatort.launch.report import (
     screen,
     write_json,
 )
-from gatort.launch.robots import simulated_robot
-from gatort.launch.viewer import (
-    Viewer,
-    require_screen,
-)
+from gatort.policies.loading import load_policy
 from gatort.runtime.clock import (
     Clock,
     MonotonicClock,
@@ -66,15 +57,13 @@ from gatort.runtime.errors import (
 )
 from gatort.runtime.loop import (
     ControlLoop,
-    Tick,
+    TickRecord,
 )
 from gatort.runtime.machine import this_machine
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
-from gatort.runtime.recording.recorder import (
-    Recorder,
-    TickRecorder,
-)
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.recording.tick_recorder import TickRecorder
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.keys import ControllerKeys
 from gatort.runtime.safety import (
@@ -86,6 +75,9 @@ from gatort.runtime.telemetry import (
     TICK,
     Telemetry,
 )
+from gatort.sim.film import film, film_obstacle
+from gatort.sim.make import simulated_robot
+from gatort.sim.viewer import Viewer, require_screen
 
 if TYPE_CHECKING:
     from gatort.sim.robot import StackingRobot
@@ -237,7 +229,7 @@ class Drive:
         self.robot = _robot(options, spec, self.clock)
         self.ticks = max(1, round(options.seconds * spec.control_hz))
         self.telemetry = Telemetry(
-            spec, min(self.ticks, KEPT_TICKS), stepwise=policy.decoder.engine.stepwise
+            spec, min(self.ticks, KEPT_TICKS), stepwise=policy.engine.stepwise
         )
         with ExitStack() as undo:
             undo.callback(self.robot.close)
@@ -299,7 +291,7 @@ class Drive:
                 recorder.fault(self.clock.now_ns(), component, str(error))
             self._live.offer(self._status())
 
-    def _look(self, tick: Tick) -> bool:
+    def _look(self, tick: TickRecord) -> bool:
         """After each tick, in the slack: record it, keep what the film needs, show the status four times a second."""
         if self._record is not None:
             self._record(tick)

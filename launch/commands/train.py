@@ -39,10 +39,10 @@ from gatort.runtime.errors import (
     ConfigError,
     DemonstrationError,
 )
+from gatort.runtime.packages import require_torch
 from gatort.sim.randomisation import Randomisation
 
 from .demos import require_training_seeds
-from .export import require_torch
 
 if TYPE_CHECKING:
     from gatort.policies.demos import Frames
@@ -131,7 +131,7 @@ def _read_start(bundle: Path | None, spec: PolicySpec) -> Gato | None:
     """
     if bundle is None:
         return None
-    from gatort.export.bundle_writer import read_model
+    from gatort.policies.weights import read_model
 
     model = read_model(bundle)
     if model.spec != spec:

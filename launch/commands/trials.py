@@ -20,16 +20,11 @@ from cyclopts import Parameter
 from pydantic import NonNegativeInt, PositiveInt
 from rich.table import Table
 
-from gatort.launch.engines import load_policy
 from gatort.launch.journal import (
     Journal,
     Trial,
 )
-from gatort.launch.options import (
-    ON_CPU,
-    PolicyOptions,
-    resolve,
-)
+from gatort.launch.options import resolve
 from gatort.launch.report import (
     make_directory,
     percentile_record,
@@ -39,10 +34,6 @@ from gatort.launch.report import (
     wilson_95,
     write_json,
 )
-from gatort.launch.robots import (
-    SimulatorName,
-    simulated_robot,
-)
 from gatort.launch.sweep import (
     Axis,
     Sweep,
@@ -50,6 +41,7 @@ from gatort.launch.sweep import (
     described,
 )
 from gatort.launch.workers import spread
+from gatort.policies.loading import CPU_ENGINES, PolicyOptions, load_policy
 from gatort.runtime.bundle import (
     Manifest,
     SuccessRecord,
@@ -73,6 +65,7 @@ from gatort.runtime.telemetry import (
     Percentiles,
     Telemetry,
 )
+from gatort.sim.make import SimulatorName, simulated_robot
 
 EPISODES = 200
 SWEEP_EPISODES = 20
@@ -142,7 +135,7 @@ def trials(
     seeds = range(seed, seed + episodes)
     require_unseen(seeds, manifest)
     # A GPU is shared out by itself; every process would bring its own copy of the weights.
-    workers = workers or (len(sched_getaffinity(0)) if options.engine in ON_CPU else 1)
+    workers = workers or (len(sched_getaffinity(0)) if options.engine in CPU_ENGINES else 1)
     links = along(options.link, sweep, values) if sweep else [options.link]
     results = []
     for link in links:
@@ -267,14 +260,13 @@ class Trialist:
 
         spec, robot = self.policy.spec, self.robot
         ticks = round(TRIAL_SECONDS * spec.control_hz)
-        self.policy.decoder.sampler = Sampler(self.options.temperature, seed)
-        self.policy.reset()
+        self.policy.reset(Sampler(self.options.temperature, seed))
         self.robot_clock.sleep_until_ns(self.clock.now_ns())
         robot.reset(seed)
         link = self.options.link
         link = link.model_copy(update={"link_seed": link.link_seed + seed})
         linked = LinkedRobot(robot, self.robot_clock, self.clock, link)
-        telemetry = Telemetry(spec, ticks, stepwise=self.policy.decoder.engine.stepwise)
+        telemetry = Telemetry(spec, ticks, stepwise=self.policy.engine.stepwise)
         loop = self.policy.control(linked, self.clock, telemetry=telemetry)
         failure = None
         try:

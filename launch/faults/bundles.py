@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gatort.launch.options import SHIPPED_BUNDLE
+from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.bundle import MANIFEST_FILE
 
 from .bench import Bench

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 
 from gatort.runtime.errors import GatortError, RobotError
 from gatort.runtime.guard import Guard
-from gatort.runtime.loop import ControlLoop
-
-from .seams import TickRecord
+from gatort.runtime.loop import ControlLoop, TickRecord
 
 
 class EndedEarlyError(RobotError):

@@ -11,6 +11,7 @@ from typing import Literal
 import zmq
 
 from gatort.runtime.errors import RobotError
+from gatort.runtime.loop import TickRecord
 from gatort.runtime.remote import wire
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.keys import ControllerKeys
@@ -19,7 +20,6 @@ from .arm_process import ArmProcess
 from .bench import Bench
 from .judging import Deviation, InjectionResult, driven_steps, must_go_on
 from .loop_bench import MS
-from .seams import TickRecord
 from .sensors import GOOD_TICKS
 
 

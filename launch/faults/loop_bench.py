@@ -9,13 +9,13 @@ from functools import cached_property
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import GatortError
-from gatort.runtime.loop import ControlLoop
+from gatort.runtime.loop import ControlLoop, TickRecord
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Robot
 
 from .arms import Arm, BenchArm
 from .drive import Drive
-from .seams import ChangeEngine, TickRecord, changed_engine, control, shipped_policy
+from .seams import ChangeEngine, changed_engine, control, shipped_policy
 from .sensor_memory import SensorFault
 
 MS = 1_000_000

@@ -9,8 +9,8 @@ from threading import Event, Thread
 
 import numpy as np
 
-from gatort.launch.viewer import Viewer
 from gatort.sim.tasks.stacking.task import draw_layout
+from gatort.sim.viewer import Viewer
 
 from .bench import Bench
 from .judging import Deviation, InjectionResult, driven_steps, must_go_on

@@ -8,12 +8,10 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from gatort.launch.engines import load_policy
-from gatort.launch.options import PolicyOptions
+from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.clock import Clock
 from gatort.runtime.engines.engine import Engine
 from gatort.runtime.loop import ControlLoop
-from gatort.runtime.loop import Tick as TickRecord
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation, Robot
 from gatort.runtime.safety import Command, State
@@ -34,19 +32,18 @@ def shipped_policy() -> Policy:
 @contextmanager
 def changed_engine(policy: Policy, change: ChangeEngine | None) -> Iterator[None]:
     """Let a policy compute with a changed engine, and give its own back at the end."""
-    decoder = policy.decoder
-    own = decoder.engine
-    decoder.engine = change(own) if change is not None else own
+    own = policy.engine
+    policy.engine = change(own) if change is not None else own
     try:
         yield
     finally:
-        decoder.engine = own
+        policy.engine = own
 
 
 def control(policy: Policy, robot: Robot, clock: Clock, ticks: int) -> ControlLoop:
     """Return a loop over a new context whose telemetry has room for so many ticks."""
     policy.reset()
-    telemetry = Telemetry(policy.spec, ticks, clock=clock, stepwise=policy.decoder.engine.stepwise)
+    telemetry = Telemetry(policy.spec, ticks, clock=clock, stepwise=policy.engine.stepwise)
     return policy.control(robot, clock, telemetry=telemetry, collect_garbage=True)
 
 
@@ -100,15 +97,3 @@ class WrappedRobot:
     def close(self) -> None:
         """See `Robot.close`."""
         self._robot.close()
-
-
-__all__ = [
-    "ChangeAction",
-    "ChangeEngine",
-    "TickRecord",
-    "WrappedRobot",
-    "change_actions",
-    "changed_engine",
-    "control",
-    "shipped_policy",
-]

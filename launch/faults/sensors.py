@@ -33,7 +33,7 @@ def sensor(fault: SensorFault, bench: LoopBench, seed: int) -> InjectionResult:
     deviation = _refused_observations(drive, fault)
     begun_after = [tick for _, tick in drive.ticks if tick.wake.woke_ns >= sensors.began_ns]
     # An absent sensor gives readings again once the arm has stopped, within the last tick.
-    if not fault.endswith("absent") and any(tick.tokens is not None for tick in begun_after):
+    if not fault.endswith("absent") and any(tick.decision is not None for tick in begun_after):
         deviation = Deviation(wrong="the policy was asked about a bad observation")
     return must_stop(arm, drive.began_ns, fault_ns, drive.refused_ns(), deviation)
 

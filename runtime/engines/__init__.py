@@ -1,1 +1,1 @@
-"""What computes a policy's passes: ONNX Runtime, our own CPU kernels, PyTorch, TensorRT."""
+"""Engines that compute a policy's passes: ONNX Runtime, our own CPU kernels, PyTorch, TensorRT."""

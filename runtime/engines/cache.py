@@ -1,8 +1,9 @@
-"""Engines built on this machine, and the proof that they still are what was built here.
+"""Engines built on this machine, and the proof that nobody changed them since.
 
-A serialized engine is native code: whoever can exchange it runs what he likes in the robot's process. So each lies
-beside a record with its SHA-256, and the record is sealed (HMAC-SHA256) with a key that only this user can read.
-Both are checked on the bytes that are then loaded, before TensorRT sees them.
+A serialized engine is native code: a person who can exchange it runs their own code in the robot's
+process. Beside each engine lies a record with its SHA-256. The record is sealed (HMAC-SHA256) with
+a key that only this user can read. The very bytes that are loaded are checked first, before
+TensorRT sees them.
 """
 
 from __future__ import annotations
@@ -18,67 +19,62 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
-from gatort.runtime.bundle import (
-    Manifest,
-    Sha256,
-    Share,
-)
+from gatort.runtime.bundle import Manifest, Sha256, Share
 from gatort.runtime.errors import EngineError
-from gatort.runtime.spec import (
-    Precision,
-    Strict,
-)
+from gatort.runtime.spec import Precision, Strict
 
-from .gpu import (
-    Target,
-    gpu_key,
-)
-from .tensorrt import (
-    Builder,
-    import_builder,
-)
+from .gpu import Target, gpu_key
+from .tensorrt import Builder, import_builder
 from .user_key import user_key
 
-_PLAN, _RECORD, _PARTIAL = ".engine", ".json", ".partial"
+_PLAN = ".engine"
+_RECORD = ".json"
+_PARTIAL = ".partial"
 _DISTRIBUTION_ENDINGS = ("", "-cu13", "-cu12")
-"""NVIDIA's wheels come under the bare name, which only asks for another, or under that of a CUDA version."""
+"""Endings of the names of NVIDIA's wheels: none, which only requires another, or a CUDA version."""
 
 
 class EngineKey(Strict):
-    """What an engine depends on; another value of any of these is another engine."""
+    """Everything that an engine depends on; any other value makes another engine."""
 
     bundle: Sha256
-    """See `bundle_hash`."""
+    """Hash of the bundle, see `bundle_hash`."""
     gpu: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    """See `gpu_key`."""
+    """GPUs that the engine runs on, see `gpu_key`."""
     precision: Precision
+    """Precision of the weights."""
     builder: Builder
+    """Package that built the engine."""
     builder_version: str
+    """Version of that package."""
 
     @classmethod
     def of(cls, manifest: Manifest, target: Target, precision: Precision, builder: Builder) -> Self:
-        """The key of a bundle's engine by the builder that is installed.
+        """Return the key of a bundle's engine, as the installed builder builds it.
 
         Raises:
             ConfigError: the builder cannot build for that target.
-            DeviceError: the target is this GPU, and there is none or no driver.
+            DeviceError: the target is this GPU, and the machine has no GPU or no driver.
             MissingDependency: the builder is not installed.
         """
-        version = require_builder_version(builder)
-        gpu, bundle = gpu_key(target, builder), bundle_hash(manifest)
+        builder_version = require_builder_version(builder)
         return cls(
-            bundle=bundle, gpu=gpu, precision=precision, builder=builder, builder_version=version
+            bundle=bundle_hash(manifest),
+            gpu=gpu_key(target, builder),
+            precision=precision,
+            builder=builder,
+            builder_version=builder_version,
         )
 
     @property
     def stem(self) -> str:
-        """File name without an ending."""
+        """Name of the engine's files, without an ending."""
         return (
             f"{self.bundle[:16]}-{self.gpu}-{self.precision}-{self.builder}-{self.builder_version}"
         )
 
     def __str__(self) -> str:
-        """What a sentence calls it, beside its bundle."""
+        """Return the key without its bundle, for a sentence."""
         return f"{self.precision} for {self.gpu} by {self.builder} {self.builder_version}"
 
 
@@ -128,14 +124,17 @@ class EngineRecord(Strict):
 
 
 class _Sealed(Strict):
-    """A record as it lies on disk."""
+    """Record as it lies on disk."""
 
     record: EngineRecord
     hmac: Sha256
 
 
 def bundle_hash(manifest: Manifest) -> str:
-    """SHA-256 over what a bundle computes: its files' hashes, specification and dimensions, not how well it does."""
+    """Return the SHA-256 of the parts of a bundle that decide its results.
+
+    These are its files' hashes, its specification and its dimensions, and not its success rate.
+    """
     content = (
         sorted(manifest.files.items()),
         manifest.spec.model_dump_json(),
@@ -145,7 +144,7 @@ def bundle_hash(manifest: Manifest) -> str:
 
 
 def builder_version(builder: Builder) -> str | None:
-    """The installed version of a builder, none when it is absent; nothing is imported."""
+    """Return the installed version of a builder, without importing it; `None` if it is absent."""
     for ending in _DISTRIBUTION_ENDINGS:
         with suppress(PackageNotFoundError):
             return version(builder + ending)
@@ -153,7 +152,9 @@ def builder_version(builder: Builder) -> str | None:
 
 
 def require_builder_version(builder: Builder) -> str:
-    """The installed version of a builder; one that no package manager knows is asked itself.
+    """Return the installed version of a builder.
+
+    A builder that no package manager installed is imported and asked.
 
     Raises:
         MissingDependency: it is not installed.
@@ -162,37 +163,37 @@ def require_builder_version(builder: Builder) -> str:
 
 
 class EngineCache:
-    """A folder of engines and their sealed records."""
+    """Folder of engines and their sealed records."""
 
     def __init__(self, folder: Path | None = None, key_file: Path | None = None) -> None:
-        """Name where engines and the user's key lie; nothing is made before the first engine is stored.
+        """Name the folder and the user's key; neither is made before an engine is stored.
 
         Args:
-            folder: `$XDG_CACHE_HOME/gatort/engines` when none.
-            key_file: `$XDG_CONFIG_HOME/gatort/engine.key` when none; made, for its owner alone, when first needed.
+            folder: folder of the engines; by default `$XDG_CACHE_HOME/gatort/engines`.
+            key_file: the user's key; by default `$XDG_CONFIG_HOME/gatort/engine.key`. It is made
+                when first needed, and only its owner may read it.
         """
         self.folder = folder or _home("XDG_CACHE_HOME", ".cache") / "gatort" / "engines"
         self._key_file = key_file or _home("XDG_CONFIG_HOME", ".config") / "gatort" / "engine.key"
 
     def store(self, record: EngineRecord, plan: bytes | memoryview) -> None:
-        """Write an engine and its sealed record; one that is there is replaced.
+        """Write an engine and its sealed record; replace an older one.
 
         Raises:
-            EngineError: the user's key is not this user's alone.
+            EngineError: other users may read the user's key.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         sealed = _Sealed(record=record, hmac=self._seal(record))
-        # The engine first: a record without its engine would be taken for damage, an engine without one is nothing.
+        # The engine comes first: a record without its engine would look like damage.
         _write_whole(self._path(record.key, _PLAN), plan)
-        _write_whole(
-            self._path(record.key, _RECORD), (sealed.model_dump_json(indent=2) + "\n").encode()
-        )
+        content = (sealed.model_dump_json(indent=2) + "\n").encode()
+        _write_whole(self._path(record.key, _RECORD), content)
 
     def find(self, key: EngineKey) -> EngineRecord | None:
-        """The record of an engine, none when it was not built; the engine itself is not read.
+        """Return the record of an engine, without reading the engine; `None` if it was not built.
 
         Raises:
-            EngineError: the record was changed, is another engine's, or was sealed by someone else.
+            EngineError: the record was changed, is another engine's, or has another user's seal.
         """
         path = self._path(key, _RECORD)
         if not path.exists():
@@ -205,60 +206,68 @@ class EngineCache:
         return record
 
     def load(self, key: EngineKey) -> tuple[EngineRecord, bytes]:
-        """An engine and its record, both checked.
+        """Return an engine and its record, both checked.
 
         Raises:
-            EngineError: it was not built, or it or its record was changed since.
+            EngineError: the engine was not built, or it or its record was changed since.
         """
         record = self.find(key)
         if record is None:
             raise EngineError(
                 f"{self.folder}: holds no engine of this bundle, {key}; build it with "
-                f"gatort compile BUNDLE --target this-gpu --precision {key.precision} --builder {key.builder}"
+                f"gatort compile BUNDLE --target this-gpu --precision {key.precision} "
+                f"--builder {key.builder}"
             )
         return record, self._read_plan(record)
 
     def records(self) -> Iterator[tuple[str, EngineRecord | EngineError]]:
-        """Every entry by name: its record, or why it must not be loaded; the engines' bytes are checked too."""
+        """Yield each entry's name, with its record or the reason why it must not be loaded.
+
+        The engines' bytes are checked too.
+        """
         for path in sorted(self.folder.glob(f"*{_RECORD}")):
             try:
-                record = self._read(path)
-                if record.key.stem != path.stem:
-                    raise EngineError(
-                        f"{path}: expected the record of {path.stem}, found that of {record.key.stem}"
-                    )
-                self._read_plan(record)
+                yield path.stem, self._checked(path)
             except EngineError as error:
                 yield path.stem, error
-            else:
-                yield path.stem, record
+
+    def _checked(self, path: Path) -> EngineRecord:
+        record = self._read(path)
+        if record.key.stem != path.stem:
+            raise EngineError(
+                f"{path}: expected the record of {path.stem}, found that of {record.key.stem}"
+            )
+        self._read_plan(record)
+        return record
 
     def prune(self, *, everything: bool = False) -> list[str]:
-        """Remove what cannot be loaded: entries that were changed, cut short, or built by a version not installed.
+        """Remove the entries that cannot be loaded.
+
+        These were changed, were cut short, or were built by a version that is not installed.
 
         Args:
-            everything: remove the others as well.
+            everything: remove all other entries as well.
 
         Returns:
-            Names of what was removed.
+            The names of the removed entries.
         """
-        kept = {
-            name
-            for name, found in self.records()
-            if not everything
-            and isinstance(found, EngineRecord)
-            and found.key.builder_version == builder_version(found.key.builder)
-        }
+        kept = set() if everything else self._loadable()
         removed = set()
         for path in self.folder.glob("*"):
-            if (
-                path.stem not in kept
-                and path.suffix in (_PLAN, _RECORD, _PARTIAL)
-                and not _being_written(path)
-            ):
+            ours = path.suffix in (_PLAN, _RECORD, _PARTIAL)
+            if ours and path.stem not in kept and not _being_written(path):
                 path.unlink()
                 removed.add(path.stem)
         return sorted(removed)
+
+    def _loadable(self) -> set[str]:
+        """Return the names of the entries that are unchanged and whose builder is installed."""
+        return {
+            name
+            for name, found in self.records()
+            if isinstance(found, EngineRecord)
+            and found.key.builder_version == builder_version(found.key.builder)
+        }
 
     def _path(self, key: EngineKey, ending: str) -> Path:
         return self.folder / f"{key.stem}{ending}"
@@ -267,9 +276,7 @@ class EngineCache:
         try:
             sealed = _Sealed.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            raise EngineError(
-                f"{path}: expected an engine's record, found a file that is none"
-            ) from error
+            raise EngineError(f"{path}: expected an engine's record, found another file") from error
         if not hmac.compare_digest(sealed.hmac, self._seal(sealed.record)):
             raise EngineError(
                 f"{path}: changed since it was written, or written under another user's key"
@@ -284,16 +291,18 @@ class EngineCache:
             raise EngineError(
                 f"{path}: expected an engine, found none ({error.strerror})"
             ) from error
-        if (found := hashlib.sha256(plan).hexdigest()) != record.sha256:
+
+        found = hashlib.sha256(plan).hexdigest()
+        if found != record.sha256:
             raise EngineError(
-                f"{path}: changed since it was built: expected SHA-256 {record.sha256}, found {found}"
+                f"{path}: changed since it was built: "
+                f"expected SHA-256 {record.sha256}, found {found}"
             )
         return plan
 
     def _seal(self, record: EngineRecord) -> str:
-        return hmac.new(
-            user_key(self._key_file), record.model_dump_json().encode(), hashlib.sha256
-        ).hexdigest()
+        key = user_key(self._key_file)
+        return hmac.new(key, record.model_dump_json().encode(), hashlib.sha256).hexdigest()
 
 
 def load_engine(
@@ -303,29 +312,30 @@ def load_engine(
     target: Target = "this-gpu",
     cache: EngineCache | None = None,
 ) -> tuple[EngineRecord, bytes]:
-    """The engine of a bundle that this user's `gatort compile` built: its record and its bytes, both checked.
+    """Return the engine that this user's `gatort compile` built: its record and its bytes.
+
+    Both are checked.
 
     Raises:
-        DeviceError: the target is this GPU, and there is none or no driver.
-        EngineError: it was not built (the sentence says how), or was changed since.
+        DeviceError: the target is this GPU, and the machine has no GPU or no driver.
+        EngineError: the engine was not built (the sentence says how to), or was changed since.
         MissingDependency: the builder is not installed.
     """
     return (cache or EngineCache()).load(EngineKey.of(manifest, target, precision, builder))
 
 
 def _home(variable: str, otherwise: str) -> Path:
-    """A folder of the XDG base directory specification; a relative one is to be ignored."""
+    """Return a folder of the XDG base directory specification, which ignores relative ones."""
     given = Path(os.environ.get(variable, ""))
     return given if given.is_absolute() else Path.home() / otherwise
 
 
 def _write_whole(path: Path, content: bytes | memoryview) -> None:
-    """A reader sees the whole file or none."""
+    """Write a file that a reader sees whole or not at all."""
     partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     try:
-        with os.fdopen(
-            os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb"
-        ) as file:
+        with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
             file.write(content)
         partial.replace(path)
     finally:
@@ -333,5 +343,5 @@ def _write_whole(path: Path, content: bytes | memoryview) -> None:
 
 
 def _being_written(path: Path) -> bool:
-    """Whether the process that `_write_whole` named the file after is alive."""
+    """Return true if the process in the name that `_write_whole` gave the file is alive."""
     return path.suffix == _PARTIAL and Path("/proc", path.name.split(".")[-2]).exists()

@@ -1,11 +1,9 @@
-"""What runs the transformer: one call a tick, a frame's inputs in, its action tokens out."""
+"""Contract of an engine: one call per tick reads a frame's inputs and writes its action tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
-
-import numpy as np
 
 from gatort.runtime.context import Frame
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID
@@ -14,27 +12,27 @@ Mark = Callable[[], None]
 
 
 def no_mark() -> None:
-    """For who does not time the passes."""
+    """Do nothing: the default callback at the end of a pass."""
 
 
 class Engine(Protocol):
-    """A model with its KV cache; each pass writes its keys and values at the block's `write_index`."""
+    """A model with its KV cache; each pass writes its keys and values at `write_index`."""
 
     @property
     def name(self) -> str:
-        """What to call it in reports, for example `onnx cpu`."""
+        """Name for reports, for example `onnx cpu`."""
         ...
 
     @property
     def stepwise(self) -> bool:
-        """Whether the passes end one by one under the host's eye; a device may run them as one piece."""
+        """True if the host sees each pass end; false if a device runs them in one piece."""
         ...
 
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         """Run the frame's A passes and write its tokens and logits.
 
-        The token of each pass is the bin where logits + bias is largest, and is the next pass's input. `mark` is
-        called at the end of each pass, or once at the end of all where the engine is not stepwise.
+        A pass's token is the bin with the largest logits + bias; the next pass reads it. A stepwise
+        engine calls `mark` at the end of each pass, another one once at the end of all passes.
 
         Raises:
             EngineError: a pass failed.
@@ -42,12 +40,12 @@ class Engine(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forget the cache's contents; buffers stay where they are."""
+        """Forget the cache's contents; the buffers keep their addresses."""
         ...
 
 
 class ScriptedEngine:
-    """A fake that emits given action tokens in turn, again from the start when they run out."""
+    """Fake engine that emits the given action tokens in turn, over and over."""
 
     name = "scripted"
     stepwise = True
@@ -59,17 +57,16 @@ class ScriptedEngine:
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         """See `Engine.tick`."""
         for index in range(len(frame.passes)):
+            token = self._tokens[self.passes % len(self._tokens)]
             frame.logits[index] = 0.0
-            frame.logits[
-                index, self._tokens[self.passes % len(self._tokens)] - FIRST_CONTINUOUS_ID
-            ] = 1.0
-            frame.tokens[index] = FIRST_CONTINUOUS_ID + int(
-                np.argmax(frame.logits[index] + frame.bias[index])
-            )
+            frame.logits[index, token - FIRST_CONTINUOUS_ID] = 1.0
+
+            best = int((frame.logits[index] + frame.bias[index]).argmax())
+            frame.tokens[index] = FIRST_CONTINUOUS_ID + best
             self.passes += 1
             mark()
 
     def reset(self) -> None:
         """Start the script again."""
         self.passes = 0
-        """Passes since the last reset."""
+        """Number of passes since the last reset."""

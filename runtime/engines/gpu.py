@@ -1,4 +1,4 @@
-"""Which GPU an engine is for: a target is what a person names, a GPU's key is what an engine is kept under."""
+"""GPUs that engines are built for: `Target` is a user's choice, `gpu_key` names it in the cache."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from gatort.runtime.errors import (
-    ConfigError,
-    DeviceError,
-    MissingDependency,
-)
+from gatort.runtime.errors import ConfigError, DeviceError, MissingDependency
 
 from .tensorrt import Builder
 
@@ -20,19 +16,22 @@ RTX_3090_SM = "sm86"
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """The GPU of this machine that CUDA puts first."""
+    """First GPU of this machine in CUDA's order."""
 
     name: str
+    """Name of the card."""
     sm: str
-    """Compute capability: sm86 is 8.6."""
+    """Compute capability, for example sm86 for 8.6."""
 
 
 def gpu_key(target: Target, builder: Builder) -> str:
-    """What an engine fits: tensorrt-rtx builds for a compute capability, tensorrt tunes for one model of card.
+    """Return the name of the GPUs that an engine runs on.
+
+    tensorrt-rtx builds for a compute capability, tensorrt tunes for one model of card.
 
     Raises:
         ConfigError: the builder cannot build for that target.
-        DeviceError: the target is this GPU, and there is none or no driver.
+        DeviceError: the target is this GPU, and the machine has no GPU or no driver.
         MissingDependency: the target is this GPU, and cuda-python is not installed.
     """
     if target == "this-gpu":
@@ -40,16 +39,17 @@ def gpu_key(target: Target, builder: Builder) -> str:
         return gpu.sm if builder == "tensorrt-rtx" else re.sub(r"[^a-z0-9]+", "-", gpu.name.lower())
     if builder == "tensorrt":
         raise ConfigError(
-            f"--target {target}: tensorrt builds for the GPU that it runs on; take --target this-gpu"
+            f"--target {target}: tensorrt builds only for the GPU of the machine that it runs on; "
+            "take --target this-gpu"
         )
     return RTX_3090_SM
 
 
 def present_gpu() -> Gpu:
-    """Ask CUDA; the driver is not started for it.
+    """Ask CUDA for this machine's GPU, without starting the driver.
 
     Raises:
-        DeviceError: there is no GPU or no driver.
+        DeviceError: the machine has no GPU or no driver.
         MissingDependency: cuda-python is not installed.
     """
     try:
@@ -58,6 +58,7 @@ def present_gpu() -> Gpu:
         raise MissingDependency(
             "cuda-python is not installed: pip install 'gatort[tensorrt]'"
         ) from error
+
     code, found = runtime.cudaGetDeviceProperties(0)
     if code != runtime.cudaError_t.cudaSuccess:
         raise DeviceError(f"expected an NVIDIA GPU and its driver, found none ({code.name})")

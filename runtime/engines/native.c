@@ -1,18 +1,23 @@
-/* A whole tick on a few CPU cores: the prefill and the decodes of a frame, with no call back in between.
+/* A whole tick on a few CPU cores: the prefill and the decodes of a frame, without a call back into Python.
 
-   engine_native.py compiles this file for the machine that it runs on, with the model's dimensions as constants:
-   LAYERS, WIDTH D, HEADS, HEAD h, HALF_WIDTH F, WINDOW W, SPAN (W in whole pairs of panels), ROWS (of a frame's
-   longest pass), BINS R, FIRST_ID and FIRST_BIN_ID (the token ids of the embedding's first row and of the first bin),
-   MOST_THREADS; LLAMA 1 for RMSNorm and SwiGLU in place of LayerNorm and GEGLU; CODES 1 where the layers' matrices
-   are int8 codes and what they multiply is rounded to 8 bits too.
+   native_build.py compiles this file for its machine. The model's dimensions are constants:
 
-   A decode reads every weight once and does little with it, so it is as fast as memory is read; a prefill computes.
-   Both want a matrix in panels: 16 outputs side by side, input after input, so that one vector of weights meets one
-   broadcast input and nothing is summed across a vector. The cache lies in such panels too: keys with 16 window rows
-   side by side, so that scores are that product, values with 16 of a head's numbers, so that their sum is.
+     LAYERS, WIDTH D, HEADS, HEAD h, HALF_WIDTH F, WINDOW W
+     SPAN                     W rounded up to whole pairs of panels
+     ROWS                     rows of the frame's longest pass
+     BINS R                   action bins
+     FIRST_ID, FIRST_BIN_ID   token ids of the embedding's first row and of the first bin
+     MOST_THREADS             largest number of threads
+     CODES                    1 if the layers' matrices are int8 codes and their inputs are rounded to 8 bits
 
-   Threads take chunks of a phase from counters, each its own share first and then what others have not begun, and go
-   on when all chunks are done. A thread that comes late finds the phase done: a tick waits for none to wake up. */
+   A decode reads every weight once and computes little, so the memory's speed limits it. A prefill computes much.
+   Both want a matrix in panels: 16 outputs side by side, input after input. A vector of weights then meets one
+   broadcast input, and no sum crosses a vector. The cache lies in panels too. Keys have 16 window rows side by side,
+   which makes the scores such a product. Values have 16 of a head's numbers side by side, which makes their sum one.
+
+   Threads take the chunks of a phase from counters: first their own share, then chunks that no other thread has begun.
+   They go on when all chunks are done. A thread that comes late finds the phase done, so a tick never waits for a
+   thread to wake up. */
 
 #include <immintrin.h>
 #include <pthread.h>
@@ -29,8 +34,8 @@ enum {
 #else
     TILE = 3, /* a vector takes two registers of 16 */
 #endif
-    PARTS = 4, /* about so many tiles has a prefill; each fetches one of the next chunk's weights */
-    AHEAD = 1536, /* numbers; a decode fetches a panel this far before it reads it */
+    PARTS = 4,     /* a prefill has about 4 tiles; each fetches a quarter of the next chunk's weights */
+    AHEAD = 1536,  /* a decode fetches a panel's weights this many numbers before it reads them */
     SPINS = 20000, /* about a millisecond */
     PHASES_A_PASS = LAYERS * 5 + 3,
     INNER = HEADS * HEAD,
@@ -38,19 +43,27 @@ enum {
     INPUTS = LONGEST > INNER ? LONGEST : INNER,
 };
 #define NORM_EPSILON 1e-5f
-#define HIDDEN -1e30f
-#define ROUNDER 0x1.8p23f /* added, it leaves the nearest whole number in a float's last bits */
+#define HIDDEN -1e30f     /* score of a cache row that the mask hides */
+#define ROUNDER 0x1.8p23f /* adding it leaves the nearest whole number in a float's last bits */
+
+/* Seams. A C file may define other norms and gates before it includes this one. */
+#ifndef CENTERED
+#define CENTERED 1 /* 1: a norm subtracts the mean and adds a bias (LayerNorm); 0: it does neither (RMSNorm) */
+#endif
+#ifndef ACTIVATION
+#define ACTIVATION(x) gelu(x) /* the nonlinear half of a gate (GEGLU) */
+#endif
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 
-/* What Python fills in. */
+/* Structs that Python fills in */
 
 struct matrix {
     const void *panels;   /* (N / 16, K, 16) float32, or (N / 16, K / 4, 16, 4) int8 */
-    const float *scales;  /* (N,) of the codes */
-    const int32_t *offsets; /* (N,) sums of the codes times 128: what the inputs' offset adds */
+    const float *scales;  /* (N,) scales of the codes */
+    const int32_t *offsets; /* (N,) sums of the codes times 128, which the inputs' offset adds */
 };
 
 struct layer {
@@ -62,7 +75,7 @@ struct layer {
 
 struct model {
     const float *tokens, *local, *norm, *norm_bias;
-    const float *head;  /* panels of the bins' embeddings */
+    const float *head; /* panels of the bins' embeddings */
     struct layer layers[LAYERS];
 };
 
@@ -77,10 +90,10 @@ struct pass {
     float *logits;
 };
 
-/* What a thread has to itself. */
+/* Memory of one thread */
 
 struct scratch {
-    const float *x; /* what products multiply, its rows `stride` apart */
+    const float *x; /* inputs of the products, in rows `stride` apart */
     size_t stride;
     float inputs[ROWS][INPUTS] __attribute__((aligned(64)));
     uint8_t codes[ROWS][INPUTS] __attribute__((aligned(64)));
@@ -91,22 +104,23 @@ struct scratch {
 
 struct phase {
     atomic_int done __attribute__((aligned(64)));
-    atomic_int taken[MOST_THREADS] __attribute__((aligned(64))); /* by whose share */
+    atomic_int taken[MOST_THREADS] __attribute__((aligned(64))); /* chunks taken from each thread's share */
 };
 
 struct worker {
     struct engine *engine;
     struct scratch *scratch;
     pthread_t thread;
-    int index, phase, passed; /* shares of this phase that it has gone through, its own first */
+    int index, phase;
+    int passed; /* shares of this phase that are used up, its own first */
 };
 
 struct engine {
     const struct model *model;
     const struct pass *passes;
     int count, threads;
-    float cos[ROWS][HEAD] __attribute__((aligned(64))); /* for each number of a pair, sines with its partner's sign */
-    float sin[ROWS][HEAD] __attribute__((aligned(64)));
+    float cos[ROWS][HEAD] __attribute__((aligned(64))); /* one cosine for each number of a pair */
+    float sin[ROWS][HEAD] __attribute__((aligned(64))); /* sines with the sign of the partner's term */
     int32_t mask[ROWS][SPAN] __attribute__((aligned(64)));
     float x[ROWS][WIDTH] __attribute__((aligned(64)));
     float queries[ROWS][INNER] __attribute__((aligned(64)));
@@ -117,12 +131,14 @@ struct engine {
     pthread_mutex_t lock;
     pthread_cond_t wake, idle;
     int64_t ticks;
-    int open, ended, inside; /* whether threads may join the tick, have to end, and how many are in it */
+    int open;   /* 1 if threads may join the tick */
+    int ended;  /* 1 if threads must end */
+    int inside; /* threads in the tick, without the calling one */
 };
 
 /* Threads */
 
-/* The next chunk of this phase, or -1 when each is taken. */
+/* Return the next chunk of this phase, or -1 if all are taken. */
 INLINE int take_chunk(struct worker *me, int chunks) {
     struct phase *phase = &me->engine->phases[me->phase];
     int threads = me->engine->threads;
@@ -140,12 +156,12 @@ INLINE void finish_chunk(struct worker *me) {
     atomic_fetch_add_explicit(&me->engine->phases[me->phase].done, 1, memory_order_release);
 }
 
-/* Wait until all chunks are done, whoever does them. */
+/* Wait until all threads together have done all chunks. */
 INLINE void finish_phase(struct worker *me, int chunks) {
     struct phase *phase = &me->engine->phases[me->phase++];
     me->passed = 0;
     for (int spins = 0; atomic_load_explicit(&phase->done, memory_order_acquire) < chunks; spins++) {
-        /* A real-time thread must sleep to let an ordinary one finish its chunk; yielding would not. */
+        /* A real-time thread must sleep to let an ordinary one finish its chunk; yielding is not enough. */
         if (spins < SPINS) _mm_pause();
         else nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
     }
@@ -158,10 +174,10 @@ INLINE void finish_phase(struct worker *me, int chunks) {
 INLINE vec load(const float *x) { return *(const vec *)x; }
 INLINE void store(float *x, vec v) { *(vec *)x = v; }
 INLINE vec where(ivec so, vec a, vec b) { return (vec)(((ivec)a & so) | ((ivec)b & ~so)); }
-/* What is not a number stays so, from either side: a broken model must not come out as a finite one. */
+/* NaN in either argument gives NaN: the logits of a broken model must not be finite. */
 INLINE vec largest(vec a, vec b) { return where((a > b) | (a != a), a, b); }
 
-/* Each lane's partner, `apart` lanes away; four such steps fold a vector. */
+/* Return each lane's partner, `apart` lanes away. Four such steps fold a vector. */
 INLINE vec partner(vec v, int apart) {
     ivec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     return __builtin_shuffle(v, lane ^ apart);
@@ -177,32 +193,31 @@ INLINE float maximum(vec v) {
     return v[0];
 }
 
-/* For x <= 88: e^x = 2^n e^r with |r| <= ln 2 / 2; Taylor's polynomial of degree 6 is within 2e-7 of e^r. */
+/* e^x for x <= 88, as 2^n e^r with |r| <= ln 2 / 2. Taylor's polynomial of degree 6 is within 2e-7 of e^r. */
 INLINE vec exponential(vec x) {
     x = largest(x, (vec){} - 87.0f);
-    vec shifted = x * 1.44269504f + ROUNDER, n = shifted - ROUNDER;
+    vec shifted = x * 1.44269504f + ROUNDER;
+    vec n = shifted - ROUNDER;
     vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
     vec p = 1 + r * (1 + r * (0.5f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
     return (vec)((ivec)p + ((ivec)shifted << 23));
 }
 
-/* x Phi(x), with erf to 1.5e-7 (Abramowitz and Stegun, 7.1.26). */
+/* x Phi(x), with erf within 1.5e-7 (Abramowitz and Stegun, 7.1.26). */
 INLINE vec gelu(vec x) {
-    vec z = x * 0.70710678f, a = largest(z, -z), t = 1 / (1 + 0.3275911f * a);
+    vec z = x * 0.70710678f;
+    vec a = largest(z, -z);
+    vec t = 1 / (1 + 0.3275911f * a);
     vec p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
     vec erf = 1 - p * exponential(-a * a);
     return 0.5f * x * (1 + where(z < 0, -erf, erf));
 }
 
-INLINE vec silu(vec x) {
-    x = largest(x, (vec){} - 87.0f); /* where e^-x still is a float */
-    return x / (1 + exponential(-x));
-}
-
 /* Products */
 
-/* y[r][p] = sum over k of x[r][k] * panel p's vector k; vectors lie `step` apart, panels `apart`. A prefill computes
-   longer than it reads, so it fetches from `next` what it will read after; where that is NULL, from further on. */
+/* y[r][p] = sum over k of x[r][k] * panel p's vector k. Vectors lie `step` apart, panels `apart`. A prefill computes
+   longer than it reads, so it fetches the weights of the next product from `next`. If `next` is NULL, the product
+   fetches its own weights ahead. */
 INLINE void float_tile(int R, int P, const float *x, size_t stride, const float *w, size_t apart, size_t step, int K,
                        float *y, size_t across, const float *next) {
     vec acc[TILE][4];
@@ -229,7 +244,7 @@ INLINE void float_tile(int R, int P, const float *x, size_t stride, const float 
         for (int p = 0; p < P; p++) store(y + r * across + p * LANES, acc[r][p]);
 }
 
-/* Work through `rows` in tiles whose height R the compiler knows; `r` is a tile's first row. */
+/* Work through `rows` in tiles whose height R the compiler knows. `r` is a tile's first row. */
 #define BY_TILES(rows, tile)                                                  \
     int r = 0;                                                                \
     for (; (rows) - r >= TILE; r += TILE) tile(TILE);                         \
@@ -237,7 +252,8 @@ INLINE void float_tile(int R, int P, const float *x, size_t stride, const float 
     for (; TILE > 3 && (rows) - r >= TILE / 4; r += TILE / 4) tile(TILE / 4); \
     for (; (rows) - r >= 1; r += 1) tile(1)
 
-/* y (rows, 16 P) from x (rows, K) and P panels. Never inlined: amid attention's code its sums leave the registers. */
+/* y (rows, 16 P) from x (rows, K) and P panels. Never inlined: inside attention's code, its sums would leave the
+   registers. */
 #define FLOAT_TILE(R) float_tile(R, P, x + r * stride, stride, w, apart, step, K, y + r * across, across, NULL)
 #define PRODUCT_ARGUMENTS                                                                              \
     int rows, const float *x, size_t stride, const float *w, size_t apart, size_t step, int K, float *y, size_t across
@@ -284,7 +300,8 @@ INLINE void code_tile(int R, int P, const uint8_t *x, size_t stride, const int8_
 }
 #endif
 
-/* scratch->products (rows, 16 P), from column `at` on: the thread's inputs by panels `first` and `first` + `apart`. */
+/* Write the product of the thread's inputs and panels `first` and `first` + `apart` to scratch->products (rows, 16 P),
+   from column `at` on. */
 INLINE void matrix_tile(struct scratch *own, int R, int P, int row, const struct matrix *m, int first, int apart, int K,
                         int at) {
     size_t panel = (size_t)K * LANES;
@@ -314,25 +331,26 @@ INLINE void matrix_product(struct scratch *own, int rows, int P, const struct ma
     BY_TILES(rows, MATRIX_TILE);
 }
 
-/* A thread's own inputs. Each that takes a chunk makes them for itself: dearer than sharing, cheaper than waiting. */
+/* A thread's own inputs. Each thread that takes a chunk computes them itself: that costs more than sharing, and less
+   than waiting. */
 
 INLINE void norm(struct scratch *own, int rows, float x[][WIDTH], const float *weight, const float *bias) {
     for (int r = 0; r < rows; r++) {
         vec total = {}, squares = {};
-        if (!LLAMA)
+        if (CENTERED)
             for (int i = 0; i < WIDTH; i += LANES) total += load(x[r] + i);
-        float mean = LLAMA ? 0 : sum(total) / WIDTH;
+        float mean = CENTERED ? sum(total) / WIDTH : 0;
         for (int i = 0; i < WIDTH; i += LANES) squares += (load(x[r] + i) - mean) * (load(x[r] + i) - mean);
         float scale = 1 / __builtin_sqrtf(sum(squares) / WIDTH + NORM_EPSILON);
         for (int i = 0; i < WIDTH; i += LANES) {
             vec normed = (load(x[r] + i) - mean) * scale * load(weight + i);
-            if (!LLAMA) normed += load(bias + i);
+            if (CENTERED) normed += load(bias + i);
             store(own->inputs[r] + i, normed);
         }
     }
 }
 
-/* Take these rows as what the next products multiply; with CODES, each rounded to 8 bits about 128. */
+/* Make these rows the inputs of the next products. With CODES, round each to 8 bits around 128. */
 INLINE void set_inputs(struct scratch *own, int rows, const float *x, size_t stride, int K) {
     own->x = x;
     own->stride = stride;
@@ -354,7 +372,7 @@ INLINE void set_inputs(struct scratch *own, int rows, const float *x, size_t str
 static void embed(struct worker *me, const struct pass *pass) {
     struct engine *e = me->engine;
     EACH(row, (int)pass->rows) {
-        for (int w = 0; w < WINDOW; w++) e->mask[row][w] = -(int32_t)pass->mask[row * WINDOW + w]; /* lanes of ones */
+        for (int w = 0; w < WINDOW; w++) e->mask[row][w] = -(int32_t)pass->mask[row * WINDOW + w]; /* all bits 1 where true */
         for (int i = 0; i < HEAD; i++) {
             e->cos[row][i] = pass->cos[row * (HEAD / 2) + i / 2];
             e->sin[row][i] = pass->sin[row * (HEAD / 2) + i / 2] * (i % 2 ? 1 : -1);
@@ -366,7 +384,7 @@ static void embed(struct worker *me, const struct pass *pass) {
     finish_phase(me, (int)pass->rows);
 }
 
-/* A chunk is one head of the queries, the keys or the values; keys and values go straight into the cache. */
+/* A chunk is one head of the queries, the keys or the values. Keys and values go straight into the cache. */
 static void project(struct worker *me, const struct pass *pass, const struct layer *layer) {
     enum { PANELS = HEAD / LANES, STEP = PANELS % 2 ? 1 : 2 };
     struct engine *e = me->engine;
@@ -402,7 +420,7 @@ static void project(struct worker *me, const struct pass *pass, const struct lay
     finish_phase(me, 3 * HEADS);
 }
 
-/* Turns scores into weights and returns the factor that makes their sum 1. */
+/* Turn scores into weights. Return the factor that makes their sum 1. */
 INLINE float softmax(float *scores, const int32_t *mask) {
     vec most = (vec){} + HIDDEN, total = {};
     for (int w = 0; w < SPAN; w += LANES) {
@@ -443,7 +461,7 @@ static void attend(struct worker *me, const struct pass *pass, const struct laye
     finish_phase(me, HEADS * tiles);
 }
 
-/* x += matrix · y, a chunk for each panel or two. */
+/* x += matrix · y. A chunk is one panel or two. */
 static void add_product(struct worker *me, int rows, const struct matrix *m, const float *y, int K, int from) {
     enum { PANELS = WIDTH % (2 * LANES) ? 1 : 2, CHUNKS = WIDTH / LANES / PANELS };
     struct engine *e = me->engine;
@@ -478,8 +496,7 @@ static void gate(struct worker *me, int rows, const struct layer *layer) {
         matrix_product(own, rows, 2, &layer->up, chunk, CHUNKS, WIDTH, 0);
         for (int r = 0; r < rows; r++) {
             vec x = load(own->products[r]), value = load(own->products[r] + LANES);
-            if (LLAMA) store(e->gated[r] + chunk * LANES, silu(x) * value);
-            else store(e->gated[r] + chunk * LANES, gelu(x) * value);
+            store(e->gated[r] + chunk * LANES, ACTIVATION(x) * value);
         }
     }
     finish_phase(me, CHUNKS);
@@ -498,7 +515,7 @@ static void choose(struct worker *me, const struct pass *pass) {
         float_tile(1, PANELS, own->inputs[0], INPUTS, w, LANES * WIDTH, LANES, WIDTH, logits, 0, NULL);
     }
     finish_phase(me, CHUNKS);
-    /* A phase of its own, so that the token is there before anybody embeds it. */
+    /* A phase of its own: the token must be written before any thread embeds it. */
     EACH(only, 1) {
         const float *logits = pass->logits, *bias = pass->bias;
         int best = 0;
@@ -515,7 +532,7 @@ static void run_pass(struct worker *me, const struct pass *pass) {
     embed(me, pass);
     for (int index = 0; index < LAYERS; index++) {
         const struct layer *layer = &e->model->layers[index];
-        /* Of the last layer only the last position is wanted. */
+        /* Of the last layer, only the last position is needed. */
         int from = index + 1 < LAYERS ? 0 : rows - 1, left = rows - from;
         project(me, pass, layer);
         attend(me, pass, layer, from);
@@ -528,7 +545,7 @@ static void run_pass(struct worker *me, const struct pass *pass) {
 
 static void run_passes(struct worker *me) {
     unsigned floats = _mm_getcsr();
-    _mm_setcsr(floats | 0x8040); /* denormals are zero, in and out */
+    _mm_setcsr(floats | 0x8040); /* treat denormal inputs and results as zero */
     me->phase = me->passed = 0;
     for (int i = 0; i < me->engine->count; i++) run_pass(me, &me->engine->passes[i]);
     _mm_setcsr(floats);
@@ -560,7 +577,7 @@ static void *zeros(size_t size) {
     return memory ? memset(memory, 0, size) : NULL;
 }
 
-/* What Python calls */
+/* Functions that Python calls */
 
 void stop(struct engine *e) {
     pthread_mutex_lock(&e->lock);
@@ -575,13 +592,13 @@ void stop(struct engine *e) {
     free(e);
 }
 
-/* NULL where memory or threads are lacking. */
+/* Return NULL if memory or threads are lacking. */
 struct engine *start(const struct model *model, int threads, int most_passes) {
     struct engine *e = zeros(sizeof *e);
     if (!e) return NULL;
     e->model = model;
     e->phases = zeros((size_t)most_passes * PHASES_A_PASS * sizeof(struct phase));
-    pthread_mutexattr_t inherit; /* an ordinary thread that holds the lock runs as the real-time one that waits */
+    pthread_mutexattr_t inherit; /* a thread that holds the lock inherits the priority of one that waits for it */
     pthread_mutexattr_init(&inherit);
     pthread_mutexattr_setprotocol(&inherit, PTHREAD_PRIO_INHERIT);
     pthread_mutex_init(&e->lock, &inherit);
@@ -603,7 +620,7 @@ struct engine *start(const struct model *model, int threads, int most_passes) {
 
 void tick(struct engine *e, const struct pass *passes, int count) {
     pthread_mutex_lock(&e->lock);
-    /* Nobody may still be walking through the last tick's phases. */
+    /* No thread may still be in the last tick's phases. */
     while (e->inside) pthread_cond_wait(&e->idle, &e->lock);
     memset(e->phases, 0, (size_t)count * PHASES_A_PASS * sizeof(struct phase));
     e->passes = passes;

@@ -9,29 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from gatort.runtime.bundle import (
-    ONNX_FILE,
-    Manifest,
-)
-from gatort.runtime.context import (
-    Block,
-    Frame,
-)
-from gatort.runtime.errors import (
-    EngineError,
-    MissingDependency,
-)
-from gatort.runtime.spec import (
-    CONTINUOUS_BINS,
-    Precision,
-    Strict,
-)
+from gatort.runtime.bundle import ONNX_FILE, Manifest
+from gatort.runtime.context import Block, Frame
+from gatort.runtime.errors import EngineError
+from gatort.runtime.spec import CONTINUOUS_BINS, Precision, Strict
 
-from .engine import (
-    Mark,
-    no_mark,
-)
+from .engine import Mark, no_mark
 from .float_environment import FloatEnvironment
+from .graph import block_inputs, cache_names, cache_output, cache_shape
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 _PROVIDERS: dict[str, str] = {
@@ -39,84 +24,98 @@ _PROVIDERS: dict[str, str] = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-_BLOCK_INPUTS = ("ids", "local", "cos", "sin", "mask", "write_index", "bias")
 
 
 class OnnxConfig(Strict):
-    """How ONNX Runtime runs the model."""
+    """Settings of ONNX Runtime."""
 
     threads: PositiveInt = 2
-    """Threads of one pass."""
+    """Number of threads of a pass."""
     spinning: bool = False
     """Keep threads spinning between passes: about 25 % faster for a whole core."""
     provider: Provider = "cpu"
+    """Device and library that run the graph."""
 
 
 class _Pass(NamedTuple):
-    """What one pass is bound to."""
+    """Binding of one pass."""
 
     binding: Any
+    """Binding as ONNX Runtime takes it."""
     renewed: list[tuple[Any, NDArray[Any]]]
-    """Device copies and the arrays that each pass copies into them; empty on the CPU, which reads the block itself."""
+    """Device copies, each with the array that a pass copies into it; empty on the CPU."""
 
 
 class _Bound(NamedTuple):
-    """What a frame is bound to."""
+    """A frame and the bindings of its passes."""
 
     frame: Frame
-    """Kept so that its id stays taken."""
+    """Frame, kept alive so that its id stays its own."""
     passes: list[_Pass]
+    """Bindings in the order of the passes."""
 
 
 class OnnxEngine:
     """The bundle's `policy.onnx`; see `Engine`.
 
-    One session serves prefill and decode: two would fight over the cores. Each layer's cache input and output are the
-    same memory, without which ONNX Runtime copies the cache in every pass.
+    One session serves prefill and decode: two would compete for the cores. Each layer's cache input
+    and output are the same memory; otherwise ONNX Runtime would copy the cache in every pass.
     """
 
     def __init__(self, directory: Path, manifest: Manifest, config: OnnxConfig) -> None:
         """Load the model and allocate the cache.
 
         Raises:
-            EngineError: the provider is absent, or the model cannot be loaded or does not match the manifest.
-            MissingDependency: ONNX Runtime is not installed.
+            EngineError: the provider is absent, or the model cannot be loaded or does not match
+                the manifest.
         """
-        self._runtime = runtime = _import_onnxruntime()
+        # Imported here, because the runtime must load without it.
+        import onnxruntime
+
         self.name = f"onnx {config.provider}"
         self.stepwise = True
         self._device = "cpu" if config.provider == "cpu" else "cuda"
+        self._bound: dict[int, _Bound] = {}
+        self._runtime: Any = onnxruntime
+
         self._ordinary = FloatEnvironment()
-        self._session = _open_session(runtime, directory / ONNX_FILE, manifest.precision, config)
+        self._session = _open_session(
+            onnxruntime, directory / ONNX_FILE, manifest.precision, config
+        )
         self._denormals_off = FloatEnvironment()
         self._ordinary.put_on()
-        shape = (1, manifest.model.heads, manifest.spec.window_tokens, manifest.model.head_size)
-        names = [f"{kind}_{layer}" for layer in range(manifest.model.layers) for kind in "kv"]
-        self._read = [*_BLOCK_INPUTS, "patches"] if manifest.spec.image_tokens else [*_BLOCK_INPUTS]
-        self._check_graph(dict.fromkeys(names, shape))
-        self._cache = {name: self._ort(np.zeros(shape, np.float32)) for name in names}
-        self._bound: dict[int, _Bound] = {}
 
-    def _check_graph(self, caches: dict[str, tuple[int, ...]]) -> None:
-        """Refuse a graph whose names or cache shapes are not those of the manifest, before anything is bound."""
+        spec = manifest.spec
+        self._inputs = block_inputs(spec)
+        names = cache_names(manifest.model.layers)
+        shape = cache_shape(spec, manifest.model)
+        self._check_inputs(names, shape)
+        self._check_outputs(names)
+        self._cache = {name: self._ort(np.zeros(shape, np.float32)) for name in names}
+
+    def _check_inputs(self, caches: list[str], shape: tuple[int, ...]) -> None:
+        """Check the names of the graph's inputs, and its cache shapes, before anything is bound.
+
+        Raises:
+            EngineError: they are not those of the manifest.
+        """
         inputs = {value.name: tuple(value.shape) for value in self._session.get_inputs()}
-        outputs = {value.name: tuple(value.shape) for value in self._session.get_outputs()}
-        if inputs.keys() != {*self._read, *caches}:
-            raise EngineError(
-                f"{ONNX_FILE}: expected inputs {[*self._read, *caches]}, found {list(inputs)}"
-            )
-        for name, shape in caches.items():
+        wanted = [*self._inputs, *caches]
+        if inputs.keys() != set(wanted):
+            raise EngineError(f"{ONNX_FILE}: expected inputs {wanted}, found {list(inputs)}")
+        for name in caches:
             if inputs[name] != shape:
                 raise EngineError(
                     f"{ONNX_FILE}: expected input {name} of shape {shape}, found {inputs[name]}"
                 )
-        if outputs.get("logits") != (CONTINUOUS_BINS,) or not outputs.keys() >= {
-            "token",
-            *(f"{name}_out" for name in caches),
-        }:
+
+    def _check_outputs(self, caches: list[str]) -> None:
+        outputs = {value.name: tuple(value.shape) for value in self._session.get_outputs()}
+        wanted = {"token", *(cache_output(name) for name in caches)}
+        if outputs.get("logits") != (CONTINUOUS_BINS,) or not outputs.keys() >= wanted:
             raise EngineError(
-                f"{ONNX_FILE}: expected outputs logits ({CONTINUOUS_BINS},), token and each cache's NAME_out, "
-                f"found {outputs}"
+                f"{ONNX_FILE}: expected outputs logits ({CONTINUOUS_BINS},), token and each "
+                f"cache's NAME_out, found {outputs}"
             )
 
     def _ort(self, array: NDArray[Any]) -> Any:
@@ -132,22 +131,21 @@ class OnnxEngine:
                     value.update_inplace(array)
                 self._session.run_with_iobinding(one.binding)
                 mark()
-        except (
-            Exception
-        ) as error:  # ONNX Runtime raises types of its own that derive from Exception alone
+        # ONNX Runtime's own errors derive from Exception alone.
+        except Exception as error:
             raise EngineError(f"{self.name}: the pass failed: {error}") from error
         finally:
             self._ordinary.put_on()
 
     def _bind(self, frame: Frame) -> _Bound:
-        """Bind a frame's memory once; a pass writes its token where the next one reads its ids."""
-        passes = [
-            self._bind_pass(
-                block, frame.logits[index], frame.tokens[index : index + 1].reshape(1, 1)
-            )
-            for index, block in enumerate(frame.passes)
-        ]
-        bound = self._bound[id(frame)] = _Bound(frame, passes)
+        """Bind a frame's memory once; a pass writes its token into the ids of the next one."""
+        passes = []
+        for index, block in enumerate(frame.passes):
+            token = frame.tokens[index : index + 1].reshape(1, 1)
+            passes.append(self._bind_pass(block, frame.logits[index], token))
+
+        bound = _Bound(frame, passes)
+        self._bound[id(frame)] = bound
         return bound
 
     def _bind_pass(
@@ -155,39 +153,34 @@ class OnnxEngine:
     ) -> _Pass:
         binding = self._session.io_binding()
         renewed = []
-        for name in self._read:
+        for name in self._inputs:
             array = getattr(block, name)
             value = self._ort(array)
             binding.bind_ortvalue_input(name, value)
             if self._device != "cpu":
                 renewed.append((value, array))
+
         for name, value in self._cache.items():
             binding.bind_ortvalue_input(name, value)
-            binding.bind_ortvalue_output(f"{name}_out", value)
+            binding.bind_ortvalue_output(cache_output(name), value)
+
         for name, array in (("logits", logits), ("token", token)):
             binding.bind_ortvalue_output(name, self._runtime.OrtValue.ortvalue_from_numpy(array))
         return _Pass(binding, renewed)
 
     def reset(self) -> None:
-        """See `Engine.reset`; the mask hides old rows, zeros keep runs alike to the bit."""
+        """See `Engine.reset`; the mask hides old rows, and zeros keep runs equal to the bit."""
         for value in self._cache.values():
             value.update_inplace(np.zeros(value.shape(), np.float32))
 
 
-def _import_onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependency("ONNX Runtime is not installed: pip install onnxruntime") from error
-    return onnxruntime
-
-
 def _rounded_products(precision: Precision) -> dict[str, str]:
-    """Session entries that say how rounded weights are multiplied: in float32, so that no activation is rounded.
+    """Return session entries that multiply rounded weights in float32.
 
-    ONNX Runtime fuses DequantizeLinear and MatMul into MatMulNBits, whose accuracy level 4, its default, rounds
-    activations and 1 does not. At level 1 its kernel for int8 takes eight times as long as a product in float32, so
-    there the weights are restored once, when the graph is loaded.
+    No activation is rounded. ONNX Runtime fuses DequantizeLinear and MatMul into MatMulNBits. Its
+    accuracy level 4, the default, rounds activations; level 1 does not. At level 1 the kernel for
+    int8 takes eight times as long as a product in float32. For int8 the weights are therefore
+    restored once, on loading.
     """
     if precision == "int8":
         return {"session.disable_quant_qdq": "1"}
@@ -195,31 +188,56 @@ def _rounded_products(precision: Precision) -> dict[str, str]:
 
 
 def _open_session(runtime: Any, path: Path, precision: Precision, config: OnnxConfig) -> Any:
-    wanted, available = _PROVIDERS[config.provider], runtime.get_available_providers()
-    if wanted not in available:
-        valid = [name for name, provider in _PROVIDERS.items() if provider in available]
+    """Load a graph.
+
+    Raises:
+        EngineError: the provider is absent or fails, or the graph cannot be loaded.
+    """
+    providers = _providers(runtime, config.provider)
+    try:
+        session = runtime.InferenceSession(
+            str(path), _session_options(runtime, precision, config), providers=providers
+        )
+    # ONNX Runtime's own errors derive from Exception alone.
+    except Exception as error:
+        raise EngineError(f"{path}: ONNX Runtime cannot load it: {error}") from error
+
+    if providers[0] not in session.get_providers():
         raise EngineError(
-            f"provider {config.provider!r} is not in this ONNX Runtime; it has {valid}: "
+            f"provider {config.provider!r} failed to start; "
+            f"the session got {session.get_providers()}"
+        )
+    return session
+
+
+def _providers(runtime: Any, provider: Provider) -> list[str]:
+    """Return a provider and its fallback under ONNX Runtime's names.
+
+    Raises:
+        EngineError: the installed ONNX Runtime does not have the provider.
+    """
+    wanted = _PROVIDERS[provider]
+    available = runtime.get_available_providers()
+    if wanted not in available:
+        valid = [name for name, full_name in _PROVIDERS.items() if full_name in available]
+        raise EngineError(
+            f"provider {provider!r} is not in this ONNX Runtime; it has {valid}: "
             "pip install onnxruntime-gpu, in place of onnxruntime"
         )
-    # TensorRT leaves what it cannot run to CUDA.
-    providers = [wanted, _PROVIDERS["cuda"]] if config.provider == "tensorrt" else [wanted]
+    # TensorRT leaves the nodes that it cannot run to CUDA.
+    return [wanted, _PROVIDERS["cuda"]] if provider == "tensorrt" else [wanted]
+
+
+def _session_options(runtime: Any, precision: Precision, config: OnnxConfig) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = config.threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spinning)))
-    for entry, value in _rounded_products(precision).items():
-        options.add_session_config_entry(entry, value)
     options.log_severity_level = 3
-    try:
-        session = runtime.InferenceSession(str(path), options, providers=providers)
-    except (
-        Exception
-    ) as error:  # ONNX Runtime raises types of its own that derive from Exception alone
-        raise EngineError(f"{path}: ONNX Runtime cannot load it: {error}") from error
-    if wanted not in session.get_providers():
-        raise EngineError(
-            f"provider {config.provider!r} failed to start; the session got {session.get_providers()}"
-        )
-    return session
+
+    entries = {
+        "session.set_denormal_as_zero": "1",
+        "session.intra_op.allow_spinning": str(int(config.spinning)),
+    }
+    for entry, value in (entries | _rounded_products(precision)).items():
+        options.add_session_config_entry(entry, value)
+    return options

@@ -8,68 +8,63 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from numpy.typing import NDArray
 
 from gatort.runtime.context import Frame
-from gatort.runtime.errors import (
-    DeviceError,
-    EngineError,
-    MissingDependency,
-)
-from gatort.runtime.spec import (
-    FIRST_CONTINUOUS_ID,
-    ModelDims,
-    PolicySpec,
-)
+from gatort.runtime.errors import DeviceError, EngineError, MissingDependency
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 
-from .engine import (
-    Mark,
-    no_mark,
-)
+from .engine import Mark, no_mark
+from .graph import cache_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class CachedModel(Protocol):
-    """What the engine needs of a module; it is handed in, so that the runtime does not import the policies."""
+    """Module that the engine runs; the caller provides it, since policies import the runtime."""
 
     def eval(self) -> Any:
         """Switch to inference."""
 
     def parameters(self) -> Any:
-        """Weights, whose device and precision the cache takes."""
+        """Return the weights, whose device and precision the cache takes."""
 
     def forward_cached(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-        """Logits (R,) of the last position, from a block's arrays in the order of `_Pass.read` and the caches.
+        """Return the logits (R,) of the last position.
 
-        Keys and values are written into the caches in place at `write_index`.
+        Arguments are a block's arrays in the order of `_Pass.read`, then the caches. Keys and
+        values are written into the caches in place at `write_index`.
         """
 
 
 class _Pass(NamedTuple):
-    """One pass's tensors, views of the frame's memory or of its twin on the GPU."""
+    """Tensors of one pass: views of the frame's memory, or of its copy on the GPU."""
 
     read: tuple[Tensor | None, ...]
     """ids, patches, local, cos, sin, mask, write_index"""
     bias: Tensor
+    """Bias of the logits (R,)."""
     logits: Tensor
+    """Logits (R,), written by the pass."""
     token: Tensor
-    """(1,)"""
+    """Token (1,), written by the pass."""
 
 
 class _Bound(NamedTuple):
-    """What a frame is bound to."""
+    """A frame and its passes."""
 
     frame: Frame
-    """Kept so that its id stays taken."""
+    """Frame, kept alive so that its id stays its own."""
     passes: list[_Pass]
+    """Tensors of each pass."""
     graph: Any
-    """The captured tick; none on the CPU."""
+    """Captured tick; `None` on the CPU."""
 
 
 class TorchEngine:
-    """Runs `forward_cached` with a cache of its own; see `Engine`.
+    """Engine that runs `forward_cached` with a cache of its own; see `Engine`.
 
-    On a GPU the whole tick is one CUDA graph: the frame's inputs copied in, A compiled passes that feed each other,
-    its outputs copied out. It is captured at the first tick over a frame, which is the warm-up's.
+    On a GPU the whole tick is one CUDA graph. It copies the frame's inputs in, runs A compiled
+    passes that feed each other, and copies the outputs out. The first tick over a frame captures
+    it, which is the warm-up's.
     """
 
     def __init__(self, model: CachedModel, spec: PolicySpec, dims: ModelDims) -> None:
@@ -78,22 +73,22 @@ class TorchEngine:
         Raises:
             MissingDependency: PyTorch is not installed.
         """
-        self._torch = torch = _import_torch()
+        self._torch = _import_torch()
+        self._bound: dict[int, _Bound] = {}
         model.eval()
         like = next(iter(model.parameters()))
         self._device = like.device
         self.stepwise = self._device.type == "cpu"
         self.name = f"torch {self._device.type} {str(like.dtype).removeprefix('torch.')}"
-        shape = (1, dims.heads, spec.window_tokens, dims.head_size)
+
+        shape = cache_shape(spec, dims)
         self._caches = [(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(dims.layers)]
-        # Prefill and decode are the only shapes, so each is compiled for itself: the norms, rotations and gates
-        # between the products become a kernel each.
-        self._forward = (
-            model.forward_cached
-            if self.stepwise
-            else torch.compile(model.forward_cached, dynamic=False)
-        )
-        self._bound: dict[int, _Bound] = {}
+
+        self._forward = model.forward_cached
+        if not self.stepwise:
+            # Prefill and decode are the only shapes, so each is compiled for itself. The norms,
+            # rotations and gates between the products become one kernel each.
+            self._forward = self._torch.compile(model.forward_cached, dynamic=False)
 
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         """See `Engine.tick`.
@@ -105,17 +100,20 @@ class TorchEngine:
         try:
             with self._torch.inference_mode():
                 bound = self._bound.get(id(frame)) or self._bind(frame)
-                if bound.graph is not None:
+                if bound.graph is None:
+                    self._run_stepwise(bound.passes, mark)
+                else:
                     bound.graph.replay()
                     self._torch.cuda.current_stream().synchronize()
-                    mark()
-                    return
-                for one in bound.passes:
-                    self._run(one)
                     mark()
         except RuntimeError as error:
             failure = EngineError if self.stepwise else DeviceError
             raise failure(f"{self.name}: the pass failed: {error}") from error
+
+    def _run_stepwise(self, passes: list[_Pass], mark: Mark) -> None:
+        for one in passes:
+            self._run(one)
+            mark()
 
     def _run(self, one: _Pass) -> None:
         """Run one pass and write its logits and token."""
@@ -124,15 +122,18 @@ class TorchEngine:
         one.token.copy_((logits + one.bias).argmax(dim=0, keepdim=True) + FIRST_CONTINUOUS_ID)
 
     def _bind(self, frame: Frame) -> _Bound:
+        """Make the tensors of a frame's passes once, and capture the tick on a GPU."""
         host = self._torch.from_numpy(frame.memory)
         memory = host if self.stepwise else self._torch.zeros_like(host, device=self._device)
         passes = [self._pass(frame, memory, index) for index in range(len(frame.passes))]
         graph = None if self.stepwise else self._capture(host, memory, frame.outputs_at, passes)
-        bound = self._bound[id(frame)] = _Bound(frame, passes, graph)
+
+        bound = _Bound(frame, passes, graph)
+        self._bound[id(frame)] = bound
         return bound
 
     def _pass(self, frame: Frame, memory: Tensor, index: int) -> _Pass:
-        """One pass's tensors in `memory`, which is laid out as the frame's."""
+        """Return one pass's tensors in `memory`, which has the frame's layout."""
 
         def view(array: NDArray[Any]) -> Tensor:
             start = frame.offset(array)
@@ -157,10 +158,10 @@ class TorchEngine:
         )
 
     def _capture(self, host: Tensor, memory: Tensor, outputs_at: int, passes: list[_Pass]) -> Any:
-        """Record copy in, passes and copy out, after a run that compiles; pins the host's memory."""
+        """Pin the host's memory, run the tick once to compile it, then record it as a graph."""
         cuda = self._torch.cuda
         cuda.check_error(int(cuda.cudart().cudaHostRegister(host.data_ptr(), host.numel(), 0)))
-        # The finalizer holds the memory: pages that are freed while they are registered would be anyone's.
+        # The finalizer holds the memory: pages freed while registered could go to any program.
         weakref.finalize(self, _unpin, cuda, host)
 
         def run() -> None:
@@ -177,7 +178,7 @@ class TorchEngine:
         return graph
 
     def reset(self) -> None:
-        """See `Engine.reset`; the mask hides old rows, zeros keep runs alike to the bit."""
+        """See `Engine.reset`; the mask hides old rows, and zeros keep runs equal to the bit."""
         with self._torch.inference_mode():
             for keys, values in self._caches:
                 keys.zero_()

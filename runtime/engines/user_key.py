@@ -1,4 +1,4 @@
-"""A secret of this user on this machine, with which what he alone wrote is told from what others could have."""
+"""A secret of this user on this machine, which tells their own files from other people's."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from gatort.runtime.errors import EngineError
-from gatort.runtime.private_file import (
-    read_private,
-    write_new,
-)
+from gatort.runtime.private_file import read_private, write_new
 
 KEY_BYTES = 32
 
 
 def user_key(path: Path) -> bytes:
-    """The local user's key, made when there is none.
+    """Return the local user's key; make it if there is none.
 
     Raises:
-        EngineError: others may read it, or it is someone else's, a link or cut short.
+        EngineError: the file is a link, is cut short, is another user's, or others may read it.
     """
     with suppress(FileExistsError):
         write_new(path, secrets.token_bytes(KEY_BYTES), 0o600)

@@ -1,1 +1,1 @@
-"""Recordings: what they hold, how they are written, read and replayed."""
+"""Recordings: their contents, their writing, their reading and their replay."""

@@ -1,8 +1,9 @@
-"""The process that writes a recording: `python -m gatort.runtime.recording.process FD`, started by `recorder.py`.
+"""The process that writes a recording; `recorder.py` starts it.
 
-It outlives whoever records. Nothing but the end of its link ends it, so that what was sent before a crash is written;
-a disk that is slow or full stops it alone. A chunk is closed and synced every half second: what a power cut or a
-SIGKILL of this process takes is at most a second old on a disk that keeps up.
+Its command is `python -m gatort.runtime.recording.process FD`. It outlives the program that
+records. Only the end of its link ends it, so everything sent before a crash is written. A slow or
+full disk stops this process alone. It closes and syncs a chunk every half second. On a disk that
+keeps up, a power cut or a SIGKILL of this process loses at most a second.
 """
 
 from __future__ import annotations
@@ -22,56 +23,64 @@ import msgspec
 from mcap.well_known import MessageEncoding, SchemaEncoding
 from mcap.writer import Writer
 
-from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.clock import Clock, MonotonicClock
 
 READY = b"ready"
 FINISHED = b"finished"
 HEADER = struct.Struct("<HIQI")
-"""Before each message of a packet: channel, sequence, log_time in ns, bytes of the message."""
+"""Header of each message in a packet: channel, sequence, log_time in ns, size of the message."""
 METADATA_CHANNEL = 0xFFFF
-"""A message on it is a `MetadataRecord`."""
+"""Channel whose messages are `MetadataRecord`s."""
 LARGEST_PACKET_BYTES = 1 << 24
 LARGEST_ANSWER_BYTES = 1 << 13
-"""Of a sentence that names a file: a path has at most 4,095 bytes (PATH_MAX)."""
+"""Largest answer: a sentence that names a file, whose path has at most 4,095 bytes (PATH_MAX)."""
 
 _SYNC_NS = 500_000_000
 _LOOK_NS = 20_000_000
 _MOST_WAITING_BYTES = 1 << 25
-"""Of packets that wait for a slow disk; beyond it the link fills up, and the sender drops and counts."""
+"""Most memory for packets that wait for a slow disk.
+
+Beyond it the link fills up, and the sender drops and counts."""
 
 
 class ChannelRecord(msgspec.Struct, frozen=True):
-    """A channel; its number is its place in `Start.channels`."""
+    """Channel of the file; its number is its index in `Start.channels`."""
 
     topic: str
+    """Name of the topic."""
     schema: msgspec.Raw
-    """JSON Schema."""
+    """JSON Schema of its messages."""
 
 
 class MetadataRecord(msgspec.Struct, frozen=True):
-    """An MCAP metadata record."""
+    """MCAP metadata record."""
 
     name: str
+    """Name of the record."""
     data: dict[str, str]
+    """Value of each field, as JSON."""
 
 
 class Start(msgspec.Struct, frozen=True):
-    """The first packet, as JSON."""
+    """First packet, as JSON."""
 
     path: str
+    """Absolute path of the file."""
     channels: list[ChannelRecord]
+    """Channels of the file."""
     metadata: list[MetadataRecord]
+    """Metadata at the beginning of the file."""
 
 
 class _File:
-    """The MCAP file under way."""
+    """MCAP file under way."""
 
-    def __init__(self, file: IO[bytes], start: Start) -> None:
+    def __init__(self, file: IO[bytes], start: Start, clock: Clock) -> None:
         self._file = file
         self._writer = Writer(file, enable_data_crcs=True)  # Metadata has no CRC of its own.
-        self._clock = MonotonicClock()
+        self._clock = clock
         self.whole_bytes = 0
-        """How much of the file is whole records and synced."""
+        """Size of the file's whole and synced records."""
         self._writer.start(library="gatort")
         for each in start.metadata:
             self._writer.add_metadata(each.name, each.data)
@@ -94,7 +103,7 @@ class _File:
 
     @property
     def left_s(self) -> float:
-        """Until the next `sync` is due; 0 when it is."""
+        """Time until the next `sync` is due; 0 when it is."""
         return max(0, self._due_ns - self._clock.now_ns()) * 1e-9
 
     def add(self, packet: bytes) -> None:
@@ -102,13 +111,20 @@ class _File:
         at = 0
         while at < len(packet):
             channel, sequence, log_ns, size = HEADER.unpack_from(packet, at)
-            data = packet[at + HEADER.size : (at := at + HEADER.size + size)]
+            at += HEADER.size
+            data = packet[at : at + size]
+            at += size
+
             if channel == METADATA_CHANNEL:
-                metadata = msgspec.json.decode(data, type=MetadataRecord)
-                self.sync()  # What it says of the messages is true once they are on the disk.
-                self._writer.add_metadata(metadata.name, metadata.data)
+                self._add_metadata(data)
             else:
                 self._writer.add_message(self._channels[channel], log_ns, data, log_ns, sequence)
+
+    def _add_metadata(self, data: bytes) -> None:
+        """Write metadata after the messages: its claims about them hold once they are synced."""
+        metadata = msgspec.json.decode(data, type=MetadataRecord)
+        self.sync()
+        self._writer.add_metadata(metadata.name, metadata.data)
 
     def finish(self) -> None:
         """Write the index and the end of the file."""
@@ -118,25 +134,29 @@ class _File:
 
 
 class _Packets:
-    """What waits for the disk, from the thread that receives to the one that writes; none is the end."""
+    """Queue of the packets that wait for the disk, from the receiving thread to the writing one.
+
+    `None` in place of a packet is the end.
+    """
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
-        # Two counts, each of one thread, need no lock.
-        self._put_bytes = self._taken_bytes = 0
+        # Each count belongs to one thread, so neither needs a lock.
+        self._put_bytes = 0
+        self._taken_bytes = 0
 
     @property
     def full(self) -> bool:
-        """Whether no more should be put: a disk that hangs must not cost the robot's computer its memory."""
+        """True if nothing more should be put: a disk that hangs must not use up the memory."""
         return self._put_bytes - self._taken_bytes >= _MOST_WAITING_BYTES
 
     def put(self, packet: bytes | None) -> None:
-        """Never waits."""
+        """Add a packet without waiting."""
         self._put_bytes += len(packet or b"")
         self._queue.put(packet)
 
     def get(self, timeout_s: float | None = None) -> bytes | None:
-        """Wait for the next packet; empty when none came in time."""
+        """Wait for the next packet; return an empty one if none comes in time."""
         try:
             packet = self._queue.get(timeout=timeout_s)
         except Empty:
@@ -149,55 +169,68 @@ def main() -> None:
     """Write until the link ends, then finish the file."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
-    # It wakes up often, and must not take a loop's core when it does (sched(7), SCHED_BATCH).
+    # This process wakes up often and must not take a loop's core then (sched(7), SCHED_BATCH).
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
     with socket.socket(fileno=int(sys.argv[1])) as link:
         start = msgspec.json.decode(link.recv(LARGEST_PACKET_BYTES), type=Start)
-        packets = _Packets()
         try:
             file = Path(start.path).open("wb")  # noqa: SIM115 `_write` closes it
         except OSError as error:
-            link.send(f"cannot write {start.path}: {error.strerror}".encode())
+            link.send(_refusal(start, error))
             return
         link.send(READY)
-        Thread(target=_receive, args=(link, packets), daemon=True).start()
-        answer = _write(file, start, packets)
-        with suppress(OSError):  # Nobody may be there any more to read it.
-            link.send(answer)
-        while answer != FINISHED and packets.get() is not None:
-            pass
+        _serve(link, file, start)
+
+
+def _serve(link: socket.socket, file: IO[bytes], start: Start) -> None:
+    """Write the link's packets to the file and answer how that ended."""
+    packets = _Packets()
+    Thread(target=_receive, args=(link, packets), daemon=True).start()
+    answer = _write(file, start, packets)
+    with suppress(OSError):  # The sender may have ended already.
+        link.send(answer)
+
+    # Stay until the sender ends the link: closing it over unread packets could lose the answer.
+    while answer != FINISHED and packets.get() is not None:
+        pass
 
 
 def _receive(link: socket.socket, packets: _Packets) -> None:
-    """Move packets from the link to the queue, so that a slow disk does not fill the link, until the queue is full.
+    """Move packets from the link to the queue, until the queue is full.
 
-    It looks for them instead of waiting in `recv`: whoever sends to a process that waits wakes it, and on a crowded
-    machine lost its own core to it for 5 ms.
+    The thread polls the link instead of blocking in `recv`. Sending to a blocked process wakes it
+    up, and on a crowded machine the sender lost its own core to it for 5 ms.
     """
-    buffer, clock = memoryview(bytearray(LARGEST_PACKET_BYTES)), MonotonicClock()
+    buffer = memoryview(bytearray(LARGEST_PACKET_BYTES))
+    clock = MonotonicClock()
     link.setblocking(False)
     while True:
-        if packets.full:
+        size = None if packets.full else _receive_into(buffer, link)
+        if size is None:
             clock.sleep_until_ns(clock.now_ns() + _LOOK_NS)
             continue
-        try:
-            size = link.recv_into(buffer)
-        except BlockingIOError:
-            clock.sleep_until_ns(clock.now_ns() + _LOOK_NS)
-            continue
-        except OSError:
-            break
-        if not size:
+        if size == 0:
             break
         packets.put(bytes(buffer[:size]))
     packets.put(None)
 
 
+def _receive_into(buffer: memoryview, link: socket.socket) -> int | None:
+    """Return the size of the packet read into `buffer`: 0 at the end, `None` if none is there."""
+    try:
+        return link.recv_into(buffer)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return 0
+
+
 def _write(file: IO[bytes], start: Start, packets: _Packets) -> bytes:
-    """Write the file to its end, or to the last whole chunk that the disk takes; what to answer."""
+    """Write the file to its end, or to the last whole chunk that fits; return the answer."""
     whole_bytes = 0
     try:
-        written = _File(file, start)
+        written = _File(file, start, MonotonicClock())
         try:
             _write_packets(written, packets)
             written.finish()
@@ -209,11 +242,16 @@ def _write(file: IO[bytes], start: Start, packets: _Packets) -> bytes:
             file.close()
         with suppress(OSError):
             os.truncate(start.path, whole_bytes)
-        return f"cannot write {start.path}: {error.strerror}".encode()
+        return _refusal(start, error)
     return FINISHED
 
 
+def _refusal(start: Start, error: OSError) -> bytes:
+    return f"cannot write {start.path}: {error.strerror}".encode()
+
+
 def _write_packets(written: _File, packets: _Packets) -> None:
+    """Write packets, and sync when it is due, until the end comes."""
     while True:
         packet = packets.get(written.left_s)
         if packet is None:

@@ -22,7 +22,6 @@ from gatort.runtime.safety import (
 )
 from gatort.runtime.spec import (
     Interface,
-    PolicySpec,
 )
 
 INNER_PERIOD_NS = 1_000_000
@@ -122,37 +121,3 @@ class Driver(ABC):
         if self.on_step is not None:
             self.on_step(at_ns, self.inner_loop.state, values)
         return values
-
-
-class ScriptedRobot(Driver):
-    """A fake with a real inner loop: observations from a function, and no physics."""
-
-    def __init__(
-        self,
-        spec: PolicySpec,
-        clock: Clock,
-        read: Callable[[int], Sequence[NDArray[Any]]] | None = None,
-    ) -> None:
-        """Stand in for a robot with the policy's own interface.
-
-        Args:
-            spec: keys and actuators.
-            clock: when it is.
-            read: values for an observation's sequence number; zeros when absent.
-        """
-        super().__init__(spec, clock)
-        self._script = read or (
-            lambda _: [np.zeros(key.shape, key.dtype) for key in spec.observations]
-        )
-        self._stepped_ns = clock.now_ns()
-
-    def _advance(self, now_ns: int) -> None:
-        while self._stepped_ns + INNER_PERIOD_NS <= now_ns:
-            self._stepped_ns += INNER_PERIOD_NS
-            self._in_effect(self._stepped_ns)
-
-    def _read(self) -> tuple[int, Sequence[NDArray[Any]]]:
-        return self._clock.now_ns(), self._script(self._sequence)
-
-    def close(self) -> None:
-        """Nothing is held."""

@@ -8,16 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from gatort.export.bundle_writer import (
-    read_model,
-    write_bundle,
-)
+from gatort.export.bundle_writer import write_bundle
 from gatort.export.parity import (
     ParityReport,
     compare,
 )
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset
+from gatort.policies.weights import read_model
 from gatort.runtime.bundle import (
     TrainingRecord,
     load_manifest,

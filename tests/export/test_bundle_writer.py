@@ -12,14 +12,11 @@ from safetensors.torch import load_file, save_file
 from tests.export.conftest import onnx_parity
 
 from gatort.export import to_onnx
-from gatort.export.bundle_writer import (
-    Rounding,
-    read_model,
-    write_bundle,
-)
+from gatort.export.bundle_writer import Rounding, write_bundle
 from gatort.export.parity import LOGIT_TOLERANCE
 from gatort.policies.grid import snap
 from gatort.policies.model import Gato
+from gatort.policies.weights import read_model
 from gatort.runtime.bundle import (
     ONNX_FILE,
     WEIGHTS_FILE,
@@ -40,7 +37,7 @@ def own_bundle(bundle: Path, tmp_path: Path) -> Path:
 
 
 class Unexportable(Gato):
-    """A model whose head fails, so that writing its bundle fails half-way."""
+    """Model whose head fails: writing its bundle fails half-way."""
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"no head for {hidden.shape}")
@@ -55,7 +52,7 @@ def test_the_model_comes_back_as_it_was_written(
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_a_model_whose_weights_are_on_the_grid_is_the_same_at_int8_and_int4(
+def test_rounding_keeps_a_model_whose_weights_are_on_the_grid(
     tmp_path: Path,
     make_model: Callable[..., Gato],
     training: TrainingRecord,
@@ -73,7 +70,7 @@ def test_a_model_whose_weights_are_on_the_grid_is_the_same_at_int8_and_int4(
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_a_model_whose_weights_are_not_is_another_one(
+def test_rounding_changes_a_model_whose_weights_are_not_on_the_grid(
     tmp_path: Path,
     make_model: Callable[..., Gato],
     training: TrainingRecord,
@@ -89,7 +86,7 @@ def test_a_model_whose_weights_are_not_is_another_one(
     assert (tmp_path / "exact" / WEIGHTS_FILE).read_bytes() == stored
 
 
-def test_w8a8_multiplies_whole_numbers_and_stays_near(
+def test_w8a8_multiplies_whole_numbers_and_stays_near_the_exact_logits(
     tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord
 ) -> None:
     model = make_model()
@@ -101,20 +98,20 @@ def test_w8a8_multiplies_whole_numbers_and_stays_near(
     assert LOGIT_TOLERANCE < report.largest_difference < 0.2 * report.largest_logit
 
 
-def test_a_bundle_holds_its_manifest_and_nothing_that_the_manifest_does_not_name(
+def test_a_bundle_holds_only_its_manifest_and_the_files_named_there(
     bundle: Path,
 ) -> None:
     assert set(verify(bundle).files) == {ONNX_FILE, WEIGHTS_FILE}
     assert {path.name for path in bundle.iterdir()} == {"manifest.json", ONNX_FILE, WEIGHTS_FILE}
 
 
-def test_large_weights_lie_beside_the_graph_vouched_for_and_compute_the_same(
+def test_large_weights_lie_beside_the_graph_and_the_manifest_vouches_for_them(
     tmp_path: Path,
     make_model: Callable[..., Gato],
     training: TrainingRecord,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(to_onnx, "INLINE_BYTES", 0)
+    monkeypatch.setattr(to_onnx, "LARGEST_INLINE_EXPORT_BYTES", 0)
     directory, data = tmp_path / "large", f"{ONNX_FILE}.data"
     write_bundle(directory, "large", make_model(cameras=2), training)
     assert set(verify(directory).files) == {ONNX_FILE, data, WEIGHTS_FILE}
@@ -129,7 +126,7 @@ def test_large_weights_lie_beside_the_graph_vouched_for_and_compute_the_same(
         verify(directory)
 
 
-def test_each_step_is_announced_before_it_is_taken(
+def test_each_step_is_announced_before_it_begins(
     tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord
 ) -> None:
     begun: list[str] = []
@@ -198,7 +195,7 @@ def _reshape_tensor(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (_cut, "expected safetensors"),
+        (_cut, "expected a safetensors file"),
         (_drop_tensor, r"do not fit its tensors \['norm.bias'\]"),
         (_reshape_tensor, r"norm.bias: expected \(32,\), found \(7,\)"),
     ],

@@ -8,7 +8,6 @@ import pytest
 import torch
 from tests.export.conftest import onnx_engine, onnx_parity
 
-from gatort.export.bundle_writer import read_model
 from gatort.export.parity import (
     LOGIT_TOLERANCE,
     PairParity,
@@ -16,6 +15,7 @@ from gatort.export.parity import (
     compare,
 )
 from gatort.policies.model import Gato
+from gatort.policies.weights import read_model
 from gatort.runtime.context import (
     Block,
     Frame,
@@ -29,7 +29,7 @@ from gatort.runtime.engines.torch import TorchEngine
 
 
 class Disturbed:
-    """An engine whose block is changed on the way in, as a wrong graph would read it."""
+    """Engine that changes its blocks before it reads them, as a wrong graph would."""
 
     name = "disturbed"
     stepwise = True
@@ -51,7 +51,7 @@ def test_a_policy_with_two_cameras_agrees_over_more_than_three_wraps(camera_bund
     assert report.wraps > 3
     assert report.tokens == report.frames * 3
     assert report.agrees, report
-    # In practice far less than the tolerance: float32 rounding alone.
+    # Only float32 rounding is left, far below the tolerance.
     assert report.largest_difference < 1e-4
     assert report.largest_logit > 1
 
@@ -77,7 +77,7 @@ def test_one_weight_that_differs_is_found(bundle: Path) -> None:
         model.layers[0].attention.qkv.weight[0, 0] += 1.0
     report = compare(model, onnx_engine(bundle))
     assert not report.agrees
-    # The two PyTorch paths share the change; only ONNX Runtime's differs.
+    # Both PyTorch paths have the change; only ONNX Runtime's lacks it.
     assert report.pairs[0].largest_difference < LOGIT_TOLERANCE < report.pairs[1].largest_difference
 
 

@@ -24,11 +24,11 @@ def graph(camera_bundle: Path) -> onnx.GraphProto:
 
 
 def axes(value: onnx.ValueInfoProto) -> list[int | None]:
-    """Sizes of a value's axes, none where an axis is dynamic."""
+    """Return the sizes of a value's axes; `None` for a dynamic axis."""
     return [axis.dim_value or None for axis in value.type.tensor_type.shape.dim]
 
 
-def test_inputs_are_the_block_and_the_ring_with_only_tokens_and_patches_dynamic(
+def test_only_the_axes_of_tokens_and_patches_are_dynamic(
     graph: onnx.GraphProto, camera_bundle: Path
 ) -> None:
     manifest = load_manifest(camera_bundle)
@@ -62,7 +62,7 @@ def test_the_ring_is_written_by_linear_scatter_alone(graph: onnx.GraphProto) -> 
     assert [node.input[0] for node in scatters] == ["k_0", "v_0", "k_1", "v_1"]
 
 
-def test_attention_and_rotary_positions_stay_whole_operators_of_the_standard_opset(
+def test_attention_and_rotary_positions_are_single_operators_of_the_standard_opset(
     camera_bundle: Path, graph: onnx.GraphProto
 ) -> None:
     model = onnx.load(camera_bundle / ONNX_FILE)

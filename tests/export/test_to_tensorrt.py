@@ -1,4 +1,4 @@
-"""Real builds for a GPU that is not here; nothing is imitated."""
+"""Real builds for a GPU that this machine need not have."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from gatort.runtime.errors import EngineError
 from gatort.sim.tasks.stacking.task import GATO_SPEC
 
 KERNELS_BYTES = 13_000_000
-"""What an engine holds beside its weights, whatever their size: 7 to 12 MB were seen."""
+"""Largest part of an engine beside its weights, whatever their size: 7 to 12 MB were seen."""
 
 
 @pytest.fixture(scope="module")
 def gato_79m(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smallest of the paper's sizes, in its frame."""
+    """Export the smallest of the paper's sizes, in its frame."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("gato-79m") / ONNX_FILE
     export_onnx(Gato(GATO_SPEC, preset("gato-79m")), path)
@@ -60,7 +60,7 @@ def test_gato_79m_compiles_for_the_rtx_3090_and_holds_its_weights_once(
 def small(
     make_model: Callable[..., Gato], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, Path]:
-    """Graphs without and with two cameras, by their number; four heads of 32, for which there is a kernel."""
+    """Export graphs without cameras and with two; TensorRT has a kernel for four heads of 32."""
     directory = tmp_path_factory.mktemp("small")
     for cameras in (0, 2):
         model = make_model(cameras)
@@ -93,7 +93,7 @@ def half(small: dict[int, Path], tmp_path: Path) -> Path:
     return tmp_path / "half.onnx"
 
 
-def test_progress_is_told_phase_by_phase(half: Path, make_model: Callable[..., Gato]) -> None:
+def test_progress_is_reported_phase_by_phase(half: Path, make_model: Callable[..., Gato]) -> None:
     told: list[tuple[str, int, int]] = []
     build_engine(
         half, make_model().spec, "rtx3090", "tensorrt-rtx", lambda *step: told.append(step)
@@ -102,7 +102,7 @@ def test_progress_is_told_phase_by_phase(half: Path, make_model: Callable[..., G
     assert all(0 <= done <= of for _, done, of in told)
 
 
-def test_who_interrupts_a_build_gets_out_of_it(half: Path, make_model: Callable[..., Gato]) -> None:
+def test_an_interrupt_ends_a_build(half: Path, make_model: Callable[..., Gato]) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -110,7 +110,7 @@ def test_who_interrupts_a_build_gets_out_of_it(half: Path, make_model: Callable[
         build_engine(half, make_model().spec, "rtx3090", "tensorrt-rtx", interrupt)
 
 
-def test_attention_without_a_kernel_is_refused_in_the_builders_own_words(
+def test_the_refusal_of_attention_without_a_kernel_quotes_the_builder(
     bundle: Path, tmp_path: Path
 ) -> None:
     convert(bundle / ONNX_FILE, tmp_path / "half.onnx", None, half_floats=True)  # two heads of 16
@@ -120,9 +120,7 @@ def test_attention_without_a_kernel_is_refused_in_the_builders_own_words(
         build_engine(tmp_path / "half.onnx", load_manifest(bundle).spec, "rtx3090", "tensorrt-rtx")
 
 
-def test_a_node_that_the_builder_does_not_take_is_named(
-    half: Path, make_model: Callable[..., Gato]
-) -> None:
+def test_the_refusal_of_a_node_names_it(half: Path, make_model: Callable[..., Gato]) -> None:
     model = ir.load(half)
     for node in model.graph:
         if node.op_type == "TensorScatter":

@@ -19,7 +19,7 @@ from gatort.launch.faults.messages import Flood, no_message
 from gatort.launch.faults.trace import Trace
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.remote.server import REQUESTS_PER_TURN, RobotServer
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import PolicySpec
 

@@ -14,7 +14,7 @@ from gatort.launch.faults.bench import Bench
 from gatort.launch.faults.rows import ROWS
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.remote.server import RobotServer
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import State
 from gatort.runtime.spec import PolicySpec
 

@@ -15,7 +15,7 @@ from gatort.launch.faults.trace import (
 )
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.remote.server import RobotServer
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import (
     Command,
     State,

@@ -11,10 +11,8 @@ import pytest
 from gatort.launch import cli
 from gatort.runtime.bundle import load_manifest
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.recording.reader import (
-    FaultMessage,
-    Recording,
-)
+from gatort.runtime.recording.messages import FaultMessage
+from gatort.runtime.recording.reader import Recording
 from gatort.sim.simulators.mujoco import MujocoRobot
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from gatort.launch import cli
-from gatort.launch.options import PolicyOptions
 from gatort.launch.rates import (
     Device,
     last_level_cache_bytes,
@@ -29,6 +28,7 @@ from gatort.launch.work import (
     pass_work,
     tick_work,
 )
+from gatort.policies.loading import PolicyOptions
 from gatort.policies.presets import preset
 from gatort.runtime.bundle import (
     ONNX_FILE,

@@ -1,4 +1,5 @@
-"""What a graph would have read beside it is known, and refused, before any library that would read it sees it."""
+"""Files that a graph would make a library read are known, and refused, before any library sees
+it."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ onnx = pytest.importorskip("onnx")
 
 
 def outside(location: str) -> object:
-    """A tensor whose values lie in the file called `location`."""
+    """Return a tensor whose values lie in the file called `location`."""
     tensor = onnx.TensorProto(
         name="w", dims=[4], data_type=1, data_location=onnx.TensorProto.EXTERNAL
     )
@@ -68,7 +69,7 @@ def save(path: Path, graph: object) -> None:
 
 @pytest.fixture
 def make_bundle(spec: PolicySpec, dims: ModelDims, tmp_path: Path) -> Callable[[object], Path]:
-    """A bundle of this graph, whose manifest vouches for it and for `policy.onnx.data`."""
+    """Write a bundle of a graph; its manifest vouches for the graph and for `policy.onnx.data`."""
 
     def make(graph: object) -> Path:
         save(tmp_path / ONNX_FILE, graph)
@@ -120,7 +121,7 @@ def test_weights_in_a_file_that_the_manifest_names_are_accepted(
     ],
 )
 @pytest.mark.parametrize("place", PLACES)
-def test_weights_anywhere_else_are_refused(
+def test_weights_in_any_other_file_are_refused(
     make_bundle: Callable[[object], Path], place: Callable[[str], object], location: str
 ) -> None:
     bundle = make_bundle(place(location))
@@ -149,13 +150,13 @@ def test_a_second_location_of_the_same_tensor_does_not_hide_the_first(
         (b"\x08", "out of range"),
     ],
 )
-def test_what_is_not_a_graph_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
+def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     (tmp_path / "g.onnx").write_bytes(content)
     with pytest.raises(BundleError, match=f"expected an ONNX graph: .*{why}"):
         external_locations(tmp_path / "g.onnx")
 
 
-def test_graphs_within_graphs_without_end_are_refused(tmp_path: Path) -> None:
+def test_graphs_nested_too_deeply_are_refused(tmp_path: Path) -> None:
     content = b""
     for _ in range(40):
         for tag in (b"\x32", b"\x2a", b"\x0a"):  # a graph in an attribute in a node

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gatort.launch import (
-    cli,
-    robots,
-)
+from gatort.launch import cli
 from gatort.launch.commands import doctor
 from gatort.sim import graphics
+from gatort.sim import make as robots
 
 
 @pytest.fixture(autouse=True)

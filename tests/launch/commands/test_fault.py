@@ -21,9 +21,8 @@ from gatort.launch.faults.bench import Bench
 from gatort.launch.faults.drive import Drive, EndedEarlyError
 from gatort.launch.faults.judging import InjectionResult
 from gatort.launch.faults.rows import ROWS, Fault, Row
-from gatort.launch.faults.seams import TickRecord
 from gatort.runtime.errors import RobotError
-from gatort.runtime.loop import ControlLoop
+from gatort.runtime.loop import ControlLoop, TickRecord
 from gatort.runtime.witness import WitnessReport
 
 GIVEN = InjectionResult(10.0, 60.0)

@@ -15,16 +15,11 @@ from gatort.launch import cli
 from gatort.launch.commands.info import Contents
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.inner_loop import FADE_NS
-from gatort.runtime.recording.reader import (
-    RunRecord,
-    Stamped,
-    TickMessage,
-)
-from gatort.runtime.recording.recorder import (
-    Recorder,
-    StepRecorder,
-)
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.recording.messages import RunRecord, TickMessage
+from gatort.runtime.recording.reader import Stamped
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.recording.tick_recorder import StepRecorder
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import PolicySpec
 from gatort.runtime.telemetry import Misses
 

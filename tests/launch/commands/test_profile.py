@@ -11,10 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gatort.launch import (
-    cli,
-    robots,
-)
+from gatort.launch import cli
 from gatort.launch.commands import profile as profiling
 from gatort.launch.options import (
     LoopOptions,
@@ -25,8 +22,9 @@ from gatort.runtime.clock import (
     MonotonicClock,
     VirtualClock,
 )
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import PolicySpec
+from gatort.sim import make as robots
 
 
 def profile(bundle: Path, *arguments: str, ticks: int = 20) -> int:

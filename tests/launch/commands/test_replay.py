@@ -16,6 +16,7 @@ from gatort.launch.commands.replay import (
     Comparison,
     _options,
 )
+from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.bundle import ONNX_FILE
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.context import Frame
@@ -25,20 +26,18 @@ from gatort.runtime.engines.engine import (
     no_mark,
 )
 from gatort.runtime.errors import EngineError
-from gatort.runtime.loop import Tick
+from gatort.runtime.loop import TickRecord
 from gatort.runtime.policy import Policy
-from gatort.runtime.recording.reader import (
+from gatort.runtime.recording.messages import (
     ObservationMessage,
     PromptMessage,
-    Recording,
     RunRecord,
     TokensMessage,
 )
-from gatort.runtime.recording.recorder import (
-    Recorder,
-    TickRecorder,
-)
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.recording.reader import Recording
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.recording.tick_recorder import TickRecorder
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     FIRST_CONTINUOUS_ID,
@@ -97,7 +96,9 @@ def test_a_demonstration_that_stood_before_a_run_stands_before_its_replay_or_not
     assert cli.main(["demos", "shown", "--episodes", "1", "--workers", "1", "--noise-nm", "0"]) == 0
     prompt = str(next(Path("shown").glob("*.npz")))
     run(bundle, "--prompt", prompt)
-    assert len(messages(PromptMessage)) == Policy.load(bundle).spec.window_frames
+    assert (
+        len(messages(PromptMessage)) == load_policy(PolicyOptions(bundle=bundle)).spec.window_frames
+    )
     assert replay() == 0
     monkeypatch.setattr(TickRecorder, "prompt", lambda *_: None)
     run(bundle, "--prompt", prompt)
@@ -139,10 +140,8 @@ def test_a_bundle_changed_in_one_weight_is_held_to_the_first_token_that_differs(
 ) -> None:
     import torch
 
-    from gatort.export.bundle_writer import (
-        read_model,
-        write_bundle,
-    )
+    from gatort.export.bundle_writer import write_bundle
+    from gatort.policies.weights import read_model
     from gatort.runtime.bundle import load_manifest
 
     run(bundle)
@@ -242,7 +241,7 @@ def record(spec: PolicySpec, dims: ModelDims) -> Callable[..., Comparison]:
         faults: dict[int, int | str],
         *,
         temperature: float = 0.0,
-        disturb: Callable[[Recorder, Tick], None] | None = None,
+        disturb: Callable[[Recorder, TickRecord], None] | None = None,
         prompt: Sequence[tuple[list[NDArray[Any]], NDArray[np.float64]]] = (),
         lost: int | None = None,
         offered: PolicySpec = spec,
@@ -260,7 +259,7 @@ def record(spec: PolicySpec, dims: ModelDims) -> Callable[..., Comparison]:
                 clock.now_ns(), [frame for number, frame in enumerate(prompt) if number != lost]
             )
 
-            def look(tick: Tick) -> None:
+            def look(tick: TickRecord) -> None:
                 if disturb is not None:
                     disturb(recorder, tick)
                 note(tick)
@@ -329,7 +328,7 @@ def test_after_a_difference_the_context_goes_on_with_what_was_recorded(
 
 
 def test_from_a_dropped_tick_on_nothing_is_compared(record: Callable[..., Comparison]) -> None:
-    def drop_tick_9(recorder: Recorder, tick: Tick) -> None:
+    def drop_tick_9(recorder: Recorder, tick: TickRecord) -> None:
         if tick.wake.tick == 9:  # as if the link had been full
             recorder._sequences = [sequence + 1 for sequence in recorder._sequences]
         if tick.wake.tick == 10:

@@ -35,7 +35,7 @@ from gatort.runtime.remote.keys import (
     make_keys,
 )
 from gatort.runtime.remote.server import RobotServer
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import (
     STOPPED,
     State,

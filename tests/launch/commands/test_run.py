@@ -14,6 +14,7 @@ import pytest
 from gatort.launch import cli
 from gatort.launch.commands.run import Drive
 from gatort.launch.options import RunOptions
+from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.bundle import (
     MANIFEST_FILE,
     ONNX_FILE,
@@ -23,7 +24,6 @@ from gatort.runtime.clock import (
     VirtualClock,
 )
 from gatort.runtime.errors import RobotError
-from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation
 from gatort.sim import graphics
 from gatort.sim.simulators.mujoco import MujocoRobot
@@ -80,8 +80,10 @@ def test_a_demonstration_may_stand_before_the_first_observation(
 ) -> None:
     assert cli.main(["demos", "shown", "--episodes", "1", "--workers", "1", "--noise-nm", "0"]) == 0
     prompt = next(Path("shown").glob("*.npz"))
-    drive = Drive(Policy.load(bundle), RunOptions(bundle=bundle, prompt=prompt))
-    assert drive.loop.decoder.context.frames == drive.policy.spec.window_frames
+    drive = Drive(
+        load_policy(PolicyOptions(bundle=bundle)), RunOptions(bundle=bundle, prompt=prompt)
+    )
+    assert drive.loop.decoder.frames == drive.policy.spec.window_frames
     assert run(bundle, "--prompt", str(prompt)) == 0
     prompt.write_bytes(prompt.read_bytes()[:500])
     assert run(bundle, "--prompt", str(prompt)) == 2
@@ -210,7 +212,7 @@ def test_without_a_gl_library_the_run_goes_on_and_says_what_gives_pictures(bundl
 def test_without_ffmpeg_the_run_goes_on_and_says_so_before_it_begins(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("gatort.launch.pictures.installed_version", lambda _: None)
+    monkeypatch.setattr("gatort.sim.film.installed_version", lambda _: None)
     assert run(bundle, "--video", "run.mp4") == 0
     assert capsys.readouterr().out.startswith(
         "no film: films need ffmpeg: pip install 'gatort[sim]'"

@@ -58,7 +58,7 @@ def cache(tmp_path: Path) -> EngineCache:
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever this machine has, version 1 of tensorrt-rtx, no tensorrt, and an RTX 3090."""
+    """Pretend that version 1 of tensorrt-rtx, no tensorrt and an RTX 3090 are here."""
     monkeypatch.setattr(
         engine_cache, "builder_version", {"tensorrt-rtx": "1", "tensorrt": None}.get
     )
@@ -114,9 +114,7 @@ def test_an_engine_that_was_not_built_is_answered_with_the_command_that_builds_i
         load_engine(manifest, "fp16", cache=cache)
 
 
-def test_a_builder_that_is_not_installed_is_named_with_what_mends_it(
-    cache: EngineCache, manifest: Manifest
-) -> None:
+def test_the_error_for_a_missing_builder_names_it(cache: EngineCache, manifest: Manifest) -> None:
     with pytest.raises(MissingDependency, match="tensorrt is not installed"):
         load_engine(manifest, "fp16", "tensorrt", cache=cache)
 
@@ -175,7 +173,7 @@ def test_a_genuine_engine_under_another_name_is_refused(
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"record": 1, "hmac": "x"}'])
-def test_a_record_that_is_none_is_refused(
+def test_a_file_that_is_no_record_is_refused(
     cache: EngineCache, manifest: Manifest, stored: EngineRecord, content: bytes
 ) -> None:
     (cache.folder / f"{stored.key.stem}.json").write_bytes(content)
@@ -183,7 +181,7 @@ def test_a_record_that_is_none_is_refused(
         load_engine(manifest, "int8", cache=cache)
 
 
-def test_the_key_is_made_for_its_owner_alone(
+def test_only_its_owner_may_read_a_new_key(
     cache: EngineCache, stored: EngineRecord, tmp_path: Path
 ) -> None:
     path = tmp_path / "config" / "engine.key"
@@ -201,11 +199,11 @@ def test_a_key_that_others_may_read_or_write_is_refused(
         load_engine(manifest, "int8", cache=cache)
 
 
-def test_someone_elses_key_is_refused(
+def test_another_users_key_is_refused(
     cache: EngineCache, manifest: Manifest, stored: EngineRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(EngineError, match="expected a key that is user"):
+    with pytest.raises(EngineError, match="expected a key that only user"):
         load_engine(manifest, "int8", cache=cache)
 
 
@@ -223,7 +221,7 @@ def test_a_key_behind_a_link_or_cut_short_is_refused(
         load_engine(manifest, "int8", cache=cache)
 
 
-def test_pruning_keeps_what_can_be_loaded_and_removes_the_rest(
+def test_pruning_keeps_the_engines_that_can_be_loaded(
     cache: EngineCache, manifest: Manifest, stored: EngineRecord
 ) -> None:
     older, broken = key(manifest, builder_version="0"), key(manifest, precision="int4")
@@ -240,7 +238,7 @@ def test_pruning_keeps_what_can_be_loaded_and_removes_the_rest(
     assert list(cache.folder.iterdir()) == []
 
 
-def test_pruning_leaves_what_a_living_process_is_writing(
+def test_pruning_leaves_a_file_that_a_living_process_is_writing(
     cache: EngineCache, stored: EngineRecord
 ) -> None:
     (cache.folder / f"half.engine.{os.getpid()}.partial").touch()
@@ -248,7 +246,7 @@ def test_pruning_leaves_what_a_living_process_is_writing(
     assert len(list(cache.folder.iterdir())) == 3
 
 
-def test_the_gpu_that_is_here_is_offered_no_engine_for_another(
+def test_this_gpu_gets_no_engine_of_another_gpu(
     cache: EngineCache, manifest: Manifest, stored: EngineRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu, "present_gpu", lambda: Gpu("NVIDIA GeForce RTX 4090", "sm89"))
@@ -259,7 +257,7 @@ def test_the_gpu_that_is_here_is_offered_no_engine_for_another(
     assert load_engine(manifest, "int8", target="rtx3090", cache=cache) == (stored, PLAN)
 
 
-def test_plain_tensorrt_builds_for_the_card_that_is_here_by_its_name(
+def test_plain_tensorrt_names_its_engines_by_this_machines_card(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_cache, "builder_version", lambda _: "11.0")
@@ -268,7 +266,7 @@ def test_plain_tensorrt_builds_for_the_card_that_is_here_by_its_name(
         EngineKey.of(manifest, "rtx3090", "fp16", "tensorrt")
 
 
-def test_a_machine_without_a_gpu_is_told_so(
+def test_the_error_on_a_machine_without_a_gpu_says_so(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime")
@@ -309,7 +307,7 @@ def test_a_failed_write_leaves_the_older_engine(
     assert len(list(cache.folder.iterdir())) == 2
 
 
-def test_the_hash_of_a_bundle_covers_what_it_computes_and_not_its_success(
+def test_the_hash_of_a_bundle_leaves_out_its_success_rate(
     manifest: Manifest,
 ) -> None:
     success = SuccessRecord(trials=1, first_seed=0, successes=1, rate=1.0, wilson_95=(0.2, 1.0))

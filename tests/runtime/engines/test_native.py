@@ -1,4 +1,4 @@
-"""What the native engine alone promises; the rest is in tests/contracts/test_engine.py."""
+"""Promises of the native engine alone; tests/contracts/test_engine.py has those of all engines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from gatort.launch.options import SHIPPED_BUNDLE
+from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.bundle import (
     WEIGHTS_FILE,
     Manifest,
@@ -23,10 +23,8 @@ from gatort.runtime.bundle import (
 )
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.context import Context
-from gatort.runtime.engines.native import (
-    NativeEngine,
-    NativePrecision,
-)
+from gatort.runtime.engines.native import NativeEngine
+from gatort.runtime.engines.native_weights import NativePrecision
 from gatort.runtime.engines.onnx import (
     OnnxConfig,
     OnnxEngine,
@@ -48,6 +46,8 @@ if TYPE_CHECKING:
     from gatort.runtime.engines.engine import Engine
 
 FRAMES = 9
+PATIENCE_S = 30
+"""Bound on an event that must happen sooner or later."""
 pytestmark = pytest.mark.native
 
 
@@ -57,11 +57,10 @@ def shipped() -> Manifest:
 
 
 def logits_of(engine: Engine, manifest: Manifest, frames: int = FRAMES) -> NDArray[np.float32]:
-    """(frames, A, R), each frame's tokens those that a generator draws, so that engines keep the same past."""
+    """Return logits (frames, A, R); drawn tokens give all engines the same past."""
     context, rng = Context(manifest.spec, manifest.model), np.random.default_rng(0)
     logits = []
     for _ in range(frames):
-        context.begin_frame()
         context.observation_ids[:] = FIRST_CONTINUOUS_ID + rng.integers(
             CONTINUOUS_BINS, size=len(context.observation_ids)
         )
@@ -89,20 +88,24 @@ def test_a_reset_engine_gives_the_same_bits_again(shipped: Manifest) -> None:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("w8a8", 1.0)])
-def test_logits_are_those_of_onnx_runtime(
+def test_logits_agree_with_onnx_runtime(
     shipped: Manifest, precision: NativePrecision, tolerance: float
 ) -> None:
     expected = logits_of(OnnxEngine(SHIPPED_BUNDLE, shipped, OnnxConfig(threads=1)), shipped)
     found = logits_of(NativeEngine(SHIPPED_BUNDLE, shipped, 2, precision), shipped)
-    assert np.abs(expected).max() > 5.0  # else the tolerance says nothing
+    assert np.abs(expected).max() > 5.0  # Otherwise the tolerance proves nothing.
     np.testing.assert_allclose(found, expected, rtol=0.0, atol=tolerance)
     assert (found != expected).any()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "w8a8"])
 @pytest.mark.parametrize(
-    ("heads", "head_size", "width", "ff_half_width", "actuators"),
-    [(1, 16, 16, 16, 1), (3, 48, 48, 32, 2), (2, 128, 64, 176, 3)],
+    ("heads", "head_size", "width", "ff_half_width", "actuators", "precision"),
+    [
+        (1, 16, 16, 16, 1, "fp32"),
+        (3, 48, 48, 32, 2, "fp32"),
+        (3, 48, 48, 32, 2, "w8a8"),
+        (2, 128, 64, 176, 3, "w8a8"),
+    ],
 )
 def test_models_of_other_shapes_agree_with_pytorch(
     heads: int, head_size: int, width: int, ff_half_width: int, actuators: int,
@@ -127,24 +130,28 @@ def test_models_of_other_shapes_agree_with_pytorch(
     training = TrainingRecord(recipe="none", demonstrations="none", parameters=0, steps=0)
     manifest = Manifest(name="other", spec=model.spec, model=dims, files={}, training=training)
     report = compare(model, NativeEngine(tmp_path, manifest, 2, precision), precision=precision)
-    assert report.largest_logit > 1.0  # else the tolerances say nothing
+    assert report.largest_logit > 1.0  # Otherwise the tolerances prove nothing.
     assert report.largest_difference < (1e-4 if precision == "fp32" else 0.5), report
 
 
-def test_its_threads_end_with_it(shipped: Manifest) -> None:
-    before = len(list(Path("/proc/self/task").iterdir()))
+def test_an_engines_threads_end_with_the_engine(shipped: Manifest) -> None:
+    before = threads_of_this_process()
     engines = [NativeEngine(SHIPPED_BUNDLE, shipped, threads=2) for _ in range(3)]
-    started = len(list(Path("/proc/self/task").iterdir())) - before
+    started = threads_of_this_process() - before
     assert started == (3 if len(os.sched_getaffinity(0)) > 1 else 0)
+
     engines.clear()
     gc.collect()
     clock = MonotonicClock()
-    deadline_ns = (
-        clock.now_ns() + 10_000_000_000
-    )  # a thread that was joined leaves the list a moment later
-    while len(list(Path("/proc/self/task").iterdir())) > before and clock.now_ns() < deadline_ns:
+    end_ns = clock.now_ns() + PATIENCE_S * 10**9
+    # A joined thread leaves the list a moment later.
+    while threads_of_this_process() > before and clock.now_ns() < end_ns:
         clock.sleep_until_ns(clock.now_ns() + 10_000_000)
-    assert len(list(Path("/proc/self/task").iterdir())) == before
+    assert threads_of_this_process() == before
+
+
+def threads_of_this_process() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 def test_engines_side_by_side_do_not_disturb_each_other(shipped: Manifest) -> None:
@@ -167,7 +174,7 @@ def test_engines_side_by_side_do_not_disturb_each_other(shipped: Manifest) -> No
     assert len(found) == len(threads)
 
 
-def test_without_a_compiler_it_says_how_to_get_one(
+def test_the_error_for_a_missing_compiler_says_how_to_install_one(
     exported: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
@@ -217,7 +224,7 @@ def test_weights_that_are_absent_are_refused_by_name(
         NativeEngine(bundle, load_manifest(bundle), threads=1)
 
 
-def test_weights_that_are_not_numbers_are_refused_by_name(
+def test_weights_that_are_nan_are_refused_by_name(
     changed: tuple[Path, dict[str, NDArray[np.float32]]],
 ) -> None:
     bundle, weights = changed
@@ -228,7 +235,7 @@ def test_weights_that_are_not_numbers_are_refused_by_name(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "w8a8"])
-def test_what_overflows_in_attention_is_not_finite_in_the_logits(
+def test_an_overflow_in_attention_gives_logits_that_are_not_finite(
     changed: tuple[Path, dict[str, NDArray[np.float32]]], precision: NativePrecision
 ) -> None:
     bundle, weights = changed
@@ -246,7 +253,6 @@ def test_an_id_without_an_embedding_is_refused_before_anything_is_read(exported:
         NativeEngine(exported.bundle, manifest, 1),
         Context(manifest.spec, manifest.model),
     )
-    context.begin_frame()
     context.observation_ids[0] = FIRST_CONTINUOUS_ID - 1
     with pytest.raises(EngineError, match=r"expected token ids in .*, found 31999"):
         engine.tick(context.frame)

@@ -15,7 +15,7 @@ from gatort.runtime.remote.link import (
     LinkConditions,
     LinkedRobot,
 )
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import (
     Command,
     State,

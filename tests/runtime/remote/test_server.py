@@ -44,7 +44,7 @@ from gatort.runtime.remote.server import (
     Status,
 )
 from gatort.runtime.robot import Observation
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import (
     STOPPED,
     Command,

@@ -11,7 +11,6 @@ import pybullet
 import pytest
 from numpy.typing import ArrayLike
 
-from gatort.launch.robots import simulated_robot
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import (
     MissingDependency,
@@ -20,7 +19,8 @@ from gatort.runtime.errors import (
 )
 from gatort.runtime.robots.panda import JOINT_DAMPING_NMS_RAD
 from gatort.runtime.safety import Command
-from gatort.runtime.spec import require_same_interface
+from gatort.runtime.spec import select_keys
+from gatort.sim.make import simulated_robot
 from gatort.sim.robot import FINGER_FORCE_N
 from gatort.sim.simulators.bullet import BulletRobot
 from gatort.sim.simulators.mujoco import MujocoRobot
@@ -219,13 +219,13 @@ def test_a_failed_start_says_what_bullet_said(
 def test_a_policy_that_needs_cameras_is_refused_by_name(clock: VirtualClock) -> None:
     robot = simulated_robot("pybullet", task.CAMERA_SPEC, clock, SEED)
     with pytest.raises(SpecError, match="lacks observation key 'camera/front'"):
-        require_same_interface(task.CAMERA_SPEC, robot.interface)
+        select_keys(task.CAMERA_SPEC, robot.interface)
     robot.close()
 
 
 def test_without_pybullet_the_line_that_installs_it_is_given(
     clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gatort.launch.robots.installed_version", lambda _: None)
+    monkeypatch.setattr("gatort.sim.make.installed_version", lambda _: None)
     with pytest.raises(MissingDependency, match=r"PyBullet: pip install 'gatort\[pybullet\]'"):
         simulated_robot("pybullet", task.STACK_SPEC, clock, SEED)

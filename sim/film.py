@@ -15,7 +15,7 @@ from gatort.runtime.errors import (
     MissingDependency,
     RobotError,
 )
-from gatort.runtime.machine import installed_version
+from gatort.runtime.packages import installed_version
 from gatort.sim.graphics import (
     INSTALL_HINT,
     choose_gl,

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import MissingDependency
-from gatort.runtime.machine import installed_version
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.packages import installed_version
 from gatort.runtime.spec import (
-    CONTINUOUS_BINS,
-    ObservationKey,
     PolicySpec,
 )
 from gatort.sim.graphics import choose_gl
@@ -24,8 +17,6 @@ if TYPE_CHECKING:
     from gatort.sim.randomisation import Randomisation
     from gatort.sim.robot import StackingRobot
     from gatort.sim.simulators.mujoco import MujocoRobot
-
-SCRIPTED_OBSERVATIONS = 64
 
 
 SimulatorName = Literal["mujoco", "pybullet"]
@@ -92,34 +83,3 @@ def _mujoco_robot(
     nearest = CAMERA_SPEC if spec.image_tokens else STACK_SPEC
     suits = (each for each in SPECS if set(spec.observations) <= set(each.observations))
     return MujocoRobot(clock, seed, next(suits, nearest), randomisation)
-
-
-def scripted_robot(spec: PolicySpec, clock: Clock, seed: int) -> ScriptedRobot:
-    """A robot without physics that observes random values within the policy's ranges, drawn before the loop starts.
-
-    What cannot change at any speed keeps its value, so that no observation is refused.
-    """
-    random = np.random.default_rng(seed)
-    still = {key.name: _draw(key, random) for key in spec.observations if key.fastest_per_s}
-    script = [
-        [still[key.name] if key.name in still else _draw(key, random) for key in spec.observations]
-        for _ in range(SCRIPTED_OBSERVATIONS)
-    ]
-
-    def read(sequence: int) -> Sequence[NDArray[Any]]:
-        return script[sequence % len(script)]
-
-    return ScriptedRobot(spec, clock, read)
-
-
-def _draw(key: ObservationKey, random: np.random.Generator) -> NDArray[Any]:
-    if key.encoding == "image":
-        return random.integers(0, 256, key.shape, np.uint8)
-    if key.encoding in ("text", "discrete"):
-        return random.integers(0, CONTINUOUS_BINS, key.shape, np.int32)
-    low, high = (
-        (np.reshape(key.low, key.shape), np.reshape(key.high, key.shape))
-        if key.low
-        else (-1.0, 1.0)
-    )
-    return random.uniform(low, high, key.shape).astype(np.float32)

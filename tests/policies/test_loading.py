@@ -13,18 +13,14 @@ import pytest
 from tests.conftest import COMPILES, NVIDIA_DRIVER
 
 from gatort.launch import cli
-from gatort.launch.engines import load_policy
-from gatort.launch.options import (
-    ON_CPU,
-    PolicyOptions,
-)
+from gatort.policies.loading import CPU_ENGINES, PolicyOptions, load_policy
 from gatort.runtime.errors import (
     ConfigError,
     EngineError,
 )
 
 SHIPPED = PolicyOptions(threads=1)
-ON_THIS_CPU = [engine for engine in ON_CPU if COMPILES or engine != "native"]
+ON_THIS_CPU = [engine for engine in CPU_ENGINES if COMPILES or engine != "native"]
 
 
 @pytest.mark.parametrize("engine", ON_THIS_CPU)

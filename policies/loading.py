@@ -1,0 +1,148 @@
+"""Policies ready to act: a bundle and the engine that computes it, chosen by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, FiniteFloat, PositiveInt
+
+from gatort.runtime.bundle import Manifest, verify
+from gatort.runtime.decoding import Sampler
+from gatort.runtime.engines.cache import load_engine
+from gatort.runtime.engines.engine import Engine
+from gatort.runtime.engines.native import NativeEngine
+from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine, Provider
+from gatort.runtime.engines.tensorrt import Builder, TensorrtEngine
+from gatort.runtime.errors import ConfigError
+from gatort.runtime.packages import require_torch
+from gatort.runtime.policy import Policy
+from gatort.runtime.spec import Precision, Strict
+
+SHIPPED_BUNDLE = Path(__file__).parent / "stack"
+
+EngineName = Literal[
+    "onnx", "native", "onnx-cuda", "onnx-tensorrt",
+    "torch", "torch-cuda", "tensorrt-rtx", "tensorrt",
+]  # fmt: skip
+CPU_ENGINES: tuple[EngineName, ...] = ("onnx", "native", "torch")
+PROVIDERS: dict[str, Provider] = {"onnx": "cpu", "onnx-cuda": "cuda", "onnx-tensorrt": "tensorrt"}
+
+
+class PolicyOptions(Strict):
+    """The policy to run, and the engine that computes it."""
+
+    bundle: Path = SHIPPED_BUNDLE
+    """Directory of the policy: manifest.json, model.safetensors, policy.onnx."""
+    temperature: FiniteFloat = Field(default=0.0, ge=0)
+    """Sampling temperature of action tokens: 0 takes the likeliest bin, a higher value draws from the softmax."""
+    engine: EngineName = "onnx"
+    """Engine that computes the passes. `onnx` is ONNX Runtime on the CPU; `onnx-cuda` and
+    `onnx-tensorrt` are its GPU providers. `native` compiles our own kernels for this CPU. `torch`
+    and `torch-cuda` are PyTorch. `tensorrt-rtx` and `tensorrt` run an engine that `gatort compile` built."""
+    precision: Precision | None = None
+    """Precision of the weights. ONNX Runtime uses the bundle's own. Default elsewhere: fp32 for `native`
+    and `torch`, fp16 for `torch-cuda` and compiled engines."""
+    threads: PositiveInt = OnnxConfig().threads
+    """CPU threads of one pass."""
+    spinning: bool = OnnxConfig().spinning
+    """Keep ONNX Runtime's threads spinning between passes: about 25 % faster for a whole core."""
+
+
+def load_policy(options: PolicyOptions | None = None, sampler: Sampler | None = None) -> Policy:
+    """Check a bundle and make it ready to act.
+
+    Args:
+        options: bundle and engine; the shipped policy on ONNX Runtime by default.
+        sampler: rule that picks a bin; the likeliest bin by default.
+
+    Raises:
+        BundleError: the bundle is incomplete, changed or of the wrong shape.
+        ConfigError: the engine does not run at the requested precision.
+        EngineError: the machine lacks a part that the engine needs, or the engine refuses the model.
+        MissingDependency: a package of the engine is not installed.
+    """
+    options = options or PolicyOptions()
+    manifest = verify(options.bundle)
+    engine = make_engine(options, manifest)
+
+    policy = Policy.of(manifest.spec, manifest.model, engine, sampler)
+    policy.manifest = manifest
+    return policy
+
+
+def precision_of(options: PolicyOptions, exported: Precision) -> Precision:
+    """Return the precision at which the engine runs.
+
+    Args:
+        options: engine and requested precision.
+        exported: precision of the bundle's graph, which ONNX Runtime takes as it is.
+    """
+    if options.precision is not None:
+        return options.precision
+    if options.engine in PROVIDERS:
+        return exported
+    return "fp32" if options.engine in CPU_ENGINES else "fp16"
+
+
+def make_engine(options: PolicyOptions, manifest: Manifest) -> Engine:
+    """Make the engine that the options name, for a verified bundle.
+
+    Raises:
+        ConfigError: the engine does not run at the requested precision.
+        EngineError: the machine lacks a part that the engine needs, or the engine refuses the model.
+        MissingDependency: a package of the engine is not installed.
+    """
+    if options.engine == "tensorrt-rtx" or options.engine == "tensorrt":
+        return _tensorrt(options.engine, options, manifest)
+    if options.engine in PROVIDERS:
+        return _onnx(options, manifest)
+
+    if manifest.precision != "fp32":
+        raise ConfigError(
+            f"--engine {options.engine}: expected a bundle in fp32, found {options.bundle} in "
+            f"{manifest.precision}; give the bundle that it was rounded from"
+        )
+    return _native(options, manifest) if options.engine == "native" else _torch(options, manifest)
+
+
+def _onnx(options: PolicyOptions, manifest: Manifest) -> Engine:
+    if options.precision not in (None, manifest.precision):
+        raise ConfigError(
+            f"--precision {options.precision}: --engine {options.engine} runs a bundle as it was "
+            f"exported, and {options.bundle} is {manifest.precision}; `gatort export` makes a bundle "
+            "of another precision"
+        )
+    provider = PROVIDERS[options.engine]
+    config = OnnxConfig(threads=options.threads, spinning=options.spinning, provider=provider)
+    return OnnxEngine(options.bundle, manifest, config)
+
+
+def _tensorrt(builder: Builder, options: PolicyOptions, manifest: Manifest) -> Engine:
+    precision = precision_of(options, manifest.precision)
+    if precision == "fp32":
+        raise ConfigError(f"--precision fp32: --engine {builder} runs at fp16, int8 or int4")
+    _, plan = load_engine(manifest, precision, builder)
+    return TensorrtEngine(plan, builder, manifest.spec, manifest.model)
+
+
+def _native(options: PolicyOptions, manifest: Manifest) -> Engine:
+    precision = precision_of(options, manifest.precision)
+    if precision not in ("fp32", "w8a8"):
+        raise ConfigError(f"--precision {precision}: --engine native runs at fp32 or w8a8")
+    return NativeEngine(options.bundle, manifest, options.threads, precision)
+
+
+def _torch(options: PolicyOptions, manifest: Manifest) -> Engine:
+    valid = ("fp32", "fp16") if options.engine == "torch-cuda" else ("fp32",)
+    precision = precision_of(options, manifest.precision)
+    if precision not in valid:
+        raise ConfigError(
+            f"--precision {precision}: --engine {options.engine} runs at {' or '.join(valid)}"
+        )
+    require_torch(f"--engine {options.engine}")
+    # PyTorch takes a second to import and is absent on a robot's computer.
+    from .torch_engine import load_torch_engine
+
+    device: Literal["cpu", "cuda"] = "cuda" if options.engine == "torch-cuda" else "cpu"
+    return load_torch_engine(options.bundle, manifest, device, precision, options.threads)

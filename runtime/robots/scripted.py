@@ -1,0 +1,81 @@
+"""A robot without physics, for tests and for timing a policy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatort.runtime.clock import Clock
+from gatort.runtime.spec import CONTINUOUS_BINS, ObservationKey, PolicySpec
+
+from .driver import INNER_PERIOD_NS, Driver
+
+SCRIPTED_OBSERVATIONS = 64
+
+
+class ScriptedRobot(Driver):
+    """A fake with a real inner loop: observations from a function, and no physics."""
+
+    def __init__(
+        self,
+        spec: PolicySpec,
+        clock: Clock,
+        read: Callable[[int], Sequence[NDArray[Any]]] | None = None,
+    ) -> None:
+        """Stand in for a robot with the policy's own interface.
+
+        Args:
+            spec: keys and actuators.
+            clock: when it is.
+            read: values for an observation's sequence number; zeros when absent.
+        """
+        super().__init__(spec, clock)
+        self._script = read or (
+            lambda _: [np.zeros(key.shape, key.dtype) for key in spec.observations]
+        )
+        self._stepped_ns = clock.now_ns()
+
+    def _advance(self, now_ns: int) -> None:
+        while self._stepped_ns + INNER_PERIOD_NS <= now_ns:
+            self._stepped_ns += INNER_PERIOD_NS
+            self._in_effect(self._stepped_ns)
+
+    def _read(self) -> tuple[int, Sequence[NDArray[Any]]]:
+        return self._clock.now_ns(), self._script(self._sequence)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def scripted_robot(spec: PolicySpec, clock: Clock, seed: int) -> ScriptedRobot:
+    """A robot without physics that observes random values within the policy's ranges, drawn before the loop starts.
+
+    What cannot change at any speed keeps its value, so that no observation is refused.
+    """
+    random = np.random.default_rng(seed)
+    still = {key.name: _draw(key, random) for key in spec.observations if key.fastest_per_s}
+    script = [
+        [still[key.name] if key.name in still else _draw(key, random) for key in spec.observations]
+        for _ in range(SCRIPTED_OBSERVATIONS)
+    ]
+
+    def read(sequence: int) -> Sequence[NDArray[Any]]:
+        return script[sequence % len(script)]
+
+    return ScriptedRobot(spec, clock, read)
+
+
+def _draw(key: ObservationKey, random: np.random.Generator) -> NDArray[Any]:
+    if key.encoding == "image":
+        return random.integers(0, 256, key.shape, np.uint8)
+    if key.encoding in ("text", "discrete"):
+        return random.integers(0, CONTINUOUS_BINS, key.shape, np.int32)
+    low, high = (
+        (np.reshape(key.low, key.shape), np.reshape(key.high, key.shape))
+        if key.low
+        else (-1.0, 1.0)
+    )
+    return random.uniform(low, high, key.shape).astype(np.float32)

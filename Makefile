@@ -2,7 +2,9 @@
 # make test     every test; installs the training and development packages first
 # make check    ruff, its formatter, mypy --strict, and the check of the English
 # make structure  folders, imports and two walks through the package; a broken rule of CONTRIBUTING.md fails
-# make bench    the latency profile of the shipped bundle, paced at 20 Hz for a minute; then the same ticks through the peers
+# make bench    the latency profile of the shipped bundle, paced at 20 Hz for a minute; then the same ticks through the peers;
+#               fails at the end if the budget does not hold or a peer fails
+# make faults   every fault injected and timed beside a computing witness; "Error 3": inconclusive, because this machine pauses
 # make build    sdist → wheel → installed in an empty environment → smoke test
 # make docs     the site in site/, API reference included; a broken link fails
 # make clean    remove what the targets made, .venv included
@@ -16,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUN_ARGS ?= --video runs/stack.mp4 --json runs/stack.json
 TEST_ARGS ?=
 
-.PHONY: run test check structure bench build docs clean
+.PHONY: run test check structure bench faults build docs clean
 
 run: .venv/.installed-run
 	mkdir -p runs
@@ -36,8 +38,16 @@ structure: .venv/.installed-run
 
 bench: .venv/.installed-dev .venv-peers/.installed
 	mkdir -p runs
-	$(BIN)/gatort profile --ticks 1200 --json runs/profile.json --plot runs/profile.png
-	$(BIN)/python benchmarks/peers --peers-python .venv-peers/bin/python
+	@profile=0; peers=0; \
+	$(BIN)/gatort profile --ticks 1200 --json runs/profile.json --plot runs/profile.png || profile=$$?; \
+	$(BIN)/python benchmarks/peers --peers-python .venv-peers/bin/python || peers=$$?; \
+	test $$profile -eq 0 || echo "gatort profile: the budget does not hold on this machine (status $$profile)"; \
+	test $$peers -eq 0 || echo "benchmarks/peers: failed (status $$peers)"; \
+	test $$profile -eq 0 && test $$peers -eq 0
+
+faults: .venv/.installed-run
+	mkdir -p runs
+	$(BIN)/gatort faults --json runs/faults.json
 
 build: .venv/.installed-dev
 	rm -rf build dist

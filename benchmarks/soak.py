@@ -1,13 +1,16 @@
-"""An hour over a bad link: does anything stop that should not, is every miss explained, does memory stay flat?
+"""An hour over a bad link: unexpected stops, unexplained misses, and the memory of both processes.
 
     python benchmarks/soak.py                                   # the hour of docs/soak.md
     python benchmarks/soak.py --seconds 60 --hogs-seconds 10    # a rehearsal, into runs/
 
-Two real processes over TCP, `gatort robot mujoco --again` and `gatort run --until time`, with 1 % loss and up to 5 ms
-of jitter each way; four processes that do nothing but compute take the cores for ten minutes of it. A run that stops is
-begun again as an operator would, with a new run and new consent, and counted with its reason. Every tick stands in the
-runs' recordings, so each miss is put down to what the tick spent its time on. Exit status 1 when a stop or a miss stays
-unexplained or memory grew. What the host of a virtual machine takes from it (steal) is told beside each stop.
+Two real processes speak over TCP: `gatort robot mujoco --again` and `gatort run --until time`. The
+link loses 1 % of the messages and adds up to 5 ms of jitter each way. Four processes that only
+compute take the cores for ten minutes. A run that stops is started again as an operator would, with
+new consent, and counted with its reason.
+
+The recordings hold every tick, so each miss is attributed to the stage that took its time. A
+computing witness runs beside both processes: its longest pause stands beside each stop. Exit status
+1: a stop or a miss is unexplained, or memory grew.
 """
 
 from __future__ import annotations
@@ -31,42 +34,47 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from gatort.runtime.machine import (
-    STOLEN_S,
-    stolen_s,
-    this_machine,
-)
+from gatort.runtime.machine import this_machine
 from gatort.runtime.recording.messages import TickMessage
 from gatort.runtime.recording.reader import Recording
 from gatort.runtime.remote.link import RETRY_NS
 from gatort.runtime.telemetry import Misses
+from gatort.runtime.witness import WitnessReport
+from gatort.runtime.witness_process import WitnessProcess
 
 HOGS = 4
-SAMPLE_S, STOLEN_SAMPLE_S = 10.0, 0.25
+SAMPLE_S = 10.0
+"""Time between two samples of memory."""
+TURN_S = 0.25
+"""Time between two looks at the processes."""
 SETTLED_S = 300.0
-"""When memory is first taken as settled; half of a shorter run."""
+"""Time after which memory counts as settled; half of a shorter run."""
 GROWTH = 0.05
-"""Of memory between then and the end that still counts as flat: pages of caches and logs that fill up once."""
+"""Growth of memory that still counts as flat: caches and logs fill up once."""
 PERIOD_NS = 50_000_000
 LATE_WAKE_MS = 5.0
 SLOW_MS = 20.0
 """Tokenizing, passes and guard take a third of this on an idle machine."""
+PAUSE_MS = 20.0
+"""Shortest pause of the witness that explains a skipped deadline."""
+AROUND_NS = 1_000_000_000
+"""Stretch of time before and after a tick in which a pause explains it."""
 START_S, STOP_S = 60.0, 30.0
 _LATE = "the loop woke late"
-_STOLEN = "the machine's host took the cores"
+_PAUSED = "the machine paused a computation"
 _PASSED, _OTHER = "deadline passed before the loop came to it", "other"
 UNEXPLAINED = (_PASSED, _OTHER)
 GATORT = (sys.executable, "-m", "gatort.launch.cli")
 
 
-# -- Processes -----------------------------------------------------------------------------------------------------
+# -- Processes -------------------------------------------------------------------------------------
 
 
 @contextmanager
 def robot_process(
     args: argparse.Namespace, log: Path
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """`gatort robot`, its address, and a line in `log` for each change of its state."""
+    """Run `gatort robot`; yield it and its address. `log` gets a line for each change of state."""
     link = [
         "--loss",
         str(args.loss),
@@ -106,7 +114,7 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 
 
 def start_run(address: str, seconds: float, report: Path) -> subprocess.Popen[bytes]:
-    """`gatort run` for so long, with its summary and its recording beside each other."""
+    """Start `gatort run` for so long, with its summary and its recording beside each other."""
     command = [
         *GATORT,
         "run",
@@ -134,7 +142,7 @@ def start_run(address: str, seconds: float, report: Path) -> subprocess.Popen[by
 
 
 def memory_mb(pid: int) -> float:
-    """Of a process and those that it started, such as its recorder, in RAM; 0 when it has ended."""
+    """Return the MB in RAM of a process and its children; 0 when it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -170,21 +178,19 @@ class Hogs:
         self._processes = []
 
 
-# -- The hour ------------------------------------------------------------------------------------------------------
+# -- The hour --------------------------------------------------------------------------------------
 
 
 @dataclass
 class Soak:
-    """What was seen."""
+    """Samples and reports of one soak."""
 
     began_ns: int = 0
-    """On the monotonic clock, which the recordings' stamps are on."""
+    """Start on the monotonic clock, which also stamps the recordings."""
     memory: list[tuple[float, float, float]] = field(default_factory=list)
-    """Every ten seconds: elapsed s, robot's MB, controller's MB."""
-    stolen: list[tuple[float, float]] = field(default_factory=list)
-    """Four times a second: elapsed s, and `stolen_s`."""
+    """Samples every ten seconds: elapsed s, robot's MB, controller's MB."""
     runs: list[Path] = field(default_factory=list)
-    """Reports of the runs, in order."""
+    """Reports of the runs in order."""
     hogs_s: tuple[float, float] = (0.0, 0.0)
 
 
@@ -204,7 +210,6 @@ def soak(args: argparse.Namespace, folder: Path) -> Soak:
                 run and run.poll() is None
             ):
                 hogs.watch(elapsed_s)
-                seen.stolen.append((elapsed_s, stolen_s()))
                 if (run is None or run.poll() is not None) and elapsed_s < args.seconds - 1:
                     seen.runs.append(folder / f"run{len(seen.runs):03d}.json")
                     run = start_run(address, args.seconds - elapsed_s, seen.runs[-1])
@@ -214,7 +219,7 @@ def soak(args: argparse.Namespace, folder: Path) -> Soak:
                 progress.update(
                     bar, completed=elapsed_s, description=f"soak, {len(seen.runs)} runs"
                 )
-                time.sleep(STOLEN_SAMPLE_S)
+                time.sleep(TURN_S)
         finally:
             hogs.close()
             if run is not None and run.poll() is None:
@@ -223,20 +228,20 @@ def soak(args: argparse.Namespace, folder: Path) -> Soak:
     return seen
 
 
-# -- What it comes to ----------------------------------------------------------------------------------------------
+# -- What it comes to ------------------------------------------------------------------------------
 
 
 @dataclass
 class Findings:
-    """Everything that the report says."""
+    """Figures and sentences of the report."""
 
     ticks: int = 0
     misses: int = 0
-    """As the runs counted them."""
+    """Number of misses that the runs counted."""
     late_ns: list[int] = field(default_factory=list)
-    """Wake-up lateness of each tick."""
+    """Wake-up lateness of each tick, in ns."""
     late_hogged_ns: list[int] = field(default_factory=list)
-    """Of those that fell into the hogs' time."""
+    """Wake-up lateness of the ticks while the hogs ran, in ns."""
     causes: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Misses by (cause, span)."""
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -245,11 +250,11 @@ class Findings:
     unexplained: list[str] = field(default_factory=list)
     wires: list[dict[str, Any]] = field(default_factory=list)
     trials: tuple[int, int] = (0, 0)
-    """Layouts that were stacked, and that were given up."""
+    """Numbers of layouts stacked and of layouts given up."""
 
 
-def find(seen: Soak, robot_log: str) -> Findings:
-    """Read the runs' reports and recordings, and what the robot counted."""
+def find(seen: Soak, robot_log: str, witness: WitnessProcess) -> Findings:
+    """Read the runs' reports and recordings, the robot's counters and the witness's pauses."""
     findings = Findings()
     if counted := re.findall(r"successes: (\d+), given up: (\d+)", robot_log):
         stacked, given_up = counted[-1]
@@ -265,12 +270,12 @@ def find(seen: Soak, robot_log: str) -> Findings:
         findings.ticks += record["ticks"]
         findings.misses += record["misses"]
         findings.wires.append(record["wire"])
-        last = _read_ticks(seen, report.with_suffix(".mcap"), findings)
+        last = _read_ticks(seen, report.with_suffix(".mcap"), findings, witness)
         if record["stopped"]:
             dropped_before = findings.wires[-2]["dropped"] if len(findings.wires) > 1 else 0
             _explain_stop(number, record, last, dropped_before, findings)
             findings.stops[-1] += (
-                f"; the host had taken {stolen_ms(seen, last[-1].deadline_ns):.0f} ms"
+                f"; longest pause nearby {pause_ms(witness, last[-1].deadline_ns):.0f} ms"
             )
     findings.unexplained += [
         f"{count} misses: {cause} ({span})"
@@ -290,16 +295,16 @@ def _span(seen: Soak, at_ns: int) -> str:
     return "hogs" if seen.hogs_s[0] <= elapsed_s < seen.hogs_s[1] else "no hogs"
 
 
-def stolen_ms(seen: Soak, at_ns: int) -> float:
-    """What the host took of both cores from a second before an instant until the next sample."""
-    elapsed_s, stolen = np.array(seen.stolen).T
-    at_s = (at_ns - seen.began_ns) * 1e-9
-    before, after = np.interp((at_s - 1, at_s + STOLEN_SAMPLE_S), elapsed_s, stolen)
-    return float(after - before) * 1e3
+def pause_ms(witness: WitnessProcess, at_ns: int) -> float:
+    """Return the witness's longest pause around an instant, in ms."""
+    around = witness.between(at_ns - AROUND_NS, at_ns + AROUND_NS)
+    return around.pause_ms if around is not None else 0.0
 
 
-def _read_ticks(seen: Soak, path: Path, findings: Findings) -> list[TickMessage]:
-    """Count a recording's ticks; returns its last ones."""
+def _read_ticks(
+    seen: Soak, path: Path, findings: Findings, witness: WitnessProcess
+) -> list[TickMessage]:
+    """Count a recording's ticks. Return its last ones."""
     ticks = [
         stamped.message
         for stamped in Recording(path).messages()
@@ -314,8 +319,8 @@ def _read_ticks(seen: Soak, path: Path, findings: Findings) -> list[TickMessage]
             findings.late_hogged_ns.append(late_ns)
         if skipped := misses.woke(tick.skipped):
             late = late_ns > LATE_WAKE_MS * 1e6 or span == "hogs"
-            stolen = stolen_ms(seen, tick.deadline_ns) >= STOLEN_S * 1e3
-            findings.causes[_LATE if late else _STOLEN if stolen else _PASSED, span] += skipped
+            paused = pause_ms(witness, tick.deadline_ns) >= PAUSE_MS
+            findings.causes[_LATE if late else _PAUSED if paused else _PASSED, span] += skipped
         if misses.ended(tick.took_ns):
             findings.causes[_cause(tick), span] += 1
         if tick.reason:
@@ -324,7 +329,7 @@ def _read_ticks(seen: Soak, path: Path, findings: Findings) -> list[TickMessage]
 
 
 def _cause(tick: TickMessage) -> str:
-    """What a tick lost its time to; the stages' stamps begin with reading the robot."""
+    """Return the stage that took a tick's time; the stamps begin with reading the robot."""
     stamps_ms = (np.array(tick.stamps_ns) - tick.stamps_ns[0]) * 1e-6
     asked_ms = stamps_ms[1] if len(stamps_ms) > 1 else stamps_ms[-1]
     if len(stamps_ms) == 1:
@@ -352,12 +357,11 @@ def _explain_stop(
     reasons = [f"{tick.reason} ({_cause(tick)})" for tick in last if tick.reason]
     skipped = sum(tick.skipped for tick in last)
     why = "; ".join([*reasons, *([f"{skipped} deadlines skipped"] if skipped else [])])
-    # Without a refused tick the robot's own watchdog stopped it, for commands that it did not get in time.
+    # Without a refused tick the robot's watchdog stopped it: commands did not come in time.
     dropped = record["wire"]["dropped"] - dropped_before
     explained = why or (f"watchdog, {dropped} commands came too late" if dropped else "")
-    findings.stops.append(
-        f"run {number} after {record['seconds']:.0f} s: {explained or 'watchdog, nothing tells why'}"
-    )
+    reason = explained or "watchdog, nothing tells why"
+    findings.stops.append(f"run {number} after {record['seconds']:.0f} s: {reason}")
     if not explained:
         findings.unexplained.append(findings.stops[-1])
 
@@ -365,25 +369,33 @@ def _explain_stop(
 def _settled(
     seen: Soak, args: argparse.Namespace
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Memory (robot, controller) in MB when it had settled, and at the end."""
+    """Return the memory (robot, controller) in MB once settled, and at the end."""
     rows = np.array([row for row in seen.memory if row[2] > 0])
     after = rows[rows[:, 0] >= min(SETTLED_S, args.seconds / 2)]
     return after[:6, 1:].max(axis=0), after[-6:, 1:].max(axis=0)
 
 
-# -- The report ----------------------------------------------------------------------------------------------------
+# -- The report ------------------------------------------------------------------------------------
 
 
-def write_report(path: Path, seen: Soak, findings: Findings, args: argparse.Namespace) -> bool:
-    """Write the page and its picture; true when nothing is unexplained and memory is flat."""
+def write_report(
+    path: Path,
+    seen: Soak,
+    findings: Findings,
+    pauses: WitnessReport | None,
+    args: argparse.Namespace,
+) -> bool:
+    """Write the page and its picture. Return true if memory is flat and all is explained."""
     early_mb, late_mb = _settled(seen, args)
     flat = bool((late_mb <= early_mb * (1 + GROWTH)).all())
     trips = [wire["round_trip_ms"] for wire in findings.wires]
     picture = path.with_suffix(".png")
     draw(picture, seen, args)
+    stacked, given_up = findings.trials
+    growth = "flat" if flat else "it grew"
     rows = {
         "ticks": f"{findings.ticks:,} in {len(seen.runs)} run{'s' if len(seen.runs) > 1 else ''}",
-        "blocks stacked": f"{findings.trials[0]}, and {findings.trials[1]} layouts given up after 20 s",
+        "blocks stacked": f"{stacked}, and {given_up} layouts given up after 20 s",
         "misses": str(findings.misses),
         "refused ticks": str(sum(findings.refused.values())),
         "stops, each re-armed": str(len(findings.stops)),
@@ -396,18 +408,19 @@ def write_report(path: Path, seen: Soak, findings: Findings, args: argparse.Name
         + " (p50, p99, max; of several runs the largest)",
         "wake-up lateness, ms": _percentiles(findings.late_ns),
         "wake-up lateness under hogs, ms": _percentiles(findings.late_hogged_ns),
-        "taken by the machine's host": _stolen(seen),
+        "computing witness": _pauses(pauses),
         "memory of the robot": f"{early_mb[0]:.1f} → {late_mb[0]:.1f} MB",
-        "memory of the controller": f"{early_mb[1]:.1f} → {late_mb[1]:.1f} MB ({'flat' if flat else 'it grew'})",
+        "memory of the controller": f"{early_mb[1]:.1f} → {late_mb[1]:.1f} MB ({growth})",
     }
     path.write_text(_page(args, rows, findings, picture), encoding="utf-8")
     return flat and not findings.unexplained
 
 
-def _stolen(seen: Soak) -> str:
-    elapsed_s, stolen = np.array(seen.stolen).T
-    tens = np.diff(np.interp(np.arange(0, elapsed_s[-1], SAMPLE_S), elapsed_s, stolen))
-    return f"{stolen[-1] - stolen[0]:.1f} s of both cores' time, at most {tens.max(initial=0.0):.1f} s in {SAMPLE_S:.0f} s"
+def _pauses(pauses: WitnessReport | None) -> str:
+    if pauses is None:
+        return "none ran"
+    durations = f"p99 {pauses.p99_ms:.1f}, max {pauses.max_ms:.1f} ms"
+    return f"{pauses.sentence} ({durations}, {pauses.periods:,} times)"
 
 
 def _percentiles(durations_ns: list[int]) -> str:
@@ -423,9 +436,10 @@ def _page(args: argparse.Namespace, rows: dict[str, str], findings: Findings, pi
     )
     return f"""# The soak
 
-{args.seconds:.0f} s at 20 Hz over TCP: `gatort robot mujoco --again --realtime` and `gatort run --until time`,
-{args.loss:.0%} loss and up to {args.jitter_ms:g} ms of jitter each way, {HOGS} processes that take the cores for
-{args.hogs_seconds:.0f} s in the middle. This command made the page:
+{args.seconds:.0f} s at 20 Hz over TCP: `gatort robot mujoco --again --realtime` and
+`gatort run --until time`, {args.loss:.0%} loss and up to {args.jitter_ms:g} ms of jitter each way,
+{HOGS} processes that take the cores for {args.hogs_seconds:.0f} s in the middle.
+This command made the page:
 
     {command}
 
@@ -466,7 +480,7 @@ def _counts(title: str, counts: Counter[tuple[str, str]], hogs_seconds: float) -
 
 
 def draw(path: Path, seen: Soak, args: argparse.Namespace) -> None:
-    """Memory of both processes over time, the hogs' span shaded."""
+    """Draw the memory of both processes over time, with the hogs' span shaded."""
     from matplotlib.figure import Figure
 
     rows = np.array([row for row in seen.memory if row[2] > 0])
@@ -506,8 +520,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder: Path = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        seen = soak(args, folder)
-        good = write_report(report, seen, find(seen, (folder / "robot.log").read_text()), args)
+        with WitnessProcess() as witness:
+            seen = soak(args, folder)
+            findings = find(seen, (folder / "robot.log").read_text(), witness)
+            pauses = witness.between(seen.began_ns, time.monotonic_ns())
+        good = write_report(report, seen, findings, pauses, args)
     print(report.read_text())
     return 0 if good else 1
 

@@ -16,9 +16,6 @@ MEASURED_PACKAGES = (
 )  # fmt: skip
 """Packages whose version changes a figure."""
 
-STOLEN_S = 0.02
-"""Of `stolen_s` that explains a tick which came too late; the kernel counts in steps of 10 ms."""
-
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -71,11 +68,3 @@ def _cpu_model() -> str:
         (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
         platform.machine(),
     )
-
-
-def stolen_s() -> float:
-    """How long the machine's host has run something else on its cores while they had work (steal), since it started.
-
-    Of all cores together; 0 where there is no host, or it does not tell.
-    """
-    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")

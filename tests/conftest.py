@@ -8,13 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 from gatort.runtime.bundle import TrainingRecord
-from gatort.runtime.machine import (
-    STOLEN_S,
-    stolen_s,
-)
 from gatort.runtime.spec import (
     FIRST_CONTINUOUS_ID,
     Actuator,
@@ -40,33 +35,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in lacking.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
-
-
-ATTEMPTS = 5
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-    """Run a test again that failed while the machine's host took the cores, which nothing inside it can prevent."""
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for attempt in range(1, ATTEMPTS + 1):
-        before_s = stolen_s()
-        reports = runtestprotocol(item, nextitem=nextitem, log=False)
-        taken_s = stolen_s() - before_s
-        if (
-            attempt == ATTEMPTS
-            or taken_s < STOLEN_S
-            or not any(report.failed for report in reports)
-        ):
-            break
-        item.config.get_terminal_writer().line(
-            f" {item.name} again: the host took {taken_s:.2f} s of the cores"
-        )
-        item._initrequest()  # type: ignore[attr-defined]  # its fixtures anew
-    for report in reports:
-        item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
 
 
 TORQUE = {"unit": "N·m", "low": -30.0, "high": 30.0, "safe": 0.0, "rate_per_s": 1000.0}

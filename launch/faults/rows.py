@@ -1,36 +1,52 @@
-"""The faults that gatort must survive, one row each: what must happen, how soon, and what injects it."""
+"""The faults that gatort must survive: expectation, bounds and injection of each row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from . import (
-    deciding,
-    ending,
-    linking,
-    storing,
+    bundles,
+    commands,
+    configuration,
+    keys,
+    machine_load,
+    messages,
+    onlookers,
+    operator_stop,
+    policy,
+    processes,
+    recordings,
+    sensors,
+    torques,
+    wall_clock,
 )
-from .bench import (
-    Bench,
-    Outcome,
-)
+from .bench import Bench
+from .judging import InjectionResult
+from .sensor_memory import SensorFault
 
-Inject = Callable[[Bench, int], Outcome]
+Inject = Callable[[Bench, int], InjectionResult]
+"""Injects a fault into a bench with a seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way in which a component fails; PX4 names its failures so."""
+    """One way in which a component fails, named as PX4 names its failures."""
 
     component: str
     type: str
     inject: Inject
     times: int = 1
-    """How often, each with a seed of its own."""
+    """Number of injections, each with a seed of its own."""
     anywhere: bool = False
-    """Whether it happens in a controller alone, so that it can be injected into any arm."""
+    """True if it happens in a controller alone, so that it can be injected into any arm."""
+
+    @property
+    def name(self) -> str:
+        """Component and type, as on the command line."""
+        return f"{self.component} {self.type}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +57,16 @@ class Row:
     expected: str
     faults: tuple[Fault, ...]
     detection_ms: float | None = None
-    """At most; none where nothing is bounded."""
+    """Longest time to detection; `None` where it has no bound. ms"""
     safe_ms: float | None = None
-    """At most until the safe command is in effect; none where the arm goes on, or never moved."""
+    """Longest time to the safe command; `None` where the arm goes on or never moved. ms"""
     measured: str = "detection"
-    """What the time of detection is, where it is something else."""
+    """Name of the time to detection where the row measures another time."""
 
 
 def _sensor(component: str, kind: str, times: int = 3) -> Fault:
-    return Fault(component, kind, partial(deciding.sensor, f"{component} {kind}"), times)  # type: ignore[arg-type]
+    fault = cast(SensorFault, f"{component} {kind}")
+    return Fault(component, kind, partial(sensors.sensor, fault), times)
 
 
 ROWS = (
@@ -75,16 +92,16 @@ ROWS = (
     Row(
         4,
         "dropped; HOLD for a tick",
-        (Fault("policy", "late", deciding.late, 4, anywhere=True),),
+        (Fault("policy", "late", policy.late, 4, anywhere=True),),
         50,
     ),
-    Row(5, "SAFE by the robot's watchdog", (Fault("policy", "hang", deciding.hang, 4),), 100, 150),
+    Row(5, "SAFE by the robot's watchdog", (Fault("policy", "hang", policy.hang, 4),), 100, 150),
     Row(
         6,
         "the whole action is void; HOLD, SAFE",
         (
-            Fault("policy", "nan", deciding.nan_logits, 3, anywhere=True),
-            Fault("policy", "illegal_token", deciding.illegal_token, 3, anywhere=True),
+            Fault("policy", "nan", policy.nan_logits, 3, anywhere=True),
+            Fault("policy", "illegal_token", policy.illegal_token, 3, anywhere=True),
         ),
         50,
         150,
@@ -93,11 +110,11 @@ ROWS = (
         7,
         "limited and flagged; not finite refused",
         (
-            Fault("torque", "range", deciding.over_range, 2, anywhere=True),
-            Fault("torque", "rate", deciding.over_rate, 2, anywhere=True),
-            Fault("torque", "nan", partial(deciding.not_finite, float("nan")), 2, anywhere=True),
-            Fault("torque", "inf", partial(deciding.not_finite, float("inf")), 2, anywhere=True),
-            Fault("torque", "unguarded", deciding.unguarded, 2),
+            Fault("torque", "range", torques.over_range, 2, anywhere=True),
+            Fault("torque", "rate", torques.over_rate, 2, anywhere=True),
+            Fault("torque", "nan", torques.not_a_number, 2, anywhere=True),
+            Fault("torque", "inf", torques.infinite, 2, anywhere=True),
+            Fault("torque", "unguarded", torques.unguarded, 2),
         ),
         50,
         150,
@@ -106,69 +123,69 @@ ROWS = (
         8,
         "one: HOLD; more: SAFE",
         (
-            Fault("link", "loss_once", partial(linking.lost, 1), 3),
-            Fault("link", "loss", partial(linking.lost, 1_000), 3),
+            Fault("link", "loss_once", commands.lost_once, 3),
+            Fault("link", "loss", commands.lost_for_good, 3),
         ),
         75,
         150,
     ),
-    Row(9, "dropped; no change of state", (Fault("link", "repeat", linking.repeated, 3),)),
+    Row(9, "dropped; no change of state", (Fault("link", "repeat", commands.repeated, 3),)),
     Row(
         10,
         "not let in; counted; no change of state",
         (
-            Fault("key", "unknown", partial(linking.intruder, "unknown"), 2),
-            Fault("key", "none", partial(linking.intruder, "none"), 2),
-            Fault("session", "forged", linking.forged, 2),
+            Fault("key", "unknown", keys.unknown_key, 2),
+            Fault("key", "none", keys.no_key, 2),
+            Fault("session", "forged", keys.forged, 2),
         ),
         2_000,
     ),
     Row(
         11,
         "refused, naming the file",
-        (Fault("key", "wrong_robot", linking.wrong_server, 3),),
+        (Fault("key", "wrong_robot", keys.wrong_robot, 3),),
         2_000,
     ),
     Row(
         12,
         "dropped; no tick over a period",
         (
-            Fault("message", "huge", linking.flood_huge),
-            Fault("message", "random", linking.flood_random),
-            Fault("message", "nested", linking.flood_nested),
-            Fault("message", "parts", linking.flood_parts),
+            Fault("message", "huge", messages.huge),
+            Fault("message", "random", messages.random),
+            Fault("message", "nested", messages.nested),
+            Fault("message", "parts", messages.parts),
         ),
         50,
         measured="the longest tick",
     ),
-    Row(13, "nothing changes", (Fault("wall_clock", "jump", ending.wall_clock),)),
+    Row(13, "nothing changes", (Fault("wall_clock", "jump", wall_clock.jump),)),
     Row(
         14,
         "SAFE by the robot's process",
-        (Fault("controller", "kill", ending.controller_killed, 3),),
+        (Fault("controller", "kill", processes.controller_killed, 3),),
         100,
         150,
     ),
     Row(
         15,
         "SAFE; nothing moves on resume",
-        (Fault("controller", "suspend", ending.controller_suspended, 3),),
+        (Fault("controller", "suspend", processes.controller_suspended, 3),),
         100,
         150,
     ),
     Row(
         16,
         "the controller says so and ends",
-        (Fault("robot", "kill", ending.robot_killed, 3),),
+        (Fault("robot", "kill", processes.robot_killed, 3),),
         100,
     ),
-    Row(17, "no tick lost; marked incomplete", (Fault("disk", "full", storing.disk_full),)),
+    Row(17, "no tick lost; marked incomplete", (Fault("disk", "full", recordings.disk_full),)),
     Row(
         18,
         "readable to the last chunk",
         (
-            Fault("recorder", "kill", storing.recorder_killed),
-            Fault("recorder", "kill_controller", storing.recorded_controller_killed),
+            Fault("recorder", "kill", recordings.recorder_killed),
+            Fault("recorder", "kill_controller", recordings.recorded_controller_killed),
         ),
         1_000,
         150,
@@ -177,7 +194,7 @@ ROWS = (
     Row(
         19,
         "SAFE; no retry",
-        (Fault("policy", "raise", deciding.device_lost, 3, anywhere=True),),
+        (Fault("policy", "raise", policy.device_lost, 3, anywhere=True),),
         100,
         150,
     ),
@@ -185,9 +202,9 @@ ROWS = (
         20,
         "refused before loading, naming the file",
         (
-            Fault("bundle", "truncated", storing.truncated),
-            Fault("bundle", "tampered", storing.tampered),
-            Fault("bundle", "shape", storing.reshaped),
+            Fault("bundle", "truncated", bundles.truncated),
+            Fault("bundle", "tampered", bundles.tampered),
+            Fault("bundle", "shape", bundles.reshaped),
         ),
         measured="until refused",
     ),
@@ -195,17 +212,17 @@ ROWS = (
         21,
         "exit 2, naming the key; nothing armed",
         (
-            Fault("configuration", "nan", storing.nan_limit),
-            Fault("configuration", "unknown_key", storing.unknown_key),
-            Fault("configuration", "no_rate", storing.no_rate),
-            Fault("configuration", "timeout", storing.long_timeout),
+            Fault("configuration", "nan", configuration.nan_limit),
+            Fault("configuration", "unknown_key", configuration.unknown_key),
+            Fault("configuration", "no_rate", configuration.no_rate),
+            Fault("configuration", "timeout", configuration.long_timeout),
         ),
         measured="until refused",
     ),
     Row(
         22,
         "misses counted; wakes in time",
-        (Fault("cpu", "busy", ending.busy, 2),),
+        (Fault("cpu", "busy", machine_load.busy, 2),),
         5,
         measured="wake-up lateness, p99",
     ),
@@ -213,10 +230,10 @@ ROWS = (
         23,
         "SAFE within a tick; latched",
         (
-            Fault("operator", "interrupt", ending.interrupt, 2),
-            Fault("operator", "console_lost", ending.console_lost, 2),
-            Fault("operator", "key", ending.key, 3),
-            Fault("operator", "button", ending.button, 3),
+            Fault("operator", "interrupt", operator_stop.interrupt, 2),
+            Fault("operator", "console_lost", operator_stop.console_lost, 2),
+            Fault("operator", "key", operator_stop.key, 3),
+            Fault("operator", "button", operator_stop.button, 3),
         ),
         50,
         100,
@@ -225,8 +242,8 @@ ROWS = (
         24,
         "drops; no tick lost",
         (
-            Fault("output", "unread", ending.output_unread),
-            Fault("viewer", "hang", ending.viewer_hung),
+            Fault("output", "unread", onlookers.output_unread),
+            Fault("viewer", "hang", onlookers.viewer_hung),
         ),
     ),
 )

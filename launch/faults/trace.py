@@ -1,7 +1,7 @@
-"""What an arm did, step by step: shared memory that its process writes and who injects faults reads.
+"""The trace of an arm's inner steps, in memory that its process writes and the bench reads.
 
-A file that both map survives the SIGKILL of either. All processes of one machine share the monotonic clock, so an
-instant of one can be compared with an instant of another.
+A file that both map survives the SIGKILL of either. All processes of one machine share the
+monotonic clock, so instants of different processes can be compared.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from gatort.runtime.robots.driver import INNER_PERIOD_NS
 from gatort.runtime.safety import State
 from gatort.runtime.spec import Interface
 
+TRACE_FILE = "trace"
 STATES = tuple(State)
 MOST_STEPS = 900_000
-"""A quarter of an hour; pages are taken as they are written."""
+"""Room for a quarter of an hour; memory is taken page by page as it is written."""
 ROUNDING = 1e-9
-"""Of values that were faded to: a sum of products in float64."""
+"""Error of faded values, which are sums of products in float64."""
 
 
 class Trace:
-    """Each inner step of an arm: when it was due and when it was taken, the watchdog's state, values (A,) in effect."""
+    """Inner steps of an arm: instants due and taken, watchdog's state, values (A,) in effect."""
 
     def __init__(self, path: Path, interface: Interface, *, sampled: bool = False) -> None:
         """Map the file; made when it is absent.
 
         Args:
-            path: of the file.
-            interface: the arm's.
-            sampled: some steps alone are written, so that nothing can be said of how fast values change.
+            path: file to map.
+            interface: interface of the arm.
+            sampled: only some steps are written, so the rate of the values cannot be judged.
         """
         self._interface, self._sampled = interface, sampled
         fields = [("at_ns", np.int64), ("taken_ns", np.int64), ("state", np.int64)]
@@ -41,7 +42,7 @@ class Trace:
         self._next = 0
 
     def add(self, at_ns: int, taken_ns: int, state: State, values: NDArray[np.float64]) -> None:
-        """Write a step; beyond the last row nothing more is kept."""
+        """Write a step; steps beyond the last row are lost."""
         if self._next < MOST_STEPS:
             row = self._rows[self._next]
             row["at_ns"], row["state"], row["values"] = at_ns, STATES.index(state), values
@@ -49,7 +50,7 @@ class Trace:
             self._next += 1
 
     def since(self, taken_ns: int) -> Excerpt:
-        """A copy of what was written at or after an instant."""
+        """Return a copy of the steps taken at or after an instant."""
         stamps = self._rows["taken_ns"]
         while self._next < MOST_STEPS and stamps[self._next]:
             self._next += 1
@@ -58,46 +59,51 @@ class Trace:
 
     @property
     def newest(self) -> State | None:
-        """The state of the last step, none before the first."""
+        """State of the last step; `None` before the first."""
         self.since(1 << 62)
         return STATES[self._rows[self._next - 1]["state"]] if self._next else None
 
 
 class Excerpt:
-    """Some steps of a trace, N of them."""
+    """N steps of a trace."""
 
     def __init__(self, rows: NDArray[np.void], interface: Interface, sampled: bool) -> None:
         self._rows, self._interface, self._sampled = rows, interface, sampled
         self.taken_ns: NDArray[np.int64] = rows["taken_ns"]
-        """(N,) when the values were in effect."""
+        """(N,) instants at which the values were in effect, in ns."""
         self.states: list[State] = [STATES[state] for state in rows["state"]]
-        """(N,)."""
+        """(N,) states of the watchdog."""
         self.values: NDArray[np.float64] = rows["values"]
-        """(N, A) in effect, in each actuator's unit."""
+        """(N, A) values in effect, in each actuator's unit."""
 
     def until(self, taken_ns: int) -> Excerpt:
-        """The steps before an instant."""
+        """Return the steps before an instant."""
         return Excerpt(
             self._rows[: np.searchsorted(self.taken_ns, taken_ns)], self._interface, self._sampled
         )
 
     def since(self, taken_ns: int) -> Excerpt:
-        """The steps from an instant on."""
+        """Return the steps from an instant on."""
         return Excerpt(
             self._rows[np.searchsorted(self.taken_ns, taken_ns) :], self._interface, self._sampled
         )
 
     @property
     def sequence(self) -> list[State]:
-        """The states in order, each run of equal ones once."""
+        """States in order, each run of equal ones once."""
+        return [state for state, _ in self.changes]
+
+    @property
+    def changes(self) -> list[tuple[State, int]]:
+        """States in order, each with the instant of its first step in ns."""
         return [
-            state
+            (state, int(self.taken_ns[i]))
             for i, state in enumerate(self.states)
             if i == 0 or state is not self.states[i - 1]
         ]
 
     def first(self, *states: State) -> int | None:
-        """When one of these states was first seen; none when it never was."""
+        """Return the instant of the first step in one of these states; `None` without any."""
         return next(
             (
                 int(at)
@@ -109,7 +115,7 @@ class Excerpt:
 
     @property
     def safe_ns(self) -> int | None:
-        """When the safe command was in effect to stay, after SAFE began; none when it never was."""
+        """Instant from which the safe command stays in effect after SAFE; `None` without one."""
         began = self.first(State.SAFE)
         if began is None or self.states[-1] is not State.LATCHED:
             return None
@@ -120,14 +126,14 @@ class Excerpt:
 
     @property
     def longest_gap_ns(self) -> int:
-        """The longest time for which no step was taken."""
+        """Longest time without a step, in ns."""
         return int(np.diff(self.taken_ns).max(initial=0))
 
     def fault(self) -> str | None:
-        """What no trace may show, as a sentence; none when all is well.
+        """Return the first thing that no trace may show, as a sentence; `None` when all is well.
 
-        Values within every range; changes within every rate (in SAFE, the fade's); in SAFE straight to the safe
-        command and never away from it; nothing after SAFE but LATCHED.
+        Values are within every range, and changes within every rate (in SAFE, the fade's). In SAFE
+        they go straight to the safe command and never away from it. Only LATCHED follows SAFE.
         """
         low, high, safe, rate = (
             np.array(

@@ -1,88 +1,158 @@
-"""Each row of the faults once: real processes, signals, sockets and files, judged by the arm's trace.
+"""The table of faults, and each row of the control loop on a virtual clock.
 
-A row's judgement is in `bench.must_stop` and `bench.must_go_on`; tests/faults/test_trace.py tries what they must catch.
+Loop, guard, link, inner loop and arm are the real ones, and so is the code that injects and judges.
+Only the clock is virtual, so the recorded trace is the same to the nanosecond on every machine.
 """
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 
-from gatort.launch.faults.bench import (
-    Bench,
-    Outcome,
-)
-from gatort.launch.faults.rows import (
-    ROWS,
-    Fault,
-    Row,
-)
-from gatort.runtime.errors import RobotError
+from gatort.launch.faults.loop_bench import TICKS, LoopBench
+from gatort.launch.faults.operator_stop import stop_while_driving
+from gatort.launch.faults.rows import ROWS, Fault, Row
+from gatort.launch.faults.sensors import good_ticks
+from gatort.launch.faults.trace import Excerpt
 from gatort.runtime.inner_loop import FADE_NS
+from gatort.runtime.safety import State
 
-SLOW = {13, 17, 18, 24}
-"""Rows whose injection takes more than five seconds."""
+MS = 1_000_000
+PERIOD_MS = 50
+RUN, HOLD, SAFE, LATCHED = State.RUN, State.HOLD, State.SAFE, State.LATCHED
+
+Changes = list[tuple[State, float]]
+"""States with the instants at which they begin, in ms after the tick of the fault."""
+
+BY_GUARD: Changes = [(HOLD, 36), (SAFE, 50), (LATCHED, 90)]
+"""The guard refuses two ticks: SAFE at the second one."""
+BY_WATCHDOG: Changes = [(HOLD, 36), (SAFE, 70), (LATCHED, 110)]
+"""No command comes: SAFE 95 ms after the last one took effect, 25 ms before the fault's tick."""
+HELD_ONCE: Changes = [(HOLD, 36), (RUN, 75)]
+"""One command is missing, and the next one takes effect 25 ms after its tick."""
+GOES_ON: Changes = []
+
+EXPECTED: dict[str, Changes] = {
+    "camera frozen": BY_GUARD,
+    "camera absent": BY_GUARD,
+    "joint_state frozen": BY_GUARD,
+    "joint_state absent": BY_GUARD,
+    "joint_state nan": BY_GUARD,
+    "joint_state inf": BY_GUARD,
+    "joint_state jump": BY_GUARD,
+    "policy late": HELD_ONCE,
+    "policy hang": BY_WATCHDOG,
+    "policy nan": BY_GUARD,
+    "policy illegal_token": BY_GUARD,
+    "torque range": GOES_ON,
+    "torque rate": GOES_ON,
+    "torque nan": BY_GUARD,
+    "torque inf": BY_GUARD,
+    # Its first bad command is limited and takes effect: the watchdog's times begin a tick later.
+    "torque unguarded": [(HOLD, 86), (SAFE, 120), (LATCHED, 160)],
+    "link loss_once": HELD_ONCE,
+    "link loss": BY_WATCHDOG,
+    "link repeat": GOES_ON,
+    "policy raise": [(SAFE, 0), (LATCHED, 40)],
+}
+LOGIC_ROWS = {1, 2, 3, 4, 5, 6, 7, 8, 9, 19}
 
 
-ATTEMPTS = 3
-"""A machine that takes a core away for a moment breaks a bound. `gatort faults` counts that; a test asks again."""
+def logic_faults() -> list[tuple[Row, Fault]]:
+    return [(row, fault) for row in ROWS if row.number in LOGIC_ROWS for fault in row.faults]
 
 
-def _cases() -> list[object]:
-    cases: list[object] = []
-    for row in ROWS:
-        for fault in row.faults:
-            marks = [pytest.mark.slow] if row.number in SLOW else []
-            cases.append(
-                pytest.param(
-                    row, fault, id=f"{row.number}-{fault.component}-{fault.type}", marks=marks
-                )
-            )
-    return cases
+every_logic_fault = pytest.mark.parametrize(
+    ("row", "fault"),
+    logic_faults(),
+    ids=lambda each: each.name if isinstance(each, Fault) else str(each.number),
+)
+
+
+def steps_since_armed(bench: LoopBench, began_ns: int) -> Excerpt:
+    steps = bench.arm.trace.since(began_ns)
+    return steps.since(steps.first(RUN) or began_ns)
+
+
+def end_of_run(fault: Fault, good: int) -> Changes:
+    """A run that nothing stops is stopped by its controller at its last tick."""
+    ticks = good if fault.name == "link repeat" else TICKS
+    stopped_ms = PERIOD_MS * (ticks - 1 - good)
+    return [(SAFE, stopped_ms), (LATCHED, stopped_ms + FADE_NS / MS)]
 
 
 def test_there_are_twenty_four_rows_and_no_fault_has_two_names() -> None:
     assert [row.number for row in ROWS] == list(range(1, 25))
-    names = [(fault.component, fault.type) for row in ROWS for fault in row.faults]
+    names = [fault.name for row in ROWS for fault in row.faults]
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize(("row", "fault"), _cases())
-def test_the_arm_does_what_the_row_says_within_its_bounds(
-    bench: Bench, row: Row, fault: Fault
+def test_every_fault_of_the_logic_rows_has_an_expected_trace() -> None:
+    assert {fault.name for _, fault in logic_faults()} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+@every_logic_fault
+def test_the_arm_s_states_begin_exactly_when_the_row_says(
+    virtual_bench: LoopBench, row: Row, fault: Fault, seed: int
 ) -> None:
-    if row.number == 13 and shutil.which("gcc") is None:
-        pytest.skip("no gcc to build the clock that jumps")
-    for attempt in range(ATTEMPTS):
-        try:
-            outcome = fault.inject(bench, 7 + attempt)
-        except RobotError as error:
-            outcome = Outcome(wrong=str(error))
-        # Being crowded explains an arm that stopped though it need not, and never one that did otherwise than it must.
-        assert outcome.wrong is None or row.safe_ms is None
-        if (complaint := outcome.wrong or too_late(row, outcome)) is None:
-            return
-    pytest.fail(complaint)
+    began_ns = virtual_bench.clock.now_ns()
+    result = fault.inject(virtual_bench, seed)
+    assert (result.wrong, result.late) == (None, None)
+
+    good = good_ticks(seed)
+    expected = EXPECTED[fault.name]
+    if expected in (HELD_ONCE, GOES_ON):
+        expected = expected + end_of_run(fault, good)
+    steps = steps_since_armed(virtual_bench, began_ns)
+    fault_ns = steps.taken_ns[0] + good * PERIOD_MS * MS
+    found = [(state, (at_ns - fault_ns) / MS) for state, at_ns in steps.changes]
+    assert found == [(RUN, -good * PERIOD_MS), *expected]
 
 
-def too_late(row: Row, outcome: Outcome) -> str | None:
-    """Which bound of the row was broken."""
-    late = [
-        f"{what} after {found} ms, at most {bound} allowed"
-        for what, found, bound in (
-            ("detected", outcome.detected_ms, row.detection_ms),
-            ("safe", outcome.safe_ms, row.safe_ms),
-        )
-        if found is not None and bound is not None and not 0 <= found <= bound
-    ]
-    return late[0] if late else None
+@every_logic_fault
+def test_every_row_is_inside_its_bounds_and_its_torques_within_range_and_rate(
+    virtual_bench: LoopBench, row: Row, fault: Fault
+) -> None:
+    began_ns = virtual_bench.clock.now_ns()
+    result = fault.inject(virtual_bench, 3)
+    for found_ms, bound_ms in (
+        (result.detected_ms, row.detection_ms),
+        (result.safe_ms, row.safe_ms),
+    ):
+        assert found_ms is None or bound_ms is None or 0 <= found_ms <= bound_ms
+
+    steps = steps_since_armed(virtual_bench, began_ns)
+    assert steps.fault() is None
+    assert np.abs(steps.values).max() > 1  # It moved before the fault.
+    assert steps.safe_ns is not None
 
 
-def test_a_fault_that_must_stop_the_arm_is_timed_to_the_safe_command(bench: Bench) -> None:
-    for row in ROWS:
-        if row.number in (2, 5, 8):
-            outcome = row.faults[-1].inject(bench, 3)
-            assert outcome.safe_ms is not None
-            assert outcome.detected_ms is not None
-            assert outcome.safe_ms - outcome.detected_ms >= FADE_NS * 1e-6
+def test_one_seed_gives_the_same_trace_to_the_last_bit(
+    make_virtual_bench: Callable[[], LoopBench],
+) -> None:
+    fault = next(fault for _, fault in logic_faults() if fault.name == "link loss_once")
+    values = []
+    for _ in range(2):
+        bench = make_virtual_bench()
+        fault.inject(bench, 4)
+        values.append(bench.arm.trace.since(0).values)
+    assert np.array_equal(*values)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_stop_at_the_arm_s_own_console_fades_from_that_instant_on(
+    virtual_bench: LoopBench, seed: int
+) -> None:
+    began_ns = virtual_bench.clock.now_ns()
+    arm = virtual_bench.arm
+    with virtual_bench.controller(arm) as robot:
+        result = stop_while_driving(virtual_bench, arm, robot, lambda: arm.press(b" "), seed)
+    assert (result.wrong, result.late) == (None, None)
+    assert result.detected_ms is not None
+    assert result.safe_ms is not None
+    assert 0 <= result.detected_ms <= 1  # The next inner step.
+    assert result.safe_ms - result.detected_ms == pytest.approx(FADE_NS / MS, abs=1)
+    assert steps_since_armed(virtual_bench, began_ns).sequence == [RUN, SAFE, LATCHED]

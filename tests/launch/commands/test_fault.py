@@ -1,4 +1,4 @@
-"""`gatort fault` and `gatort faults`: what they list, refuse and report."""
+"""`gatort fault` and `gatort faults`: their lists, refusals, reports and exit statuses."""
 
 from __future__ import annotations
 
@@ -7,68 +7,93 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Self, cast
 
-import numpy as np
 import pytest
 
 pytest.importorskip("mujoco")
 
 from gatort.launch import cli
 from gatort.launch.commands import fault
-from gatort.launch.faults import bench
-from gatort.launch.faults.bench import (
-    ArmProcess,
-    Bench,
-    Drive,
-    Outcome,
-)
-from gatort.launch.faults.rows import (
-    ROWS,
-    Fault,
-    Row,
-)
+from gatort.launch.faults import arm_process, injecting
+from gatort.launch.faults.arm_process import ArmProcess
+from gatort.launch.faults.bench import Bench
+from gatort.launch.faults.drive import Drive, EndedEarlyError
+from gatort.launch.faults.judging import InjectionResult
+from gatort.launch.faults.rows import ROWS, Fault, Row
 from gatort.runtime.errors import RobotError
-from gatort.runtime.loop import (
-    ControlLoop,
-    TickRecord,
-)
+from gatort.runtime.loop import ControlLoop, TickRecord
+from gatort.runtime.witness import WitnessReport
 
-GIVEN = Outcome(10.0, 60.0)
+GIVEN = InjectionResult(10.0, 60.0)
+Inject = Callable[[Bench, int], InjectionResult]
 
 
-def rows_of(inject: Callable[[Bench, int], Outcome]) -> tuple[Row, ...]:
-    return (Row(1, "SAFE", (Fault("camera", "frozen", inject, 3),), 75, 165),)
+class StillMachine:
+    """Stands in for the witness's process: a machine with one known pause."""
+
+    pause_ms = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def between(self, *_: int) -> WitnessReport:
+        longest_ms = 4.0 + self.pause_ms
+        return WitnessReport(100, 4.0, 4.0, longest_ms, longest_ms)
 
 
 @pytest.fixture
-def injected(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Bench, int], Outcome]], None]:
-    return lambda inject: monkeypatch.setattr(fault, "_rows", lambda: rows_of(inject))
+def machine(monkeypatch: pytest.MonkeyPatch) -> type[StillMachine]:
+    monkeypatch.setattr(injecting, "ALONE_NS", 0)
+    monkeypatch.setattr(injecting, "WitnessProcess", StillMachine)
+    monkeypatch.setattr(StillMachine, "pause_ms", 0.0)
+    return StillMachine
 
 
-def test_what_breaks_a_bound_while_the_machine_s_host_takes_the_cores_is_made_again_and_counted(
-    injected: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture
+def injected(
+    monkeypatch: pytest.MonkeyPatch, machine: type[StillMachine]
+) -> Callable[[Inject], None]:
+    def inject_as(inject: Inject) -> None:
+        row = Row(1, "SAFE", (Fault("camera", "frozen", inject, 3),), 75, 165)
+        monkeypatch.setattr(fault, "ROWS", (row,))
+
+    return inject_as
+
+
+def test_a_bound_that_a_pause_explains_is_inconclusive_and_has_a_status_of_its_own(
+    injected: Callable[[Inject], None],
+    machine: type[StillMachine],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stolen_s, outcomes = (
-        iter(np.arange(100) * 0.03),
-        iter([Outcome(75.1, 60.0), Outcome(10.0, 165.1), *[GIVEN] * 3]),
-    )
-    monkeypatch.setattr(fault, "stolen_s", lambda: next(stolen_s))
-    injected(lambda _, __: next(outcomes))
+    machine.pause_ms = 28.0
+    injected(lambda _, seed: InjectionResult(75.0 + seed, 60.0))
     report = tmp_path / "f.json"
-    assert cli.main(["faults", "--json", str(report)]) == 0
-    row = json.loads(report.read_text())["rows"][0]
-    assert (row["made_again"], len(row["injections"])) == (2, 3)
-    assert "the machine's host took its cores (steal): 2" in capsys.readouterr().out
+    assert cli.main(["faults", "--json", str(report)]) == 3
+    out = capsys.readouterr().out
+    assert "row 1: inconclusive: this machine paused a 4.0 ms computation for 28 ms" in out
+    assert "0 of 1 inside their bounds, 1 inconclusive" in out
+    record = json.loads(report.read_text())
+    assert (record["held"], record["inconclusive"], record["broken"]) == (0, 1, 0)
+    assert record["rows"][0]["verdict"] == "inconclusive"
+    assert record["rows"][0]["witness"]["max_ms"] == 32.0
 
 
 def test_without_arguments_every_fault_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fault"]) == 0
     listed = capsys.readouterr().out
     assert all(each.type in listed for row in ROWS for each in row.faults)
+
+
+@pytest.mark.parametrize("command", ["fault", "faults"])
+def test_the_help_names_each_exit_status(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    cli.main([command, "--help"])
+    words = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert all(f"Exit status {status}:" in words for status in (0, 1, 3))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +115,7 @@ def test_without_arguments_every_fault_is_listed(capsys: pytest.CaptureFixture[s
         (["faults", "--json", "/nowhere/f.json"], "there is no directory /nowhere"),
     ],
 )
-def test_what_there_is_not_is_refused_with_what_there_is(
+def test_an_unknown_fault_or_row_is_refused_with_the_valid_choices(
     capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
     assert cli.main(arguments) == 2
@@ -98,9 +123,9 @@ def test_what_there_is_not_is_refused_with_what_there_is(
 
 
 def test_the_report_has_the_median_and_the_longest_of_each_time(
-    injected: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    injected: Callable[[Inject], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    injected(lambda _, seed: Outcome(10.0 + seed, 60.0 + 2 * seed))
+    injected(lambda _, seed: InjectionResult(10.0 + seed, 60.0 + 2 * seed))
     report = tmp_path / "f.json"
     assert cli.main(["faults", "--json", str(report)]) == 0
     row = json.loads(report.read_text())["rows"][0]
@@ -113,15 +138,15 @@ def test_the_report_has_the_median_and_the_longest_of_each_time(
 @pytest.mark.parametrize(
     ("outcome", "sentence"),
     [
-        (Outcome(75.1, 100.0), "detection: 75.1 ms, more than 75"),
-        (Outcome(10.0, 165.1), "safe torque: 165.1 ms, more than 165"),
-        (Outcome(10.0, 60.0, "the arm went on"), "camera frozen: the arm went on"),
+        (InjectionResult(75.1, 100.0), "broken: detection: 75.1 ms, more than 75"),
+        (InjectionResult(10.0, 165.1), "broken: safe torque: 165.1 ms, more than 165"),
+        (InjectionResult(10.0, 60.0, "the arm went on"), "broken: camera frozen: the arm went on"),
     ],
 )
-def test_a_bound_that_is_broken_is_said_and_is_the_exit_status(
-    injected: Callable[..., None],
+def test_a_broken_bound_is_said_and_is_the_exit_status(
+    injected: Callable[[Inject], None],
     capsys: pytest.CaptureFixture[str],
-    outcome: Outcome,
+    outcome: InjectionResult,
     sentence: str,
 ) -> None:
     injected(lambda *_: outcome)
@@ -137,9 +162,14 @@ def test_a_bound_that_is_broken_is_said_and_is_the_exit_status(
     ids=lambda e: type(e).__name__,
 )
 def test_a_fault_that_could_not_be_injected_does_not_count_as_survived(
-    injected: Callable[..., None], capsys: pytest.CaptureFixture[str], error: Exception
+    injected: Callable[[Inject], None],
+    machine: type[StillMachine],
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
 ) -> None:
-    def fails(_: Bench, seed: int) -> Outcome:
+    machine.pause_ms = 1000.0
+
+    def fails(_: Bench, seed: int) -> InjectionResult:
         if seed == 1:
             raise error
         return GIVEN
@@ -149,19 +179,30 @@ def test_a_fault_that_could_not_be_injected_does_not_count_as_survived(
     assert f"not run: {error}" in capsys.readouterr().out
 
 
+def test_a_run_that_a_pause_ended_before_its_fault_is_inconclusive(
+    injected: Callable[[Inject], None], machine: type[StillMachine]
+) -> None:
+    def ends(_: Bench, __: int) -> InjectionResult:
+        raise EndedEarlyError("the run ended after 3 ticks, before the fault")
+
+    injected(ends)
+    assert cli.main(["faults"]) == 1
+    machine.pause_ms = 28.0
+    assert cli.main(["faults"]) == 3
+
+
 def run_of(ticks: int, error: RobotError | None = None) -> Drive:
-    loop = SimpleNamespace(refusal=None)
+    loop = cast(ControlLoop, SimpleNamespace(refusal=None))
     tick = cast(TickRecord, SimpleNamespace(refusal=None))
-    return Drive(cast(ControlLoop, loop), 0, 26, [(at_ns, tick) for at_ns in range(ticks)], error)
+    return Drive(loop, 0, 26, [(at_ns, tick) for at_ns in range(ticks)], error)
 
 
 @pytest.mark.parametrize(
     "drive", [run_of(8), run_of(0), run_of(26, RobotError("the robot hung up"))]
 )
 def test_a_run_that_ended_early_did_not_go_on(drive: Drive) -> None:
-    with pytest.raises(
-        RobotError, match=f"expected a run of 26 ticks, found an end after {len(drive.ticks)}: the"
-    ):
+    expected = f"expected a run of 26 ticks, found an end after {len(drive.ticks)}: the"
+    with pytest.raises(EndedEarlyError, match=expected):
         drive.require_end()
 
 
@@ -175,7 +216,7 @@ def test_an_arm_that_does_not_come_up_is_ended(
     made: list[ArmProcess] = []
     close = ArmProcess.close
     monkeypatch.setattr(ArmProcess, "close", lambda arm: (made.append(arm), close(arm)))
-    monkeypatch.setattr(bench, "START_NS", 0)
-    with pytest.raises(RobotError, match="does not listen"):
+    monkeypatch.setattr(arm_process, "START_NS", 0)
+    with pytest.raises(RobotError, match="expected the arm's process to listen"):
         ArmProcess(tmp_path / "arm")
     assert not made[0].alive

@@ -116,7 +116,9 @@ def test_after_a_success_the_blocks_are_laid_out_anew_while_the_arm_goes_on(desk
     assert desk.arm.layout != first
     joints_rad = desk.arm.simulator.data.qpos[:7].copy()
     desk.drive_until(lambda: desk.robot.succeeded)
-    assert np.abs(desk.arm.simulator.data.qpos[:7] - joints_rad).max() < 0.5  # The arm stays where it was.
+    assert (
+        np.abs(desk.arm.simulator.data.qpos[:7] - joints_rad).max() < 0.5
+    )  # The arm stays where it was.
     assert desk.robot.state is State.RUN
     assert (desk.robot.successes, desk.trials.given_up) == (1, 0)
 

@@ -63,7 +63,8 @@ def test_keys_need_a_directory_that_can_be_made(tmp_path: Path) -> None:
 def test_a_secret_that_others_may_open_is_refused(directory: Path, mode: int) -> None:
     (directory / "controller.key").chmod(mode)
     with pytest.raises(
-        ConfigError, match=rf"controller.key: expected a key that only .* may read .* with mode {mode:o}"
+        ConfigError,
+        match=rf"controller.key: expected a key that only .* may read .* with mode {mode:o}",
     ):
         ControllerKeys.load(directory)
 

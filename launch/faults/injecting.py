@@ -1,0 +1,107 @@
+"""Injects the chosen faults in turn, with a computing witness before and beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from subprocess import SubprocessError
+
+from gatort.launch.report import progress_bar
+from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.errors import ConfigError, GatortError
+from gatort.runtime.witness import PERIOD_NS, WitnessReport
+from gatort.runtime.witness_process import WitnessProcess
+
+from .arm_process import RunningArm
+from .bench import Bench
+from .drive import EndedEarlyError
+from .fault_report import FaultReport
+from .judging import InjectionResult
+from .row_result import RowResult
+from .rows import Fault, Row
+
+ALONE_NS = 5_000_000_000
+"""Time for which the machine is measured before the first row."""
+
+Chosen = tuple[tuple[Row, tuple[Fault, ...]], ...]
+
+
+def choose(rows: Iterable[Row], component: str, kind: str | None) -> tuple[Row, Fault]:
+    """Return the fault with a component's and a type's name.
+
+    Raises:
+        ConfigError: there is no such fault; names the valid choices.
+    """
+    named = {(each.component, each.type): (row, each) for row in rows for each in row.faults}
+    if (component, kind) in named:
+        return named[component, kind or ""]
+    kinds = [each for name, each in named if name == component]
+    if not kinds:
+        components = ", ".join(sorted({name for name, _ in named}))
+        raise ConfigError(f"no component {component!r}: expected one of {components}")
+    if kind is None:
+        raise ConfigError(f"fault {component}: expected a type, one of {', '.join(kinds)}")
+    raise ConfigError(f"{component} has no fault {kind!r}: expected one of {', '.join(kinds)}")
+
+
+def choose_rows(rows: Iterable[Row], numbers: tuple[int, ...] | None) -> Chosen:
+    """Return whole rows by their numbers, all of them without any.
+
+    Raises:
+        ConfigError: there is no such row.
+    """
+    known = {row.number: row for row in rows}
+    if unknown := sorted(set(numbers or ()) - set(known)):
+        raise ConfigError(f"--row {unknown[0]}: expected 1 to {len(known)}")
+    return tuple((row, row.faults) for row in known.values() if row.number in (numbers or known))
+
+
+def inject(chosen: Chosen, seed: int, running: RunningArm | None = None) -> FaultReport:
+    """Inject faults, each as often as its row says, and judge them.
+
+    Args:
+        chosen: rows, each with those of its faults to inject.
+        seed: draws the instants; each injection of a fault adds one.
+        running: gets the faults of a controller instead of an arm of the bench's own.
+    """
+    total = sum(fault.times for _, faults in chosen for fault in faults)
+    clock, results = MonotonicClock(), []
+    # The witness starts first: later this process has a real-time priority.
+    with WitnessProcess() as witness, Bench(running) as bench, progress_bar("faults") as progress:
+        bar = progress.add_task("measuring the machine", total=total)
+        alone = _observe(witness, clock)
+        for row, faults in chosen:
+            injections = []
+            began_ns = clock.now_ns()
+            for fault in faults:
+                progress.update(bar, description=f"{row.number}: {fault.name}")
+                for time in range(fault.times):
+                    injections.append((fault, _once(bench, fault, seed + time)))
+                    progress.advance(bar)
+            beside = witness.between(began_ns, clock.now_ns())
+            results.append(RowResult(row, tuple(injections), _longer_pause(alone, beside)))
+        not_granted = tuple(bench.not_granted)
+    return FaultReport(tuple(results), alone, not_granted)
+
+
+def _observe(witness: WitnessProcess, clock: MonotonicClock) -> WitnessReport:
+    """Let the witness compute alone for a while, and once at least."""
+    began_ns = clock.now_ns()
+    clock.sleep_until_ns(began_ns + ALONE_NS)
+    while (report := witness.between(began_ns, clock.now_ns())) is None:
+        clock.sleep_until_ns(clock.now_ns() + PERIOD_NS)
+    return report
+
+
+def _longer_pause(alone: WitnessReport, beside: WitnessReport | None) -> WitnessReport:
+    if beside is None or alone.pause_ms > beside.pause_ms:
+        return alone
+    return beside
+
+
+def _once(bench: Bench, fault: Fault, seed: int) -> InjectionResult:
+    try:
+        return fault.inject(bench, seed)
+    except EndedEarlyError as error:
+        return InjectionResult(late=str(error))
+    except (GatortError, OSError, LookupError, ValueError, SubprocessError) as error:
+        return InjectionResult(wrong=f"not run: {error}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,32 +21,14 @@ from gatort.runtime.bundle import (
 )
 from gatort.runtime.errors import BundleError
 
-from .precision import (
-    Bits,
-    Grams,
-    convert,
-)
+from .precision import convert
 from .to_onnx import export_onnx
 
-Rounded = Literal["int8", "int4", "w8a8"]
+RoundedPrecision = Literal["int8", "int4", "w8a8"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rounding:
-    """How a graph's weights are put on a grid."""
-
-    precision: Rounded
-    grams: Grams | None = None
-    """See `gatort.export.precision.convert`."""
-
-    @property
-    def bits(self) -> Bits:
-        """Of a weight's code."""
-        return 4 if self.precision == "int4" else 8
-
-
-def _silently(_: str) -> None:
-    """Announce nothing."""
+def ignore_step(_: str) -> None:
+    """Do nothing: the default callback."""
 
 
 def write_bundle(
@@ -56,14 +37,25 @@ def write_bundle(
     model: Gato,
     training: TrainingRecord,
     success: SuccessRecord | None = None,
-    begin: Callable[[str], None] = _silently,
-    rounding: Rounding | None = None,
+    begin: Callable[[str], None] = ignore_step,
+    rounding: RoundedPrecision | None = None,
 ) -> Manifest:
-    """Write weights, ONNX graph and manifest to `directory`; an older bundle there is replaced at the very end.
+    """Write weights, ONNX graph and manifest to `directory`; an older bundle there is replaced at
+    the very end.
 
-    Everything is made in a folder beside it and renamed into place, so that a failure leaves what was there. The model
-    is left in evaluation mode; its weights are written one tensor at a time and never copied whole. `begin` is called
-    with what is about to be done. `rounding` is of the graph's weights alone; `model.safetensors` has them as they are.
+    Everything is made in a folder beside it and renamed into place, so a failure leaves the older
+    bundle whole. The model is left in evaluation mode. Its weights are written one tensor at a time
+    and are never copied whole.
+
+    Args:
+        directory: folder of the bundle.
+        name: name in the manifest.
+        model: weights, specification and dimensions.
+        training: record of the training.
+        success: success rate that was measured.
+        begin: called with a few words on each step when it begins.
+        rounding: precision of the graph's weights, `None` for float32; `model.safetensors` is never
+            rounded.
 
     Raises:
         BundleError: something that is not a bundle is in the way.
@@ -73,29 +65,20 @@ def write_bundle(
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
         made = Path(scratch) / "new"
         made.mkdir()
+
         begin(f"writing {WEIGHTS_FILE}")
         write_weights(model, made / WEIGHTS_FILE)
+
         begin(f"writing {ONNX_FILE}")
-        if rounding is None:
-            export_onnx(model, made / ONNX_FILE)
-        else:
-            exact = Path(scratch) / ONNX_FILE
-            export_onnx(model, exact)
-            convert(
-                exact,
-                made / ONNX_FILE,
-                rounding.bits,
-                half_floats=False,
-                round_activations=rounding.precision == "w8a8",
-                grams=rounding.grams,
-            )
+        _write_graph(model, made / ONNX_FILE, rounding, Path(scratch))
+
         begin("hashing")
         files = {path.name: sha256_of(path) for path in sorted(made.iterdir())}
         manifest = Manifest(
             name=name,
             spec=model.spec,
             model=model.dims,
-            precision=rounding.precision if rounding else "fp32",
+            precision=rounding or "fp32",
             files=files,
             training=training,
             success=success,
@@ -103,6 +86,23 @@ def write_bundle(
         write_manifest(made, manifest)
         _swap(made, directory, Path(scratch) / "old")
     return manifest
+
+
+def _write_graph(
+    model: Gato, target: Path, rounding: RoundedPrecision | None, scratch: Path
+) -> None:
+    if rounding is None:
+        export_onnx(model, target)
+        return
+    exact = scratch / ONNX_FILE
+    export_onnx(model, exact)
+    convert(
+        exact,
+        target,
+        4 if rounding == "int4" else 8,
+        half_floats=False,
+        round_activations=rounding == "w8a8",
+    )
 
 
 def _require_replaceable(directory: Path) -> None:
@@ -113,12 +113,13 @@ def _require_replaceable(directory: Path) -> None:
             load_manifest(directory)
         except BundleError as error:
             raise BundleError(
-                f"{directory}: expected a free name, an empty folder or a bundle to replace; {error}"
+                f"{directory}: expected a free name, an empty folder or a bundle to replace; "
+                f"{error}"
             ) from error
 
 
 def _swap(made: Path, directory: Path, old: Path) -> None:
-    """Put `made` at `directory`; what was there goes to `old`, and comes back if that fails."""
+    """Rename `made` to `directory`; an older bundle moves to `old`, and back if that fails."""
     if directory.exists():
         directory.rename(old)
     try:

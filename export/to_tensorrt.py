@@ -1,8 +1,8 @@
-"""ONNX → a TensorRT engine for a GPU that need not be here.
+"""From an ONNX graph to a TensorRT engine for a GPU that this machine need not have.
 
-`tensorrt_rtx` builds for the RTX 3090's compute capability on any machine; `tensorrt` builds for the GPU it runs on.
-One strongly typed network and one dynamic profile, so that prefill and decode share one copy of the weights: two
-profiles store them twice.
+`tensorrt_rtx` builds for the RTX 3090's compute capability on any machine. `tensorrt` builds for
+the GPU of this machine. There is one strongly typed network and one dynamic profile, because two
+profiles would store the weights twice: prefill and decode share one copy.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from gatort.runtime.spec import PolicySpec
 
 COMPUTE_CAPABILITY: dict[Target, str] = {"rtx3090": "SM86", "this-gpu": "CURRENT"}
 
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with a phase of the build, the steps done and their number."""
+OnPhase: TypeAlias = Callable[[str, int, int], None]
+"""Callback with the name of a phase, the number of finished steps and the number of all steps."""
 Trt: TypeAlias = Any
-"""The module `tensorrt_rtx` or `tensorrt`, and what comes from it."""
+"""Module `tensorrt_rtx` or `tensorrt`, or an object of it."""
 
 _FUSED = re.compile(r"After reformat layers: (\d+) layers")
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A serialized engine and what it took."""
+    """A serialized engine and the figures of its build."""
 
     plan: memoryview
-    """The engine as bytes."""
+    """Bytes of the engine."""
     seconds: float
-    """Of the build, without the parsing."""
+    """Duration of the build without the parsing."""
     peak_memory_bytes: int
-    """The most that the process held during parsing and build, mapped files included."""
+    """Peak memory of the process during parsing and build, mapped files included."""
     layers: int
-    """Of the network before anything is fused."""
+    """Number of layers of the network before anything is fused."""
     fused_layers: int
-    """Of the engine; 0 where the builder did not say."""
+    """Number of layers of the engine; 0 where the builder did not say."""
 
 
-def no_progress(_phase: str, _done: int, _of: int) -> None:
-    """For who does not watch."""
+def ignore_phase(_phase: str, _done: int, _of: int) -> None:
+    """Do nothing: the default callback."""
 
 
 def build_engine(
@@ -58,38 +58,42 @@ def build_engine(
     spec: PolicySpec,
     target: Target,
     builder: Builder,
-    progress: Progress = no_progress,
+    on_phase: OnPhase = ignore_phase,
 ) -> Built:
     """Build an engine from a graph that `gatort.export.precision` wrote with half-precision floats.
 
     Args:
         graph: the ONNX file; weights beside it are read too.
-        spec: of the policy, for the range of positions and patches.
-        target: the GPU to build for.
-        builder: the package that builds.
-        progress: called from the builder's threads.
+        spec: the policy's specification, for the range of positions and patches.
+        target: GPU to build for.
+        builder: package that builds.
+        on_phase: called from the builder's threads.
 
     Raises:
-        EngineError: the builder refuses the graph, with what it said.
+        EngineError: the builder refuses the graph; the sentence carries its reasons.
         MissingDependency: the builder is not installed.
     """
     trt = import_builder(builder)
     log = _log(trt)
     _forget_peak()
+
     made = trt.Builder(log)
     network = made.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(graph)):
         raise EngineError(f"{builder} {trt.__version__} refuses {graph}: {_parser_errors(parser)}")
+
     config = made.create_builder_config()
     _aim(trt, config, target)
     config.add_optimization_profile(_profile(made, network, spec))
     config.profiling_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
-    config.progress_monitor = monitor = _monitor(trt, progress)
+    config.progress_monitor = monitor = _monitor(trt, on_phase)
+
     clock = MonotonicClock()
     start_ns = clock.now_ns()
     plan = made.build_serialized_network(network, config)
     seconds = (clock.now_ns() - start_ns) * 1e-9
+
     if monitor.interrupted:
         raise KeyboardInterrupt
     if plan is None:
@@ -100,10 +104,11 @@ def build_engine(
 
 
 def _aim(trt: Trt, config: Any, target: Target) -> None:
-    """Build for the target; a builder without targets builds for the GPU that is here.
+    """Build for the target; a builder without targets builds for the GPU of this machine.
 
-    The memory of an execution context has to come from who runs it, or TensorRT-RTX may allocate in the middle of a
-    pass, which a CUDA graph cannot record (BuilderFlag.REQUIRE_USER_ALLOCATION; release notes of TensorRT-RTX 1.2).
+    The caller has to provide the memory of an execution context. Otherwise TensorRT-RTX may
+    allocate in the middle of a pass, which a CUDA graph cannot record
+    (BuilderFlag.REQUIRE_USER_ALLOCATION; release notes of TensorRT-RTX 1.2).
     """
     if hasattr(config, "set_compute_capability"):
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
@@ -112,10 +117,10 @@ def _aim(trt: Trt, config: Any, target: Target) -> None:
 
 
 def _profile(made: Any, network: Any, spec: PolicySpec) -> Any:
-    """One profile from a decode (t = 1, p = 0) to a prefill (t = O + 2, p = P).
+    """Return one profile from a decode (t = 1, p = 0) to a prefill (t = O + 2, p = P).
 
-    The kernels are tuned for a decode: all passes of a tick but one are decodes, and those are what the memory's
-    bandwidth limits.
+    The kernels are tuned for a decode. All passes of a tick but one are decodes, and the memory's
+    bandwidth limits them.
     """
     tokens, patches = spec.observation_tokens + 2, spec.image_tokens
     profile = made.create_optimization_profile()
@@ -141,7 +146,7 @@ def _parser_errors(parser: Any) -> str:
 
 
 def _log(trt: Trt) -> Any:
-    """A logger that prints nothing and keeps what an error has to say."""
+    """Return a logger that prints nothing and keeps errors and warnings."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -164,8 +169,8 @@ def _log(trt: Trt) -> Any:
     return Log()
 
 
-def _monitor(trt: Trt, progress: Progress) -> Any:
-    """Hands the builder's progress on, and stops it when the person who waits has had enough."""
+def _monitor(trt: Trt, on_phase: OnPhase) -> Any:
+    """Return a monitor that passes progress to the callback and stops the build after Ctrl-C."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -178,19 +183,19 @@ def _monitor(trt: Trt, progress: Progress) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             try:
-                progress(phase_name, step + 1, self._steps[phase_name])
+                on_phase(phase_name, step + 1, self._steps[phase_name])
             except KeyboardInterrupt:
                 self.interrupted = True
             return not self.interrupted
 
         def phase_finish(self, phase_name: str) -> None:
-            """The last step said so."""
+            """Do nothing: the last step has reported the end."""
 
     return Monitor()
 
 
 def _forget_peak() -> None:
-    """Let the kernel count this process's peak memory from now on (proc(5), clear_refs)."""
+    """Let the kernel count this process's peak memory anew (proc(5), clear_refs)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

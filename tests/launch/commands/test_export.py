@@ -1,4 +1,5 @@
-"""`gatort export` and `gatort parity`: what is exported passes parity, and what is not PyTorch's twin does not."""
+"""`gatort export` and `gatort parity`: what is exported passes parity, and what is not PyTorch's
+twin does not."""
 
 from __future__ import annotations
 
@@ -10,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli
-from gatort.launch.commands import export
 from gatort.runtime.bundle import (
     load_manifest,
     verify,
@@ -59,7 +59,8 @@ def test_a_rounded_bundle_is_smaller_says_so_and_drives_at_its_own_precision_alo
 
 
 def profile_apart(bundle: Path, ticks: int) -> None:
-    """Let the simulated arm's cameras be seen, in a process of its own: MuJoCo keeps to the GL library it first saw."""
+    """Let the simulated arm's cameras be seen, in a process of its own: MuJoCo keeps to the GL
+    library it first saw."""
     command = [
         sys.executable,
         "-m",
@@ -95,7 +96,8 @@ def test_an_untrained_policy_that_sees_through_cameras_exports_runs_and_passes_p
 
 
 def export_apart(preset: str, out: Path) -> float:
-    """Export an untrained model in a process of its own; return the peak memory that it reports, in bytes."""
+    """Export an untrained model in a process of its own; return the peak memory that it reports, in
+    bytes."""
     command = [
         sys.executable,
         "-m",
@@ -151,11 +153,11 @@ def test_paths_that_disagree_exit_with_1(
     ("arguments", "sentence"),
     [
         (["--preset", "tinny"], "unknown preset 'tinny': expected one of tiny, stack,"),
-        ([], "expected a bundle to export again or --preset NAME"),
-        (["nowhere", "--preset", "tiny"], "one of the two"),
+        ([], "expected either a bundle to export again or --preset NAME"),
+        (["nowhere", "--preset", "tiny"], "expected either a bundle"),
         (
             ["--preset", "tiny"],
-            "'tiny' is a size, not a policy: ask for an untrained one with --random-weights",
+            "'tiny' is a size, not a policy: confirm an untrained model with --random-weights",
         ),
         (["nowhere", "--random-weights"], "--random-weights and --cameras go with --preset"),
         (
@@ -171,18 +173,3 @@ def test_an_export_of_nothing_or_of_something_unknown_is_refused(
     assert cli.main(["export", *arguments, "--out", str(tmp_path / "out")]) == 2
     assert sentence in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_without_pytorch_the_line_that_installs_it_is_given(
-    bundle: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(export, "installed_version", lambda _: None)
-    for command in (
-        ["export", str(bundle), "--out", str(tmp_path / "out")],
-        ["parity", "--bundle", str(bundle)],
-    ):
-        assert cli.main(command) == 2
-        assert "pip install 'gatort[train]'" in capsys.readouterr().err

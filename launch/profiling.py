@@ -1,0 +1,159 @@
+"""Measure the control loop for `gatort profile`: run ticks on a robot in this process and count."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from gatort.policies.loading import load_policy
+from gatort.runtime.clock import Clock, MonotonicClock, VirtualClock
+from gatort.runtime.decoding import Sampler
+from gatort.runtime.inner_loop import FADE_NS
+from gatort.runtime.loop import ControlLoop, Tick
+from gatort.runtime.machine import this_machine
+from gatort.runtime.onlooker import Onlooker
+from gatort.runtime.realtime import apply
+from gatort.runtime.robots.driver import Driver
+from gatort.runtime.robots.scripted import scripted_robot
+from gatort.runtime.spec import PolicySpec
+from gatort.runtime.telemetry import LATENESS, TICK, Telemetry
+from gatort.sim.make import simulated_robot, simulator_installed
+
+from .options import LoopOptions
+from .report import latency_record, percentile_record, progress_bar
+
+Source = Literal["auto", "mujoco", "scripted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Figures of a profile."""
+
+    bundle: str
+    """Name of the policy's bundle."""
+    engine: str
+    """Name of the engine."""
+    threads: int
+    """CPU threads of one pass."""
+    observations: str
+    """Source of the observations: `mujoco` or `scripted`."""
+    paced: bool
+    """True if the loop woke at the control rate, false if tick followed tick."""
+    budget_ms: float
+    """Longest tick that is not a miss."""
+    ticks: int
+    """Number of ticks, refused ticks included."""
+    misses: int
+    """Number of ticks over the budget and of skipped deadlines."""
+    refused: int
+    """Number of ticks without a command, for example because the action came too late."""
+    telemetry: Telemetry
+    """Durations of stages, and lateness of wake-ups."""
+
+    def holds(self, max_misses: int) -> bool:
+        """Return true if neither misses nor refused ticks exceed the allowed number."""
+        return max(self.misses, self.refused) <= max_misses
+
+    def sentence(self, max_misses: int) -> str:
+        """Return the verdict in one line."""
+        pace = "paced" if self.paced else "flat out"
+        return (
+            f"{self.ticks} ticks {pace}, {self.observations} observations, {self.engine}: "
+            f"p99 {self.telemetry.percentiles(TICK).p99_ms:.1f} ms, "
+            f"{self.misses} misses of {self.budget_ms:g} ms, {self.refused} refused: "
+            f"the budget {'holds' if self.holds(max_misses) else 'does not hold'}"
+        )
+
+    def record(self, max_misses: int) -> dict[str, Any]:
+        """Return the JSON form."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name != "telemetry"}
+        return {
+            **plain,
+            "holds": self.holds(max_misses),
+            "lateness_ms": percentile_record(self.telemetry.percentiles(LATENESS)),
+            "latency_ms": latency_record(self.telemetry.summary()),
+            "machine": asdict(this_machine()),
+        }
+
+
+class LiveBar(Onlooker):
+    """Progress bar, drawn once a second by a thread that the loop never waits for."""
+
+    def __init__(self, ticks: int, every: int) -> None:
+        super().__init__("progress bar")
+        self._ticks = ticks
+        self._every = every
+        self._done = 0
+
+    def count(self, _: Tick) -> None:
+        """Count a finished tick."""
+        self._done += 1
+        if self._done % self._every == 0:
+            self._offered.set()
+
+    def _show(self) -> None:
+        with progress_bar("ticks", refresh=False) as progress:
+            bar = progress.add_task("", total=self._ticks)
+            for _ in self._offers():
+                progress.update(bar, completed=self._done, refresh=True)
+
+
+def measure(
+    options: LoopOptions, *, ticks: int, paced: bool, budget_ms: float, source: Source
+) -> Measurement:
+    """Run the loop for `ticks` ticks; a loop that its guard stops is armed again.
+
+    Raises:
+        BundleError, EngineError: the policy cannot be loaded.
+        MissingDependency: the simulator was asked for and is absent.
+    """
+    policy = load_policy(options, Sampler(options.temperature, options.seed))
+    spec = policy.spec
+    clock: Clock = MonotonicClock() if paced else VirtualClock()
+    simulated = source == "mujoco" or (source == "auto" and simulator_installed())
+    telemetry = Telemetry(
+        spec,
+        ticks,
+        budget_ns=round(budget_ms * 1e6),
+        stepwise=policy.decoder.engine.stepwise,
+    )
+
+    with closing(_robot(simulated, spec, clock, options.seed)) as robot:
+        loop = policy.control(robot, clock, telemetry=telemetry, collect_garbage=True)
+        # Flat out there is no slack to draw in.
+        bar = LiveBar(ticks, round(spec.control_hz)) if paced else None
+        with bar or nullcontext(), apply(options.realtime) as refused:
+            for sentence in refused:
+                print(sentence, file=sys.stderr)
+            _run(loop, clock, ticks, bar.count if bar else None)
+
+    return Measurement(
+        bundle=policy.manifest.name if policy.manifest else "",
+        engine=policy.decoder.engine.name,
+        threads=options.threads,
+        observations="mujoco" if simulated else "scripted",
+        paced=paced,
+        budget_ms=budget_ms,
+        ticks=telemetry.ticks,
+        misses=telemetry.misses,
+        refused=telemetry.refused,
+        telemetry=telemetry,
+    )
+
+
+def _robot(simulated: bool, spec: PolicySpec, clock: Clock, seed: int) -> Driver:
+    if simulated:
+        return simulated_robot("mujoco", spec, clock, seed)
+    return scripted_robot(spec, clock, seed)
+
+
+def _run(loop: ControlLoop, clock: Clock, ticks: int, count: Callable[[Tick], None] | None) -> None:
+    """Run ticks until their number is reached, and arm the loop again each time that it stops."""
+    telemetry = loop.telemetry
+    loop.run(ticks, count)
+    while telemetry.ticks < ticks:
+        clock.sleep_until_ns(clock.now_ns() + FADE_NS)  # The robot refuses to arm while it fades.
+        loop.run(ticks - telemetry.ticks, count)

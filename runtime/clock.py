@@ -26,13 +26,17 @@ class MonotonicClock:
         return time.monotonic_ns()
 
     def sleep_until_ns(self, deadline_ns: int) -> None:
-        """See `Clock.sleep_until_ns`; Python's sleep is `clock_nanosleep` to an absolute time on Linux."""
+        """See `Clock.sleep_until_ns`; Python's sleep is `clock_nanosleep` to an absolute time on
+        Linux.
+        """
         while (left_ns := deadline_ns - time.monotonic_ns()) > 0:
             time.sleep(left_ns * 1e-9)
 
 
 class VirtualClock:
-    """Time that moves only when someone sleeps or advances it, for tests, lockstep trials and flat-out runs."""
+    """Time that moves only when someone sleeps or advances it, for tests, lockstep trials and
+    flat-out runs.
+    """
 
     def __init__(self, now_ns: int = 0) -> None:
         self._now_ns = now_ns
@@ -57,5 +61,13 @@ class VirtualClock:
 
 
 def wall_clock_ns() -> int:
-    """Nanoseconds since 1970 in UTC, for names and dates alone: it jumps whenever someone sets it."""
+    """Nanoseconds since 1970 in UTC, for names and dates alone: it jumps whenever someone sets
+    it.
+    """
     return time.time_ns()
+
+
+def monotonic_clock_info() -> tuple[str, float]:
+    """Return the implementation of `MonotonicClock` and its resolution in seconds."""
+    info = time.get_clock_info("monotonic")
+    return info.implementation, info.resolution

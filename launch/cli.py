@@ -24,65 +24,41 @@ REFUSED = 2
 INTERRUPTED = 130
 
 COMMANDS = {
-    "run": ("run:run", "Drive the robot with a policy in real time, 20 ticks a second."),
+    "run": "Drive the robot with a policy in real time, 20 ticks a second.",
     "robot": (
-        "robot:robot",
-        (
-            "Let a controller drive an arm over a wire: physics, inner loop and watchdog in a "
-            "process of their own."
-        ),
+        "Let a controller drive an arm over a wire: physics, inner loop and watchdog in a process "
+        "of their own."
     ),
-    "keys": ("keys:keys", "Make one key pair for a robot and one for a controller."),
-    "info": ("info:info", "Show the contents of a recording, and whether it is complete."),
-    "replay": (
-        "replay:replay",
-        "Feed a recording's observations through an engine and compare every action token.",
-    ),
+    "keys": "Make one key pair for a robot and one for a controller.",
+    "info": "Show the contents of a recording, and whether it is complete.",
+    "replay": "Feed a recording's observations through an engine and compare every action token.",
     "trials": (
-        "trials:trials",
-        (
-            "Try a policy on seeded layouts in lockstep and report its success rate with a 95 % "
-            "Wilson interval."
-        ),
+        "Try a policy on seeded layouts in lockstep and report its success rate with a 95 % Wilson "
+        "interval."
     ),
-    "profile": (
-        "profile:profile",
-        "Time every stage of the control loop and say whether the budget holds.",
-    ),
+    "profile": "Time every stage of the control loop and say whether the budget holds.",
     "demos": (
-        "demos:demos",
-        "Let the scripted expert stack, and store what it saw and did as episodes with a manifest.",
+        "Let the scripted expert stack, and store what it saw and did as episodes with a manifest."
     ),
-    "train": (
-        "train:train",
-        "Train a policy on demonstrations and on its own rollouts, and write it as a bundle.",
-    ),
-    "export": (
-        "export:export",
-        "Export a model to ONNX and write it as a bundle of manifest, weights and graph.",
-    ),
-    "compile": (
-        "compile:compile_engine",
-        "Compile a bundle into an engine for a GPU and store it in this user's cache.",
-    ),
+    "train": "Train a policy on demonstrations and on its own rollouts, and write it as a bundle.",
+    "export": "Export a model to ONNX and write it as a bundle of manifest, weights and graph.",
+    "compile": "Compile a bundle into an engine for a GPU and store it in this user's cache.",
     "parity": (
-        "parity:parity",
-        "Run a bundle on random observations through three paths that must give the same tokens.",
+        "Run a bundle on random observations through three paths that must give the same tokens."
     ),
     "fault": (
-        "fault:fault",
-        "Inject one fault into a simulated arm and its controller, and say what was done about it.",
+        "Inject one fault into a simulated arm and its controller, and say what was done about it."
     ),
     "faults": (
-        "fault:faults",
-        (
-            "Inject every fault that gatort must survive and compare what was done, and how soon, "
-            "with the bounds."
-        ),
+        "Inject every fault that gatort must survive and compare what was done, and how soon, with "
+        "the bounds."
     ),
-    "doctor": ("doctor:doctor", "Show what this machine has, what it lacks and how to install it."),
+    "doctor": "Show what this machine has, what it lacks and how to install it.",
 }
-"""Function of each command under `gatort.launch.commands`, and its line in `gatort --help`."""
+"""Line of each command in `gatort --help`: the first sentence of its function's docstring."""
+
+FUNCTIONS = {"compile": "compile:compile_engine", "faults": "fault:faults"}
+"""Functions under `gatort.launch.commands` that are not called as their command and module are."""
 
 EXTRAS = {
     "torch": "train",
@@ -118,8 +94,9 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(converter=_read, negative_iterable=()),
 )
-for _name, (_path, _line) in COMMANDS.items():
-    app.command(f"gatort.launch.commands.{_path}", name=_name, help=_line)
+for _name, _line in COMMANDS.items():
+    _function = FUNCTIONS.get(_name, f"{_name}:{_name}")
+    app.command(f"gatort.launch.commands.{_function}", name=_name, help=_line)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

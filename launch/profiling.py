@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from gatort.runtime.robots.driver import Driver
 from gatort.runtime.robots.scripted import scripted_robot
 from gatort.runtime.spec import PolicySpec
 from gatort.runtime.telemetry import LATENESS, TICK, Telemetry
+from gatort.runtime.witness import WitnessReport
+from gatort.runtime.witness_process import WitnessProcess
 from gatort.sim.make import simulated_robot, simulator_installed
 
 from .options import LoopOptions
@@ -50,6 +52,8 @@ class Measurement:
     """Number of ticks over the budget and of skipped deadlines."""
     refused: int
     """Number of ticks without a command, for example because the action came too late."""
+    witness: WitnessReport | None
+    """Pauses of the machine during a paced measurement; `None` for ticks flat out."""
     telemetry: Telemetry
     """Durations of stages, and lateness of wake-ups."""
 
@@ -69,14 +73,20 @@ class Measurement:
 
     def record(self, max_misses: int) -> dict[str, Any]:
         """Return the JSON form."""
-        plain = {name: getattr(self, name) for name in self.__slots__ if name != "telemetry"}
+        nested = ("witness", "telemetry")
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in nested}
         return {
             **plain,
+            "witness": _witness_record(self.witness) if self.witness else None,
             "holds": self.holds(max_misses),
             "lateness_ms": percentile_record(self.telemetry.percentiles(LATENESS)),
             "latency_ms": latency_record(self.telemetry.summary()),
             "machine": asdict(this_machine()),
         }
+
+
+def _witness_record(witness: WitnessReport) -> dict[str, float]:
+    return {**asdict(witness), "pause_ms": witness.pause_ms}
 
 
 class LiveBar(Onlooker):
@@ -121,14 +131,19 @@ def measure(
         stepwise=policy.decoder.engine.stepwise,
     )
 
-    with closing(_robot(simulated, spec, clock, options.seed)) as robot:
+    with ExitStack() as stack:
+        # The witness starts before anything asks for a real-time priority.
+        watched = stack.enter_context(WitnessProcess()) if paced else None
+        robot = stack.enter_context(closing(_robot(simulated, spec, clock, options.seed)))
         loop = policy.control(robot, clock, telemetry=telemetry, collect_garbage=True)
         # Flat out there is no slack to draw in.
-        bar = LiveBar(ticks, round(spec.control_hz)) if paced else None
-        with bar or nullcontext(), apply(options.realtime) as refused:
-            for sentence in refused:
-                print(sentence, file=sys.stderr)
-            _run(loop, clock, ticks, bar.count if bar else None)
+        bar = stack.enter_context(LiveBar(ticks, round(spec.control_hz))) if paced else None
+        for sentence in stack.enter_context(apply(options.realtime)):
+            print(sentence, file=sys.stderr)
+
+        began_ns = clock.now_ns()
+        _run(loop, clock, ticks, bar.count if bar else None)
+        witness = watched.between(began_ns, clock.now_ns()) if watched else None
 
     return Measurement(
         bundle=policy.manifest.name if policy.manifest else "",
@@ -140,6 +155,7 @@ def measure(
         ticks=telemetry.ticks,
         misses=telemetry.misses,
         refused=telemetry.refused,
+        witness=witness,
         telemetry=telemetry,
     )
 

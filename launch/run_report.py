@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from gatort.runtime.live_run import LiveRun
 from gatort.runtime.machine import this_machine
+from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.remote.client import RemoteRobot
-from gatort.runtime.safety import STOPPED
 
-from .live_run import LiveRun
+from .options import RunOptions
 from .report import latency_record, percentile_record
 
 
-def run_sentence(live: LiveRun) -> str:
+def run_sentence(live: LiveRun, options: RunOptions) -> str:
     """Return the run in one line."""
     telemetry = live.telemetry
-    remote = isinstance(live.robot, RemoteRobot)
-    where = live.options.robot if remote else f"seed {live.options.seed}"
-    parts = [part for part in (_outcome(live), _ending(live)) if part is not None]
+    where = options.robot if isinstance(live.robot, RemoteRobot) else f"seed {options.seed}"
+    parts = [part for part in (_outcome(live), live.ending) if part is not None]
     return (
         f"{where}: {', '.join(parts)} after {live.seconds:.1f} s; {telemetry.ticks} ticks at "
         f"{telemetry.rate.average_hz:.2f} Hz, {telemetry.misses} misses, "
@@ -26,14 +26,32 @@ def run_sentence(live: LiveRun) -> str:
     )
 
 
-def run_record(live: LiveRun) -> dict[str, Any]:
+def recording_sentence(recorder: Recorder) -> str:
+    """Return the line on the recording at the end of a run."""
+    if recorder.complete:
+        return f"recording: {recorder.path}"
+    dropped = f", {recorder.dropped} messages dropped" if recorder.dropped else ""
+    return f"recording DEGRADED: {recorder.path} is incomplete: {recorder.degraded}{dropped}"
+
+
+def wire_sentence(robot: RemoteRobot) -> str:
+    """Return the round trips, retries and clock offset of a connection in one line."""
+    trips = robot.round_trips
+    return (
+        f"wire: round trip p50 {trips.p50_ms:.2f}, p99 {trips.p99_ms:.2f}, "
+        f"max {trips.max_ms:.2f} ms over {trips.count} answers; {robot.retries} retries, "
+        f"clock offset {robot.clock_offset_ns * 1e-6:+.3f} ms"
+    )
+
+
+def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[str, Any]:
     """Return the JSON form."""
     guard = live.loop.guard
     telemetry = live.telemetry
     wire = {"wire": _wire_record(live.robot)} if isinstance(live.robot, RemoteRobot) else {}
     return {
         "bundle": live.policy.manifest.name if live.policy.manifest else None,
-        "seed": live.options.seed,
+        "seed": options.seed,
         "succeeded": live.robot.succeeded,
         "stopped": live.stopped,
         "interrupted": live.interrupted,
@@ -49,41 +67,19 @@ def run_record(live: LiveRun) -> dict[str, Any]:
         "latency_ms": latency_record(telemetry.summary()),
         **wire,
         "machine": asdict(this_machine()),
+        "recording": {
+            "file": str(recorder.path),
+            "complete": recorder.complete,
+            "degraded": recorder.degraded,
+            "dropped": recorder.dropped,
+        },
     }
-
-
-def wire_sentence(robot: RemoteRobot) -> str:
-    """Return the round trips, retries and clock offset of a connection in one line."""
-    trips = robot.round_trips
-    return (
-        f"wire: round trip p50 {trips.p50_ms:.2f}, p99 {trips.p99_ms:.2f}, "
-        f"max {trips.max_ms:.2f} ms over {trips.count} answers; {robot.retries} retries, "
-        f"clock offset {robot.clock_offset_ns * 1e-6:+.3f} ms"
-    )
 
 
 def _outcome(live: LiveRun) -> str:
     if isinstance(live.robot, RemoteRobot) and live.robot.successes > 1:
         return f"stacked {live.robot.successes} times"
     return "stacked" if live.robot.succeeded else "not stacked"
-
-
-def _ending(live: LiveRun) -> str | None:
-    """Return the cause that ended the run early, or `None`."""
-    if live.failure is not None:
-        return live.failure
-    if live.interrupted:
-        return "stopped by the operator"
-    if not live.stopped:
-        return None
-
-    guard = live.loop.guard
-    if guard.state in STOPPED:
-        cause = "the guard"
-    else:
-        cause = "the robot: its watchdog, or the operator beside it"
-    reasons = "".join(f"; {count}× {reason}" for reason, count in guard.refused.items())
-    return f"stopped in {live.state} (by {cause}{reasons})"
 
 
 def _wire_record(robot: RemoteRobot) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Bundle and engine of a recorded run, or others in their place."""
+"""Bundle and engine of a recorded run: written to the recording, and read again for a replay."""
 
 from __future__ import annotations
 
@@ -7,11 +7,39 @@ from typing import get_args
 
 from pydantic import ValidationError
 
+from gatort.runtime.bundle import MANIFEST_FILE, load_manifest, sha256_of
 from gatort.runtime.errors import RecordingError
+from gatort.runtime.policy import Policy
 from gatort.runtime.recording.reader import PolicyRecord
 from gatort.runtime.spec import Precision
+from gatort.runtime.telemetry import stage_names
 
-from .loading import PROVIDERS, EngineName, PolicyOptions
+from .loading import PROVIDERS, EngineName, PolicyOptions, precision_of
+
+
+def policy_record(policy: Policy, options: PolicyOptions, seed: int) -> PolicyRecord:
+    """Return the record of a policy at the beginning of a recording.
+
+    Args:
+        policy: policy that was loaded.
+        options: bundle and engine that it was loaded with.
+        seed: seed of the sampler.
+    """
+    manifest = load_manifest(options.bundle)
+    return PolicyRecord(
+        bundle=manifest.name,
+        directory=options.bundle.absolute(),
+        manifest_sha256=sha256_of(options.bundle / MANIFEST_FILE),
+        files=manifest.files,
+        engine=options.engine,
+        precision=precision_of(options, manifest.precision),
+        threads=options.threads,
+        spinning=options.spinning,
+        temperature=options.temperature,
+        seed=seed,
+        spec=policy.spec,
+        stages=stage_names(policy.spec, policy.decoder.engine.stepwise),
+    )
 
 
 def recorded_options(

@@ -42,6 +42,8 @@ def profile(
     """Time every stage of the control loop and say whether the budget holds.
 
     Exit status 1 when more than --max-misses ticks took longer than the budget or sent no command.
+    At the control rate a witness, which computes beside the loop, reports how long this machine
+    pauses a computation: misses of such a length are not gatort's.
 
     Parameters
     ----------
@@ -80,6 +82,8 @@ def profile(
     verdict = measured.sentence(max_misses)
     console.print(verdict, percentile_table(measured.telemetry.summary(), budget_ms), sep="\n")
     console.print(str(this_machine()), style="dim")
+    if measured.witness is not None:
+        console.print(f"witness: {measured.witness.sentence}", style="dim")
 
     record: dict[str, Any] = measured.record(max_misses)
     if roofline:

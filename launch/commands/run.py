@@ -10,15 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from gatort.launch.live_run import LiveRun
 from gatort.launch.options import RunOptions, resolve
-from gatort.launch.record import (
-    RECORDINGS,
-    new_file,
-    recording_record,
-    recording_sentence,
-    run_recorded,
-)
+from gatort.launch.recorded_run import RECORDINGS, new_file, run_recorded
 from gatort.launch.report import (
     draw_latency,
     make_directory,
@@ -27,13 +20,22 @@ from gatort.launch.report import (
     screen,
     write_json,
 )
-from gatort.launch.run_report import run_record, run_sentence, wire_sentence
+from gatort.launch.run_report import recording_sentence, run_record, run_sentence, wire_sentence
+from gatort.launch.watching import FilmTrack
 from gatort.policies.loading import load_policy
-from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.decoding import Sampler
+from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError, MissingDependency
+from gatort.runtime.live_run import LiveRun
+from gatort.runtime.policy import Policy
+from gatort.runtime.realtime import apply
 from gatort.runtime.remote.client import RemoteRobot
+from gatort.runtime.remote.keys import ControllerKeys
+from gatort.runtime.spec import PolicySpec
 from gatort.sim.film import film_obstacle
+from gatort.sim.make import simulated_robot
+from gatort.sim.robot import StackingRobot
 from gatort.sim.viewer import require_screen
 
 DEFAULT_PLOT = Path("runs", "latency.png")
@@ -87,18 +89,49 @@ def run(
     video = _possible_film(console, video)
 
     policy = load_policy(options, Sampler(options.temperature, options.seed))
-    with closing(LiveRun(policy, options, MonotonicClock())) as live:
+    clock = MonotonicClock()
+    with closing(_robot(options, policy.spec, clock)) as robot:
+        live = _live_run(policy, robot, clock, options)
+        track = None if isinstance(robot, RemoteRobot) else FilmTrack(robot, live.ticks)
         if options.simulator is None and not arm:
             _ask_consent(options.robot)
-        recorder = run_recorded(live, record, console, viewer)
+        recorder = run_recorded(live, options, record, console, track, viewer=viewer)
 
-        console.print(run_sentence(live))
+        console.print(run_sentence(live, options))
         console.print(recording_sentence(recorder))
-        if isinstance(live.robot, RemoteRobot):
-            console.print(wire_sentence(live.robot))
-        write_json(json, {**run_record(live), "recording": recording_record(recorder)})
-        _draw(console, live, plot, video)
+        if isinstance(robot, RemoteRobot):
+            console.print(wire_sentence(robot))
+        write_json(json, run_record(live, options, recorder))
+        _draw_latency(console, live, options, plot)
+        if video is not None and track is not None and len(track.positions):
+            track.draw(video, policy.spec.control_hz)
+            console.print(f"film: {video}")
     return INTERRUPTED if live.interrupted else int(live.stopped)
+
+
+def _robot(options: RunOptions, spec: PolicySpec, clock: Clock) -> StackingRobot | RemoteRobot:
+    if options.simulator is not None:
+        return simulated_robot(options.simulator, spec, clock, options.seed)
+    keys = ControllerKeys.load(options.keys) if options.keys is not None else None
+    with apply(options.realtime):  # The threads that carry the messages get the priority too.
+        return RemoteRobot(options.robot, clock, keys)
+
+
+def _live_run(
+    policy: Policy, robot: StackingRobot | RemoteRobot, clock: Clock, options: RunOptions
+) -> LiveRun:
+    spec = policy.spec
+    prompt = []
+    if options.prompt is not None:
+        prompt = list(Episode.load(options.prompt, spec).frames(last=spec.window_frames))
+    return LiveRun(
+        policy,
+        robot,
+        clock,
+        ticks=max(1, round(options.seconds * spec.control_hz)),
+        until_success=options.until == "success",
+        prompt=prompt,
+    )
 
 
 def _check(options: RunOptions, arm: bool, viewer: bool, video: Path | None) -> None:
@@ -140,16 +173,13 @@ def _ask_consent(robot: str) -> None:
         raise ConfigError(f"{robot} was not armed: answer y to arm")
 
 
-def _draw(console: Console, live: LiveRun, plot: Path, video: Path | None) -> None:
-    if live.telemetry.ticks:
-        console.print(percentile_table(live.telemetry.summary(), live.budget_ms))
-        try:
-            draw_latency(plot, run_sentence(live), live.telemetry, live.budget_ms)
-        except MissingDependency as error:  # A run may go without its picture.
-            console.print(f"no picture: {error}")
-        else:
-            console.print(f"latency picture: {plot}")
-
-    if video is not None and live.track is not None and len(live.track.positions):
-        live.track.draw(video, live.policy.spec.control_hz)
-        console.print(f"film: {video}")
+def _draw_latency(console: Console, live: LiveRun, options: RunOptions, plot: Path) -> None:
+    if not live.telemetry.ticks:
+        return
+    console.print(percentile_table(live.telemetry.summary(), live.budget_ms))
+    try:
+        draw_latency(plot, run_sentence(live, options), live.telemetry, live.budget_ms)
+    except MissingDependency as error:  # A run may go without its picture.
+        console.print(f"no picture: {error}")
+    else:
+        console.print(f"latency picture: {plot}")

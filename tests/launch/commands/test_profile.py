@@ -93,6 +93,7 @@ def test_a_paced_profile_wakes_at_the_control_rate(
     record = json.loads(report.read_text())
     assert (record["paced"], record["ticks"]) == (True, 5)
     assert record["lateness_ms"]["max"] == 0.0
+    assert record["witness"] is None  # No record of a real process lies within virtual time.
     assert set(np.diff(deadlines_ns)) == {50_000_000}
 
 
@@ -225,3 +226,14 @@ def test_a_profile_reports_the_roofline_of_both_paces(
     out = capsys.readouterr().out
     assert "projection, not measurement" in out
     assert "a device: 1.0 GB/s" in out
+
+
+def test_a_paced_profile_reports_the_pauses_of_the_machine(
+    pristine_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "p.json"
+    profile(pristine_bundle, "--robot", "scripted", "--json", str(report), ticks=20)
+    witness = json.loads(report.read_text())["witness"]
+    assert witness["periods"] > 0
+    assert witness["pause_ms"] == pytest.approx(witness["max_ms"] - witness["work_ms"])
+    assert "witness: this machine paused a" in capsys.readouterr().out

@@ -14,16 +14,14 @@ import numpy as np
 import pytest
 
 from gatort.launch import cli
-from gatort.launch.live_run import LiveRun
-from gatort.launch.options import RunOptions
 from gatort.runtime.bundle import (
     MANIFEST_FILE,
     ONNX_FILE,
 )
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import RobotError
+from gatort.runtime.live_run import LiveRun
 from gatort.runtime.loop import Tick
-from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation
 from gatort.sim import graphics
 from gatort.sim.simulators.mujoco import MujocoRobot
@@ -78,9 +76,6 @@ def test_a_run_whose_actions_come_too_late_is_stopped_and_exits_with_1(
 def test_a_prompt_precedes_the_first_observation(
     bundle: Path, prompt: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    live = LiveRun(Policy.load(bundle), RunOptions(bundle=bundle, prompt=prompt), VirtualClock())
-    assert live.loop.decoder.context.frames == live.policy.spec.window_frames
-    live.close()
     assert run(bundle, "--prompt", str(prompt)) == 0
     prompt.write_bytes(prompt.read_bytes()[:500])
     assert run(bundle, "--prompt", str(prompt)) == 2

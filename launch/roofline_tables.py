@@ -26,8 +26,8 @@ def roofline_report(found: Roofline, frame: PolicySpec) -> Iterator[RenderableTy
     if found.fits_cache:
         yield (
             f"The data of a pass ({found.largest_pass_bytes / 1e6:.1f} MB) fits in the last-level "
-            f"cache ({found.device.cache_bytes / 1e6:.0f} MB). A share of the memory's bandwidth may "
-            "therefore exceed 100 %, and predicts little for a model that does not fit."
+            f"cache ({found.device.cache_bytes / 1e6:.0f} MB). A share of the memory's bandwidth "
+            "may therefore exceed 100 %, and predicts little for a model that does not fit."
         )
     yield _projection_table(found.projections(frame))
 

@@ -31,7 +31,7 @@ def write_random_bundle(directory: Path) -> Path:
         STACK_SPEC, preset("tiny").model_copy(update={"first_token_id": FIRST_CONTINUOUS_ID})
     )
     with torch.no_grad():
-        # Only bins of small torques are ever the likeliest, so that the arm stays slower than its sensors can be.
+        # Only bins of small torques are ever the likeliest, so the arm stays within its sensors' speed.
         small = model.bins_at + CONTINUOUS_BINS // 2
         model.tokens.weight[model.bins_at : small - 8] *= 0.01
         model.tokens.weight[small + 8 : model.bins_at + CONTINUOUS_BINS] *= 0.01
@@ -94,7 +94,7 @@ def pristine_run(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("gatort.launch.commands.run.MonotonicClock", VirtualClock)
         patched.chdir(directory)
-        flags = ["--seconds", "2", "--record", "run.mcap", "--json", "r.json"]
+        flags = ["--seconds", "2", "--threads", "1", "--record", "run.mcap", "--json", "r.json"]
         assert cli.main(["run", "--bundle", str(pristine_bundle), *flags]) == 0
     return directory
 

@@ -195,7 +195,8 @@ def test_a_profile_of_the_policy_alone_loads_neither_torch_nor_the_simulator(
 ) -> None:
     code = (
         "import sys; from gatort.launch.cli import main; "
-        f"status = main(['profile', '--bundle', {str(pristine_bundle)!r}, '--ticks', '3', '--flat-out', '--robot', 'scripted', "
+        f"status = main(['profile', '--bundle', {str(pristine_bundle)!r}, '--ticks', '3', "
+        "'--flat-out', '--robot', 'scripted', "
         "'--budget-ms', '5000']); "
         "sys.exit(status or len({'torch', 'mujoco', 'onnx'} & set(sys.modules)))"
     )

@@ -1,8 +1,10 @@
 # make run      one stacking trial in real time at 20 Hz: creates .venv and installs what running needs (not torch)
 # make test     every test; installs the training and development packages first
-# make check    ruff, its formatter and mypy --strict
+# make check    ruff, its formatter, mypy --strict, and the check of the English
+# make structure  folders, imports and two walks through the package; a broken rule of CONTRIBUTING.md fails
 # make bench    the latency profile of the shipped bundle, paced at 20 Hz for a minute; then the same ticks through the peers
 # make build    sdist → wheel → installed in an empty environment → smoke test
+# make docs     the site in site/, API reference included; a broken link fails
 # make clean    remove what the targets made, .venv included
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -14,19 +16,23 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUN_ARGS ?= --video runs/stack.mp4 --json runs/stack.json
 TEST_ARGS ?=
 
-.PHONY: run test check bench build clean
+.PHONY: run test check structure bench build docs clean
 
 run: .venv/.installed-run
 	mkdir -p runs
 	$(BIN)/gatort run $(RUN_ARGS)
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict -p gatort
+	$(BIN)/mypy --strict -p gatort -p checks
+	$(BIN)/python -m checks.english
+
+structure: .venv/.installed-run
+	$(BIN)/python -m checks.structure
 
 bench: .venv/.installed-dev .venv-peers/.installed
 	mkdir -p runs
@@ -42,8 +48,12 @@ build: .venv/.installed-dev
 	cd build && empty/bin/gatort --help > /dev/null
 	cd build && empty/bin/gatort doctor
 
+docs: .venv/.installed-docs
+	$(BIN)/python docs/list_modules.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv .venv-peers build dist runs src/gatort.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers build dist runs site src/gatort.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # One stamp per set of packages, so that each is installed once and again only when the pins change.
 .venv/.installed-run: pyproject.toml constraints.txt | .venv/bin/python
@@ -51,8 +61,12 @@ clean:
 	touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/pip install --quiet --editable '.[sim,pybullet,franka,trials,train,tensorrt,dev]'
+	$(BIN)/pip install --quiet --editable '.[sim,pybullet,franka,trials,data,train,tensorrt,testing,dev]'
 	touch $@ .venv/.installed-run
+
+.venv/.installed-docs: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@
 
 # The peers pin what they need themselves, and gatort's pins are not theirs.
 .venv-peers/.installed: benchmarks/peers/requirements.txt

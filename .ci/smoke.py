@@ -1,4 +1,4 @@
-"""What must hold where only the wheel and the base packages are installed: imports stay light, the bundle is whole."""
+"""Check the installed wheel with the base packages alone: light imports, a whole bundle."""
 
 import importlib
 import sys
@@ -9,13 +9,15 @@ import gatort
 home = Path(gatort.__file__).parent
 if "site-packages" not in home.parts:
     sys.exit(f"expected the installed wheel, found {home}")
-for stray in ("runtime", "policies", "export", "sim", "launch"):
+for stray in ("runtime", "policies", "export", "sim", "launch", "testing", "checks"):
     if (home.parent / stray).exists():
         sys.exit(f"{stray!r} landed at the top of site-packages")
 for path in sorted((home / "runtime").rglob("*.py")):
     module = ".".join(path.relative_to(home.parent).with_suffix("").parts)
     importlib.import_module(module.removesuffix(".__init__"))
 importlib.import_module("gatort.launch.cli")
+for name in set(gatort.__all__) - {"MujocoRobot", "BulletRobot"}:
+    getattr(gatort, name)
 heavy = {"torch", "mujoco", "onnx"} & set(sys.modules)
 if heavy:
     sys.exit(f"importing the runtime and the command line must not load {sorted(heavy)}")

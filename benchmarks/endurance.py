@@ -19,11 +19,9 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from gatort.policies.loading import SHIPPED_BUNDLE
+from gatort.policies.loading import SHIPPED_BUNDLE, PolicyOptions, load_policy
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.engines.onnx import OnnxConfig
 from gatort.runtime.loop import ControlLoop
-from gatort.runtime.policy import Policy
 from gatort.runtime.robots.scripted import scripted_robot
 from gatort.runtime.telemetry import Telemetry
 
@@ -41,7 +39,7 @@ def resident_mb() -> float:
 def begin(bundle: Path, ticks: int) -> ControlLoop:
     """A policy on a clock of its own, not yet run."""
     clock = VirtualClock()
-    policy = Policy.load(bundle, OnnxConfig(threads=1))
+    policy = load_policy(PolicyOptions(bundle=bundle, threads=1))
     robot = scripted_robot(policy.spec, clock, seed=0)
     return policy.control(
         robot, clock, telemetry=Telemetry(policy.spec, ticks), collect_garbage=True

@@ -427,7 +427,7 @@ def _page(args: argparse.Namespace, rows: dict[str, str], findings: Findings, pi
 
 {args.seconds:.0f} s at 20 Hz over TCP: `gatort robot mujoco --again --realtime` and `gatort run --until time`,
 {args.loss:.0%} loss and up to {args.jitter_ms:g} ms of jitter each way, {HOGS} processes that take the cores for
-{args.hogs_seconds:.0f} s in the middle. Made by
+{args.hogs_seconds:.0f} s in the middle. This command made the page:
 
     {command}
 
@@ -437,7 +437,7 @@ on {this_machine()}.
 |---|---|
 {_lines(f"| {name} | {value} |" for name, value in rows.items())}
 
-Memory is compared {min(SETTLED_S, args.seconds / 2):.0f} s after the start and at the end.
+The table compares memory {min(SETTLED_S, args.seconds / 2):.0f} s after the start and at the end.
 
 ![memory of both processes]({picture.name})
 

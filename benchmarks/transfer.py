@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
+from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.engines.onnx import OnnxConfig
-from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation
 from gatort.runtime.robots.panda import JOINT_FASTEST_RAD_S
 from gatort.sim.make import simulated_robot
@@ -40,7 +39,7 @@ VELOCITY = [key.name for key in STACK_SPEC.observations].index("arm/joint_veloci
 
 def try_policy(bundle: Path, make_robot: MakeRobot, seeds: range) -> dict[str, Any]:
     """Drive every layout once; fastest is the joint speed that came nearest to its limit, as a share of it."""
-    policy, clock = Policy.load(bundle, OnnxConfig(threads=1)), VirtualClock()
+    policy, clock = load_policy(PolicyOptions(bundle=bundle, threads=1)), VirtualClock()
     robot = make_robot(clock)
 
     def drive(observation: Observation, _: np.ndarray) -> np.ndarray:

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gatort.runtime.context import Context
-from gatort.runtime.decoding import Decoder, Sampler
+from gatort.runtime.decoding import Decoder
 from gatort.runtime.engines.cache import GraphAgreement
 from gatort.runtime.engines.engine import Engine
 from gatort.runtime.episode import Episode
@@ -70,18 +69,14 @@ def _choices(
     """Yield the engine's greedy tokens (A,) of each tick; it is fed `forced` tokens (A,) instead if
     given.
     """
-    context = Context(spec, dims)
-    tokenizer = Tokenizer(spec)
-    decoder = Decoder(engine, context, Sampler())
-
+    decoder = Decoder(spec, dims, engine)
     for episode in episodes:
-        context.reset()
-        engine.reset()
+        decoder.reset()
         for values in zip(*episode.observations, strict=True):
-            context.begin_frame()
-            tokenizer.encode(values, context.observation_ids, context.patches)
             if forced is None:
-                context.end_frame(int(decoder.decode()[-1]))
+                decision = decoder.decide(values)
             else:
-                decoder.replay(next(forced))
-            yield context.frame.logits.argmax(axis=1) + FIRST_CONTINUOUS_ID
+                action = decoder.tokenizer.decode_action(next(forced))
+                decision = decoder.force(values, action)
+            decoder.commit()
+            yield decision.logits.argmax(axis=1) + FIRST_CONTINUOUS_ID

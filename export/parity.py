@@ -19,12 +19,10 @@ from gatort.policies.model import (
     banded_mask,
 )
 from gatort.runtime.context import (
-    Context,
     rotary_tables,
 )
 from gatort.runtime.decoding import (
     Decoder,
-    Sampler,
 )
 from gatort.runtime.engines.engine import Engine
 from gatort.runtime.engines.torch import TorchEngine
@@ -101,8 +99,10 @@ class ParityReport:
 
 @dataclass(frozen=True, slots=True)
 class _History:
-    """Random frames: what each prefill reads beside the last action token."""
+    """Random observations, N of them, as values and as tokens."""
 
+    values: list[NDArray[Any]]
+    """One array (N, *shape) per key, in the specification's order."""
     ids: NDArray[np.int64]
     """(N, O − p)"""
     patches: NDArray[np.float32]
@@ -125,8 +125,8 @@ def compare(
         spec, (wraps + 1) * spec.window_frames + 1, seed
     )  # the first window wraps nothing
     ring = TorchEngine(model, spec, dims)
-    ring_logits, tokens = _drive(ring, Context(spec, dims), history, None)  # (N, A, R), (N, A)
-    engine_logits, _ = _drive(engine, Context(spec, dims), history, tokens)
+    ring_logits, tokens, actions = _drive(ring, model, history, None)
+    engine_logits, _, _ = _drive(engine, model, history, actions)
     whole_logits = _whole(model, history, tokens)
     paths = {
         "torch whole": whole_logits,
@@ -155,7 +155,7 @@ def _random_history(spec: PolicySpec, frames: int, seed: int) -> _History:
     """Random values for every key, through the tokenizer."""
     rng = np.random.default_rng(seed)
     values = [_random_values(key, frames, rng) for key in spec.observations]
-    return _History(*Tokenizer(spec).encode_batch(values))
+    return _History(values, *Tokenizer(spec).encode_batch(values))
 
 
 def _random_values(key: ObservationKey, count: int, rng: np.random.Generator) -> NDArray[Any]:
@@ -173,26 +173,32 @@ def _random_values(key: ObservationKey, count: int, rng: np.random.Generator) ->
 
 
 def _drive(
-    engine: Engine, context: Context, history: _History, forced: NDArray[np.int64] | None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Run every frame as the loop does; logits (N, A, R) and the tokens (N, A) fed: greedy ones, or `forced`."""
-    decoder = Decoder(engine, context, Sampler())
-    logits = np.zeros((len(history.ids), *context.frame.logits.shape), np.float32)  # (N, A, R)
-    tokens = np.zeros(logits.shape[:2], np.int64)  # (N, A)
-    engine.reset()
-    for index, (ids, patches) in enumerate(zip(history.ids, history.patches, strict=True)):
-        context.begin_frame()
-        context.observation_ids[:] = ids
-        if context.patches is not None:
-            context.patches[:] = patches
+    engine: Engine, model: Gato, history: _History, forced: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+    """Run every frame as the loop does.
+
+    Args:
+        engine: the engine to run.
+        model: gives specification and dimensions.
+        history: random observations.
+        forced: actions (N, A) that stand in the frames; the engine's own greedy ones by default.
+
+    Returns:
+        Logits (N, A, R), tokens (N, A) and actions (N, A) that stand in the frames.
+    """
+    decoder = Decoder(model.spec, model.dims, engine)
+    decoder.reset()
+    logits, tokens, actions = [], [], []
+    for index, values in enumerate(zip(*history.values, strict=True)):
         if forced is None:
-            tokens[index] = decoder.decode()
-            context.end_frame(int(tokens[index, -1]))
+            decision = decoder.decide(values)
         else:
-            tokens[index] = forced[index]
-            decoder.replay(forced[index])
-        logits[index] = context.frame.logits
-    return logits, tokens
+            decision = decoder.force(values, forced[index])
+        decoder.commit()
+        logits.append(decision.logits.copy())
+        tokens.append(decision.tokens)
+        actions.append(decision.action)
+    return np.stack(logits), np.stack(tokens), np.stack(actions)
 
 
 def _whole(model: Gato, history: _History, tokens: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -14,15 +14,14 @@ from gatort.policies.demos import (
     DemonstrationManifest,
     write_manifest,
 )
+from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.bundle import (
     MANIFEST_FILE,
     sha256_of,
 )
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.engines.onnx import OnnxConfig
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import DemonstrationError
-from gatort.runtime.policy import Policy
 from gatort.runtime.spec import (
     PolicySpec,
     Strict,
@@ -104,7 +103,9 @@ class _Collector:
             "mujoco", collection.spec, self.clock, collection.first_seed, collection.randomisation
         )
         self.policy = (
-            Policy.load(collection.bundle, OnnxConfig(threads=1)) if collection.bundle else None
+            load_policy(PolicyOptions(bundle=collection.bundle, threads=1))
+            if collection.bundle
+            else None
         )
 
     def make(self, seed: int) -> tuple[bool, int]:

@@ -20,7 +20,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-import gatort
 from gatort.policies.loading import PolicyOptions
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
@@ -28,7 +27,7 @@ from gatort.sim.make import SimulatorName
 
 from .refusals import describe
 
-HOME = Path(gatort.__file__).parent
+HOME = Path(__file__).parents[1]
 SHIPPED_PROFILES = HOME / "launch" / "profiles"
 
 Profile = TypeVar("Profile", bound=BaseModel)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.engines.onnx import OnnxConfig
 from gatort.runtime.episode import Episode
-from gatort.runtime.policy import Policy
 from gatort.runtime.robots.panda import ACTUATORS
 from gatort.sim.make import simulated_robot, simulator_installed
 
@@ -42,7 +41,7 @@ def policy_episodes(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episo
     """
     from gatort.sim.rollout import rollout
 
-    clock, policy = VirtualClock(), Policy.load(bundle, OnnxConfig(threads=1))
+    clock, policy = VirtualClock(), load_policy(PolicyOptions(bundle=bundle, threads=1))
     robot = simulated_robot("mujoco", policy.spec, clock, seeds[0])
     episodes = []
     with progress_bar(noun) as progress:

@@ -12,7 +12,7 @@ from gatort.policies.loading import load_policy
 from gatort.runtime.clock import Clock, MonotonicClock, VirtualClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.inner_loop import FADE_NS
-from gatort.runtime.loop import ControlLoop, Tick
+from gatort.runtime.loop import ControlLoop, TickRecord
 from gatort.runtime.machine import this_machine
 from gatort.runtime.onlooker import Onlooker
 from gatort.runtime.realtime import apply
@@ -98,7 +98,7 @@ class LiveBar(Onlooker):
         self._every = every
         self._done = 0
 
-    def count(self, _: Tick) -> None:
+    def count(self, _: TickRecord) -> None:
         """Count a finished tick."""
         self._done += 1
         if self._done % self._every == 0:
@@ -128,7 +128,7 @@ def measure(
         spec,
         ticks,
         budget_ns=round(budget_ms * 1e6),
-        stepwise=policy.decoder.engine.stepwise,
+        stepwise=policy.engine.stepwise,
     )
 
     with ExitStack() as stack:
@@ -147,7 +147,7 @@ def measure(
 
     return Measurement(
         bundle=policy.manifest.name if policy.manifest else "",
-        engine=policy.decoder.engine.name,
+        engine=policy.engine.name,
         threads=options.threads,
         observations="mujoco" if simulated else "scripted",
         paced=paced,
@@ -166,7 +166,9 @@ def _robot(simulated: bool, spec: PolicySpec, clock: Clock, seed: int) -> Driver
     return scripted_robot(spec, clock, seed)
 
 
-def _run(loop: ControlLoop, clock: Clock, ticks: int, count: Callable[[Tick], None] | None) -> None:
+def _run(
+    loop: ControlLoop, clock: Clock, ticks: int, count: Callable[[TickRecord], None] | None
+) -> None:
     """Run ticks until their number is reached, and arm the loop again each time that it stops."""
     telemetry = loop.telemetry
     loop.run(ticks, count)

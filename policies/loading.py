@@ -7,7 +7,6 @@ from typing import Literal
 
 from pydantic import Field, FiniteFloat, PositiveInt
 
-import gatort
 from gatort.runtime.bundle import Manifest, verify
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.engines.cache import load_engine
@@ -20,7 +19,7 @@ from gatort.runtime.packages import require_torch
 from gatort.runtime.policy import Policy
 from gatort.runtime.spec import Precision, Strict
 
-SHIPPED_BUNDLE = Path(gatort.__file__).parent / "policies" / "stack"
+SHIPPED_BUNDLE = Path(__file__).parent / "stack"
 
 EngineName = Literal[
     "onnx", "native", "onnx-cuda", "onnx-tensorrt",

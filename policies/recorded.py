@@ -38,7 +38,7 @@ def policy_record(policy: Policy, options: PolicyOptions, seed: int) -> PolicyRe
         temperature=options.temperature,
         seed=seed,
         spec=policy.spec,
-        stages=stage_names(policy.spec, policy.decoder.engine.stepwise),
+        stages=stage_names(policy.spec, policy.engine.stepwise),
     )
 
 

@@ -28,22 +28,22 @@ SeedRange = tuple[NonNegativeInt, NonNegativeInt]
 
 
 class TrainingRecord(Strict):
-    """How the weights came to be."""
+    """Origin of the weights."""
 
     recipe: str
-    """What was done, in a sentence or two."""
+    """Description of the training, in a sentence or two."""
     demonstrations: str
-    """What it learned from."""
+    """Description of the demonstrations."""
     training_seeds: tuple[SeedRange, ...] = ()
     """Layout seeds used for training, as (first, last) ranges."""
     validation_seeds: tuple[SeedRange, ...] = ()
-    """Layout seeds used to choose among checkpoints; trials use neither."""
+    """Layout seeds used to choose among checkpoints. Trials use neither."""
     parameters: NonNegativeInt
     steps: NonNegativeInt
 
 
 class SuccessRecord(Strict):
-    """What the policy was measured to do."""
+    """Measured success of the policy."""
 
     trials: PositiveInt
     first_seed: NonNegativeInt
@@ -54,22 +54,22 @@ class SuccessRecord(Strict):
 
 
 class Manifest(Strict):
-    """Everything about a policy but its weights."""
+    """Description of a policy: everything except its weights."""
 
     format_version: Literal[1] = 1
     name: str
     spec: PolicySpec
     model: ModelDims
     precision: Precision = "fp32"
-    """Of the graph's weights; `model.safetensors` always holds them in fp32."""
+    """Precision of the graph's weights; `model.safetensors` always holds them in fp32."""
     files: dict[str, Sha256]
-    """File name in the bundle to the SHA-256 of its contents."""
+    """SHA-256 of each file's contents, by its name in the bundle."""
     training: TrainingRecord
     success: SuccessRecord | None = None
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's contents, in hexadecimal."""
+    """Return the SHA-256 of a file's contents, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -82,7 +82,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def first_error(error: ValidationError, whole: str) -> str:
-    """The first field that is not valid, or the whole by its name, and what pydantic says of it."""
+    """Describe the first invalid field, or the whole by its name, in pydantic's words."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"
 
@@ -91,7 +91,7 @@ def load_manifest(directory: Path) -> Manifest:
     """Read a bundle's manifest without checking its files.
 
     Raises:
-        BundleError: it is absent, or not a valid manifest; names the field.
+        BundleError: the manifest is absent or not valid; names the field.
     """
     path = directory / MANIFEST_FILE
     try:
@@ -105,15 +105,16 @@ def load_manifest(directory: Path) -> Manifest:
 
 
 def verify(directory: Path) -> Manifest:
-    """Read a bundle's manifest and check every file that it names, and every file that its graph would have read.
+    """Read a bundle's manifest, and check every file that the manifest names or the graph reads.
 
     Raises:
-        BundleError: naming the file, and whether it is absent, changed, outside the bundle or not vouched for.
+        BundleError: a file is absent, changed, outside the bundle or not in the manifest; names it.
     """
     manifest = load_manifest(directory)
     if missing := {ONNX_FILE, WEIGHTS_FILE} - manifest.files.keys():
         raise BundleError(
-            f"{directory / MANIFEST_FILE}: expected {ONNX_FILE} and {WEIGHTS_FILE} among files, lacks {sorted(missing)}"
+            f"{directory / MANIFEST_FILE}: expected {ONNX_FILE} and {WEIGHTS_FILE} among files, "
+            f"lacks {sorted(missing)}"
         )
     for name, expected in manifest.files.items():
         path = directory / name
@@ -127,19 +128,21 @@ def verify(directory: Path) -> Manifest:
             raise BundleError(f"{path}: expected a file, found a link")
         if (found := sha256_of(path)) != expected:
             raise BundleError(
-                f"{path}: changed since the bundle was written: expected SHA-256 {expected}, found {found}"
+                f"{path}: changed since the bundle was written: "
+                f"expected SHA-256 {expected}, found {found}"
             )
-    # The manifest's names are plain, so this keeps the graph inside the bundle as well.
+    # The manifest's names are plain, hence this keeps the graph inside the bundle as well.
     if strange := external_locations(directory / ONNX_FILE) - manifest.files.keys():
         raise BundleError(
-            f"{directory / ONNX_FILE}: expected weights in files that the manifest names, {sorted(manifest.files)}, "
+            f"{directory / ONNX_FILE}: expected weights in files that the manifest names, "
+            f"{sorted(manifest.files)}, "
             f"found {sorted(strange)}"
         )
     return manifest
 
 
 def record_success(directory: Path, success: SuccessRecord) -> Manifest:
-    """Put what a bundle was measured to do into its manifest; its other files stay as they are.
+    """Write a bundle's measured success into its manifest. Its other files stay as they are.
 
     Raises:
         BundleError: the bundle is incomplete or changed.

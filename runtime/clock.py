@@ -1,4 +1,4 @@
-"""Time, injected: integer monotonic nanoseconds. The only file that may call `time`."""
+"""Time, injected: integer monotonic nanoseconds. Only this file may call `time`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where everything in gatort reads the time and waits."""
+    """Source of the time, and the only way to wait."""
 
     def now_ns(self) -> int:
-        """Nanoseconds since an arbitrary origin; never goes backwards."""
+        """Return the nanoseconds since an arbitrary origin; they never go backwards."""
         ...
 
     def sleep_until_ns(self, deadline_ns: int) -> None:
-        """Return once `now_ns() >= deadline_ns`; at once when it has passed."""
+        """Return once `now_ns() >= deadline_ns`; at once for a deadline in the past."""
         ...
 
 
@@ -26,16 +26,15 @@ class MonotonicClock:
         return time.monotonic_ns()
 
     def sleep_until_ns(self, deadline_ns: int) -> None:
-        """See `Clock.sleep_until_ns`; Python's sleep is `clock_nanosleep` to an absolute time on
-        Linux.
-        """
+        """See `Clock.sleep_until_ns`. On Linux, Python sleeps to an absolute time."""
         while (left_ns := deadline_ns - time.monotonic_ns()) > 0:
             time.sleep(left_ns * 1e-9)
 
 
 class VirtualClock:
-    """Time that moves only when someone sleeps or advances it, for tests, lockstep trials and
-    flat-out runs.
+    """Time that moves only when someone sleeps or advances it.
+
+    It serves tests, trials in lockstep and flat-out runs.
     """
 
     def __init__(self, now_ns: int = 0) -> None:
@@ -61,8 +60,9 @@ class VirtualClock:
 
 
 def wall_clock_ns() -> int:
-    """Nanoseconds since 1970 in UTC, for names and dates alone: it jumps whenever someone sets
-    it.
+    """Return the nanoseconds since 1970 in UTC.
+
+    Use them for names and dates alone: they jump whenever someone sets the clock.
     """
     return time.time_ns()
 

@@ -1,10 +1,10 @@
-"""The ring of frames: which positions, cache rows, angles and mask each pass of a tick gets.
+"""The ring of frames: the positions, cache rows, angles and mask of each pass of a tick.
 
-    frame k = [ last action token of tick k−1 | O observation tokens | separator | first A−1 action tokens of tick k ]
+    frame k = [ last action token of tick k−1 | O observation tokens | separator | A−1 actions ]
 
-Frame k lives in slot k mod n of the cache, position j at row slot·T + j, so no write ever wraps. It sees itself
-causally and the n−1 frames before it whole. Letters: O, A, T = O + A + 1, n, W = n·T as in `spec`; P image patches
-in a frame; H half the head size; R bins; t positions of a pass.
+Frame k lives in slot k mod n of the cache, with position j at row slot·T + j. No write ever wraps.
+A frame sees itself causally and the n−1 frames before it whole. Letters: O, A, T = O + A + 1, n, W
+= n·T as in `spec`; P image patches in a frame; H half the head size; R bins; t positions of a pass.
 """
 
 from __future__ import annotations
@@ -28,83 +28,93 @@ from .spec import (
 
 ROTARY_BASE = 10_000.0
 ALIGNMENT_BYTES = 256
-"""What TensorRT asks of a tensor's address."""
+"""Alignment that TensorRT requires of a tensor's address."""
 
 
 def rotary_frequencies(head_size: int) -> NDArray[np.float64]:
-    """Angular frequencies (H,) of rotary positions, base^(−2i/head_size) (Su et al., arXiv 2104.09864)."""
+    """Return the rotary frequencies (H,), base^(−2i/head_size) (Su et al., arXiv 2104.09864)."""
     return ROTARY_BASE ** (-np.arange(0, head_size, 2, dtype=np.float64) / head_size)
 
 
 def rotary_tables(
     positions: NDArray[np.float64], head_size: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cosines and sines (…, H) of positions (…): angles in float64, because an hour is millions of positions."""
+    """Return cosines and sines (…, H) of positions (…).
+
+    Angles are computed in float64, because an hour is millions of positions.
+    """
     angles = np.asarray(positions, np.float64)[..., None] * rotary_frequencies(head_size)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
 @dataclass(slots=True)
 class Block:
-    """What one pass reads: t positions of one frame, of which p are image patches."""
+    """Inputs of one pass: t positions of one frame, of which p are image patches."""
 
     ids: NDArray[np.int64]
     """(1, t − p) token ids in frame order, image patches left out."""
     patches: NDArray[np.float32] | None
-    """(p, 3, 16, 16) image patches, pixels in [−1, 1] / 4; none when the policy has no images."""
+    """(p, 3, 16, 16) image patches, pixels in [−1, 1] / 4; `None` for a policy without images."""
     local: NDArray[np.int64]
     """(t,) position j of each token within its frame."""
     cos: NDArray[np.float32]
     """(t, H) cosines of the rotary angles of positions k·T + j."""
     sin: NDArray[np.float32]
-    """(t, H)"""
+    """(t, H) sines of the same angles."""
     mask: NDArray[np.bool_]
-    """(t, W), true where a position may attend to a cache row."""
+    """(t, W) mask: true where a position may attend to a cache row."""
     write_index: NDArray[np.int64]
-    """(1,) first cache row that this pass writes."""
+    """(1,) first cache row that the pass writes."""
     bias: NDArray[np.float32]
-    """(R,) added to the logits before the largest is taken: zeros, a sampler's noise, or a token to force."""
+    """(R,) numbers added to the logits before the largest is taken.
+
+    Zeros, a sampler's noise, or a token to force."""
 
 
 @dataclass(slots=True)
 class Frame:
-    """Everything that the A passes of a tick read and write: one prefill, then A − 1 decodes.
+    """Inputs and outputs of the A passes of a tick: one prefill, then A − 1 decodes.
 
-    All arrays are views of `memory`, each aligned for a device, so that an engine may copy a tick's inputs in at
-    once and its outputs out at once. They are rewritten in place and never reallocated: an engine may bind them.
+    All arrays are views of `memory`, each aligned for a device. An engine may copy a tick's inputs
+    in at once and its outputs out at once. The arrays are rewritten in place and never reallocated.
+    An engine may bind them.
     """
 
     memory: NDArray[np.uint8]
-    """Inputs first, then outputs."""
+    """One buffer: inputs first, then outputs."""
     outputs_at: int
-    """Where in `memory` the tokens and logits begin."""
+    """Offset in `memory` at which the outputs (tokens, then logits) begin. bytes"""
     passes: tuple[Block, ...]
-    """(A,) prefill (t = O + 2), then a decode (t = 1) for each action token but the last.
+    """(A,) passes: the prefill (t = O + 2), then a decode (t = 1) for each action token but the
+    last.
 
-    The ids of decode i are the memory of token i − 1, so that a pass feeds the next one."""
+    The ids of decode i are the memory of token i − 1: a pass feeds the next one."""
     bias: NDArray[np.float32]
-    """(A, R), a row for each pass."""
+    """(A, R) biases of all passes, a row each."""
     tokens: NDArray[np.int64]
-    """(A,) action tokens, written by the engine; far apart in memory, because each is an input on a device."""
+    """(A,) action tokens, written by the engine.
+
+    Each is aligned, because each is a device input.
+    """
     logits: NDArray[np.float32]
-    """(A, R), written by the engine."""
+    """(A, R) logits, written by the engine."""
 
     @property
     def prefill(self) -> Block:
-        """The pass over the last action token, the observation and the separator."""
+        """The first pass: last action token, observation and separator."""
         return self.passes[0]
 
     def offset(self, array: NDArray[Any]) -> int:
-        """Where in `memory` one of the frame's arrays begins."""
+        """Return the offset in bytes of one of the frame's arrays in `memory`."""
         return array.ctypes.data - self.memory.ctypes.data
 
 
 _Wanted = tuple[tuple[int, ...], DTypeLike]
-"""Shape and dtype of an array that is to lie in a frame's memory."""
+"""Shape and dtype of an array in a frame's memory."""
 
 
 def _allot(wanted: list[_Wanted]) -> tuple[NDArray[np.uint8], list[NDArray[Any]]]:
-    """One zeroed buffer, and aligned views of the wanted shapes and dtypes in it, in order."""
+    """Return a zeroed buffer and aligned views of the wanted shapes and dtypes, in order."""
     sizes = [prod(shape) * np.dtype(dtype).itemsize for shape, dtype in wanted]
     starts = [
         0,
@@ -119,7 +129,7 @@ def _allot(wanted: list[_Wanted]) -> tuple[NDArray[np.uint8], list[NDArray[Any]]
 
 
 def _block_arrays(tokens: int, patches: int, spec: PolicySpec, dims: ModelDims) -> list[_Wanted]:
-    """A block's arrays but ids and bias, in the order of its fields."""
+    """Return shapes and dtypes of a block's arrays, without ids and bias, in field order."""
     half = dims.head_size // 2
     return [
         ((patches, 3, PATCH_PIXELS, PATCH_PIXELS), np.float32),
@@ -138,15 +148,16 @@ def _block(
     first: int,
     has_images: bool,
 ) -> Block:
-    """A block over `_block_arrays`, its first position `first`."""
+    """Make a block over `_block_arrays` whose first frame position is `first`."""
     patches, local, cos, sin, mask, write_index = arrays
     local[:] = first + np.arange(len(local))
     return Block(ids, patches if has_images else None, local, cos, sin, mask, write_index, bias)
 
 
 def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
-    """Lay a tick's arrays out in one buffer."""
-    prefill, actions = spec.observation_tokens + 2, spec.action_tokens
+    """Allocate a tick's arrays in one buffer."""
+    prefill = spec.observation_tokens + 2
+    actions = spec.action_tokens
     first = [0, *range(prefill, spec.frame_tokens)]  # (A,) frame position at which each pass begins
     wanted: list[_Wanted] = [
         ((1, prefill - spec.image_tokens), np.int64),
@@ -177,11 +188,13 @@ def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
 
 
 class Context:
-    """Owns the frame of a tick and counts frames; `begin_frame`, then the engine, then `end_frame`.
+    """Owner of the frame of a tick, and counter of frames.
 
-    A tick that is given up before `end_frame` leaves nothing behind: the next `begin_frame` takes the same slot
-    and positions, and rows that the abandoned tick wrote are masked until they are written again. Only NaN gets
-    through a mask (0 · NaN): a model that computed one fails the next tick too, which ends in SAFE.
+    The passes are always set up for frame k. The tokenizer fills in the observation, the engine
+    runs, and `end_frame` sets up frame k + 1. A tick that is given up before `end_frame` leaves no
+    trace: the next one takes the same slot and positions. Its mask hides the rows until they are
+    written again. Only NaN passes a mask (0 · NaN). A model that computed a NaN fails the next tick
+    too, which ends in SAFE.
     """
 
     def __init__(self, spec: PolicySpec, dims: ModelDims) -> None:
@@ -196,9 +209,9 @@ class Context:
         prefill = self.frame.prefill
         prefill.ids[:] = SEPARATOR_ID
         self.observation_ids = prefill.ids[0, 1:-1]
-        """(O − P,) view where the tokenizer writes an observation's ids."""
+        """(O − P,) view into which the tokenizer writes an observation's ids."""
         self.patches = prefill.patches
-        """(P, 3, 16, 16) where it writes the image patches; none when the policy has no images."""
+        """(P, 3, 16, 16) view for the image patches; `None` for a policy without images."""
         frequencies = rotary_frequencies(dims.head_size)
         self._frequencies = frequencies
         within = np.arange(spec.frame_tokens, dtype=np.float64)
@@ -208,15 +221,26 @@ class Context:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every frame; cache rows need no clearing, since the mask hides them."""
+        """Forget every frame. Cache rows need no clearing, because the mask hides them."""
         self.frames = 0
-        """k, the number of frames completed since the reset."""
+        """k: number of frames completed since the reset."""
         self.last_token = SEPARATOR_ID
         for block in self.frame.passes:
             block.mask[:] = False
+        self._set_up_frame()
 
-    def begin_frame(self) -> None:
-        """Set every pass up for frame k; the tokenizer fills `observation_ids` and `patches` before or after."""
+    def end_frame(self, last_token: int) -> None:
+        """Complete frame k, and set up frame k + 1, which `last_token` opens.
+
+        Args:
+            last_token: last action token of frame k.
+        """
+        self.last_token = last_token
+        self.frames += 1
+        self._set_up_frame()
+
+    def _set_up_frame(self) -> None:
+        """Write angles, mask, cache rows and the first id of every pass of frame k."""
         tokens = self.spec.frame_tokens
         first = (self.frames % self.spec.window_frames) * tokens
         before = ((self.frames - 1) % self.spec.window_frames) * tokens
@@ -236,26 +260,23 @@ class Context:
             block.sin[:] = self._turned[within].imag
             block.write_index[0] = first + start
 
-    def end_frame(self, last_token: int) -> None:
-        """Complete frame k; `last_token`, its last action token, opens frame k + 1."""
-        self.last_token = last_token
-        self.frames += 1
-
 
 def require_dims_fit(spec: PolicySpec, dims: ModelDims) -> None:
     """Check that the model has a row for every position and token of the frame.
 
     Raises:
-        SpecError: naming what is too small.
+        SpecError: a dimension is too small; names it.
     """
     if dims.head_size % 2:
-        raise SpecError(f"rotary positions need an even head_size, found {dims.head_size}")
+        raise SpecError(f"head_size: expected an even number, found {dims.head_size}")
     if dims.local_positions < spec.frame_tokens:
         raise SpecError(
-            f"local_positions {dims.local_positions} is less than the frame's {spec.frame_tokens} tokens"
+            f"local_positions: expected at least the frame's {spec.frame_tokens} tokens, "
+            f"found {dims.local_positions}"
         )
     low_ids = [key.name for key in spec.observations if key.encoding in ("text", "discrete")]
     if low_ids and dims.first_token_id != 0:
         raise SpecError(
-            f"{low_ids} need first_token_id 0 (text and discrete ids embedded), found {dims.first_token_id}"
+            f"first_token_id: expected 0 for the text and discrete keys {low_ids}, "
+            f"found {dims.first_token_id}"
         )

@@ -1,34 +1,38 @@
-"""From a frame to action tokens: what is added to the logits before the engine takes the largest."""
+"""The one home of a tick's decision: an observation's values in, action tokens and an action out.
+
+    decide(values) → Decision        tokenize, then one prefill and A − 1 decodes
+    commit()                         let the decided frame stand in the context
+    force(values, action) → Decision the same frame with a given action, for prompts and replays
+
+A decision that is not committed leaves no trace: the next one takes the same frame. Letters as in
+`spec`: O observation tokens, A action tokens; R action bins.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-from gatort.runtime.engines.engine import (
-    Engine,
-    Mark,
-    no_mark,
-)
+from numpy.typing import ArrayLike, NDArray
 
 from .context import Context
-from .errors import (
-    ConfigError,
-    EngineError,
-)
-from .spec import FIRST_CONTINUOUS_ID
+from .engines.engine import Engine, Mark, no_mark
+from .errors import ConfigError, EngineError
+from .spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
+from .tokenizer import Tokenizer
 
 FORCED = 1e9
 """A bias that no logit outweighs."""
 
 
 class Sampler:
-    """How bins are picked: the likeliest by default, by chance at a temperature above 0."""
+    """Rule that picks a bin: the likeliest by default, a random one at a temperature above 0."""
 
     def __init__(self, temperature: float = 0.0, seed: int = 0) -> None:
-        """Fix how bins are picked.
+        """Set temperature and seed.
 
         Raises:
             ConfigError: the temperature is negative or not finite.
@@ -46,10 +50,12 @@ class Sampler:
         self._random = np.random.default_rng(self._seed)
 
     def draw(self, bias: NDArray[np.float32]) -> None:
-        """Fill a frame's `bias` (A, R) so that the largest of logits + bias is a draw from the softmax.
+        """Fill a frame's `bias` (A, R): the largest of logits + bias becomes a draw from the
+        softmax.
 
-        That is Gumbel noise times the temperature (Gumbel 1954; Maddison et al., arXiv 1411.0030), and it makes
-        sampling a matter of input: an engine that runs a whole tick on a device samples as any other does.
+        The bias is Gumbel noise times the temperature (Gumbel 1954; Maddison et al., arXiv
+        1411.0030). Sampling is thereby a matter of input: an engine that runs a whole tick on a
+        device samples like any other.
         """
         if self.temperature == 0.0:
             bias.fill(0.0)
@@ -57,48 +63,134 @@ class Sampler:
             bias[:] = self._random.gumbel(scale=self.temperature, size=bias.shape)
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One tick's decision."""
+
+    frame: int
+    """Number k of the frame in the context, counted from the last reset."""
+    tokens: NDArray[np.int64]
+    """Action tokens (A,); a copy."""
+    action: NDArray[np.float64]
+    """Action (A,) in each actuator's unit, before the guard; a copy."""
+    logits: NDArray[np.float32]
+    """Logits (A, R) of each action token; a view that the next decision overwrites."""
+    bias: NDArray[np.float32]
+    """Numbers (A, R) added to the logits before the largest was taken; a view like `logits`."""
+    passes: int
+    """Number of forward passes that the engine ran."""
+
+
 class Decoder:
-    """An engine over a context: the tokens of a tick's action."""
+    """A tokenizer, a context, an engine and a sampler, which turn values into a decision."""
 
-    def __init__(self, engine: Engine, context: Context, sampler: Sampler) -> None:
-        self.engine, self.context, self.sampler = engine, context, sampler
+    def __init__(
+        self, spec: PolicySpec, dims: ModelDims, engine: Engine, sampler: Sampler | None = None
+    ) -> None:
+        """Allocate the context.
 
-    def decode(self, mark: Mark = no_mark) -> NDArray[np.int64]:
-        """Prefill, then A − 1 decodes: action tokens (A,), the frame's own array.
-
-        Raises:
-            EngineError: a pass failed or its logits are not finite; the whole action is void.
-        """
-        frame = self.context.frame
-        self.sampler.draw(frame.bias)
-        self._tick(mark)
-        return frame.tokens
-
-    def force(self, tokens: NDArray[np.int64]) -> None:
-        """Run a whole frame whose action tokens (A,) are given; its logits are what the model thought of them.
+        Args:
+            spec: keys, actuators and window.
+            dims: dimensions of the model behind the engine.
+            engine: an engine that runs the model; one decoder at a time.
+            sampler: rule that picks a bin; the likeliest bin by default.
 
         Raises:
-            EngineError: as `decode`.
+            SpecError: the model's dimensions cannot carry the policy's frame, or a range cannot
+                be cut into bins.
         """
-        frame = self.context.frame
-        frame.bias.fill(0.0)
-        frame.bias[np.arange(len(tokens)), tokens - FIRST_CONTINUOUS_ID] = FORCED
-        self._tick(no_mark)
+        self.spec = spec
+        self.engine = engine
+        self.sampler = sampler or Sampler()
+        self.tokenizer = Tokenizer(spec)
+        self._context = Context(spec, dims)
+        self._last_token: int | None = None
 
-    def replay(self, tokens: NDArray[np.int64]) -> None:
-        """Force a frame's tokens, as a prompt does, and complete it.
+    @property
+    def frames(self) -> int:
+        """Number of frames that stand in the context since the last reset."""
+        return self._context.frames
+
+    def reset(self, sampler: Sampler | None = None) -> None:
+        """Forget every frame and start the random numbers again.
+
+        Args:
+            sampler: a new rule that picks a bin; the present one starts again by default.
+        """
+        self.sampler = sampler or self.sampler
+        self.sampler.reset()
+        self.engine.reset()
+        self._context.reset()
+        self._last_token = None
+
+    def decide(self, values: Sequence[NDArray[Any]], mark: Mark = no_mark) -> Decision:
+        """Decide on an action for an observation.
+
+        Args:
+            values: one array per key of `spec.observations`, in that order.
+            mark: called at the end of each stage: tokenize, each pass, detokenize.
 
         Raises:
-            EngineError: as `decode`.
+            ObservationError: a value has the wrong shape or dtype, or is not finite.
+            EngineError: a pass failed, its logits are not finite, or a token is no action token.
+                The whole action is void.
         """
-        self.force(tokens)
-        self.context.end_frame(int(tokens[-1]))
+        self._tokenize(values, mark)
+        self.sampler.draw(self._context.frame.bias)
+        return self._infer(mark)
 
-    def _tick(self, mark: Mark) -> None:
-        frame = self.context.frame
+    def force(self, values: Sequence[NDArray[Any]], action: ArrayLike) -> Decision:
+        """Run a frame whose action is given. Its logits rate that action.
+
+        Args:
+            values: as for `decide`.
+            action: (A,) in each actuator's unit, clipped to its range.
+
+        Raises:
+            ObservationError: a value or the action is refused.
+            EngineError: as `decide`.
+        """
+        self._tokenize(values, no_mark)
+        bins = self.tokenizer.encode_action(action) - FIRST_CONTINUOUS_ID  # (A,)
+        bias = self._context.frame.bias
+        bias.fill(0.0)
+        bias[np.arange(len(bins)), bins] = FORCED
+        return self._infer(no_mark)
+
+    def commit(self) -> None:
+        """Let the last decision's frame stand in the context.
+
+        Raises:
+            RuntimeError: there is no decision since the last commit or reset.
+        """
+        if self._last_token is None:
+            raise RuntimeError("commit: expected a decision since the last commit, found none")
+        self._context.end_frame(self._last_token)
+        self._last_token = None
+
+    def _tokenize(self, values: Sequence[NDArray[Any]], mark: Mark) -> None:
+        self._last_token = None
+        context = self._context
+        self.tokenizer.encode(values, context.observation_ids, context.patches)
+        mark()
+
+    def _infer(self, mark: Mark) -> Decision:
+        frame = self._context.frame
         self.engine.tick(frame, mark)
         largest = frame.logits.max(axis=1)  # (A,), NaN where a row has one
         if not np.isfinite(largest).all():
             raise EngineError(
                 f"expected finite logits, found {largest.tolist()} as the largest of each pass"
             )
+
+        action = self.tokenizer.decode_action(frame.tokens)
+        mark()
+        self._last_token = int(frame.tokens[-1])
+        return Decision(
+            frame=self._context.frames,
+            tokens=frame.tokens.copy(),
+            action=action,
+            logits=frame.logits,
+            bias=frame.bias,
+            passes=len(frame.passes),
+        )

@@ -1,6 +1,6 @@
-"""What gatort raises when it refuses something.
+"""Errors that gatort raises on purpose.
 
-    GatortError                 one clear sentence: expected, found, the valid choices
+    GatortError                 one clear sentence: expected, found, valid choices
     ├── ConfigError             a flag, a launch profile or a preset
     ├── SpecError               an observation or action specification, or two that disagree
     ├── ObservationError        an observation that the policy must not see (NaN, wrong shape)
@@ -8,12 +8,12 @@
     ├── DemonstrationError      a demonstration file or set
     ├── EngineError             a forward pass that failed or gave logits that are not finite
     ├── DeviceError             a GPU that failed; its context is lost, so the process has to end
-    ├── RecordingError          a recording that cannot be begun or read, or is not one of gatort's
+    ├── RecordingError          a recording that cannot be begun or read, or of another program
     ├── RobotError              a robot that refuses to arm or to answer
     ├── WireError               bytes that are no message of the protocol
     └── MissingDependency       an optional package, with the line that installs it
 
-The command line prints the sentence and exits with status 2; nothing else is caught.
+The command line prints the sentence and exits with status 2. It catches nothing else.
 """
 
 
@@ -26,7 +26,7 @@ class ConfigError(GatortError):
 
 
 class SpecError(GatortError):
-    """A specification that is not valid, or a robot's that differs from the bundle's."""
+    """A specification that is not valid, or a robot that differs from the bundle."""
 
 
 class ObservationError(GatortError):
@@ -46,11 +46,14 @@ class EngineError(GatortError):
 
 
 class DeviceError(GatortError):
-    """A GPU that is absent or failed: no tick may follow in this process, so the loop does not catch it."""
+    """A GPU that is absent or failed.
+
+    No tick may follow in this process, hence the loop does not catch it.
+    """
 
 
 class RecordingError(GatortError):
-    """A recording that cannot be begun or read, or a file that is not one of gatort's."""
+    """A recording that cannot be begun or read, or a file of another program."""
 
 
 class RobotError(GatortError):

@@ -1,9 +1,13 @@
-"""The first look at an observation (age, jumps) and the last at an action (finite, range, rate, age)."""
+"""The guard: the first look at an observation, and the last look at an action.
+
+Observations are checked for age and jumps; actions for finite values, range, rate and age.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -12,24 +16,18 @@ from numpy.typing import NDArray
 from .clock import Clock
 from .errors import ObservationError
 from .robot import Observation
-from .safety import (
-    COMMAND_MARGIN_NS,
-    STOPPED,
-    Command,
-    State,
-)
-from .spec import (
-    Interface,
-    ObservationKey,
-)
+from .safety import COMMAND_MARGIN_NS, STOPPED, Command, State
+from .spec import Interface, ObservationKey
 
 JUMP_MARGIN = 1.5
-"""How many times faster than its key can change a value must seem to be a sensor's fault: an arm that is driven by
-torques may pass its velocity limit for an instant, and stops itself for that."""
+"""A value that changes more than this many times faster than its key can is a sensor's fault.
+
+An arm that is driven by torques may pass its velocity limit for an instant, and stops itself for
+that."""
 
 
 class Refusal(StrEnum):
-    """Why a tick sent nothing."""
+    """Reason why a tick sent no command."""
 
     OBSERVATION = "observation refused"
     ENGINE = "engine failed"
@@ -41,7 +39,7 @@ class Refusal(StrEnum):
 
 
 class Limit(StrEnum):
-    """What an admitted action was limited by."""
+    """Limit that an admitted action was cut to."""
 
     RANGE = "range"
     RATE = "rate"
@@ -50,10 +48,22 @@ class Limit(StrEnum):
 _AFTER_REFUSAL = {State.RUN: State.HOLD, State.HOLD: State.SAFE, State.SAFE: State.LATCHED}
 
 
-class Guard:
-    """Admits actions as commands, or refuses them; the first refusal is HOLD, the second in a row SAFE, then LATCHED.
+@dataclass(frozen=True, slots=True)
+class _LimitedKey:
+    """A key whose values can change only so fast."""
 
-    Nothing is sent in SAFE and LATCHED, and nothing but `arm` leaves them.
+    index: int
+    """Place of the key in an observation."""
+    key: ObservationKey
+    fastest_per_s: NDArray[np.float64]
+    """Fastest change of each element, in the key's unit per second."""
+
+
+class Guard:
+    """Admits actions as commands, or refuses them.
+
+    The first refusal leads to HOLD, the second in a row to SAFE, the third to LATCHED. In SAFE and
+    LATCHED nothing is sent, and only `arm` leaves them.
     """
 
     def __init__(
@@ -62,18 +72,20 @@ class Guard:
         """Start disarmed.
 
         Args:
-            spec: actuators, their limits, and when a command takes effect.
-            clock: when it is.
-            offered: the keys that observations hold, in their order; the specification's own when absent.
+            spec: actuators, their limits, and the delay after which a command takes effect.
+            clock: the loop's clock.
+            offered: keys of the robot's observations, in their order; the specification's by
+                default.
         """
         self.state = State.DISARMED
         self.refused: Counter[Refusal] = Counter()
-        """Ticks that sent nothing, by reason, since the guard was made."""
+        """Number of ticks that sent no command, by reason, since the guard was made."""
         self.reason: Refusal | None = None
-        """Of the last tick that sent nothing."""
+        """Reason of the last tick that sent no command."""
         self.limited: Counter[Limit] = Counter()
-        """Actions that were over range or rate and sent limited."""
-        self._spec, self._clock = spec, clock
+        """Number of actions that were sent limited, by limit."""
+        self._spec = spec
+        self._clock = clock
         self._low = np.array([actuator.low for actuator in spec.actuators])
         self._high = np.array([actuator.high for actuator in spec.actuators])
         self._safe = np.array([actuator.safe for actuator in spec.actuators])
@@ -83,57 +95,70 @@ class Guard:
         ]
         self._rates = np.array(rates)  # (A,) per second
         self._sequence = 0
-        self._jumpers = [
-            (index, key.name, key.unit, np.array(key.fastest_per_s))
+        self._limited_keys = [
+            _LimitedKey(index, key, np.array(key.fastest_per_s))
             for index, key in enumerate(offered or spec.observations)
             if key.fastest_per_s
         ]
         self._last_seen: Observation | None = None
-        self._last_values, self._last_stamp_ns = self._safe, 0
+        self._last_values = self._safe
+        self._last_stamp_ns = 0
 
     def arm(self) -> None:
-        """An operator's consent: back to RUN, from the safe command."""
+        """Take an operator's consent: go back to RUN, from the safe command."""
         self.state = State.RUN
         self._last_values = self._safe
         self._last_stamp_ns = self._clock.now_ns() - self._spec.period_ns
         self._last_seen = None
 
     def inspect(self, observation: Observation) -> None:
-        """Check what the tokenizer has found to be whole and finite; nothing is inferred from what fails.
+        """Check age and jumps of an observation, before anything is inferred from it.
 
         Raises:
-            ObservationError: it is not newer than the one before, so old that its action would be late, or a value
-                jumped farther than its key can change in the time since the last one that passed.
+            ObservationError: the observation is not newer than the one before, or too old for its
+                action to be in time. Or a value is not finite, or it jumped farther than its key
+                can change since the last observation that passed.
         """
-        last, age_ns = self._last_seen, self._clock.now_ns() - observation.stamp_ns
+        last = self._last_seen
+        age_ns = self._clock.now_ns() - observation.stamp_ns
         if last is not None and observation.stamp_ns <= last.stamp_ns:
             raise ObservationError(
-                f"expected an observation newer than the last one, found the same or one before it, {_ms(age_ns)} old"
+                "expected an observation newer than the last one, "
+                f"found the same or an older one, {_ms(age_ns)} old"
             )
         if not 0 <= age_ns <= self._spec.action_delay_ns:
             raise ObservationError(
-                f"expected an observation of the last {self._spec.action_delay_ms} ms, found one {_ms(age_ns)} old"
+                f"expected an observation of the last {self._spec.action_delay_ms} ms, "
+                f"found one {_ms(age_ns)} old"
             )
+
+        for limited in self._limited_keys:
+            _require_finite(limited, observation)
         if last is not None:
             self._refuse_jumps(observation, last)
         self._last_seen = observation
 
     def _refuse_jumps(self, observation: Observation, last: Observation) -> None:
         seconds = (observation.stamp_ns - last.stamp_ns) * 1e-9
-        for index, name, unit, fastest_per_s in self._jumpers:
-            jumped = np.abs(observation.values[index] - last.values[index]).ravel()
-            allowed = JUMP_MARGIN * seconds * fastest_per_s
-            if not (
-                jumped <= allowed
-            ).all():  # So that NaN, in a key that the policy does not read, is refused too.
+        for limited in self._limited_keys:
+            change = observation.values[limited.index] - last.values[limited.index]
+            jumped = np.abs(change).ravel()
+            allowed = JUMP_MARGIN * seconds * limited.fastest_per_s
+            if (jumped > allowed).any():
+                key = limited.key
                 worst = int(np.argmax(jumped / allowed))
                 raise ObservationError(
-                    f"{name}: expected element {worst} to change by at most {allowed[worst]:.3g} {unit} in "
-                    f"{seconds * 1e3:.0f} ms, found {jumped[worst]:.3g}"
+                    f"{key.name}: expected element {worst} to change by at most "
+                    f"{allowed[worst]:.3g} {key.unit} in {seconds * 1e3:.0f} ms, "
+                    f"found {jumped[worst]:.3g}"
                 )
 
     def admit(self, action: NDArray[np.float64], observation: Observation) -> Command | None:
-        """Command for an action (A,) that answers `observation`, or nothing when it must not be sent."""
+        """Return the command for an action (A,) that answers `observation`.
+
+        Returns:
+            The command within range and rate, or `None` when the action must not be sent.
+        """
         apply_at_ns = observation.stamp_ns + self._spec.action_delay_ns
         if self.state in STOPPED:
             reason = Refusal.STOPPED
@@ -154,28 +179,48 @@ class Guard:
         values = self._limit(action, observation.stamp_ns)
         self.state = State.RUN
         self._sequence += 1
-        self._last_values, self._last_stamp_ns = values, observation.stamp_ns
-        valid_for_ns = self._spec.period_ns + COMMAND_MARGIN_NS
-        return Command(self._sequence, observation.sequence, apply_at_ns, valid_for_ns, values)
+        self._last_values = values
+        self._last_stamp_ns = observation.stamp_ns
+        return Command(
+            sequence=self._sequence,
+            observation_sequence=observation.sequence,
+            apply_at_ns=apply_at_ns,
+            valid_for_ns=self._spec.period_ns + COMMAND_MARGIN_NS,
+            values=values,
+        )
 
     def refuse(self, reason: Refusal) -> None:
-        """Count a tick that sends nothing and go one state further."""
+        """Count a tick that sends no command, and go one state further."""
         self.refused[reason] += 1
         self.reason = reason
         self.state = _AFTER_REFUSAL.get(self.state, self.state)
 
     def _limit(self, action: NDArray[np.float64], stamp_ns: int) -> NDArray[np.float64]:
-        """The action within range, and within the rate since the last admitted one; a new array."""
+        """Return a copy of the action within range and within the rate since the last one."""
         values = np.minimum(np.maximum(action, self._low), self._high)
         if (values != action).any():
             self.limited[Limit.RANGE] += 1
+
         reach = self._rates * ((stamp_ns - self._last_stamp_ns) * 1e-9)
-        slewed: NDArray[np.float64] = np.minimum(
-            np.maximum(values, self._last_values - reach), self._last_values + reach
-        )
+        lowest = self._last_values - reach
+        highest = self._last_values + reach
+        slewed: NDArray[np.float64] = np.minimum(np.maximum(values, lowest), highest)
         if (slewed != values).any():
             self.limited[Limit.RATE] += 1
         return slewed
+
+
+def _require_finite(limited: _LimitedKey, observation: Observation) -> None:
+    """Check shape and values of a key, also where the policy does not read it."""
+    key = limited.key
+    values = observation.values[limited.index]
+    if values.shape != key.shape:
+        raise ObservationError(f"{key.name}: expected shape {key.shape}, found {values.shape}")
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise ObservationError(
+            f"{key.name}: expected finite values in {key.unit!r}, found {values[~finite][0]}"
+        )
 
 
 def _ms(duration_ns: int) -> str:

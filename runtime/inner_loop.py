@@ -1,14 +1,15 @@
-"""The robot's side at 1 kHz: hold the last accepted command, limit its slew, watch its age, fade to safe.
+"""The robot's side at 1 kHz: hold the last command, limit its slew, watch its age, fade to safe.
 
-    DISARMED ──arm──▶ RUN ──age > valid_for──▶ HOLD ──age > 2 periods − 5 ms──▶ SAFE ──fade, 40 ms──▶ LATCHED
-                       ▲                        │                                ▲ stop, from any armed state
-                       └─────── a command ──────┘
+    DISARMED ─arm─▶ RUN ─age > valid_for─▶ HOLD ─age > 2 periods − 5 ms─▶ SAFE ─40 ms─▶ LATCHED
+                     ▲                      │
+                     └────── a command ─────┘     a stop leads to SAFE from any armed state
 
-A command's age counts from the instant at which it took effect. Commands arrive before they take effect, so at the
-end of HOLD the next one is there already, or it is missing too.
+A command's age counts from the instant at which it took effect. Commands arrive before they take
+effect: at the end of HOLD the next one has arrived, or it is missing too.
 
-It runs a thousand times per simulated second, so it works on lists of floats: for eight actuators they are several
-times faster than NumPy, and most steps change nothing. Gravity compensation and damping belong to the robot.
+The loop runs a thousand times per simulated second and works on lists of floats. For eight
+actuators these are several times faster than NumPy, and most steps change nothing. Gravity
+compensation and damping belong to the robot.
 """
 
 from __future__ import annotations
@@ -32,17 +33,18 @@ from .safety import (
 from .spec import Interface
 
 FADE_NS = 40_000_000
-"""How long SAFE takes from the values in effect to the safe command.
+"""Duration of the fade from the values in effect to the safe command.
 
-A Panda's 30 N·m fall at 750 N·m/s, below the 1000 that its interface allows; and the last good observation, 25 ms of
-action delay, 95 ms to SAFE and the fade make 160 ms, within the 165 that a sensor's failure may take.
+A Panda's 30 N·m fall at 750 N·m/s, below the 1000 that its interface allows. After a sensor's last
+good reading, 25 ms of action delay, 95 ms to SAFE and the fade make 160 ms, of the 165 that are
+allowed.
 """
 LONGEST_QUEUE = 4
 _NEVER_NS = 1 << 62
 
 
 class Drop(StrEnum):
-    """Why a command was not accepted."""
+    """Reason why a command was dropped."""
 
     STOPPED = "not armed, or stopped"
     REPEATED = "duplicate or old sequence"
@@ -56,27 +58,27 @@ class Drop(StrEnum):
 
 
 class InnerLoop:
-    """What is in effect on the actuators at each instant, and the watchdog that decides it."""
+    """Values in effect on the actuators at each instant, and the watchdog that decides them."""
 
     def __init__(self, interface: Interface, safe_after_ns: int | None = None) -> None:
         """Start disarmed.
 
         Args:
             interface: actuators, their limits and safe values, and the period.
-            safe_after_ns: the age of a command at which SAFE begins, whatever the command says; two periods less
-                `SAFE_LEAD_NS` when absent.
+            safe_after_ns: age of a command at which SAFE begins, whatever validity the command asks
+                for. Default: two periods less `SAFE_LEAD_NS`.
 
         Raises:
             ConfigError: the age is not between one period and `LONGEST_VALIDITY_NS`.
         """
         self.state = State.DISARMED
         self.dropped: Counter[Drop] = Counter()
-        """Commands not accepted since construction, by reason."""
+        """Number of dropped commands since construction, by reason."""
         self._period_ns = interface.period_ns
         self.safe_after_ns = (
             2 * self._period_ns - SAFE_LEAD_NS if safe_after_ns is None else safe_after_ns
         )
-        """The age of a command at which SAFE begins."""
+        """Age of a command at which SAFE begins."""
         if not self._period_ns <= self.safe_after_ns <= LONGEST_VALIDITY_NS:
             raise ConfigError(
                 f"safe_after: expected {self._period_ns * 1e-6:g} ms (one period) to "
@@ -99,9 +101,9 @@ class InnerLoop:
         self._next_ns = _NEVER_NS
 
     def arm(self, now_ns: int) -> None:
-        """Start a session: the safe command is the target, and its age counts from now as a command's would.
+        """Start a session with the safe command as target, whose age counts from now.
 
-        Nothing happens in SAFE: what has begun to fade fades out first.
+        In SAFE nothing happens: a fade that has begun ends first.
         """
         if self.state is State.SAFE:
             return
@@ -109,19 +111,27 @@ class InnerLoop:
         self._sequence = -1
         self._target = list(self._safe)
         self._moving = self._values != self._target
-        self._last_ns = self._effect_ns = now_ns
+        self._last_ns = now_ns
+        self._effect_ns = now_ns
         self._enter(
             State.RUN, now_ns + min(self._period_ns + COMMAND_MARGIN_NS + 1, self.safe_after_ns)
         )
 
     def stop(self, now_ns: int) -> None:
-        """Operator stop: fade to the safe command from now, then latch; nothing when not armed or already stopping."""
+        """Stop for the operator: fade to the safe command from now, then latch.
+
+        A robot that is not armed or already stopping stays as it is.
+        """
         self.step(now_ns)
         if self.state not in STOPPED:
             self._fade(max(now_ns, self._last_ns))
 
     def accept(self, command: Command, now_ns: int) -> bool:
-        """Queue a command for its `apply_at_ns`; false, and counted in `dropped`, when it must not be applied."""
+        """Queue a command for its `apply_at_ns`.
+
+        Returns:
+            False for a command that must not be applied; `dropped` counts it.
+        """
         values = command.values.tolist()
         if reason := self._reason_to_drop(command, values, now_ns):
             self.dropped[reason] += 1
@@ -152,10 +162,11 @@ class InnerLoop:
         return None if all(map(math.isfinite, values)) else Drop.NOT_FINITE
 
     def step(self, now_ns: int) -> NDArray[np.float64]:
-        """Values (A,) in effect at `now_ns`; the array belongs to the loop and changes with the next step.
+        """Return the values (A,) in effect at `now_ns`.
 
-        Commands and states take effect at their exact instants, however far apart the steps are. A time that goes
-        back changes nothing.
+        Commands and states take effect at their exact instants, however far apart the steps are. A
+        time that goes back changes nothing. The array belongs to the loop and changes with the next
+        step.
         """
         if now_ns >= self._next_ns:
             self._pass_events(now_ns)
@@ -167,11 +178,11 @@ class InnerLoop:
 
     @property
     def in_effect(self) -> NDArray[np.float64]:
-        """Values (A,) in effect at the last step; the array belongs to the loop and changes with the next step."""
+        """(A,) values in effect at the last step; the next step changes the array."""
         return self._in_effect
 
     def _pass_events(self, now_ns: int) -> None:
-        """Go through every command and change of state up to now, in order; a command wins a tie."""
+        """Process every command and change of state up to now, in order; a command wins a tie."""
         while (at_ns := self._next_ns) <= now_ns:
             if self._moving:
                 self._move(at_ns)
@@ -194,7 +205,7 @@ class InnerLoop:
 
     def _schedule(self) -> None:
         self._next_ns = self._state_ends_ns
-        # What is queued when HOLD ends may take effect a little later than SAFE would begin.
+        # A command queued when HOLD ends may take effect a little later than SAFE would begin.
         grace_ns = SAFE_LEAD_NS + COMMAND_MARGIN_NS if self.state is State.HOLD else 0
         if self._queue and self._queue[0][0].apply_at_ns <= self._next_ns + grace_ns:
             self._next_ns = self._queue[0][0].apply_at_ns
@@ -206,7 +217,7 @@ class InnerLoop:
         self._enter(State.SAFE, now_ns + FADE_NS)
 
     def _move(self, now_ns: int) -> None:
-        """Bring the values to `now_ns`: along the fade in SAFE, else towards the target within the slew limits."""
+        """Bring the values to `now_ns`: along the fade in SAFE, else slewing towards the target."""
         if self.state is State.SAFE:
             done = min(max(1.0 - (self._state_ends_ns - now_ns) / FADE_NS, 0.0), 1.0)
             self._values = [
@@ -223,7 +234,8 @@ class InnerLoop:
             return
         values = []
         for value, target, rate in zip(self._values, self._target, self._rates, strict=True):
-            # inf · 0 is NaN, which compares false twice: an actuator without a limit reaches its target at once.
+            # inf · 0 is NaN, which compares false twice: without a limit the target is reached at
+            # once.
             reach = rate * dt_s
             gap = target - value
             values.append(

@@ -7,15 +7,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
-
-from numpy.typing import NDArray
 
 from gatort.runtime.recording.recorder import Recorder, TickRecorder
 
 from .clock import Clock
 from .errors import DeviceError, RobotError
-from .loop import Tick
+from .loop import PromptFrame, TickRecord
 from .policy import Policy
 from .robot import Robot
 from .safety import STOPPED, State
@@ -23,9 +20,6 @@ from .telemetry import Telemetry
 
 KEPT_TICKS = 72_000
 """One hour at 20 Hz: number of the newest ticks whose stages are kept one by one."""
-
-PromptFrame = tuple[Sequence[NDArray[Any]], NDArray[Any]]
-"""Observation values and action (A,) of one tick."""
 
 
 def ignore_tick() -> None:
@@ -67,7 +61,7 @@ class LiveRun:
             policy.spec,
             min(ticks, KEPT_TICKS),
             clock=clock,
-            stepwise=policy.decoder.engine.stepwise,
+            stepwise=policy.engine.stepwise,
         )
         self.loop = policy.control(robot, clock, telemetry=self.telemetry, collect_garbage=True)
         self.loop.prime(prompt)
@@ -137,10 +131,10 @@ class LiveRun:
             self.stopped = True
             recorder.fault(self.clock.now_ns(), component, str(error))
 
-    def _look(self, tick: Tick) -> bool:
+    def _look(self, record: TickRecord) -> bool:
         """Record a tick in its slack; return true to end the run."""
         if self._record is not None:
-            self._record(tick)
+            self._record(record)
         self.state = max(self.loop.guard.state, self.robot.state, key=list(State).index)
         self.stopped = self.loop.stopped
         self._on_tick()

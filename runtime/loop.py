@@ -1,4 +1,4 @@
-"""The loop: a few calls in order. Nothing reaches the robot but what the guard returned."""
+"""The control loop: a few calls in order. Only commands that the guard returned reach the robot."""
 
 from __future__ import annotations
 
@@ -6,111 +6,107 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .decoding import Decoder
-from .errors import (
-    EngineError,
-    ObservationError,
-)
-from .guard import (
-    Guard,
-    Refusal,
-)
-from .pacer import (
-    Pacer,
-    Wake,
-)
-from .robot import (
-    Observation,
-    Robot,
-)
-from .safety import (
-    STOPPED,
-    Command,
-)
+from .decoding import Decision, Decoder
+from .errors import EngineError, ObservationError
+from .guard import Guard, Refusal
+from .pacer import Pacer, Wake
+from .robot import Observation, Robot
+from .safety import STOPPED, Command
+from .spec import KeySelection
 from .telemetry import Telemetry
-from .tokenizer import Tokenizer
+
+PromptFrame = tuple[Sequence[NDArray[Any]], ArrayLike]
+"""Observed values in the policy's key order, and an action (A,) in the actuators' units."""
 
 
 @dataclass(slots=True)
-class Tick:
-    """What one tick saw and did, as far as it came; refused ones lack what follows the refusal."""
+class TickRecord:
+    """Record of one tick. A refused tick lacks everything that follows the refusal."""
 
     wake: Wake
+    """Wake-up that began the tick."""
     observation: Observation | None = None
-    tokens: NDArray[np.int64] | None = None
-    """(A,) action tokens; a copy."""
-    action: NDArray[np.float64] | None = None
-    """(A,) what the policy asked for, in each actuator's unit."""
+    """Observation that the robot gave, with every key that the robot offers."""
+    decision: Decision | None = None
+    """Decision of the policy; its logits last until the next tick."""
     command: Command | None = None
-    """What the guard made of it and the robot was handed."""
+    """Command that the guard admitted and the robot received."""
     refusal: str | None = None
-    """Why nothing was sent."""
+    """Reason why no command was sent."""
 
 
 class ControlLoop:
-    """One robot, one policy, one pace; `decoder` holds the engine, the context and the sampler."""
+    """One robot, one policy, one pace."""
 
     def __init__(
         self,
         robot: Robot,
-        tokenizer: Tokenizer,
         decoder: Decoder,
+        selection: KeySelection,
         guard: Guard,
         pacer: Pacer,
         telemetry: Telemetry,
     ) -> None:
-        self.robot, self.tokenizer, self.decoder = robot, tokenizer, decoder
-        self.guard, self.pacer, self.telemetry = guard, pacer, telemetry
+        self.robot = robot
+        self.decoder = decoder
+        self.selection = selection
+        self.guard = guard
+        self.pacer = pacer
+        self.telemetry = telemetry
         self.refusal: str | None = None
-        """The last refused tick's sentence."""
+        """Sentence of the last refused tick."""
 
-    def tick(self, tick: Tick) -> None:
-        """Observe, tokenize, decode (one prefill, then a pass a token), detokenize, guard, command; fills `tick`.
+    def step(self, record: TickRecord) -> None:
+        """Observe, decide, guard, command, commit. Fills `record` as far as the tick comes.
 
         Raises:
-            ObservationError: nothing was sent; the next tick takes this one's frame.
-            EngineError: as above.
+            ObservationError: nothing was sent; the next tick takes the same frame.
+            EngineError: nothing was sent; the next tick takes the same frame.
         """
-        mark, context = self.telemetry.mark, self.decoder.context
-        context.begin_frame()
+        mark = self.telemetry.mark
 
-        observation = tick.observation = self.robot.observe()
+        observation = self.robot.observe()
+        record.observation = observation
         mark()
-        self.tokenizer.encode(observation.values, context.observation_ids, context.patches)
+
+        values = self.selection.select(observation.values)
         self.guard.inspect(observation)
+        decision = self.decoder.decide(values, mark)
+        record.decision = decision
+
+        command = self.guard.admit(decision.action, observation)
+        record.command = command
         mark()
-        tokens = self.decoder.decode(mark)
-        tick.tokens = tokens.copy()
-        tick.action = self.tokenizer.decode_action(tokens)
-        mark()
-        tick.command = self.guard.admit(tick.action, observation)
-        mark()
-        if tick.command is not None:
-            self.robot.command(tick.command)
-            context.end_frame(
-                int(tokens[-1])
-            )  # What was not done must not stand in the context as if it had been.
+
+        if command is not None:
+            self.robot.command(command)
+            # An action that was not sent must not stand in the context as if it had been.
+            self.decoder.commit()
             mark()
 
-    def run(self, ticks: int, on_tick: Callable[[Tick], bool | None] | None = None) -> int:
-        """Arm, run at most `ticks` ticks, and stop the robot; returns how many ran.
+    def run(self, ticks: int, on_tick: Callable[[TickRecord], bool | None] | None = None) -> int:
+        """Arm the robot, run at most `ticks` ticks, stop the robot. Return how many ticks ran.
 
-        The context goes on from where it is, so that a prompt may stand in it: `Policy.reset` begins a new session.
+        The context goes on from where it is: a prompt may stand in it. `Policy.reset` begins a
+        new session.
 
-        `on_tick` runs in the slack after each tick with what it did; the run ends when it returns true, and when the
-        guard or the robot has gone to SAFE or LATCHED.
+        Args:
+            ticks: largest number of ticks.
+            on_tick: called in the slack after each tick with its record. The run ends when it
+                returns true, and when the guard or the robot is in SAFE or LATCHED.
         """
-        self.robot.observe()  # It answers, and its clock has caught up, before anyone consents to motion.
+        # Before anyone consents to motion, the robot must answer and its clock must have caught up.
+        self.robot.observe()
         try:
             self.guard.arm()
-            self.robot.arm()  # Within the try: consent may have arrived though its answer has not.
+            # Within the try: consent may have arrived although its answer has not.
+            self.robot.arm()
             self.pacer.start()
             for done in range(1, ticks + 1):
-                tick = self._paced_tick()
-                if (on_tick is not None and on_tick(tick)) or self.stopped:
+                record = self._paced_step()
+                if (on_tick is not None and on_tick(record)) or self.stopped:
                     return done
         finally:
             self.robot.stop()
@@ -118,41 +114,38 @@ class ControlLoop:
 
     @property
     def stopped(self) -> bool:
-        """Whether the guard or the robot takes no more commands."""
+        """True if the guard or the robot takes no more commands."""
         return self.guard.state in STOPPED or self.robot.state in STOPPED
 
-    def _paced_tick(self) -> Tick:
-        tick = Tick(self.pacer.wait())
-        self.telemetry.begin(tick.wake)
-        for _ in range(tick.wake.skipped):
+    def _paced_step(self) -> TickRecord:
+        record = TickRecord(self.pacer.wait())
+        self.telemetry.begin(record.wake)
+        for _ in range(record.wake.skipped):
             self.guard.refuse(Refusal.SKIPPED)
+
         try:
-            self.tick(tick)
+            self.step(record)
         except (ObservationError, EngineError) as error:
-            self.guard.refuse(
-                Refusal.ENGINE if isinstance(error, EngineError) else Refusal.OBSERVATION
-            )
-            tick.refusal = self.refusal = str(error)
+            engine_failed = isinstance(error, EngineError)
+            self.guard.refuse(Refusal.ENGINE if engine_failed else Refusal.OBSERVATION)
+            self.refusal = str(error)
+            record.refusal = self.refusal
         else:
-            if tick.command is None:
-                tick.refusal = self.guard.reason.value if self.guard.reason else None
+            if record.command is None and self.guard.reason is not None:
+                record.refusal = self.guard.reason.value
+
         self.telemetry.record()
-        return tick
+        return record
 
-    def prime(self, frames: Iterable[tuple[Sequence[NDArray[Any]], ArrayLike]]) -> None:
-        """Put prompt frames (observation values, action (A,)) into the context before the first observation.
+    def prime(self, frames: Iterable[PromptFrame]) -> None:
+        """Put prompt frames into the context before the first observation; call it before `run`.
 
-        Gato's deployment by demonstration (arXiv 2205.06175, section 2.5). Call it before `run`.
+        This is Gato's deployment by demonstration (arXiv 2205.06175, section 2.5).
 
         Raises:
             ObservationError: a value of a frame is refused.
             EngineError: a pass failed.
         """
-        context = self.decoder.context
-        tokenizer = Tokenizer(
-            context.spec
-        )  # A robot may offer keys that the policy, and so its prompt, does not have.
         for values, action in frames:
-            context.begin_frame()
-            tokenizer.encode(values, context.observation_ids, context.patches)
-            self.decoder.replay(tokenizer.encode_action(action))
+            self.decoder.force(values, action)
+            self.decoder.commit()

@@ -1,4 +1,7 @@
-"""Wakes the loop at absolute deadlines; a deadline that has passed is skipped and counted, never caught up."""
+"""Pacing: wake the loop at absolute deadlines.
+
+A missed deadline is skipped and counted, never caught up.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from .errors import ConfigError
 _WAKE_MARGIN_NS = 5_000_000
 """Slack that garbage collection must leave before the next deadline."""
 _DUE_EVERY_TICKS = (1, 20, 1_200)
-"""When each generation is collected: at 20 Hz the youngest every tick, the next every second, the last every minute."""
+"""Interval of each generation: at 20 Hz every tick, every second, every minute."""
 _FIRST_GUESSES_NS = (0, 0, 10_000_000)
-"""How long each is taken to last before it was measured; the last one walks the whole heap that is not frozen."""
+"""Assumed duration of each generation before it was measured; the last walks the unfrozen heap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +24,17 @@ class Wake:
     """One wake-up."""
 
     tick: int
-    """Deadlines since the start, skipped ones included."""
+    """Number of deadlines since the start, skipped ones included."""
     deadline_ns: int
-    """When the tick should have begun."""
+    """Instant at which the tick should have begun."""
     woke_ns: int
-    """When it did."""
+    """Instant at which it began."""
     skipped: int
-    """Deadlines passed over since the wake-up before."""
+    """Number of deadlines passed over since the previous wake-up."""
 
     @property
     def lateness_ns(self) -> int:
-        """How long after its deadline the loop woke."""
+        """Time from the deadline to the wake-up."""
         return self.woke_ns - self.deadline_ns
 
 
@@ -39,13 +42,14 @@ class Pacer:
     """Deadlines at start + tick · period on the given clock."""
 
     def __init__(self, clock: Clock, period_ns: int, collect_garbage: bool = False) -> None:
-        """Prepare; the first deadline is set by `start`.
+        """Prepare; `start` sets the first deadline.
 
         Args:
-            clock: what to wait on.
+            clock: clock to wait on.
             period_ns: one tick.
-            collect_garbage: collect garbage in the slack, for a loop that runs with `gc` disabled: young generations
-                often, the last one now and then, each only where what it took last time leaves enough.
+            collect_garbage: collect garbage in the slack, for a loop that runs with `gc` disabled.
+                Young generations are collected often, the last one seldom. Each must fit: twice
+                its last duration must leave enough slack.
 
         Raises:
             ConfigError: the period is not positive.
@@ -53,7 +57,8 @@ class Pacer:
         if period_ns <= 0:
             raise ConfigError(f"expected a period above 0 ns, found {period_ns}")
         self.period_ns = period_ns
-        self._clock, self._collects = clock, collect_garbage
+        self._clock = clock
+        self._collects = collect_garbage
         self._took_ns = list(_FIRST_GUESSES_NS)
         self.start()
 
@@ -62,16 +67,17 @@ class Pacer:
         self._start_ns = self._clock.now_ns()
         self._tick = -1
         self.skipped = 0
-        """Deadlines skipped since the start."""
+        """Number of deadlines skipped since the start."""
 
     def wait(self) -> Wake:
-        """Sleep until the next deadline that has not passed yet."""
+        """Sleep until the next deadline in the future."""
         next_tick = self._tick + 1
         late_ns = self._clock.now_ns() - (self._start_ns + next_tick * self.period_ns)
         # The first deadline is the start itself, which is always a little past by now.
         skipped = -(-late_ns // self.period_ns) if late_ns > 0 and next_tick else 0
         self._tick = next_tick + skipped
         self.skipped += skipped
+
         deadline_ns = self._start_ns + self._tick * self.period_ns
         if self._collects:
             self._collect(deadline_ns)
@@ -79,20 +85,21 @@ class Pacer:
         return Wake(self._tick, deadline_ns, self._clock.now_ns(), skipped)
 
     def _collect(self, deadline_ns: int) -> None:
-        """Collect the oldest generation that is due and that fits, at twice what it took last time."""
+        """Collect the oldest generation that is due and fits, at twice its last duration."""
         before_ns = self._clock.now_ns()
         slack_ns = deadline_ns - before_ns - _WAKE_MARGIN_NS
         for generation in (2, 1, 0):
-            if (
-                self._tick % _DUE_EVERY_TICKS[generation] == 0
-                and 2 * self._took_ns[generation] <= slack_ns
-            ):
+            due = self._tick % _DUE_EVERY_TICKS[generation] == 0
+            if due and 2 * self._took_ns[generation] <= slack_ns:
                 gc.collect(generation)
                 self._learn(generation, self._clock.now_ns() - before_ns)
                 return
 
     def _learn(self, generation: int, took_ns: int) -> None:
-        """A younger generation takes no longer, so that one slow collection does not end that generation's for good."""
+        """Store a duration. A younger generation takes no longer than an older one.
+
+        Without that rule, one slow collection of a generation would end it for good.
+        """
         self._took_ns[generation] = took_ns
         for younger in range(generation):
             self._took_ns[younger] = min(self._took_ns[younger], took_ns)

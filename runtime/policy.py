@@ -1,92 +1,57 @@
-"""A bundle made ready to act: tokenizer, context, engine and sampler, warmed up."""
+"""A policy ready to act: a warmed-up decoder, and the bundle that it came from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gatort.runtime.engines.engine import Engine
-from gatort.runtime.engines.onnx import (
-    OnnxConfig,
-    OnnxEngine,
-)
-
-from .bundle import (
-    Manifest,
-    verify,
-)
+from .bundle import Manifest
 from .clock import Clock
-from .context import Context
-from .decoding import (
-    Decoder,
-    Sampler,
-)
+from .decoding import Decoder, Sampler
+from .engines.engine import Engine
 from .guard import Guard
 from .loop import ControlLoop
 from .pacer import Pacer
 from .robot import Robot
-from .spec import (
-    ModelDims,
-    PolicySpec,
-    require_same_interface,
-)
+from .spec import ModelDims, PolicySpec, select_keys
 from .telemetry import Telemetry
-from .tokenizer import Tokenizer
 
 
-@dataclass(slots=True)
-class Policy:
-    """From an observation's arrays to an action; one context, so one robot at a time."""
+class Policy(Decoder):
+    """A decoder that drives robots; one context, hence one robot at a time."""
 
-    spec: PolicySpec
-    tokenizer: Tokenizer
-    decoder: Decoder
     manifest: Manifest | None = None
-    """Where it came from, when it was loaded from a bundle."""
-
-    @classmethod
-    def load(
-        cls, directory: Path, config: OnnxConfig | None = None, sampler: Sampler | None = None
-    ) -> Self:
-        """Check a bundle and run it with ONNX Runtime.
-
-        Raises:
-            BundleError: the bundle is incomplete, changed or of the wrong shape.
-            EngineError: ONNX Runtime refuses the model or the provider.
-        """
-        manifest = verify(directory)
-        engine = OnnxEngine(directory, manifest, config or OnnxConfig())
-        policy = cls.of(manifest.spec, manifest.model, engine, sampler)
-        policy.manifest = manifest
-        return policy
+    """Manifest of the bundle that the policy was loaded from."""
 
     @classmethod
     def of(
         cls, spec: PolicySpec, dims: ModelDims, engine: Engine, sampler: Sampler | None = None
     ) -> Self:
-        """Assemble around an engine that exists, for example the PyTorch model's, and warm it up."""
-        policy = cls(
-            spec, Tokenizer(spec), Decoder(engine, Context(spec, dims), sampler or Sampler())
-        )
+        """Make a policy around an existing engine, and warm it up."""
+        policy = cls(spec, dims, engine, sampler)
         policy.warm_up()
         return policy
 
     def warm_up(self, frames: int = 2) -> None:
-        """Run frames that are forgotten, so that the first tick is not the slow one."""
+        """Run frames of zeros and forget them: the first tick must not be the slow one."""
+        zeros = [np.zeros(key.shape, key.dtype) for key in self.spec.observations]
         for _ in range(frames):
-            self.decoder.context.begin_frame()
-            self.decoder.context.end_frame(int(self.decoder.decode()[-1]))
+            self.act(zeros)
         self.reset()
 
-    def reset(self) -> None:
-        """Forget every frame and start the sampler's seed again."""
-        self.decoder.context.reset()
-        self.decoder.engine.reset()
-        self.decoder.sampler.reset()
+    def act(self, values: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+        """Decide, commit, and return the action (A,): a policy without robot, guard or pace.
+
+        Raises:
+            ObservationError: a value is refused; the context is as before.
+            EngineError: a pass failed; the context is as before.
+        """
+        decision = self.decide(values)
+        self.commit()
+        return decision.action
 
     def control(
         self,
@@ -96,32 +61,23 @@ class Policy:
         telemetry: Telemetry | None = None,
         collect_garbage: bool = False,
     ) -> ControlLoop:
-        """A control loop that drives `robot` with this policy.
+        """Make a control loop that drives `robot` with this policy.
+
+        Args:
+            robot: a robot that offers every key of the policy; it may offer more.
+            clock: the loop's clock.
+            telemetry: store of the ticks' durations; a new one by default.
+            collect_garbage: see `Pacer`.
 
         Raises:
             SpecError: the robot's keys or actuators are not the policy's.
         """
-        require_same_interface(self.spec, robot.interface)
+        selection = select_keys(self.spec, robot.interface)
         return ControlLoop(
             robot=robot,
-            tokenizer=Tokenizer(self.spec, robot.interface.observations),
-            decoder=self.decoder,
+            decoder=self,
+            selection=selection,
             guard=Guard(self.spec, clock, robot.interface.observations),
             pacer=Pacer(clock, self.spec.period_ns, collect_garbage),
-            telemetry=telemetry or Telemetry(self.spec, stepwise=self.decoder.engine.stepwise),
+            telemetry=telemetry or Telemetry(self.spec, stepwise=self.engine.stepwise),
         )
-
-    def act(self, values: tuple[NDArray[Any], ...]) -> NDArray[np.float64]:
-        """Action (A,) for an observation's values, without a robot, guard or pace.
-
-        Raises:
-            ObservationError: a value is refused; the context is as before.
-            EngineError: a pass failed; the context is as before.
-        """
-        context = self.decoder.context
-        context.begin_frame()
-        self.tokenizer.encode(values, context.observation_ids, context.patches)
-        tokens = self.decoder.decode()
-        action = self.tokenizer.decode_action(tokens)
-        context.end_frame(int(tokens[-1]))
-        return action

@@ -1,4 +1,4 @@
-"""What a robot is to the loop."""
+"""The loop's view of a robot."""
 
 from __future__ import annotations
 
@@ -8,47 +8,50 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .safety import (
-    Command,
-    State,
-)
+from .safety import Command, State
 from .spec import Interface
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the robot read at one instant."""
+    """The robot's sensors at one instant."""
 
     sequence: int
-    """Counts the observations of a session."""
+    """Count of the observations of a session."""
     stamp_ns: int
-    """When it was read, on the loop's clock; of several sensors the oldest."""
+    """Instant of the reading on the loop's clock; the oldest of several sensors counts."""
     values: tuple[NDArray[Any], ...]
-    """One array per key in the order of the robot's interface; copies that belong to the observation."""
+    """One array per key, in the order of the robot's interface; copies that belong to the
+    observation."""
     applied: NDArray[np.float64]
-    """(A,) what was in effect on the actuators then, in each one's unit; a copy."""
+    """(A,) values in effect on the actuators at that instant, in each one's unit; a copy."""
 
 
 class Robot(Protocol):
-    """An arm on a desk, at the other end of a wire or in a simulator, with its own watchdog behind `command`."""
+    """An arm on a desk, at the other end of a wire or in a simulator.
+
+    Its own watchdog stands behind `command`.
+    """
 
     @property
     def interface(self) -> Interface:
-        """What it offers to observe and takes as a command."""
+        """Keys that it offers, actuators that it takes, and its timing."""
         ...
 
     @property
     def state(self) -> State:
-        """The watchdog's state as of the last `observe`, `arm` or `stop`."""
+        """State of the watchdog as of the last `observe`, `arm` or `stop`."""
         ...
 
     @property
     def succeeded(self) -> bool:
-        """Whether the task is done, where the robot can tell; a real arm cannot."""
+        """True if the task is done. A real arm cannot tell, and returns False."""
         ...
 
     def arm(self) -> None:
-        """An operator's consent to move; clears LATCHED. In SAFE nothing happens: the fade comes first.
+        """Take an operator's consent to move; clears LATCHED.
+
+        In SAFE nothing happens: the fade comes first.
 
         Raises:
             RobotError: the robot refuses.
@@ -65,13 +68,13 @@ class Robot(Protocol):
         ...
 
     def command(self, command: Command) -> None:
-        """Hand over a command; the robot drops it when it is late, repeated or not finite."""
+        """Hand over a command. The robot drops one that is late, repeated or not finite."""
         ...
 
     def stop(self) -> None:
-        """Operator stop: SAFE, then LATCHED."""
+        """Stop for the operator: SAFE, then LATCHED."""
         ...
 
     def close(self) -> None:
-        """Release what the robot holds; a second call does nothing."""
+        """Release everything that the robot holds; a second call does nothing."""
         ...

@@ -1,4 +1,4 @@
-"""The words that the controller's guard and the robot's watchdog share: states and the command."""
+"""Words that the controller's guard and the robot's watchdog share: the states and the command."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 COMMAND_MARGIN_NS = 10_000_000
-"""How much longer than one period a command stays valid, so that ordinary jitter does not trip the watchdog."""
+"""A command stays valid this long beyond one period: ordinary jitter must not trip the watchdog."""
 
 SAFE_LEAD_NS = 5_000_000
-"""How much sooner than two periods after the last command took effect SAFE begins, so that it is there within them."""
+"""SAFE starts this long before two periods have passed since the last applied command."""
 
 LONGEST_VALIDITY_NS = 200_000_000
-"""No command may ask to be held for longer than this, whatever it says."""
+"""Longest time for which a command may ask to be held."""
 
 
 class State(StrEnum):
-    """RUN → HOLD → SAFE → LATCHED; nothing goes back from SAFE or LATCHED but an operator who arms again."""
+    """Safety state: RUN → HOLD → SAFE → LATCHED.
+
+    Only an operator who arms again leaves the last two.
+    """
 
     DISARMED = "disarmed"
-    """Never armed: the safe command is in effect and commands are refused."""
+    """Never armed: the safe command is in effect, and commands are refused."""
     RUN = "run"
+    """Commands arrive and are applied."""
     HOLD = "hold"
-    """A command is missing; the last accepted one is held, and SAFE follows unless the next one is there."""
+    """A command is missing: the last accepted one is held, and SAFE follows unless the next
+    arrives."""
     SAFE = "safe"
-    """The robot's declared safe command is being faded in; commands are refused."""
+    """The robot's declared safe command is being faded in, and commands are refused."""
     LATCHED = "latched"
     """The safe command is in effect until an operator arms again."""
 
@@ -41,12 +46,12 @@ class Command:
     """One whole action on its way to the robot."""
 
     sequence: int
-    """Counts the commands of a session; an equal or lower one is a duplicate or out of order."""
+    """Count of the commands of a session. An equal or lower one is a duplicate or out of order."""
     observation_sequence: int
-    """The observation that the action answers."""
+    """Sequence of the observation that the action answers."""
     apply_at_ns: int
-    """When it takes effect: the observation's stamp plus the policy's constant action delay."""
+    """Instant at which it takes effect: the observation's stamp plus the constant action delay."""
     valid_for_ns: int
-    """How long after `apply_at_ns` it may be in effect before the robot holds, then fades to safe."""
+    """Time after `apply_at_ns` for which it may be in effect before the robot holds, then fades."""
     values: NDArray[np.float64]
-    """(A,) in each actuator's unit; a copy that belongs to the command."""
+    """(A,) values in each actuator's unit; a copy that belongs to the command."""

@@ -1,16 +1,20 @@
-"""What a policy sees and does: observation keys, actuators, the frame that they make, model dimensions.
+"""Specifications: observation keys, actuators, the frame that they make, model dimensions.
 
-Every record is frozen and checked when it is made: unknown fields, NaN and inverted ranges are refused
-there, so that nothing downstream has to ask again. Letters used for shapes throughout gatort:
-O observation tokens, A action tokens, T = O + A + 1 tokens in a frame, n frames in the window, W = n·T.
+Every record is frozen and checked when it is made. Unknown fields, NaN and inverted ranges are
+refused there, and nothing downstream asks again. Letters used for shapes throughout gatort:
+O observation tokens, A action tokens, T = O + A + 1 tokens in a frame, n frames in the window,
+W = n·T.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,9 +24,10 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import SpecError
+from .errors import ObservationError, SpecError
 
-# Gato's vocabulary (arXiv 2205.06175, section 2.1 and appendix B). Discrete ids share the text range.
+# Gato's vocabulary (arXiv 2205.06175, section 2.1 and appendix B). Discrete ids share the text
+# range.
 TEXT_TOKENS = 32_000
 DISCRETE_TOKENS = 1_024
 CONTINUOUS_BINS = 1_024
@@ -34,12 +39,17 @@ PATCH_PIXELS = 16
 MAX_WINDOW_TOKENS = 1_024
 
 Precision = Literal["fp32", "fp16", "int8", "int4", "w8a8"]
-"""Of a model's weights; int8 and int4 are stored so and multiplied as fp32 or fp16. w8a8 rounds activations to 8 bits
-too, as they come, and multiplies whole numbers: for a CPU."""
+"""Precision of a model's weights.
+
+Weights in int8 and int4 are multiplied as fp32 or fp16. The precision w8a8 also rounds activations
+to 8 bits at run time and multiplies whole numbers, for a CPU.
+"""
 
 Encoding = Literal["text", "image", "discrete", "mu_law", "unit"]
 # Gato orders a timestep as text, image patches, tensors; keys are sorted within a kind.
 _ENCODING_ORDER = {"text": 0, "image": 1, "discrete": 2, "mu_law": 2, "unit": 2}
+_DTYPES = {"image": "uint8", "text": "int32", "discrete": "int32"}
+"""NumPy dtype of each encoding; the others are float32."""
 
 
 class Strict(BaseModel):
@@ -49,23 +59,27 @@ class Strict(BaseModel):
 
 
 class ObservationKey(Strict):
-    """One array of an observation and how it becomes tokens."""
+    """One array of an observation, and its encoding as tokens."""
 
     name: str
     """Path such as `arm/joint_position`; `/` nests, and keys are ordered lexicographically."""
     shape: tuple[PositiveInt, ...]
     """Array shape; images are (height, width, 3), text is (tokens,)."""
     dtype: Literal["float32", "int32", "uint8"]
+    """NumPy dtype of the array."""
     unit: str
-    """SI unit of each value, or `1` when there is none."""
+    """SI unit of each value, or `1` for a plain number."""
     encoding: Encoding
+    """Rule that turns values into tokens, see `tokenizer`."""
     low: tuple[FiniteFloat, ...] = ()
-    """`unit` only: lower end of the range that maps to −1, one per element, row-major."""
+    """Lower end of each element's range, row-major; maps to −1. For the encoding `unit` only."""
     high: tuple[FiniteFloat, ...] = ()
-    """`unit` only: upper end of the range that maps to +1."""
+    """Upper end of each element's range; maps to +1. For the encoding `unit` only."""
     fastest_per_s: tuple[FiniteFloat, ...] = ()
-    """How fast each element can change at most, in the unit per second; an observation that jumped farther since the
-    one before is refused. Empty where there is no such limit."""
+    """Fastest change of each element, in the unit per second; empty for no limit.
+
+    The guard refuses an observation that jumped farther since the one before.
+    """
 
     @property
     def size(self) -> int:
@@ -74,59 +88,67 @@ class ObservationKey(Strict):
 
     @property
     def tokens(self) -> int:
-        """Number of tokens that this key takes in a frame."""
+        """Number of tokens that the key takes in a frame."""
         if self.encoding == "image":
             return (self.shape[0] // PATCH_PIXELS) * (self.shape[1] // PATCH_PIXELS)
         return self.size
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        dtype = {"image": "uint8", "text": "int32", "discrete": "int32"}.get(
-            self.encoding, "float32"
-        )
+        dtype = _DTYPES.get(self.encoding, "float32")
         if self.dtype != dtype:
             raise ValueError(
                 f"{self.name}: encoding {self.encoding!r} needs dtype {dtype}, found {self.dtype}"
             )
-        if self.encoding == "image" and (
-            len(self.shape) != 3
-            or self.shape[2] != 3
-            or any(side % PATCH_PIXELS for side in self.shape[:2])
-        ):
+        if self.encoding == "image":
+            self._check_image()
+        self._check_range()
+        if self.fastest_per_s:
+            self._check_fastest()
+        return self
+
+    def _check_image(self) -> None:
+        whole_patches = not any(side % PATCH_PIXELS for side in self.shape[:2])
+        if len(self.shape) != 3 or self.shape[2] != 3 or not whole_patches:
             raise ValueError(
-                f"{self.name}: expected an image shape (height, width, 3) in multiples of {PATCH_PIXELS}, "
-                f"found {self.shape}"
+                f"{self.name}: expected an image shape (height, width, 3) "
+                f"in multiples of {PATCH_PIXELS}, found {self.shape}"
             )
-        ranged = self.encoding == "unit"
+
+    def _check_range(self) -> None:
+        expected = self.size if self.encoding == "unit" else 0
         for end in (self.low, self.high):
-            if len(end) != (self.size if ranged else 0):
+            if len(end) != expected:
                 raise ValueError(
-                    f"{self.name}: encoding {self.encoding!r} takes {self.size if ranged else 'no'} range values, "
-                    f"found {len(end)}"
+                    f"{self.name}: encoding {self.encoding!r} takes {expected or 'no'} range "
+                    f"values, found {len(end)}"
                 )
         if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError(f"{self.name}: low must be below high in every element")
-        if self.fastest_per_s and (
-            len(self.fastest_per_s) != self.size or min(self.fastest_per_s) <= 0
-        ):
+
+    def _check_fastest(self) -> None:
+        if len(self.fastest_per_s) != self.size or min(self.fastest_per_s) <= 0:
             raise ValueError(
-                f"{self.name}: expected {self.size} values above 0 in fastest_per_s, or none, "
-                f"found {self.fastest_per_s}"
+                f"{self.name}: expected {self.size} values above 0 in fastest_per_s, or an empty "
+                f"tuple, found {self.fastest_per_s}"
             )
-        return self
 
 
 class Actuator(Strict):
     """One number of an action: a joint torque, a velocity, a gripper opening, a button."""
 
     name: str
+    """Path such as `arm/joint1_torque`."""
     unit: str
+    """SI unit of the value."""
     low: FiniteFloat
+    """Smallest value that the robot takes."""
     high: FiniteFloat
+    """Largest value that the robot takes."""
     safe: FiniteFloat
-    """What the robot fades to in SAFE."""
+    """Value to which the robot fades in SAFE."""
     rate_per_s: FiniteFloat | None = None
-    """Largest change per second that the inner loop passes on; none means no limit."""
+    """Largest change per second that the inner loop passes on; `None` for no limit."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -136,7 +158,8 @@ class Actuator(Strict):
             )
         if not self.low <= self.safe <= self.high:
             raise ValueError(
-                f"{self.name}: safe command {self.safe} lies outside [{self.low}, {self.high}] {self.unit}"
+                f"{self.name}: expected a safe command in [{self.low}, {self.high}] {self.unit}, "
+                f"found {self.safe}"
             )
         if self.rate_per_s is not None and self.rate_per_s <= 0:
             raise ValueError(f"{self.name}: rate_per_s must be above 0, found {self.rate_per_s}")
@@ -151,18 +174,20 @@ def _gato_order(keys: tuple[ObservationKey, ...]) -> tuple[ObservationKey, ...]:
 
 
 class Interface(Strict):
-    """The contract between a policy and a robot: what is observed, what is commanded, and when."""
+    """The contract between a policy and a robot: observations, commands and timing."""
 
     observations: Annotated[tuple[ObservationKey, ...], AfterValidator(_gato_order)]
-    """Observation keys, kept in Gato's order whatever order they were given in."""
+    """Observation keys, sorted into Gato's order."""
     actuators: tuple[Actuator, ...]
+    """Actuators, in the order of an action's values."""
     control_hz: PositiveInt
+    """Number of ticks per second."""
     action_delay_ms: PositiveInt
-    """A command takes effect this long after its observation was stamped: constant, so simulation reproduces it."""
+    """Constant time from an observation's stamp to the effect of its command."""
 
     @property
     def period_ns(self) -> int:
-        """One tick."""
+        """Duration of one tick."""
         return 1_000_000_000 // self.control_hz
 
     @property
@@ -176,7 +201,8 @@ class Interface(Strict):
             raise ValueError("expected at least one observation key and one actuator")
         if self.action_delay_ns > self.period_ns:
             raise ValueError(
-                f"action_delay_ms {self.action_delay_ms} is longer than one period at {self.control_hz} Hz"
+                f"action_delay_ms: expected at most one period at {self.control_hz} Hz, "
+                f"found {self.action_delay_ms}"
             )
         return self
 
@@ -185,83 +211,123 @@ class PolicySpec(Interface):
     """A policy's side of the contract, and the frame that follows from it."""
 
     window_frames: PositiveInt
-    """n: how many whole frames the cache holds."""
+    """n: number of whole frames that the cache holds."""
 
     @cached_property
     def observation_tokens(self) -> int:
-        """O."""
+        """O: number of tokens of an observation."""
         return sum(key.tokens for key in self.observations)
 
     @property
     def action_tokens(self) -> int:
-        """A: one token per actuator."""
+        """A: number of action tokens, one per actuator."""
         return len(self.actuators)
 
     @property
     def frame_tokens(self) -> int:
-        """T = O + A + 1."""
+        """T = O + A + 1: number of tokens in a frame."""
         return self.observation_tokens + self.action_tokens + 1
 
     @property
     def window_tokens(self) -> int:
-        """W = n·T, the length of the KV cache."""
+        """W = n·T: length of the KV cache."""
         return self.window_frames * self.frame_tokens
 
     @cached_property
     def image_tokens(self) -> int:
-        """How many of the O observation tokens are image patches."""
+        """P: number of image patches among the O observation tokens."""
         return sum(key.tokens for key in self.observations if key.encoding == "image")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.window_tokens > MAX_WINDOW_TOKENS:
+            largest = MAX_WINDOW_TOKENS // self.frame_tokens
             raise ValueError(
-                f"window_frames {self.window_frames} × {self.frame_tokens} tokens a frame is {self.window_tokens}, "
-                f"more than Gato's {MAX_WINDOW_TOKENS}; the largest is {MAX_WINDOW_TOKENS // self.frame_tokens}"
+                f"window_frames: expected at most {largest} frames of {self.frame_tokens} tokens "
+                f"(Gato's window has {MAX_WINDOW_TOKENS} tokens), found {self.window_frames}"
             )
         return self
 
 
 class ModelDims(Strict):
-    """Every dimension of the transformer, stored and never inferred from a preset's name."""
+    """Dimensions of the transformer, stored and never inferred from a preset's name."""
 
     layers: PositiveInt
+    """Number of transformer blocks."""
     heads: PositiveInt
+    """Number of attention heads."""
     head_size: PositiveInt
+    """Width of one attention head."""
     width: PositiveInt
-    """D, the residual stream."""
+    """D: width of the residual stream."""
     ff_half_width: PositiveInt
-    """F: GEGLU maps D → 2F → F → D."""
+    """F: half the width of the feed-forward part; GEGLU maps D → 2F → F → D."""
     first_token_id: int
-    """The embedding table holds ids [first_token_id, VOCABULARY): 0 keeps text and discrete ids,
-    FIRST_CONTINUOUS_ID drops them for a policy that has neither."""
+    """First id of the embedding table, which ends at VOCABULARY.
+
+    0 keeps text and discrete ids. FIRST_CONTINUOUS_ID drops them for a policy that has neither.
+    """
     local_positions: PositiveInt
-    """Rows of the table of positions within a frame (Gato: 512)."""
+    """Number of rows of the table of positions within a frame (Gato: 512)."""
 
 
-def require_same_interface(policy: Interface, robot: Interface) -> None:
-    """Check that a robot gives every key that the policy reads, takes every command it makes, and keeps its time.
+@dataclass(frozen=True, slots=True)
+class KeySelection:
+    """The keys of a policy among those that a robot offers."""
+
+    offered: int
+    """Number of keys that the robot offers."""
+    indices: tuple[int, ...]
+    """Place of each of the policy's keys in the robot's observations."""
+
+    def select(self, values: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        """Return the arrays that the policy reads, in the policy's order; nothing is copied.
+
+        Raises:
+            ObservationError: the observation has more or fewer arrays than the robot offers.
+        """
+        if len(values) != self.offered:
+            raise ObservationError(
+                f"expected an observation of {self.offered} arrays, found {len(values)}"
+            )
+        return tuple(values[index] for index in self.indices)
+
+
+def select_keys(policy: Interface, robot: Interface) -> KeySelection:
+    """Match a policy with a robot, and find the policy's keys among the robot's.
+
+    The robot must give every key that the policy reads, take every command that it makes, and keep
+    its time. It may offer more keys.
 
     Raises:
-        SpecError: naming the first difference, what was expected and what was found.
+        SpecError: the two differ; names the first difference.
     """
-    given = {key.name: key for key in robot.observations}
+    offered = {key.name: key for key in robot.observations}
     for key in policy.observations:
-        if key.name not in given:
+        if key.name not in offered:
             raise SpecError(
-                f"the robot lacks observation key {key.name!r}; it offers {sorted(given)}"
+                f"the robot lacks observation key {key.name!r}; it offers {sorted(offered)}"
             )
-        _require_same(f"observation key {key.name!r}", key, given[key.name])
-    names, found = ([actuator.name for actuator in side.actuators] for side in (policy, robot))
-    if names != found:
-        raise SpecError(f"actuators: the policy commands {names}, the robot takes {found}")
+        _require_same(f"observation key {key.name!r}", key, offered[key.name])
+
+    expected_names = [actuator.name for actuator in policy.actuators]
+    found_names = [actuator.name for actuator in robot.actuators]
+    if expected_names != found_names:
+        raise SpecError(
+            f"actuators: the policy commands {expected_names}, the robot takes {found_names}"
+        )
     for actuator, taken in zip(policy.actuators, robot.actuators, strict=True):
         _require_same(f"actuator {actuator.name!r}", actuator, taken)
-    for rate in ("control_hz", "action_delay_ms"):
-        if getattr(policy, rate) != getattr(robot, rate):
-            raise SpecError(
-                f"{rate}: the policy expects {getattr(policy, rate)}, the robot has {getattr(robot, rate)}"
-            )
+
+    for field in ("control_hz", "action_delay_ms"):
+        expected = getattr(policy, field)
+        found = getattr(robot, field)
+        if expected != found:
+            raise SpecError(f"{field}: the policy expects {expected}, the robot has {found}")
+
+    names = [key.name for key in robot.observations]
+    indices = tuple(names.index(key.name) for key in policy.observations)
+    return KeySelection(len(names), indices)
 
 
 def _require_same(what: str, wanted: Strict, offered: Strict) -> None:

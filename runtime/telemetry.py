@@ -1,8 +1,9 @@
-"""What the ticks cost: a stamp per stage in a preallocated array, histograms filled in the slack.
+"""Durations of the ticks: a stamp per stage in a preallocated array, histograms filled in the
+slack.
 
-During a tick only `mark` runs: one clock reading and one integer stored. `record` moves a finished tick into the
-histograms after its command went out. What a loop reports comes from the histograms, which hold every tick since the
-start; the stamps of the newest ticks are kept for pictures.
+During a tick only `mark` runs: one clock reading and one integer stored. `record` moves a finished
+tick into the histograms after its command went out. A loop's report comes from the histograms,
+which hold every tick since the start. The stamps of the newest ticks are kept for pictures.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ _FRACTIONS = (0.5, 0.99, 0.999)
 
 
 def stage_names(spec: PolicySpec, stepwise: bool = True) -> tuple[str, ...]:
-    """The stages of a tick: observe, tokenize, prefill, decode_1 … decode_{A−1}, detokenize, guard, command.
+    """Return the names of a tick's stages.
 
-    An engine that is not stepwise runs prefill and decodes as one stage, `passes`.
+    They are observe, tokenize, prefill, decode_1 … decode_{A−1}, detokenize, guard, command. An
+    engine that is not stepwise runs prefill and decodes as one stage, `passes`.
     """
     decodes = (f"decode_{index}" for index in range(1, spec.action_tokens))
     passes = ("prefill", *decodes) if stepwise else ("passes",)
@@ -40,7 +42,7 @@ def stage_names(spec: PolicySpec, stepwise: bool = True) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """A distribution of durations; zeros when there are none."""
+    """A distribution of durations; zeros for an empty one."""
 
     count: int
     p50_ms: float
@@ -50,7 +52,7 @@ class Percentiles:
 
     @classmethod
     def of_ns(cls, durations_ns: NDArray[np.int64]) -> Self:
-        """Summarise durations (N,), by the same rule as a loop's."""
+        """Summarise durations (N,) by the rule that a loop's report uses."""
         histogram = _empty_histogram()
         for duration_ns in durations_ns.tolist():
             histogram.record_value(duration_ns)
@@ -58,12 +60,12 @@ class Percentiles:
 
     @classmethod
     def of_histogram(cls, histogram: HdrHistogram) -> Self:
-        """Summarise what a histogram has counted; percentiles to its three digits, the longest exactly."""
+        """Summarise a histogram: percentiles to its three digits, the longest duration exactly."""
         if not histogram.get_total_count():
             return cls(0, 0.0, 0.0, 0.0, 0.0)
         found = histogram.get_percentile_to_value_dict([100 * fraction for fraction in _FRACTIONS])
         longest_ns = int(histogram.max_value)
-        # A histogram gives the upper end of a bucket, which may lie above everything that fell into it.
+        # A percentile is the upper end of a bucket, which may lie above every value in it.
         p50_ms, p99_ms, p99_9_ms = (
             _ms(min(found[100 * fraction], longest_ns)) for fraction in _FRACTIONS
         )
@@ -80,16 +82,19 @@ def _ms(duration_ns: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Whole ticks per second by their deadlines."""
+    """Whole ticks per second, by their deadlines."""
 
     now_hz: float
-    """Over the last whole second."""
+    """Rate over the last whole second."""
     average_hz: float
     worst_second_hz: float
 
 
 class Misses:
-    """Ticks over the budget, and skipped deadlines that no such tick explains: a tick too long is one miss, not two."""
+    """Count of ticks over the budget, and of skipped deadlines that no such tick explains.
+
+    A tick that is too long is one miss, not two.
+    """
 
     def __init__(self, budget_ns: int) -> None:
         """Count from zero; a tick longer than `budget_ns` is a miss."""
@@ -98,20 +103,22 @@ class Misses:
         self._over = False
 
     def woke(self, skipped: int) -> int:
-        """A tick begins, so many deadlines after the one that followed the tick before; returns the misses in it."""
-        misses = max(0, skipped - self._over)
+        """Record a wake-up that skipped `skipped` deadlines. Return the new misses."""
+        explained = 1 if self._over else 0
+        misses = max(0, skipped - explained)
         self.total += misses
         return misses
 
     def ended(self, took_ns: int) -> int:
-        """The tick is over, whole or refused; returns the misses in it, 0 or 1."""
+        """Record the end of a tick, whole or refused. Return the new misses, 0 or 1."""
         self._over = took_ns > self._budget_ns
-        self.total += self._over
-        return int(self._over)
+        misses = 1 if self._over else 0
+        self.total += misses
+        return misses
 
 
 class Telemetry:
-    """Per-tick stamps and histograms of one loop; memory is fixed when it is made."""
+    """Stamps and histograms of one loop's ticks, in memory of a fixed size."""
 
     def __init__(
         self,
@@ -124,23 +131,25 @@ class Telemetry:
         """Allocate.
 
         Args:
-            spec: gives the stages and the period.
-            capacity: ticks whose stamps are kept, the oldest overwritten.
-            clock: what stages are timed with; the machine's, also where the loop runs on a virtual clock.
-            budget_ns: a longer tick is a miss; one period when absent.
-            stepwise: the engine's, see `stage_names`.
+            spec: specification that gives the stages and the period.
+            capacity: number of ticks whose stamps are kept; the oldest are overwritten.
+            clock: clock that times the stages. Default: the machine's, also for a loop on a virtual
+                clock.
+            budget_ns: longest duration of a tick that is no miss. Default: one period.
+            stepwise: see `stage_names`.
         """
         self.stages = stage_names(spec, stepwise)
         self.budget_ns = spec.period_ns if budget_ns is None else budget_ns
-        # Written once here, so that no page of it is touched for the first time inside the loop.
+        # Written once here: no page of it must be touched for the first time inside the loop.
         self.stamps = np.full(
             (capacity, len(self.stages) + 1), 0, np.int64
         )  # (ticks, stages + 1) ns
-        """Ring of stamps: column 0 when the tick began, column i + 1 when stage i ended; 0 where it never did."""
+        """Ring of stamps: column 0 is the tick's begin, column i + 1 the end of stage i, 0 if it
+        never ended."""
         self.ticks = 0
-        """Ticks begun, refused ones included."""
+        """Number of ticks begun, refused ones included."""
         self.refused = 0
-        """Ticks that sent no command."""
+        """Number of ticks that sent no command."""
         self._clock = clock or MonotonicClock()
         self._histograms = {name: _empty_histogram() for name in (*self.stages, TICK, LATENESS)}
         self._row, self._column = self.stamps[0], 0
@@ -165,7 +174,7 @@ class Telemetry:
         self._row[self._column] = self._clock.now_ns()
 
     def record(self) -> None:
-        """Move the finished tick into the histograms, as far as it came; call it in the slack."""
+        """Move the finished tick into the histograms, as far as it came. Call it in the slack."""
         row = self._row[: self._column + 1].tolist()
         for name, start_ns, end_ns in zip(self.stages, row, row[1:], strict=False):
             self._histograms[name].record_value(end_ns - start_ns)
@@ -194,20 +203,20 @@ class Telemetry:
             self._second, self._in_second = second, 0
 
     def percentiles(self, name: str) -> Percentiles:
-        """Durations of a stage, of `TICK` or of `LATENESS` since the start.
+        """Summarise the durations of a stage, of `TICK` or of `LATENESS` since the start.
 
         Refused ticks count as far as they came: they are often the slow ones.
         """
         return Percentiles.of_histogram(self._histograms[name])
 
     def summary(self) -> list[tuple[str, Percentiles]]:
-        """The whole tick, then each stage that was reached."""
+        """Summarise the whole tick, then each stage that was reached."""
         rows = [(name, self.percentiles(name)) for name in (TICK, *self.stages)]
         return [(name, found) for name, found in rows if found.count]
 
     @property
     def misses(self) -> int:
-        """See `Misses`."""
+        """Number of misses, see `Misses`."""
         return self._misses.total
 
     @property
@@ -222,15 +231,15 @@ class Telemetry:
         return (self._whole - 1) * _SECOND_NS / span_ns if span_ns > 0 and self._whole > 1 else 0.0
 
     def stage_durations_ns(self) -> NDArray[np.int64]:
-        """Durations (N, S) of the ticks still in the ring, oldest first; a new array.
+        """Return the durations (N, S) of the ticks still in the ring, oldest first; a new array.
 
-        0 for a stage that a refused tick did not reach.
+        A stage that a refused tick did not reach has 0.
         """
         kept = min(self.ticks, len(self.stamps))
         stamps = self.stamps[np.arange(self.ticks - kept, self.ticks) % len(self.stamps)]
         return np.where(stamps[:, 1:] > 0, np.diff(stamps, axis=1), 0)
 
     def tick_durations_ns(self) -> NDArray[np.int64]:
-        """Durations (N,) of whole ticks, as `stage_durations_ns` gives them."""
+        """Return the durations (N,) of whole ticks, see `stage_durations_ns`."""
         durations_ns: NDArray[np.int64] = self.stage_durations_ns().sum(axis=1)
         return durations_ns

@@ -1,12 +1,13 @@
-"""Gato's tokens in NumPy (arXiv 2205.06175, section 2.1): observations in, actions out, no allocation that grows.
+"""Gato's tokens in NumPy (arXiv 2205.06175, section 2.1): observations in, actions out.
 
     text, discrete      the id itself
     mu_law, unit        squashed into [−1, 1], cut into 1024 uniform bins, shifted to [32000, 33024)
     image               16×16 patches in raster order, pixels in [−1, 1] / √16
 
-Keys come in Gato's order (text, images, tensors by name), which `PolicySpec` already holds. Letters: O observation
-tokens, P of them image patches, C of them continuous, A action tokens, N observations in a batch, `…` either nothing
-(one tick) or N (training): both run the same arithmetic.
+Keys come in Gato's order (text, images, tensors by name), which `PolicySpec` already holds. No
+allocation grows. Letters: O observation tokens, P of them image patches, C of them continuous, A
+action tokens, N observations in a batch. `…` is empty for one tick and N in training: both run the
+same arithmetic.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .spec import (
     PATCH_PIXELS,
     SEPARATOR_ID,
     TEXT_TOKENS,
+    Encoding,
     ObservationKey,
     PolicySpec,
 )
@@ -51,7 +53,10 @@ _IDS_BELOW = {"text": TEXT_TOKENS, "discrete": DISCRETE_TOKENS}
 def image_patches(images: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
     """Cut images (…, H, W, 3) into `out` (…, P, 3, 16, 16): raster order, pixels in [−1, 1] / 4."""
     *lead, height, width, channels = images.shape
-    rows, columns, at = height // PATCH_PIXELS, width // PATCH_PIXELS, len(lead)
+    rows = height // PATCH_PIXELS
+    columns = width // PATCH_PIXELS
+    at = len(lead)
+
     tiles = images.reshape(*lead, rows, PATCH_PIXELS, columns, PATCH_PIXELS, channels)
     tiles = tiles.transpose(
         *range(at), at, at + 2, at + 4, at + 1, at + 3
@@ -63,20 +68,20 @@ def image_patches(images: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Where one key's values come from and where its tokens go."""
+    """Source of one key's values, and destination of its tokens."""
 
     key: ObservationKey
     source: int
-    """Index into an observation's values."""
+    """Index of the key among an observation's values."""
     ids: slice
-    """Columns of the ids; of the patches for an image."""
+    """Columns of the ids, or of the patches for an image."""
     scratch: slice
     """Columns among the C continuous values; empty for other encodings."""
 
 
 @dataclass(slots=True)
 class _Scratch:
-    """Working memory of one encoding, (…, C) each."""
+    """Working memory of one call, (…, C) each."""
 
     values: Floats
     squashed: Floats
@@ -88,77 +93,78 @@ class _Scratch:
 
 
 class Tokenizer:
-    """Observation arrays to token ids and image patches, action tokens to commands, as `spec` says."""
+    """Tokenizer of one specification: observations to ids and patches, action tokens to values."""
 
-    def __init__(self, spec: PolicySpec, offered: Sequence[ObservationKey] | None = None) -> None:
+    def __init__(self, spec: PolicySpec) -> None:
         """Lay out the frame's observation tokens.
 
-        Args:
-            spec: what the policy reads and does.
-            offered: the keys that observations hold, in their order; the policy's own when absent.
-
         Raises:
-            SpecError: a key is missing, or a range is too narrow or too wide for float64.
+            SpecError: a range is too narrow or too wide to be cut into bins in float64.
         """
         self.spec = spec
-        names = [key.name for key in (spec.observations if offered is None else offered)]
-        if missing := [key.name for key in spec.observations if key.name not in names]:
-            raise SpecError(f"the observation lacks key {missing[0]!r}; it offers {sorted(names)}")
-        self._offered = len(names)
-        self._parts: list[_Part] = []
-        ids = patches = continuous = 0
-        for key in spec.observations:
-            image, real = key.encoding == "image", key.encoding in ("mu_law", "unit")
-            start = patches if image else ids
-            end = continuous + key.tokens * real
-            self._parts.append(
-                _Part(
-                    key,
-                    names.index(key.name),
-                    slice(start, start + key.tokens),
-                    slice(continuous, end),
-                )
-            )
-            patches, ids, continuous = (
-                patches + key.tokens * image,
-                ids + key.tokens * (not image),
-                end,
-            )
-        self._parts_real = [part for part in self._parts if part.key.encoding in ("mu_law", "unit")]
-        self._parts_whole = [
-            part for part in self._parts if part.key.encoding in ("text", "discrete")
-        ]
-        self._parts_image = [part for part in self._parts if part.key.encoding == "image"]
-        self._prepare_bins(continuous)
+        self._lay_out()
+        self._prepare_bins()
         self._action_low = np.array([actuator.low for actuator in spec.actuators])
         self._action_high = np.array([actuator.high for actuator in spec.actuators])
         self._action_step = (self._action_high - self._action_low) / CONTINUOUS_BINS
 
-    def _prepare_bins(self, continuous: int) -> None:
-        """Ranges, shifts and scales (C,) so that bin = (clip(x) − shift) · scale, after mu-law where it applies."""
-        low, high, mu_law = [], [], []
+    def _lay_out(self) -> None:
+        """Find the columns of each key among the ids, the patches and the continuous values."""
+        self._parts: list[_Part] = []
+        ids = 0
+        patches = 0
+        continuous = 0
+        for source, key in enumerate(self.spec.observations):
+            if key.encoding == "image":
+                columns = slice(patches, patches + key.tokens)
+                patches = columns.stop
+            else:
+                columns = slice(ids, ids + key.tokens)
+                ids = columns.stop
+
+            real = key.encoding in ("mu_law", "unit")
+            scratch = slice(continuous, continuous + key.tokens if real else continuous)
+            continuous = scratch.stop
+            self._parts.append(_Part(key, source, columns, scratch))
+
+        self._continuous = continuous
+        self._parts_real = self._parts_of("mu_law", "unit")
+        self._parts_whole = self._parts_of("text", "discrete")
+        self._parts_image = self._parts_of("image")
+
+    def _parts_of(self, *encodings: Encoding) -> list[_Part]:
+        return [part for part in self._parts if part.key.encoding in encodings]
+
+    def _prepare_bins(self) -> None:
+        """Compute ranges, shifts and scales (C,) with bin = (clip(x) − shift) · scale.
+
+        Mu-law columns are squashed between the clipping and the shift.
+        """
+        low: list[float] = []
+        high: list[float] = []
+        mu_law: list[bool] = []
         for part in self._parts_real:
-            ranged = part.key.encoding == "unit"
-            low += list(part.key.low) if ranged else [-MU_LAW_M] * part.key.size
-            high += list(part.key.high) if ranged else [MU_LAW_M] * part.key.size
-            mu_law += [not ranged] * part.key.size
-            for bottom, top in zip(part.key.low, part.key.high, strict=True):
-                if not math.isfinite(top - bottom) or not math.isfinite(
-                    CONTINUOUS_BINS / (top - bottom)
-                ):
-                    raise SpecError(
-                        f"{part.key.name}: the range [{bottom}, {top}] cannot be cut into bins in float64"
-                    )
-        self._low, self._high = np.array(low), np.array(high)
+            key = part.key
+            if key.encoding == "unit":
+                _require_bins(key)
+                low += key.low
+                high += key.high
+            else:
+                low += [-MU_LAW_M] * key.size
+                high += [MU_LAW_M] * key.size
+            mu_law += [key.encoding == "mu_law"] * key.size
+
+        self._low = np.array(low)
+        self._high = np.array(high)
         self._mu_law = np.array(mu_law, np.bool_)
         self._any_mu_law = bool(self._mu_law.any())
         self._shift = np.where(self._mu_law, -1.0, self._low)
         self._scale = CONTINUOUS_BINS / np.where(self._mu_law, 2.0, self._high - self._low)
         self._continuous_runs = self._runs()
-        self._scratch = _Scratch.of((continuous,))
+        self._scratch = _Scratch.of((self._continuous,))
 
     def _runs(self) -> list[tuple[slice, slice]]:
-        """Neighbouring continuous keys joined, so that one copy serves them all: (columns of ids, of scratch)."""
+        """Join neighbouring continuous keys, to be copied at once: (columns of ids, of scratch)."""
         runs: list[tuple[slice, slice]] = []
         for part in self._parts_real:
             if runs and runs[-1][0].stop == part.ids.start:
@@ -176,19 +182,25 @@ class Tokenizer:
         """Tokenize one observation in place.
 
         Args:
-            values: one array per offered key, with that key's shape and dtype.
-            out_ids: (O − P,) receives text and tensor ids.
-            out_patches: (P, 3, 16, 16) receives the image patches; needed when the policy has images.
+            values: one array per key, in the specification's order, with that key's shape and
+                dtype.
+            out_ids: (O − P,) buffer for text and tensor ids.
+            out_patches: (P, 3, 16, 16) buffer for image patches; required for a policy with images.
 
         Raises:
-            ObservationError: a shape, dtype or id is wrong, or a value is NaN or infinite; names the key.
+            ObservationError: a shape, dtype or id is wrong, or a value is not finite; names the
+                key.
         """
         self._encode(values, out_ids, out_patches, self._scratch)
 
     def encode_batch(self, values: Sequence[Array]) -> tuple[Ids, NDArray[np.float32]]:
-        """Tokenize N observations at once, for training: arrays (N, *shape) to ids (N, O − P) and the image patches.
+        """Tokenize N observations at once, for training.
 
-        The patches are (N, P, 3, 16, 16), with P = 0 for a policy without images.
+        Args:
+            values: one array (N, *shape) per key, in the specification's order.
+
+        Returns:
+            Ids (N, O − P), and image patches (N, P, 3, 16, 16), P = 0 for a policy without images.
 
         Raises:
             ObservationError: as `encode`.
@@ -204,9 +216,9 @@ class Tokenizer:
     def _encode(
         self, values: Sequence[Array], ids: Ids, patches: NDArray[np.float32] | None, work: _Scratch
     ) -> None:
-        if len(values) != self._offered:
+        if len(values) != len(self._parts):
             raise ObservationError(
-                f"expected an observation of {self._offered} arrays, found {len(values)}"
+                f"expected an observation of {len(self._parts)} arrays, found {len(values)}"
             )
         lead = ids.shape[:-1]
         for part in self._parts:
@@ -246,7 +258,10 @@ class Tokenizer:
             np.copyto(ids[..., columns], x[..., scratch], casting="unsafe")
 
     def _squash(self, x: Floats, squashed: Floats) -> None:
-        """F(x) = sgn(x) · ln(μ|x| + 1) / ln(μM + 1) on the mu-law columns; x lies in ±M, so F lies in ±1."""
+        """Apply F(x) = sgn(x) · ln(μ|x| + 1) / ln(μM + 1) to the mu-law columns.
+
+        x lies in ±M, hence F in ±1.
+        """
         where = self._mu_law
         np.abs(x, out=squashed, where=where)
         np.multiply(squashed, MU_LAW_MU, out=squashed, where=where)
@@ -264,37 +279,48 @@ class Tokenizer:
                 )
 
     def decode_action(self, tokens: ArrayLike) -> Floats:
-        """Bin centres (A,) of action tokens (A,) in each actuator's unit; a new array, the caller's own.
+        """Return the bin centres (A,) of action tokens (A,), in each actuator's unit; a new array.
 
         Raises:
-            EngineError: a token is not one of the actuators' bins.
+            EngineError: a token is no action token, or their number is wrong.
         """
         bins = np.asarray(tokens, np.int64) - FIRST_CONTINUOUS_ID
         if bins.shape != self._action_low.shape or bins.min() < 0 or bins.max() >= CONTINUOUS_BINS:
             raise EngineError(
-                f"expected {len(self._action_low)} action tokens in [{FIRST_CONTINUOUS_ID}, {SEPARATOR_ID}), "
-                f"found {tokens!r}"
+                f"expected {len(self._action_low)} action tokens "
+                f"in [{FIRST_CONTINUOUS_ID}, {SEPARATOR_ID}), found {tokens!r}"
             )
         centres: Floats = self._action_low + (bins + 0.5) * self._action_step
         return centres
 
     def encode_action(self, values: ArrayLike) -> Ids:
-        """Action values (…, A) clipped to each actuator's range, as tokens (…, A).
+        """Return the tokens (…, A) of action values (…, A), clipped to each actuator's range.
 
         Raises:
-            ObservationError: a value is NaN or infinite; names the actuator.
+            ObservationError: a value is not finite; names the actuator.
         """
         x = np.asarray(values, np.float64)
         if not (finite := np.isfinite(x)).all():
             index = int(np.argwhere(~finite)[0][-1])
             raise ObservationError(
-                f"action {self.spec.actuators[index].name!r}: expected finite values, found {x[~finite][0]}"
+                f"action {self.spec.actuators[index].name!r}: expected finite values, "
+                f"found {x[~finite][0]}"
             )
         x = (np.clip(x, self._action_low, self._action_high) - self._action_low) / self._action_step
         tokens: Ids = (
             np.floor(np.minimum(x, CONTINUOUS_BINS - 1)).astype(np.int64) + FIRST_CONTINUOUS_ID
         )
         return tokens
+
+
+def _require_bins(key: ObservationKey) -> None:
+    """Refuse a range that is too narrow or too wide for float64."""
+    for low, high in zip(key.low, key.high, strict=True):
+        width = high - low
+        if not math.isfinite(width) or not math.isfinite(CONTINUOUS_BINS / width):
+            raise SpecError(
+                f"{key.name}: the range [{low}, {high}] cannot be cut into bins in float64"
+            )
 
 
 def _check_array(key: ObservationKey, array: Array, lead: tuple[int, ...]) -> None:

@@ -1,56 +1,26 @@
-"""The repository keeps its own rules: who imports whom, what loads lightly, what is pinned, how large it is."""
+"""The repository keeps its own rules: links, light imports, pins, size and commands."""
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from checks.sources import FOLDERS
+
 ROOT = Path(__file__).parents[1]
-MAY_IMPORT = {
-    "runtime": set(),
-    "policies": {"runtime"},
-    "export": {"runtime", "policies"},
-    "sim": {"runtime"},
-    "launch": {"runtime", "policies", "export", "sim"},
-}
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LARGEST_REPOSITORY_BYTES = 40_000_000
 
 
-def modules_imported_by(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-@pytest.mark.parametrize("folder", MAY_IMPORT)
-def test_a_folder_imports_only_the_folders_that_the_design_allows(folder: str) -> None:
-    allowed = MAY_IMPORT[folder] | {folder}
-    for path in (ROOT / folder).rglob("*.py"):
-        for module in modules_imported_by(path):
-            name, _, rest = module.partition(".")
-            other = rest.partition(".")[0]
-            assert name not in MAY_IMPORT, f"{path}: write gatort.{module}"
-            assert name != "gatort" or other not in MAY_IMPORT or other in allowed, (
-                f"{path} imports {module}"
-            )
-
-
-def test_each_folder_is_reached_through_its_link_and_launch_stays_free_of_the_name_that_ros_uses() -> (
-    None
-):
-    for folder in MAY_IMPORT:
+def test_each_folder_has_its_link_and_launch_has_no_init_file() -> None:
+    for folder in FOLDERS:
         link = ROOT / "src" / "gatort" / folder
         assert link.is_symlink()
         assert link.readlink() == Path("..", "..", folder)
@@ -95,7 +65,7 @@ def test_every_requirement_is_pinned_at_a_version_that_it_allows() -> None:
         assert requirement.specifier.contains(pinned[normal(requirement.name)]), requirement
 
 
-def test_what_is_installed_is_what_is_pinned() -> None:
+def test_each_installed_package_has_the_pinned_version() -> None:
     for name, number in pins().items():
         try:
             found = version(name).partition("+")[0]
@@ -120,25 +90,25 @@ def test_the_shipped_repository_is_smaller_than_40_megabytes() -> None:
     )[:5]
 
 
-def test_every_command_that_the_readme_names_exists() -> None:
+def code_of(page: Path) -> str:
+    """Return the fenced blocks and the inline code of a page, one a line."""
+    text = page.read_text(encoding="utf-8")
+    fenced = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`([^`\n]+)`", text)
+    return "\n".join([*fenced, *inline])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_target_that_a_page_names_exists(page: Path) -> None:
     from gatort.launch.cli import app
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"^gatort ([a-z]+)", text, re.MULTILINE)) | set(
-        re.findall(r"`gatort ([a-z]+)", text)
-    )
-    targets = set(
-        re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    )
-    assert named
-    assert named <= set(app)
-    assert set(re.findall(r"^make ([a-z]+)", text, re.MULTILINE)) <= targets
+    code = code_of(page)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    assert set(re.findall(r"^gatort ([a-z]+)", code, re.MULTILINE)) <= set(app)
+    assert set(re.findall(r"^make ([a-z]+)", code, re.MULTILINE)) <= targets
 
 
 def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
-    assert re.search(
-        r"^make test\b", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert re.search(
-        r"^make test$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE
-    )
+    for path in (ROOT / "README.md", ROOT / ".ci" / "run"):
+        assert re.search(r"^make test\b", path.read_text(encoding="utf-8"), re.MULTILINE)

@@ -18,7 +18,7 @@ TITLES = {
 }
 WEIGHT_BYTES = {"fp32": 4, "int8": 1}
 BAR = 0.67
-HEAD = """| engine | settings | p50 ms | p99 ms | max ms | gatort's p50 / its | of read bandwidth | equal tokens |
+HEAD = """| engine | settings | p50 ms | p99 ms | max ms | gatort's p50 / its | share of read bandwidth | equal tokens |
 |---|---|---|---|---|---|---|---|
 """
 
@@ -97,23 +97,25 @@ def _head(results: list[Result], read_bytes_s: float, machine: str) -> str:
     )
     return f"""# The same ticks through gatort and its peers
 
-Made by `make bench`, not edited by hand. Machine: {machine}. Peers: {"; ".join(versions)}.
+`make bench` made this page; do not edit it by hand.
 
-One random Llama (RMSNorm, SwiGLU, rotary positions, as many key heads as query heads, the head tied to the embeddings),
-because every engine runs it; gatort's blocks become it by exchanging the norm and the gate.
-{sizes}.
-The vocabulary is gatort's {VOCABULARY} action bins for everyone. A tick reads 45 or 60 new tokens on top of a full
-window (988 or 1005 with them) and decodes 7 more: 8 tokens out, the likeliest each. Bringing the cache back afterwards
-is not timed, although OpenVINO must copy its state for it. Each engine runs in a process of its own with the fastest
-of the settings that `benchmarks/peers` names for it; engines take turns in random order, {len(results[0].runs)} times.
-p50 is the median of the turns' medians.
+- Machine: {machine}.
+- Peers: {"; ".join(versions)}.
 
-Equal tokens: of {PROMPTS} prompts × {ACTION_TOKENS} tokens, the share that float32 gatort gives too. In int8 each
-engine rounds in its own way, and one different token changes those after it.
+Every engine runs one random Llama: RMSNorm, SwiGLU, rotary positions, as many key heads as query heads, the head tied to
+the embeddings. The blocks of gatort become one when the norm and the gate are exchanged. {sizes}.
+The vocabulary is gatort's {VOCABULARY} action bins for every engine.
 
-Bandwidth: the bytes of weights and cache that a tick's passes must read, over p50, against the
-{read_bytes_s / 1e9:.1f} GB/s at which all cores read an array several times the last-level cache in the same run. The
-models may stay in that cache in part, so that a share may exceed 100 %.
+A tick reads 45 or 60 new tokens on top of a full window (988 or 1005 with them) and decodes 7 more. It yields 8 tokens, each
+the likeliest. Bringing the cache back afterwards is not timed, although OpenVINO must copy its state for it. Each engine runs
+in a process of its own with the fastest of the settings that `benchmarks/peers` names for it. Engines take turns in random
+order, {len(results[0].runs)} times, and p50 is the median of the turns' medians.
+
+- **Equal tokens**: of {PROMPTS} prompts × {ACTION_TOKENS} tokens, the share that float32 gatort gives too. In int8 each
+  engine rounds in its own way, and one different token changes those after it.
+- **Share of read bandwidth**: the bytes of weights and cache that a tick's passes must read, over p50. It is relative to the
+  {read_bytes_s / 1e9:.1f} GB/s at which all cores read an array several times the last-level cache in the same run. The models
+  may stay in that cache in part, so a share may exceed 100 %.
 
 """
 

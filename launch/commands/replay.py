@@ -16,7 +16,7 @@ from gatort.runtime.machine import this_machine
 from gatort.runtime.policy import Policy
 from gatort.runtime.recording.reader import PolicyRecord, Recording
 from gatort.runtime.recording.replay import Comparison, changed_files, replay_recording
-from gatort.runtime.spec import Precision, require_same_interface
+from gatort.runtime.spec import Precision
 
 
 def replay(
@@ -55,11 +55,10 @@ def replay(
         )
     options = recorded_options(recorded, bundle, engine, precision)
     policy = load_policy(options, Sampler(recorded.temperature, recorded.seed))
-    require_same_interface(policy.spec, recording.run.interface)
 
     comparison = _replay(recording, policy)
     notes = list(_notes(recorded, options.bundle, recording, comparison))
-    screen().print(*notes, comparison.sentence(policy.decoder.engine.name), sep="\n")
+    screen().print(*notes, comparison.sentence(policy.engine.name), sep="\n")
     write_json(json, _record(comparison, policy, notes))
     return int(comparison.first is not None)
 
@@ -87,7 +86,7 @@ def _notes(
 def _record(comparison: Comparison, policy: Policy, notes: list[str]) -> dict[str, Any]:
     """Return the JSON form."""
     return {
-        "engine": policy.decoder.engine.name,
+        "engine": policy.engine.name,
         "ticks": comparison.ticks,
         "equal_ticks": comparison.equal_ticks,
         "tokens": comparison.tokens,

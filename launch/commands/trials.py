@@ -260,14 +260,13 @@ class Trialist:
 
         spec, robot = self.policy.spec, self.robot
         ticks = round(TRIAL_SECONDS * spec.control_hz)
-        self.policy.decoder.sampler = Sampler(self.options.temperature, seed)
-        self.policy.reset()
+        self.policy.reset(Sampler(self.options.temperature, seed))
         self.robot_clock.sleep_until_ns(self.clock.now_ns())
         robot.reset(seed)
         link = self.options.link
         link = link.model_copy(update={"link_seed": link.link_seed + seed})
         linked = LinkedRobot(robot, self.robot_clock, self.clock, link)
-        telemetry = Telemetry(spec, ticks, stepwise=self.policy.decoder.engine.stepwise)
+        telemetry = Telemetry(spec, ticks, stepwise=self.policy.engine.stepwise)
         loop = self.policy.control(linked, self.clock, telemetry=telemetry)
         failure = None
         try:

@@ -34,7 +34,7 @@ from gatort.runtime.errors import (
 from gatort.runtime.guard import Guard
 from gatort.runtime.loop import (
     ControlLoop,
-    Tick,
+    TickRecord,
 )
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import (
@@ -286,7 +286,7 @@ class Drive:
     began_ns: int
     asked: int
     """How many ticks it was to run."""
-    ticks: list[tuple[int, Tick]] = field(default_factory=list)
+    ticks: list[tuple[int, TickRecord]] = field(default_factory=list)
     """When each tick was over, and what it did."""
     error: GatortError | None = None
     """What ended the loop other than its ticks."""
@@ -443,11 +443,13 @@ class Bench:
         ticks: int = TICKS,
         engine: Engine | None = None,
         prepare: Callable[[ControlLoop], None] | None = None,
-        on_tick: Callable[[Tick], None] | None = None,
+        on_tick: Callable[[TickRecord], None] | None = None,
     ) -> Drive:
         """Run the control loop with the shipped policy, or with another engine in its place."""
-        decoder = self.policy.decoder
-        own, decoder.engine = decoder.engine, engine or decoder.engine
+        policy = self.policy
+        own = policy.engine
+        own_tokenizer = policy.tokenizer
+        policy.engine = engine or own
         try:
             self.policy.reset()
             telemetry = Telemetry(self.policy.spec, ticks, stepwise=own.stepwise)
@@ -456,7 +458,7 @@ class Bench:
                 prepare(loop)
             drive = Drive(loop, self.clock.now_ns(), ticks)
 
-            def look(tick: Tick) -> None:
+            def look(tick: TickRecord) -> None:
                 drive.ticks.append((self.clock.now_ns(), tick))
                 if on_tick is not None:
                     on_tick(tick)
@@ -467,7 +469,8 @@ class Bench:
                 drive.error = error
             drive.ended_ns = self.clock.now_ns()
         finally:
-            decoder.engine = own
+            policy.engine = own
+            policy.tokenizer = own_tokenizer
         return drive
 
     # -- A controller's process ------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def sensor(fault: SensorFault, bench: Bench, seed: int) -> Outcome:
             wrong = "no observation was refused"
     elif drive.guard.refused[Refusal.OBSERVATION] < 2:
         wrong = f"expected two refused observations, {_refused(drive)}"
-    elif any(at_ns > sensors.began_ns and tick.tokens is not None for at_ns, tick in drive.ticks):
+    elif any(at_ns > sensors.began_ns and tick.decision is not None for at_ns, tick in drive.ticks):
         wrong = "the policy was asked about a bad observation"
     return replace(outcome, wrong=wrong)
 
@@ -130,7 +130,7 @@ def _drive_engine(
     bench: Bench, seed: int, fault: Callable[[Frame], None], *, once: bool = False
 ) -> tuple[Arm, FaultyEngine, Drive]:
     arm = bench.target
-    engine = FaultyEngine(bench.policy.decoder.engine, _good_ticks(seed), fault, once=once)
+    engine = FaultyEngine(bench.policy.engine, _good_ticks(seed), fault, once=once)
     with bench.controller(arm, RemoteRobot) as robot:
         drive = bench.drive(robot, engine=engine)
     drive.require_fault(engine.bad_ticks > 0)
@@ -219,7 +219,7 @@ class FaultyTokenizer:
 
     def __init__(self, loop: ControlLoop, good_ticks: int, actions: list[float]) -> None:
         """Wrap the loop's; each of `actions` is asked of every actuator for a tick, after so many good ones."""
-        self._inner, self._good_ticks, self._actions = loop.tokenizer, good_ticks, actions
+        self._inner, self._good_ticks, self._actions = loop.decoder.tokenizer, good_ticks, actions
         self.encode = self._inner.encode
         self.began_ns = 0
         """When the first bad action was decided; 0 before."""
@@ -243,7 +243,7 @@ def _drive_torques(
 
     def prepare(loop: ControlLoop) -> None:
         made.append(FaultyTokenizer(loop, _good_ticks(seed), actions))
-        loop.tokenizer = made[0]  # type: ignore[assignment]  # its two methods are all that the loop calls
+        loop.decoder.tokenizer = made[0]  # type: ignore[assignment]  # the decoder calls these two
 
     with bench.controller(arm, RemoteRobot) as robot:
         drive = bench.drive(robot, prepare=prepare)

@@ -13,7 +13,7 @@ import zmq
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import RobotError
-from gatort.runtime.loop import Tick
+from gatort.runtime.loop import TickRecord
 from gatort.runtime.remote import wire
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.keys import ControllerKeys
@@ -144,7 +144,7 @@ def intruder(kind: Literal["unknown", "none"], bench: Bench, _: int) -> Outcome:
     knocks: list[Future[tuple[float, str]]] = []
     with ThreadPoolExecutor(1) as hand, bench.controller(arm, RemoteRobot, known) as robot:
 
-        def knock(tick: Tick) -> None:
+        def knock(tick: TickRecord) -> None:
             if not knocks and tick.wake.tick >= GOOD_TICKS:
                 knocks.append(hand.submit(_refused_within, arm, bench, strange))
 

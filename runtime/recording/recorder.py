@@ -20,10 +20,11 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gatort.runtime.decoding import Decision
 from gatort.runtime.errors import RecordingError
 from gatort.runtime.loop import (
     ControlLoop,
-    Tick,
+    TickRecord,
 )
 from gatort.runtime.robot import Observation
 from gatort.runtime.safety import State
@@ -284,9 +285,8 @@ class TickRecorder:
         self, at_ns: int, frames: Iterable[tuple[Sequence[NDArray[Any]], ArrayLike]]
     ) -> None:
         """Record the frames that `ControlLoop.prime` was given; before the robot is armed, since it waits for room."""
-        keys = (
-            self._loop.decoder.context.spec.observations
-        )  # A robot may offer more than the policy and its prompt have.
+        # A robot may offer more keys than the policy and its prompt have.
+        keys = self._loop.decoder.spec.observations
         names = field_names(keys)
         for values, action in frames:
             named = _named(names, keys, values)
@@ -295,13 +295,14 @@ class TickRecorder:
             # Once something is lost, the frames that follow are worth no more waiting.
             self._recorder.flush(wait_s=_PROMPT_S if self._recorder.degraded is None else 0.0)
 
-    def __call__(self, tick: Tick) -> None:
+    def __call__(self, tick: TickRecord) -> None:
         """Record a tick, completed or refused: all its messages, or none when an interrupt comes in between."""
         number, messages = tick.wake.tick, list[AnyMessage]()
         if tick.observation is not None:
             messages.append(self._observation(number, tick.observation))
-        if tick.tokens is not None:
-            messages.append(self._tokens(number, tick.tokens, completed=tick.command is not None))
+        if tick.decision is not None:
+            completed = tick.command is not None
+            messages.append(self._tokens(number, tick.decision, completed=completed))
         if tick.observation is not None:
             messages.append(_command(number, tick, tick.observation))
         states = self._loop.guard.state, self._loop.robot.state
@@ -319,22 +320,18 @@ class TickRecorder:
             tick=number, sequence=observation.sequence, stamp_ns=observation.stamp_ns, values=values
         )
 
-    def _tokens(self, number: int, tokens: NDArray[np.int64], *, completed: bool) -> TokensMessage:
-        context = self._loop.decoder.context
-        frame = context.frames - completed
-        raw = (
-            context.frame.logits.argmax(axis=1) + FIRST_CONTINUOUS_ID
-        )  # (A,), the tick's until the next one begins
+    def _tokens(self, number: int, decision: Decision, *, completed: bool) -> TokensMessage:
+        raw = decision.logits.argmax(axis=1) + FIRST_CONTINUOUS_ID  # (A,)
         return TokensMessage(
             tick=number,
-            frame=frame,
-            slot=frame % context.spec.window_frames,
+            frame=decision.frame,
+            slot=decision.frame % self._loop.decoder.spec.window_frames,
             completed=completed,
             raw=raw.tolist(),
-            sampled=tokens.tolist(),
+            sampled=decision.tokens.tolist(),
         )
 
-    def _tick(self, tick: Tick) -> TickMessage:
+    def _tick(self, tick: TickRecord) -> TickMessage:
         telemetry, wake, reason = self._loop.telemetry, tick.wake, self._loop.guard.reason
         stamps_ns = telemetry.stamps[(telemetry.ticks - 1) % len(telemetry.stamps)]
         return TickMessage(
@@ -360,10 +357,10 @@ def _value(key: ObservationKey, array: NDArray[Any]) -> list[float] | Image:
     return Image(list(array.shape), array.tobytes()) if key.encoding == "image" else numbers(array)
 
 
-def _command(number: int, tick: Tick, observation: Observation) -> CommandMessage:
+def _command(number: int, tick: TickRecord, observation: Observation) -> CommandMessage:
     applied, asked = (
         numbers(observation.applied),
-        msgspec.UNSET if tick.action is None else numbers(tick.action),
+        msgspec.UNSET if tick.decision is None else numbers(tick.decision.action),
     )
     if tick.command is None:
         return CommandMessage(tick=number, applied=applied, asked=asked)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.bundle import MANIFEST_FILE, sha256_of
+from gatort.runtime.decoding import Decision
 from gatort.runtime.errors import EngineError, RecordingError
 from gatort.runtime.guard import Refusal
 from gatort.runtime.policy import Policy
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ObservationKey
-from gatort.runtime.tokenizer import Tokenizer
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, select_keys
 
 from .reader import (
     ObservationMessage,
@@ -25,7 +26,6 @@ from .reader import (
     Stamped,
     TickMessage,
     TokensMessage,
-    Values,
     arrays,
 )
 
@@ -84,10 +84,7 @@ class Comparison:
         """Sentence on lost messages after which nothing can be compared; `None` without a loss."""
         self._keys = recording.run.interface.observations
         self._policy = policy
-        self._decoder = policy.decoder
-        self._tokenizer = Tokenizer(policy.spec, self._keys)
-        # A robot may offer more keys than the policy and its prompt have.
-        self._prompt_tokenizer = Tokenizer(policy.spec)
+        self._selection = select_keys(policy.spec, recording.run.interface)
         self._observation: ObservationMessage | None = None
         self._tokens: TokensMessage | None = None
         self._first_ns: int | None = None
@@ -104,8 +101,8 @@ class Comparison:
             return
         match stamped.message:
             case PromptMessage(values=values, action=action):
-                self._begin_frame(values, self._prompt_tokenizer, self._policy.spec.observations)
-                self._decoder.replay(self._tokenizer.encode_action(action))
+                self._policy.force(arrays(values, self._policy.spec.observations), action)
+                self._policy.commit()
             case ObservationMessage() as message:
                 self._observation = message
             case TokensMessage() as message:
@@ -141,63 +138,58 @@ class Comparison:
             return
 
         if tick.reason == Refusal.ENGINE:
-            self._begin_frame(self._observation.values, self._tokenizer, self._keys)
             # The pass failed when it was recorded and may fail again; the sampler drew its noise.
             with suppress(EngineError):
-                self._decoder.decode()
+                self._policy.decide(self._read(self._observation))
         elif self._tokens is not None:
-            self._begin_frame(self._observation.values, self._tokenizer, self._keys)
-            self._compare(self._tokens, (stamped.at_ns - self._first_ns) * 1e-9)
+            seconds = (stamped.at_ns - self._first_ns) * 1e-9
+            self._compare(self._read(self._observation), self._tokens, seconds)
 
     def _lost(self, sequence: int) -> bool:
         """Return true if messages before this tick are missing.
 
         The loss of a prompt's last frame shows in no sequence, but in the number of the next frame.
         """
-        frames = self._decoder.context.frames
+        frames = self._policy.frames
         misnumbered = self._tokens is not None and self._tokens.frame != frames
         return sequence != self._recorded_ticks or misnumbered
 
-    def _begin_frame(
-        self, values: Values, tokenizer: Tokenizer, keys: Sequence[ObservationKey]
-    ) -> None:
-        context = self._decoder.context
-        context.begin_frame()
-        tokenizer.encode(arrays(values, keys), context.observation_ids, context.patches)
+    def _read(self, observation: ObservationMessage) -> tuple[NDArray[Any], ...]:
+        return self._selection.select(arrays(observation.values, self._keys))
 
-    def _compare(self, message: TokensMessage, seconds: float) -> None:
-        frame = self._decoder.context.frame
-        recorded = np.array(message.sampled, np.int64)
+    def _compare(
+        self, values: tuple[NDArray[Any], ...], message: TokensMessage, seconds: float
+    ) -> None:
+        recorded = np.array(message.sampled, np.int64)  # (A,)
         try:
-            self._tokenizer.decode_action(recorded)  # Raises if the tokens are not an action.
-            found = self._decoder.decode()
+            action = self._policy.tokenizer.decode_action(recorded)
+            decision = self._policy.decide(values)
         except EngineError as error:
             raise EngineError(f"tick {message.tick}: {error}") from error
 
-        equal = found == recorded  # (A,)
+        equal = decision.tokens == recorded  # (A,)
         if not equal.all():
-            noise = frame.bias.copy()
+            noise = decision.bias.copy()
             if self.first is None:
-                self.first = self._difference(message.tick, seconds, recorded, frame.logits + noise)
+                self.first = self._difference(message.tick, seconds, recorded, decision)
             # A second pass on the recorded tokens fills the context and gives each token's choice
             # on the recorded past.
-            self._decoder.force(recorded)
-            equal = (frame.logits + noise).argmax(axis=1) + FIRST_CONTINUOUS_ID == recorded
+            forced = self._policy.force(values, action)
+            equal = (forced.logits + noise).argmax(axis=1) + FIRST_CONTINUOUS_ID == recorded
 
         self.ticks += 1
         self.equal_ticks += int(equal.all())
         self.tokens += len(recorded)
         self.equal_tokens += int(equal.sum())
         if message.completed:
-            self._decoder.context.end_frame(int(recorded[-1]))
+            self._policy.commit()
 
     def _difference(
-        self, tick: int, seconds: float, recorded: NDArray[np.int64], scores: NDArray[np.float32]
+        self, tick: int, seconds: float, recorded: NDArray[np.int64], decision: Decision
     ) -> Difference:
-        """Return a tick's first difference; scores (A, R) are its logits plus the sampler's
-        noise.
-        """
-        found = self._decoder.context.frame.tokens
+        """Return the first token of a tick that differs from the recorded tokens (A,)."""
+        found = decision.tokens
+        scores = decision.logits + decision.bias  # (A, R)
         index = int(np.argmax(found != recorded))
         actuator = self._policy.spec.actuators[index]
         recorded_bin = int(recorded[index]) - FIRST_CONTINUOUS_ID
@@ -209,8 +201,8 @@ class Comparison:
             unit=actuator.unit,
             recorded_bin=recorded_bin,
             found_bin=found_bin,
-            recorded_value=float(self._tokenizer.decode_action(recorded)[index]),
-            found_value=float(self._tokenizer.decode_action(found)[index]),
+            recorded_value=float(self._policy.tokenizer.decode_action(recorded)[index]),
+            found_value=float(self._policy.tokenizer.decode_action(found)[index]),
             margin=float(scores[index, found_bin] - scores[index, recorded_bin]),
         )
 

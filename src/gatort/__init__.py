@@ -1,3 +1,107 @@
-"""gatort: a real-time robot control runtime for Gato-style policies."""
+"""gatort: a real-time robot control runtime for Gato-style policies.
+
+The names below are the public ones. Each loads its module when it is first used, so that
+`import gatort` takes no time and needs no simulator.
+
+    import gatort
+
+    policy = gatort.load_policy()
+    clock = gatort.VirtualClock()
+    robot = gatort.MujocoRobot(clock)
+    policy.control(robot, clock).run(ticks=400)
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # Type checkers need the names; the program loads them in `__getattr__`.
+    from gatort.policies.loading import PolicyOptions, load_policy
+    from gatort.runtime.clock import MonotonicClock, VirtualClock
+    from gatort.runtime.decoding import Decision
+    from gatort.runtime.episode import Episode
+    from gatort.runtime.errors import GatortError
+    from gatort.runtime.policy import Policy
+    from gatort.runtime.recording.reader import Recording
+    from gatort.runtime.remote.client import RemoteRobot
+    from gatort.runtime.robots.driver import Driver
+    from gatort.runtime.spec import Actuator, Interface, ObservationKey, PolicySpec
+    from gatort.sim.simulators.bullet import BulletRobot
+    from gatort.sim.simulators.mujoco import MujocoRobot
 
 __version__ = "0.1.0"
+__all__ = [
+    "Actuator",
+    "BulletRobot",
+    "Decision",
+    "Driver",
+    "Episode",
+    "GatortError",
+    "Interface",
+    "MonotonicClock",
+    "MujocoRobot",
+    "ObservationKey",
+    "Policy",
+    "PolicyOptions",
+    "PolicySpec",
+    "Recording",
+    "RemoteRobot",
+    "VirtualClock",
+    "load_policy",
+]
+_HOMES = {
+    "Actuator": "gatort.runtime.spec",
+    "BulletRobot": "gatort.sim.simulators.bullet",
+    "Decision": "gatort.runtime.decoding",
+    "Driver": "gatort.runtime.robots.driver",
+    "Episode": "gatort.runtime.episode",
+    "GatortError": "gatort.runtime.errors",
+    "Interface": "gatort.runtime.spec",
+    "MonotonicClock": "gatort.runtime.clock",
+    "MujocoRobot": "gatort.sim.simulators.mujoco",
+    "ObservationKey": "gatort.runtime.spec",
+    "Policy": "gatort.runtime.policy",
+    "PolicyOptions": "gatort.policies.loading",
+    "PolicySpec": "gatort.runtime.spec",
+    "Recording": "gatort.runtime.recording.reader",
+    "RemoteRobot": "gatort.runtime.remote.client",
+    "VirtualClock": "gatort.runtime.clock",
+    "load_policy": "gatort.policies.loading",
+}
+"""Module of each public name."""
+_EXTRAS = {"mujoco": "sim", "pybullet": "pybullet"}
+"""Extra of gatort that installs each optional package behind a public name."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name (PEP 562).
+
+    Raises:
+        AttributeError: gatort has no such name.
+        MissingDependency: the name needs a package that is not installed.
+    """
+    if name not in _HOMES:
+        closest = get_close_matches(name, __all__, n=1)
+        hint = f"did you mean {closest[0]!r}?" if closest else f"it has {', '.join(__all__)}"
+        raise AttributeError(f"module 'gatort' has no attribute {name!r}; {hint}", name=name)
+
+    try:
+        value = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        from gatort.runtime.errors import MissingDependency
+
+        raise MissingDependency(
+            f"gatort.{name} needs {error.name}: pip install 'gatort[{_EXTRAS[error.name]}]'"
+        ) from error
+
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted([*__all__, "__version__"])

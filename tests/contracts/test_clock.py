@@ -1,4 +1,4 @@
-"""What every clock promises."""
+"""Every clock keeps its contract."""
 
 from __future__ import annotations
 

@@ -115,7 +115,6 @@ def test_a_forced_token_wins_in_half_precision_too(bundle: Path, tmp_path: Path)
     manifest = load_manifest(bundle)
     engine = GraphEngine(converted(bundle, tmp_path / "half.onnx", None, True))
     context = Context(manifest.spec, manifest.model)
-    context.begin_frame()
     context.frame.bias[:, 7] = FORCED
     engine.tick(context.frame)
     assert (context.frame.tokens == FIRST_CONTINUOUS_ID + 7).all()
@@ -138,7 +137,6 @@ def test_dequantised_weights_compute_what_the_rounded_matrices_compute(
     logits = []
     for each in (engine, GraphEngine(tmp_path / "values.onnx")):
         context = Context(manifest.spec, manifest.model)
-        context.begin_frame()
         each.tick(context.frame)
         logits.append(context.frame.logits.copy())
     np.testing.assert_allclose(
@@ -172,7 +170,6 @@ def test_weights_too_large_for_one_file_lie_beside_the_graph_and_count_as_before
     frames = []
     for name in ("whole", "apart"):
         context = Context(manifest.spec, manifest.model)
-        context.begin_frame()
         GraphEngine(tmp_path / f"{name}.onnx").tick(context.frame)
         frames.append(context.frame.logits)
     np.testing.assert_array_equal(*frames)

@@ -19,10 +19,7 @@ from gatort.runtime.context import (
     Context,
     rotary_tables,
 )
-from gatort.runtime.decoding import (
-    Decoder,
-    Sampler,
-)
+from gatort.runtime.decoding import FORCED
 from gatort.runtime.engines.torch import TorchEngine
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.spec import (
@@ -94,15 +91,18 @@ def ring_logits(model: Gato, ids: torch.Tensor, patches: torch.Tensor | None) ->
     """Logits (F·A, R) of the same frames through the ring."""
     spec = model.spec
     context = Context(spec, model.dims)
-    decoder, logits = Decoder(TorchEngine(model, spec, model.dims), context, Sampler()), []
+    engine, logits = TorchEngine(model, spec, model.dims), []
     prefill = context.frame.prefill.ids.size
     for frame, row in enumerate(ids.numpy()):
-        context.begin_frame()
         context.frame.prefill.ids[0] = row[:prefill]
         if patches is not None:
             context.patches[:] = patches[frame].numpy()
         # The last action token is predicted and fed to nobody: any will do.
-        decoder.replay(np.array([*row[prefill:], FIRST_CONTINUOUS_ID]))
+        tokens = np.array([*row[prefill:], FIRST_CONTINUOUS_ID])
+        context.frame.bias.fill(0.0)
+        context.frame.bias[np.arange(len(tokens)), tokens - FIRST_CONTINUOUS_ID] = FORCED
+        engine.tick(context.frame)
+        context.end_frame(int(tokens[-1]))
         logits.append(context.frame.logits.copy())
     return torch.from_numpy(np.concatenate(logits))
 

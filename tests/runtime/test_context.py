@@ -38,7 +38,6 @@ def run_frame(
                 )
             )
 
-    context.begin_frame()
     for block in context.frame.passes:
         keep(block)
     context.end_frame(FIRST_CONTINUOUS_ID + 1000 + k)
@@ -71,7 +70,9 @@ def test_angles_are_those_of_the_unbounded_position_even_after_a_day_of_ticks(
     spec: PolicySpec, dims: ModelDims
 ) -> None:
     context, seen = Context(spec, dims), []
-    context.frames = 20 * 86_400
+    # The frame before the one in question: its end sets up the angles of the next.
+    context.frames = 20 * 86_400 - 1
+    context.end_frame(FIRST_CONTINUOUS_ID)
     run_frame(context, seen)
     cos, sin = rotary_tables(
         np.array([position for position, *_ in seen], np.float64), dims.head_size
@@ -85,11 +86,9 @@ def test_the_first_frame_opens_with_the_separator_and_later_ones_with_the_last_a
     spec: PolicySpec, dims: ModelDims
 ) -> None:
     context = Context(spec, dims)
-    context.begin_frame()
     assert context.frame.prefill.ids[0, 0] == SEPARATOR_ID
     assert context.frame.prefill.ids[0, -1] == SEPARATOR_ID
     context.end_frame(FIRST_CONTINUOUS_ID + 7)
-    context.begin_frame()
     assert context.frame.prefill.ids[0, 0] == FIRST_CONTINUOUS_ID + 7
 
 
@@ -113,10 +112,7 @@ def test_an_abandoned_tick_leaves_no_trace_in_the_next_one(
     for _ in range(5):
         run_frame(disturbed, [])
         run_frame(smooth, [])
-    disturbed.begin_frame()
     disturbed.frame.tokens[:] = FIRST_CONTINUOUS_ID
-    for context in (disturbed, smooth):
-        context.begin_frame()
     for found, expected in zip(snapshot(disturbed), snapshot(smooth), strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -126,7 +122,6 @@ def test_after_a_reset_nothing_earlier_is_seen(spec: PolicySpec, dims: ModelDims
     for _ in range(4):
         run_frame(context, [])
     context.reset()
-    context.begin_frame()
     assert context.frame.prefill.mask.sum() == sum(range(1, spec.observation_tokens + 3))
     assert context.frame.prefill.ids[0, 0] == SEPARATOR_ID
     assert context.frames == 0
@@ -186,8 +181,8 @@ def test_images_stand_after_the_text_and_outside_the_ids(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"head_size": 15}, "even head_size"),
-        ({"local_positions": 8}, "local_positions 8 is less than the frame's 9"),
+        ({"head_size": 15}, "head_size: expected an even number, found 15"),
+        ({"local_positions": 8}, "expected at least the frame's 9 tokens, found 8"),
     ],
 )
 def test_a_model_too_small_for_the_frame_is_refused(
@@ -200,5 +195,8 @@ def test_a_model_too_small_for_the_frame_is_refused(
 def test_a_policy_with_text_needs_a_model_that_embeds_low_ids(
     every_encoding_spec: PolicySpec, dims: ModelDims
 ) -> None:
-    with pytest.raises(SpecError, match=r"\['task', 'b'\] need first_token_id 0"):
+    with pytest.raises(
+        SpecError,
+        match=r"first_token_id: expected 0 for the text and discrete keys \['task', 'b'\]",
+    ):
         Context(every_encoding_spec, dims)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from gatort.runtime.context import (
-    Context,
     Frame,
 )
 from gatort.runtime.decoding import (
@@ -39,6 +38,10 @@ class Broken(ScriptedEngine):
         frame.logits[self._at] = self._value
 
 
+def zeros(spec: PolicySpec) -> list[np.ndarray]:
+    return [np.zeros(key.shape, key.dtype) for key in spec.observations]
+
+
 def drawn(sampler: Sampler, logits: np.ndarray, times: int) -> list[int]:
     bias = np.zeros((times, len(logits)), np.float32)
     sampler.draw(bias)
@@ -56,10 +59,11 @@ def test_greedy_adds_nothing_and_forgets_what_was_forced() -> None:
 def test_logits_that_are_not_finite_void_the_action(
     spec: PolicySpec, dims: ModelDims, bad: float, at: tuple[int, int]
 ) -> None:
-    decoder = Decoder(Broken(at, bad), Context(spec, dims), Sampler())
-    decoder.context.begin_frame()
+    decoder = Decoder(spec, dims, Broken(at, bad))
     with pytest.raises(EngineError, match=f"expected finite logits, found .*{bad}"):
-        decoder.decode()
+        decoder.decide(zeros(spec))
+    with pytest.raises(RuntimeError, match="expected a decision"):
+        decoder.commit()
 
 
 def test_the_same_seed_gives_the_same_draws_and_a_reset_starts_them_again() -> None:

@@ -76,7 +76,7 @@ def run(spec: PolicySpec, dims: ModelDims, tmp_path: Path) -> Run:
         values = [np.zeros(key.shape, key.dtype) for key in spec.observations]
         frames = [(values, np.zeros(len(spec.actuators)))] * prompt
         live = LiveRun(policy, robot, clock, ticks=10, until_success=until_success, prompt=frames)
-        assert live.loop.decoder.context.frames == prompt
+        assert live.policy.frames == prompt
         with Recorder(tmp_path / "run.mcap", RunRecord.of("task", spec, "", clock)) as recorder:
             live.run(recorder, on_tick)
             recorder.close("done")
@@ -94,7 +94,7 @@ def test_a_run_takes_all_its_time_unless_the_task_succeeds(run: Run) -> None:
 
 
 def test_the_prompt_precedes_the_first_observation(run: Run) -> None:
-    assert run(prompt=2).loop.decoder.context.frames == 12
+    assert run(prompt=2).policy.frames == 12
 
 
 def test_ctrl_c_is_the_operator_s_stop(run: Run) -> None:

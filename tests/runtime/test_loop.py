@@ -23,7 +23,7 @@ from gatort.runtime.errors import (
 from gatort.runtime.guard import Refusal
 from gatort.runtime.loop import (
     ControlLoop,
-    Tick,
+    TickRecord,
 )
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation
@@ -115,7 +115,7 @@ def test_a_run_sends_one_whole_action_per_tick_at_the_constant_delay(
     assert [command.apply_at_ns - started_ns for command in sent(loop)] == [
         (25 + 50 * k) * MS for k in range(20)
     ]
-    expected = loop.tokenizer.decode_action(TOKENS)
+    expected = loop.decoder.tokenizer.decode_action(TOKENS)
     assert all(command.values.tolist() == expected.tolist() for command in sent(loop))
     assert clock.now_ns() == started_ns + 19 * 50 * MS
     assert loop.telemetry.misses == 0
@@ -194,7 +194,7 @@ def test_one_nan_in_an_observation_refuses_its_tick_and_the_run_goes_on(build: B
     assert loop.guard.refused == {Refusal.OBSERVATION: 1}
     assert loop.refusal == "arm/position: expected finite values in 'rad', found nan"
     assert len(sent(loop)) == 9
-    assert loop.decoder.context.frames == 9
+    assert loop.decoder.frames == 9
     assert loop.telemetry.refused == 1
 
 
@@ -207,7 +207,7 @@ def test_two_in_a_row_end_the_run_in_safe(build: Build) -> None:
 
 def test_a_failed_pass_voids_the_whole_action(build: Build) -> None:
     loop = build({3 * 4 + 1: EngineError("broken")})
-    ticks: list[Tick] = []
+    ticks: list[TickRecord] = []
     loop.run(8, ticks.append)
     assert ticks[4].observation is not None
     assert ticks[4].command is None
@@ -223,7 +223,7 @@ def test_a_late_action_is_dropped_and_never_used_for_a_later_observation(build: 
     answered = [command.observation_sequence for command in sent(loop)]
     # The first observation is the one that is made before arming.
     assert answered == [2, 3, 4, 5, 7, 8, 9]
-    assert loop.decoder.context.frames == len(
+    assert loop.decoder.frames == len(
         answered
     )  # Nor does it stand in the context as if it had been done.
     assert loop.telemetry.misses == 0
@@ -240,13 +240,13 @@ def test_a_hung_policy_ends_in_safe_on_both_sides_of_the_wire(build: Build) -> N
 def test_a_tick_is_described_to_the_onlooker_who_may_end_the_run(build: Build) -> None:
     loop, seen = build(), []
 
-    def look(tick: Tick) -> bool:
+    def look(tick: TickRecord) -> bool:
         seen.append(tick)
         return len(seen) == 3
 
     assert loop.run(100, look) == 3
-    assert seen[0].tokens is not None
-    assert seen[0].tokens.tolist() == TOKENS
+    assert seen[0].decision is not None
+    assert seen[0].decision.tokens.tolist() == TOKENS
     assert seen[2].command is sent(loop)[2]
     assert [tick.observation and tick.observation.sequence for tick in seen] == [2, 3, 4]
 
@@ -255,13 +255,9 @@ def test_a_prompt_fills_frames_before_the_first_observation(build: Build, spec: 
     loop = build()
     frame = ([np.zeros(3, np.float32), np.zeros(2, np.float32)], np.zeros(3))
     loop.prime([frame] * 4)
-    assert loop.decoder.context.frames == 4
-    assert loop.decoder.context.last_token == FIRST_CONTINUOUS_ID + 512
+    assert loop.decoder.frames == 4
     loop.run(1)
-    assert (
-        loop.decoder.context.frame.prefill.mask.sum(axis=1)[-1]
-        == (spec.window_frames - 1) * spec.frame_tokens + 7
-    )
+    assert loop.decoder.frames == 5
 
 
 def test_two_runs_on_a_virtual_clock_are_alike_to_the_nanosecond(
@@ -284,7 +280,7 @@ def test_an_action_given_by_the_policy_alone_equals_the_loops(
     policy = Policy.of(spec, dims, ScriptedEngine(TOKENS))
     action = policy.act((np.zeros(3, np.float32), np.zeros(2, np.float32)))
     assert action.tolist() == policy.tokenizer.decode_action(TOKENS).tolist()
-    assert policy.decoder.context.frames == 1
+    assert policy.frames == 1
 
 
 def test_a_thousand_ticks_leave_no_memory_behind(build: Build) -> None:

@@ -31,7 +31,7 @@ from gatort.launch.faults.rows import (
 from gatort.runtime.errors import RobotError
 from gatort.runtime.loop import (
     ControlLoop,
-    Tick,
+    TickRecord,
 )
 
 GIVEN = Outcome(10.0, 60.0)
@@ -151,7 +151,7 @@ def test_a_fault_that_could_not_be_injected_does_not_count_as_survived(
 
 def run_of(ticks: int, error: RobotError | None = None) -> Drive:
     loop = SimpleNamespace(refusal=None)
-    tick = cast(Tick, SimpleNamespace(refusal=None))
+    tick = cast(TickRecord, SimpleNamespace(refusal=None))
     return Drive(cast(ControlLoop, loop), 0, 26, [(at_ns, tick) for at_ns in range(ticks)], error)
 
 

@@ -21,7 +21,7 @@ from gatort.runtime.bundle import (
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import RobotError
 from gatort.runtime.live_run import LiveRun
-from gatort.runtime.loop import Tick
+from gatort.runtime.loop import TickRecord
 from gatort.runtime.robot import Observation
 from gatort.sim import graphics
 from gatort.sim.simulators.mujoco import MujocoRobot
@@ -103,7 +103,7 @@ def test_ctrl_c_stops_the_robot_and_still_gives_the_summary(
 ) -> None:
     look = LiveRun._look
 
-    def press_ctrl_c(live: LiveRun, tick: Tick) -> bool:
+    def press_ctrl_c(live: LiveRun, tick: TickRecord) -> bool:
         look(live, tick)
         if live.telemetry.ticks == 3:
             raise KeyboardInterrupt

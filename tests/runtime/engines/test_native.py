@@ -61,7 +61,6 @@ def logits_of(engine: Engine, manifest: Manifest, frames: int = FRAMES) -> NDArr
     context, rng = Context(manifest.spec, manifest.model), np.random.default_rng(0)
     logits = []
     for _ in range(frames):
-        context.begin_frame()
         context.observation_ids[:] = FIRST_CONTINUOUS_ID + rng.integers(
             CONTINUOUS_BINS, size=len(context.observation_ids)
         )
@@ -246,7 +245,6 @@ def test_an_id_without_an_embedding_is_refused_before_anything_is_read(exported:
         NativeEngine(exported.bundle, manifest, 1),
         Context(manifest.spec, manifest.model),
     )
-    context.begin_frame()
     context.observation_ids[0] = FIRST_CONTINUOUS_ID - 1
     with pytest.raises(EngineError, match=r"expected token ids in .*, found 31999"):
         engine.tick(context.frame)

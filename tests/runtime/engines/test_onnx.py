@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.bundle import (
     Manifest,
     load_manifest,
@@ -40,7 +41,7 @@ def with_dims(manifest: Manifest, **changed: int) -> Manifest:
 
 
 def test_a_loaded_policy_acts_within_its_actuators_ranges(exported: Exported) -> None:
-    policy = Policy.load(exported.bundle, ONE_THREAD)
+    policy = load_policy(PolicyOptions(bundle=exported.bundle, threads=1))
     action = policy.act((np.zeros(3, np.float32), np.zeros(2, np.float32)))
     assert action.shape == (3,)
     assert (np.abs(action) < 30).all()
@@ -83,7 +84,7 @@ def test_a_changed_graph_is_refused_before_onnx_runtime_sees_it(
     with (bundle / "policy.onnx").open("ab") as file:
         file.write(b"\0")
     with pytest.raises(BundleError, match=r"policy\.onnx: changed"):
-        Policy.load(bundle, ONE_THREAD)
+        load_policy(PolicyOptions(bundle=bundle, threads=1))
 
 
 def test_denormal_numbers_stay_numbers_outside_the_pass(

@@ -33,7 +33,7 @@ from gatort.runtime.engines.engine import ScriptedEngine
 from gatort.runtime.errors import RecordingError
 from gatort.runtime.loop import (
     ControlLoop,
-    Tick,
+    TickRecord,
 )
 from gatort.runtime.policy import Policy
 from gatort.runtime.recording import recorder as recorder_module
@@ -206,14 +206,14 @@ def test_a_command_goes_from_asked_through_limited_to_applied(
     sent = []
     loop = control(spec, dims, clock)
 
-    def look(tick: Tick) -> None:
+    def look(tick: TickRecord) -> None:
         sent.append((tick, recorded(tick)))
 
     recorded = TickRecorder(recorder, loop)
     loop.run(3, look)
     recorder.close("done")
     for message, (tick, _) in zip(messages(path, CommandMessage), sent, strict=True):
-        assert message.asked == tick.action.tolist()
+        assert message.asked == tick.decision.action.tolist()
         assert message.limited == tick.command.values.tolist()
         assert message.applied == tick.observation.applied.tolist()
         assert message.apply_at_ns == tick.observation.stamp_ns + spec.action_delay_ns
@@ -384,7 +384,7 @@ def test_the_death_of_the_recorder_costs_no_tick_and_at_most_a_second_of_the_fil
     recorder = Recorder(path, RunRecord.of("scripted", spec, "", clock))
     record = TickRecorder(recorder, loop)
 
-    def kill_at_tick_30(tick: Tick) -> None:
+    def kill_at_tick_30(tick: TickRecord) -> None:
         record(tick)
         if tick.wake.tick == 30:
             recorder._process.kill()
@@ -444,7 +444,7 @@ def test_an_operators_stop_leaves_a_tick_whole_or_absent_wherever_it_comes(
 
         return trace
 
-    def record(tick: Tick) -> None:
+    def record(tick: TickRecord) -> None:
         record_tick = TickRecorder(recorder, loop)
         sys.settrace(stop_at_line(tick.wake.tick))
         try:
@@ -508,7 +508,7 @@ CONTROLLER = """
 import sys
 from pathlib import Path
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.robots.driver import ScriptedRobot
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.engines.engine import ScriptedEngine
 from gatort.runtime.policy import Policy
 from gatort.runtime.recording.recorder import Recorder, TickRecorder
@@ -563,7 +563,7 @@ def recorded(
     loop = control(spec, dims, clock)
     record = TickRecorder(recorder, loop)
 
-    def look(tick: Tick) -> None:
+    def look(tick: TickRecord) -> None:
         record(tick)
         if tick.wake.tick in (3, 6):
             recorder.fault(clock.now_ns(), "test", "x" * 1_100_000)  # longer than a chunk

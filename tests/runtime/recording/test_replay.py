@@ -16,7 +16,7 @@ from gatort.runtime.context import Frame
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.engines.engine import Mark, no_mark
 from gatort.runtime.errors import EngineError, RecordingError
-from gatort.runtime.loop import Tick
+from gatort.runtime.loop import TickRecord
 from gatort.runtime.policy import Policy
 from gatort.runtime.recording.reader import (
     ObservationMessage,
@@ -101,7 +101,7 @@ def record(spec: PolicySpec, dims: ModelDims) -> Callable[..., Comparison]:
         faults: dict[int, int | str],
         *,
         temperature: float = 0.0,
-        disturb: Callable[[Recorder, Tick], None] | None = None,
+        disturb: Callable[[Recorder, TickRecord], None] | None = None,
         prompt: Sequence[tuple[list[NDArray[Any]], NDArray[np.float64]]] = (),
         lost: int | None = None,
         offered: PolicySpec = spec,
@@ -119,7 +119,7 @@ def record(spec: PolicySpec, dims: ModelDims) -> Callable[..., Comparison]:
                 clock.now_ns(), [frame for number, frame in enumerate(prompt) if number != lost]
             )
 
-            def look(tick: Tick) -> None:
+            def look(tick: TickRecord) -> None:
                 if disturb is not None:
                     disturb(recorder, tick)
                 note(tick)
@@ -140,8 +140,8 @@ def record(spec: PolicySpec, dims: ModelDims) -> Callable[..., Comparison]:
 def test_refused_ticks_leave_no_frame_and_draw_the_same_noise(
     record: Callable[..., Comparison], temperature: float
 ) -> None:
-    # Observation 6 has a NaN (tick 4). Tick 2 is late in its last pass, and the engine fails in the
-    # second pass of tick 6.
+    # Observation 6 has a NaN (tick 4). Tick 2 is late in its last pass, and the engine fails in
+    # the second pass of tick 6.
     comparison = record({8: "late", 3 * 5 + 1: "raise"}, temperature=temperature)
     assert comparison.first is None
     assert (comparison.ticks, comparison.equal_ticks) == (13, 13)
@@ -189,7 +189,7 @@ def test_after_a_difference_the_context_goes_on_with_what_was_recorded(
 
 
 def test_from_a_dropped_tick_on_nothing_is_compared(record: Callable[..., Comparison]) -> None:
-    def drop_tick_9(recorder: Recorder, tick: Tick) -> None:
+    def drop_tick_9(recorder: Recorder, tick: TickRecord) -> None:
         if tick.wake.tick == 9:  # as if the link had been full
             recorder._sequences = [sequence + 1 for sequence in recorder._sequences]
         if tick.wake.tick == 10:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bits = Literal[4, 8]
-Floats = NDArray[np.float32]
+FloatMatrix = NDArray[np.float32]
 
 BLOCK = 128
 """Inputs that share a scale in int4."""
@@ -38,10 +38,10 @@ class Rounded:
 
     codes: NDArray[np.int8]
     """Codes (K, N) in [−2^(bits−1), 2^(bits−1) − 1]."""
-    scales: Floats
+    scales: FloatMatrix
     """Scales (G, N), one per group and output."""
 
-    def values(self) -> Floats:
+    def values(self) -> FloatMatrix:
         """Return the matrix (K, N) that codes and scales stand for."""
         groups, outputs = self.scales.shape
         return (self.codes.reshape(groups, -1, outputs) * self.scales[:, None]).reshape(-1, outputs)
@@ -61,7 +61,7 @@ def block_of(bits: Bits, inputs: int) -> int:
     return block if block >= SMALLEST_BLOCK else 0
 
 
-def round_nearest(weight: Floats, bits: Bits, block: int) -> Rounded:
+def round_nearest(weight: FloatMatrix, bits: Bits, block: int) -> Rounded:
     """Round each weight to the nearest code, with the scales of the least squared error.
 
     Args:
@@ -79,7 +79,7 @@ def round_nearest(weight: Floats, bits: Bits, block: int) -> Rounded:
     return Rounded(codes.reshape(inputs, outputs), scales)
 
 
-def best_scales(group: Floats, bits: Bits) -> Floats:
+def best_scales(group: FloatMatrix, bits: Bits) -> FloatMatrix:
     """Return the scale (N,) of each column of `group` (B, N) with the least squared error.
 
     Three kinds of scale are tried. The first is the largest magnitude over the largest code. The
@@ -92,11 +92,11 @@ def best_scales(group: Floats, bits: Bits) -> Floats:
     return np.concatenate([_best_scales(part, bits) for part in parts])
 
 
-def _best_scales(group: Floats, bits: Bits) -> Floats:
+def _best_scales(group: FloatMatrix, bits: Bits) -> FloatMatrix:
     """Return `best_scales` of a few columns."""
     most = 2 ** (bits - 1) - 1
     largest = np.maximum(np.abs(group).max(axis=0), np.finfo(np.float32).tiny)  # (N,)
-    best: Floats = largest / most
+    best: FloatMatrix = largest / most
     least = _errors(group, best, bits)
 
     for reach in (most + 1, *(most * more for more in SHORTER_REACHES)):
@@ -113,11 +113,11 @@ def _best_scales(group: Floats, bits: Bits) -> Floats:
 
 
 def _keep_better(
-    best: Floats,
-    least: Floats,
-    scale: Floats,
+    best: FloatMatrix,
+    least: FloatMatrix,
+    scale: FloatMatrix,
     columns: slice | NDArray[np.int64],
-    group: Floats,
+    group: FloatMatrix,
     bits: Bits,
 ) -> None:
     """Write `scale` to `best` and its error to `least` where the error is smaller."""
@@ -126,18 +126,18 @@ def _keep_better(
     least[columns] = np.minimum(errors, least[columns])
 
 
-def _errors(group: Floats, scale: Floats, bits: Bits) -> Floats:
+def _errors(group: FloatMatrix, scale: FloatMatrix, bits: Bits) -> FloatMatrix:
     """Return the squared error (N,) of each column."""
     apart = _steps(group, scale, bits)
     apart *= scale
     apart -= group
-    errors: Floats = np.einsum("bn,bn->n", apart, apart)
+    errors: FloatMatrix = np.einsum("bn,bn->n", apart, apart)
     return errors
 
 
-def _steps(weight: Floats, scale: Floats, bits: Bits) -> Floats:
+def _steps(weight: FloatMatrix, scale: FloatMatrix, bits: Bits) -> FloatMatrix:
     """Return the nearest whole numbers of steps within the codes' range."""
-    steps: Floats = weight / scale
+    steps: FloatMatrix = weight / scale
     np.rint(steps, out=steps)
     np.clip(steps, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1, out=steps)
     return steps

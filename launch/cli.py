@@ -1,9 +1,9 @@
 """The `gatort` command: one sub-command per file in `commands/`, and one way to fail.
 
-A command's module is imported when that command runs, so that `gatort --help` starts at once and
-each module imports what it needs at its top. An error that gatort raises on purpose, an invalid
-flag and an absent optional package become one sentence on standard error and exit status 2. Any
-other exception is a fault of gatort and keeps its traceback.
+A command's module is imported when that command runs. `gatort --help` therefore starts at once, and
+each module has its imports at its top. An error that gatort raises on purpose, an invalid flag and
+an absent optional package become one sentence on standard error and exit status 2. Any other
+exception is a fault of gatort and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ COMMANDS = {
         "Inject every fault that gatort must survive and compare what was done, and how soon, with "
         "the bounds."
     ),
-    "doctor": "Show what this machine has, what it lacks and how to install it.",
+    "doctor": "List the parts of this machine, and how to install the missing ones.",
 }
 """Line of each command in `gatort --help`: the first sentence of its function's docstring."""
 

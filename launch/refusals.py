@@ -13,8 +13,8 @@ from pydantic_core import ErrorDetails
 def describe(error: ValidationError, source: str, kind: type[BaseModel] | None = None) -> str:
     """Return pydantic's report as one sentence.
 
-    The sentence names each key, what was expected and what was found. It lists the valid keys where
-    a key is unknown.
+    The sentence names each key with the expectation and the found value. It lists the valid keys
+    where a key is unknown.
 
     Args:
         error: pydantic's report.
@@ -31,7 +31,7 @@ def describe(error: ValidationError, source: str, kind: type[BaseModel] | None =
 
 
 def finding(details: ErrorDetails) -> str:
-    """Return what pydantic expected in one place and what it found there."""
+    """Return pydantic's expectation in one place and the value that it found there."""
     expected = details["msg"]
     return f"{expected[:1].lower()}{expected[1:]}, found {details['input']!r}"
 

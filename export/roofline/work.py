@@ -1,7 +1,7 @@
 """Bytes to move and operations to compute in a tick, counted from frame and model dimensions.
 
 Letters as in `policies/model.py`: D width, F half of the feed-forward width, H heads, h head size,
-L layers, W window, R action bins, t positions and p patches of one pass; a matrix is (K, N), K
+L layers, W window, R action bins, t positions and p patches of one pass. A matrix (K, N) has K
 inputs and N outputs.
 
 A prefill reads O + 2 positions, and each of the A − 1 decodes reads one. Keys and values of the

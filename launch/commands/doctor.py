@@ -51,7 +51,7 @@ class Finding:
 
 
 def doctor(*, json: Path | None = None) -> int:
-    """Show what this machine has, what it lacks and how to install it.
+    """List the parts of this machine, and how to install the missing ones.
 
     Exit status 1 when a part that gatort needs is missing.
 

@@ -42,14 +42,14 @@ def profile(
     """Time every stage of the control loop and say whether the budget holds.
 
     Exit status 1 when more than --max-misses ticks took longer than the budget or sent no command.
-    At the control rate a witness, which computes beside the loop, reports how long this machine
-    pauses a computation: misses of such a length are not gatort's.
+    At the control rate, a witness computes beside the loop and reports this machine's pauses. A
+    pause of that length makes a tick late whatever gatort does.
 
     Parameters
     ----------
     profile
         Launch profile: a TOML file, or the name of a shipped one. A flag overrides the file. These
-            keys, which only a run has, are refused: robot, seconds, until, keys, prompt.
+        keys, which only a run has, are refused: robot, seconds, until, keys, prompt.
     ticks
         Number of ticks to time, after two that warm up.
     paced
@@ -61,10 +61,10 @@ def profile(
         Number of misses up to which the exit status is 0.
     robot
         Source of the observations: the simulated arm (mujoco), or random values (scripted), which
-            time the policy alone. auto takes the arm where MuJoCo is installed.
+        time the policy alone. auto takes the arm where MuJoCo is installed.
     roofline
-        Time the other pace too, measure this machine's memory and arithmetic, and report the share
-        of its possible speed that the passes reach, with a projection on an RTX 3090.
+        Report the share of this machine's possible speed that the passes reach, with a projection
+        on an RTX 3090. Times the other pace too, and measures memory and arithmetic.
     json
         Write the figures to this file as well.
     plot

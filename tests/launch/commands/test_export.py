@@ -1,5 +1,4 @@
-"""`gatort export` and `gatort parity`: what is exported passes parity, and what is not PyTorch's
-twin does not."""
+"""`gatort export` writes bundles that pass `gatort parity`, which refuses changed weights."""
 
 from __future__ import annotations
 
@@ -123,7 +122,7 @@ def test_a_size_of_the_paper_has_its_frame_and_is_in_memory_once_while_it_is_exp
     spec = verify(tmp_path / "gato").spec
     assert (spec.image_tokens, spec.observation_tokens, spec.action_tokens) == (128, 143, 8)
     assert spec.window_tokens <= 1024 < spec.window_tokens + spec.frame_tokens
-    # One copy is 1.0. The largest tensor, which is transposed while it is written, is a third of it.
+    # One copy is 1.0. The largest tensor, a third of the model, is transposed while it is written.
     assert peak_bytes < 1.6 * (tmp_path / "gato" / "model.safetensors").stat().st_size
     profile_apart(tmp_path / "gato", ticks=2)
 

@@ -174,7 +174,7 @@ def test_the_frames_of_a_prompt_come_before_the_first_tick(
     assert len(messages(PromptMessage)) == 2
 
 
-def test_after_a_difference_the_context_goes_on_with_what_was_recorded(
+def test_after_a_difference_the_context_goes_on_with_the_recorded_tokens(
     record: Callable[..., Comparison],
 ) -> None:
     # The recorded run took another second token in tick 5; its later tokens follow from that one.

@@ -22,7 +22,7 @@ from .compare import compare_actions
 from .graph_engine import GraphEngine
 from .precision import convert
 from .rounding import Bits
-from .to_tensorrt import OnPhase, build_engine, ignore_phase
+from .to_tensorrt import BuildProgress, build_engine, no_progress
 
 BITS: dict[Precision, Bits | None] = {"fp16": None, "int8": 8, "int4": 4}
 """Bits of a weight's code at each precision of an engine; `None` where weights stay in float."""
@@ -60,7 +60,7 @@ def compile_bundle(
     *,
     hold_out: Callable[[Manifest], HeldOut] = lambda _: HeldOut(),
     cache: EngineCache | None = None,
-    on_phase: OnPhase = ignore_phase,
+    on_phase: BuildProgress = no_progress,
 ) -> CompiledEngine:
     """Build a bundle's engine, or find it in the cache.
 
@@ -105,7 +105,7 @@ def _build(
     target: Target,
     held_out: HeldOut,
     cache: EngineCache,
-    on_phase: OnPhase,
+    on_phase: BuildProgress,
 ) -> EngineRecord:
     """Convert, compare, build and store."""
     cache.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -146,7 +146,7 @@ def _compare(
     precision: Precision,
     graph: Path,
     held_out: HeldOut,
-    on_phase: OnPhase,
+    on_phase: BuildProgress,
 ) -> tuple[GraphAgreement, ...]:
     """Compare the engine's graph, and its rounded weights alone, with fp32 in ONNX Runtime.
 

@@ -25,7 +25,7 @@ from gatort.runtime.spec import PolicySpec
 
 COMPUTE_CAPABILITY: dict[Target, str] = {"rtx3090": "SM86", "this-gpu": "CURRENT"}
 
-OnPhase: TypeAlias = Callable[[str, int, int], None]
+BuildProgress: TypeAlias = Callable[[str, int, int], None]
 """Callback with the name of a phase, the number of finished steps and the number of all steps."""
 Trt: TypeAlias = Any
 """Module `tensorrt_rtx` or `tensorrt`, or an object of it."""
@@ -49,7 +49,7 @@ class Built:
     """Number of layers of the engine; 0 where the builder did not say."""
 
 
-def ignore_phase(_phase: str, _done: int, _of: int) -> None:
+def no_progress(_phase: str, _done: int, _of: int) -> None:
     """Do nothing: the default callback."""
 
 
@@ -58,7 +58,7 @@ def build_engine(
     spec: PolicySpec,
     target: Target,
     builder: Builder,
-    on_phase: OnPhase = ignore_phase,
+    on_phase: BuildProgress = no_progress,
 ) -> Built:
     """Build an engine from a graph that `gatort.export.precision` wrote with half-precision floats.
 
@@ -169,7 +169,7 @@ def _log(trt: Trt) -> Any:
     return Log()
 
 
-def _monitor(trt: Trt, on_phase: OnPhase) -> Any:
+def _monitor(trt: Trt, on_phase: BuildProgress) -> Any:
     """Return a monitor that passes progress to the callback and stops the build after Ctrl-C."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gatort.export.compile import HeldOut, compile_bundle
-from gatort.export.to_tensorrt import OnPhase
+from gatort.export.to_tensorrt import BuildProgress
 from gatort.launch.policy_episodes import MOST_TRIALS, can_drive, policy_episodes
 from gatort.launch.report import require_writable, screen, write_json
 from gatort.runtime.bundle import Manifest
@@ -170,7 +170,7 @@ def _agreement_table(record: EngineRecord, spec: PolicySpec) -> Table:
 
 
 @contextmanager
-def _bar() -> Iterator[OnPhase]:
+def _bar() -> Iterator[BuildProgress]:
     """Draw one bar on standard error. Yields the callback that sets its phase and progress."""
     columns = (
         TextColumn("{task.description}"),

@@ -137,8 +137,10 @@ def test_a_misspelt_command_or_flag_is_answered_with_the_closest(
         (("run", "--seconds", "0"), "gatort: --seconds: input should be greater than 0, found '0'"),
         (
             ("run", "--robot", "real"),
-            "gatort: --robot: expected mujoco, pybullet or an address such as "
-            "tcp://127.0.0.1:5555, found 'real'",
+            (
+                "gatort: --robot: expected mujoco, pybullet or an address such as "
+                "tcp://127.0.0.1:5555, found 'real'"
+            ),
         ),
         (
             ("run", "--realtime.fifo-priority", "100"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,29 +21,14 @@ from gatort.runtime.bundle import (
 )
 from gatort.runtime.errors import BundleError
 
-from .precision import Bits, Grams, convert
+from .precision import convert
 from .to_onnx import export_onnx
 
 RoundedPrecision = Literal["int8", "int4", "w8a8"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rounding:
-    """Rounding of a graph's weights to a grid."""
-
-    precision: RoundedPrecision
-    """Precision of the rounded graph."""
-    grams: Grams | None = None
-    """Products of the inputs, see `gatort.export.precision.convert`."""
-
-    @property
-    def bits(self) -> Bits:
-        """Number of bits of a weight's code."""
-        return 4 if self.precision == "int4" else 8
-
-
-def _silently(_: str) -> None:
-    """Do nothing: the default callback before each step."""
+def ignore_step(_: str) -> None:
+    """Do nothing: the default callback."""
 
 
 def write_bundle(
@@ -53,24 +37,26 @@ def write_bundle(
     model: Gato,
     training: TrainingRecord,
     success: SuccessRecord | None = None,
-    begin: Callable[[str], None] = _silently,
-    rounding: Rounding | None = None,
+    begin: Callable[[str], None] = ignore_step,
+    rounding: RoundedPrecision | None = None,
     task: str | None = None,
 ) -> Manifest:
-    """Write weights, ONNX graph and manifest to `directory`. Replace an older bundle last.
+    """Write weights, ONNX graph and manifest to `directory`; an older bundle there is replaced at
+    the very end.
 
-    All files are made in a folder beside it and renamed into place: a failure leaves the older
-    bundle. The model is left in evaluation mode. Its weights are written one tensor at a time and
-    never copied whole.
+    Everything is made in a folder beside it and renamed into place, so a failure leaves the older
+    bundle whole. The model is left in evaluation mode. Its weights are written one tensor at a time
+    and are never copied whole.
 
     Args:
         directory: folder of the bundle.
-        name: name of the policy.
-        model: the policy.
+        name: name in the manifest.
+        model: weights, specification and dimensions.
         training: record of the training.
         success: success rate that was measured.
-        begin: called with each step before it begins.
-        rounding: rounding of the graph's weights; `model.safetensors` keeps them exact.
+        begin: called with a few words on each step when it begins.
+        rounding: precision of the graph's weights, `None` for float32; `model.safetensors` is never
+            rounded.
         task: name of the policy's task in `gatort.sim.tasks`; `None` for no simulated task.
 
     Raises:
@@ -81,10 +67,12 @@ def write_bundle(
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
         made = Path(scratch) / "new"
         made.mkdir()
+
         begin(f"writing {WEIGHTS_FILE}")
         write_weights(model, made / WEIGHTS_FILE)
+
         begin(f"writing {ONNX_FILE}")
-        _write_graph(model, made / ONNX_FILE, rounding, Path(scratch) / ONNX_FILE)
+        _write_graph(model, made / ONNX_FILE, rounding, Path(scratch))
 
         begin("hashing")
         files = {path.name: sha256_of(path) for path in sorted(made.iterdir())}
@@ -93,7 +81,7 @@ def write_bundle(
             task=task,
             spec=model.spec,
             model=model.dims,
-            precision=rounding.precision if rounding else "fp32",
+            precision=rounding or "fp32",
             files=files,
             training=training,
             success=success,
@@ -103,20 +91,20 @@ def write_bundle(
     return manifest
 
 
-def _write_graph(model: Gato, path: Path, rounding: Rounding | None, exact: Path) -> None:
-    """Write the model's graph; to round it, write it to `exact` first."""
+def _write_graph(
+    model: Gato, target: Path, rounding: RoundedPrecision | None, scratch: Path
+) -> None:
     if rounding is None:
-        export_onnx(model, path)
+        export_onnx(model, target)
         return
-
+    exact = scratch / ONNX_FILE
     export_onnx(model, exact)
     convert(
         exact,
-        path,
-        rounding.bits,
+        target,
+        4 if rounding == "int4" else 8,
         half_floats=False,
-        round_activations=rounding.precision == "w8a8",
-        grams=rounding.grams,
+        round_activations=rounding == "w8a8",
     )
 
 
@@ -139,7 +127,7 @@ def _require_replaceable(directory: Path) -> None:
 
 
 def _swap(made: Path, directory: Path, old: Path) -> None:
-    """Move `made` to `directory` and an older bundle to `old`; move it back if that fails."""
+    """Rename `made` to `directory`; an older bundle moves to `old`, and back if that fails."""
     if directory.exists():
         directory.rename(old)
     try:

@@ -1,26 +1,35 @@
-"""Weights on a grid of a few bits: whole codes times a scale, numpy alone.
+"""Weights on a grid of a few bits: whole codes times a scale, in NumPy alone.
 
-A group of `block` consecutive inputs shares a scale in each output channel. Letters: K inputs, N outputs of a matrix
-(K, N), B inputs in a group, G = K / B groups.
+A group of `block` consecutive inputs shares a scale in each output channel. Letters: K inputs and N
+outputs of a matrix (K, N), B inputs in a group, G = K / B groups. A weight that was trained on the
+grid comes back exactly.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Bits = Literal[4, 8]
+FloatMatrix = NDArray[np.float32]
 
-DAMPING = 0.01
-"""Share of the mean diagonal that is added to the Gram matrix (Frantar et al., section 3.3)."""
+BLOCK = 128
+"""Inputs that share a scale in int4."""
+SMALLEST_BLOCK = 16
+"""Smallest block that ONNX Runtime's kernel takes."""
 SAMPLE_ROWS = 64
-"""Rows on which a coarser grid has to fit before it is tried on all."""
+"""Number of rows that a coarser grid has to fit before it is tried on all rows."""
 COLUMNS_AT_ONCE = 256
-"""So many fit a core's cache, which halves the time."""
+"""Number of columns that fit a core's cache, which halves the time."""
 GRID_TOLERANCE = 1e-4
-"""In steps of the grid: float32 division of a code by its scale is off by 1e-5 of a step at most."""
+"""Tolerance in steps of the grid: float32 division of a code by its scale errs by at most 1e-5 of a
+step."""
+SHORTER_REACHES = (1.05, 1.1, 1.2, 1.35)
+"""Multiples of the largest code that the largest magnitude is divided by, beside the code
+itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,157 +37,107 @@ class Rounded:
     """A matrix as `codes` times `scales`."""
 
     codes: NDArray[np.int8]
-    """(K, N), in [−2^(bits−1), 2^(bits−1) − 1]."""
-    scales: Floats
-    """(G, N)"""
+    """Codes (K, N) in [−2^(bits−1), 2^(bits−1) − 1]."""
+    scales: FloatMatrix
+    """Scales (G, N), one per group and output."""
 
-    def values(self) -> Floats:
-        """The matrix that they stand for, (K, N)."""
+    def values(self) -> FloatMatrix:
+        """Return the matrix (K, N) that codes and scales stand for."""
         groups, outputs = self.scales.shape
         return (self.codes.reshape(groups, -1, outputs) * self.scales[:, None]).reshape(-1, outputs)
 
 
-def round_nearest(
-    weight: Floats, bits: int, block: int, importance: NDArray[np.float64] | None = None
-) -> Rounded:
-    """Round each weight (K, N) to the nearest code, the scales searched so that the squared error is least.
+def block_of(bits: Bits, inputs: int) -> int:
+    """Return the number of inputs that share a scale, 0 where no block fits.
+
+    All inputs share one in int8. In int4 it is BLOCK, else the largest power of two that divides
+    the inputs and is at least SMALLEST_BLOCK.
+    """
+    if bits == 8:
+        return inputs
+    block = BLOCK
+    while inputs % block:
+        block //= 2
+    return block if block >= SMALLEST_BLOCK else 0
+
+
+def round_nearest(weight: FloatMatrix, bits: Bits, block: int) -> Rounded:
+    """Round each weight to the nearest code, with the scales of the least squared error.
 
     Args:
-        weight: (K, N).
-        bits: of a code.
+        weight: matrix (K, N).
+        bits: bits of a code.
         block: B, a divisor of K.
-        importance: (K,) weight of each input's error, all alike when none.
     """
     inputs, outputs = weight.shape
     groups = weight.reshape(-1, block, outputs)  # (G, B, N)
-    weights = np.ones(inputs) if importance is None else importance
-    scales = np.stack(
-        [
-            best_scales(group, bits, each.astype(np.float32))
-            for group, each in zip(groups, weights.reshape(-1, block), strict=True)
-        ]
-    )  # (G, N)
+    scales = np.stack([best_scales(group, bits) for group in groups])  # (G, N)
+
     codes = np.empty((len(groups), block, outputs), np.int8)
     for group, scale, code in zip(groups, scales, codes, strict=True):
-        code[:] = _codes(group, scale, bits)
+        code[:] = _steps(group, scale, bits)
     return Rounded(codes.reshape(inputs, outputs), scales)
 
 
-def round_compensated(weight: Floats, bits: int, block: int, gram: NDArray[np.float64]) -> Rounded:
-    """Round input after input, each error made good by the inputs not yet rounded: GPTQ.
+def best_scales(group: FloatMatrix, bits: Bits) -> FloatMatrix:
+    """Return the scale (N,) of each column of `group` (B, N) with the least squared error.
 
-    Frantar et al., arXiv 2210.17323. What is kept is the layer's output over the recorded inputs, not its weights.
-
-    Args:
-        weight: (K, N).
-        bits: of a code.
-        block: B, a divisor of K.
-        gram: (K, K), sum over recorded inputs x of x·xᵀ.
-    """
-    inputs, outputs = weight.shape
-    upper = _inverse_factor(gram)  # (K, K)
-    left = weight.astype(np.float32)  # a copy, what is still to be rounded
-    codes = np.empty((inputs, outputs), np.int8)
-    scales = np.empty((inputs // block, outputs), np.float32)
-    step = min(block, 128)  # errors reach later rows in one product per step
-    for start in range(0, inputs, step):
-        rows = slice(start, start + step)
-        if start % block == 0:
-            whole = slice(start, start + block)
-            scales[start // block] = best_scales(
-                left[whole], bits, np.diag(gram)[whole].astype(np.float32)
-            )
-        codes[rows], errors = _compensate_within(
-            left[rows], upper[rows, rows], scales[start // block], bits
-        )
-        left[start + step :] -= upper[rows, start + step :].T @ errors
-    return Rounded(codes, scales)
-
-
-def _inverse_factor(gram: NDArray[np.float64]) -> Floats:
-    """Upper Cholesky factor of the damped Gram matrix's inverse, (K, K)."""
-    damped = gram + np.eye(len(gram)) * (
-        DAMPING * np.trace(gram) / len(gram) + np.finfo(np.float32).tiny
-    )
-    factor: Floats = np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
-    return factor
-
-
-def _compensate_within(
-    rows: Floats, upper: Floats, scale: Floats, bits: int
-) -> tuple[NDArray[np.int8], Floats]:
-    """Round `rows` (b, N) in order, in place; their codes (b, N) and errors (b, N) in units of the factor."""
-    codes, errors = np.empty(rows.shape, np.int8), np.empty_like(rows)
-    for index, row in enumerate(rows):
-        codes[index] = _codes(row, scale, bits)
-        errors[index] = (row - codes[index] * scale) / upper[index, index]
-        rows[index + 1 :] -= np.outer(upper[index, index + 1 :], errors[index])
-    return codes, errors
-
-
-def best_scales(group: Floats, bits: int, importance: Floats) -> Floats:
-    """Scale (N,) of each column of `group` (B, N) with the least squared error weighted by `importance` (B,).
-
-    Tried are the largest magnitude over the largest code, somewhat less than that (the largest weights are then cut,
-    and all others rounded more finely), and every coarser grid on which the column already lies: such a column comes
-    back exactly, if its scale has at most 16 significant bits, as every float16 has.
+    Three kinds of scale are tried. The first is the largest magnitude over the largest code. The
+    second is somewhat smaller: it cuts the largest weights and rounds all others more finely. The
+    third is every coarser grid that the column already lies on. Such a column comes back exactly if
+    its scale has at most 16 significant bits, as every float16 has.
     """
     chunks = range(0, group.shape[1], COLUMNS_AT_ONCE)
     parts = (np.ascontiguousarray(group[:, first : first + COLUMNS_AT_ONCE]) for first in chunks)
-    return np.concatenate([_best_scales(part, bits, importance) for part in parts])
+    return np.concatenate([_best_scales(part, bits) for part in parts])
 
 
-def _best_scales(group: Floats, bits: int, importance: Floats) -> Floats:
-    """`best_scales` of a few columns."""
+def _best_scales(group: FloatMatrix, bits: Bits) -> FloatMatrix:
+    """Return `best_scales` of a few columns."""
     most = 2 ** (bits - 1) - 1
     largest = np.maximum(np.abs(group).max(axis=0), np.finfo(np.float32).tiny)  # (N,)
-    best = largest / most
-    least = _errors(group, best, bits, importance)
-    for reach in (most + 1, *(most * more for more in (1.05, 1.1, 1.2, 1.35))):
-        _keep_better(best, least, largest / np.float32(reach), slice(None), group, bits, importance)
+    best: FloatMatrix = largest / most
+    least = _errors(group, best, bits)
+
+    for reach in (most + 1, *(most * more for more in SHORTER_REACHES)):
+        _keep_better(best, least, largest / np.float32(reach), slice(None), group, bits)
+
     sample = group[:: max(1, len(group) // SAMPLE_ROWS)]
     for reach in range(1, most):
         scale = largest / np.float32(reach)
         steps = sample / scale
         fits = np.flatnonzero((np.abs(steps - np.rint(steps)) < GRID_TOLERANCE).all(axis=0))
         if len(fits):
-            _keep_better(best, least, scale[fits], fits, group[:, fits], bits, importance)
-    scales: Floats = best
-    return scales
+            _keep_better(best, least, scale[fits], fits, group[:, fits], bits)
+    return best
 
 
 def _keep_better(
-    best: Floats,
-    least: Floats,
-    scale: Floats,
+    best: FloatMatrix,
+    least: FloatMatrix,
+    scale: FloatMatrix,
     columns: slice | NDArray[np.int64],
-    group: Floats,
-    bits: int,
-    importance: Floats,
+    group: FloatMatrix,
+    bits: Bits,
 ) -> None:
-    """Put `scale` into `best` and its error into `least` where it is the better of the two."""
-    errors = _errors(group, scale, bits, importance)
+    """Write `scale` to `best` and its error to `least` where the error is smaller."""
+    errors = _errors(group, scale, bits)
     best[columns] = np.where(errors < least[columns], scale, best[columns])
     least[columns] = np.minimum(errors, least[columns])
 
 
-def _errors(group: Floats, scale: Floats, bits: int, importance: Floats) -> Floats:
-    """Weighted squared error of each column, (N,)."""
+def _errors(group: FloatMatrix, scale: FloatMatrix, bits: Bits) -> FloatMatrix:
+    """Return the squared error (N,) of each column."""
     apart = _steps(group, scale, bits)
     apart *= scale
     apart -= group
-    np.square(apart, out=apart)
-    errors: Floats = np.einsum("b,bn->n", importance, apart)
+    errors: FloatMatrix = np.einsum("bn,bn->n", apart, apart)
     return errors
 
 
-def _steps(weight: Floats, scale: Floats, bits: int) -> Floats:
-    """Whole numbers of steps nearest to the weight, within the codes' range."""
-    steps: Floats = weight / scale
+def _steps(weight: FloatMatrix, scale: FloatMatrix, bits: Bits) -> FloatMatrix:
+    """Return the nearest whole numbers of steps within the codes' range."""
+    steps: FloatMatrix = weight / scale
     np.rint(steps, out=steps)
     np.clip(steps, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1, out=steps)
     return steps
-
-
-def _codes(weight: Floats, scale: Floats, bits: int) -> NDArray[np.int8]:
-    return _steps(weight, scale, bits).astype(np.int8)

@@ -1,7 +1,9 @@
-"""The `gatort` command: one sub-command per file beside this one, and one way to fail.
+"""The `gatort` command: one sub-command per file in `commands/`, and one way to fail.
 
-An error that gatort raises on purpose, or a flag that is not valid, becomes one sentence on standard error and exit
-status 2. Anything else is a fault of gatort and keeps its traceback.
+A command's module is imported when that command runs. `gatort --help` therefore starts at once, and
+each module has its imports at its top. An error that gatort raises on purpose, an invalid flag and
+an absent optional package become one sentence on standard error and exit status 2. Any other
+exception is a fault of gatort and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -14,35 +16,69 @@ from typing import Any, get_args
 from cyclopts import App, Argument, CycloptsError, Parameter, Token, UnknownCommandError, convert
 from pydantic import ValidationError
 
-from gatort.launch.commands.compile import compile_bundle
-from gatort.launch.commands.demos import demos
-from gatort.launch.commands.doctor import doctor
-from gatort.launch.commands.export import export
-from gatort.launch.commands.fault import (
-    fault,
-    faults,
-)
-from gatort.launch.commands.info import info
-from gatort.launch.commands.keys import keys
-from gatort.launch.commands.parity import parity
-from gatort.launch.commands.profile import profile
-from gatort.launch.commands.replay import replay
-from gatort.launch.commands.robot import robot
-from gatort.launch.commands.run import run
-from gatort.launch.commands.trials import trials
 from gatort.runtime.errors import GatortError
 
-from .options import (
-    finding,
-    unknown,
-)
+from .refusals import finding, unknown
 
 REFUSED = 2
 INTERRUPTED = 130
 
+COMMANDS = {
+    "run": "Drive the robot with a policy in real time, 20 ticks a second.",
+    "robot": (
+        "Let a controller drive an arm over a wire: physics, inner loop and watchdog in a process "
+        "of their own."
+    ),
+    "keys": "Make one key pair for a robot and one for a controller.",
+    "info": "Show the contents of a recording, and whether it is complete.",
+    "replay": "Feed a recording's observations through an engine and compare every action token.",
+    "trials": (
+        "Try a policy on seeded layouts in lockstep and report its success rate with a 95 % Wilson "
+        "interval."
+    ),
+    "profile": "Time every stage of the control loop and say whether the budget holds.",
+    "demos": (
+        "Let the scripted expert stack, and store what it saw and did as episodes with a manifest."
+    ),
+    "train": "Train a policy on demonstrations and on its own rollouts, and write it as a bundle.",
+    "export": "Export a model to ONNX and write it as a bundle of manifest, weights and graph.",
+    "compile": "Compile a bundle into an engine for a GPU and store it in this user's cache.",
+    "parity": (
+        "Run a bundle on random observations through three paths that must give the same tokens."
+    ),
+    "fault": (
+        "Inject one fault into a simulated arm and its controller, and say what was done about it."
+    ),
+    "faults": (
+        "Inject every fault that gatort must survive and compare what was done, and how soon, with "
+        "the bounds."
+    ),
+    "doctor": "List the parts of this machine, and how to install the missing ones.",
+}
+"""Line of each command in `gatort --help`: the first sentence of its function's docstring."""
+
+FUNCTIONS = {"compile": "compile:compile_engine", "faults": "fault:faults"}
+"""Functions under `gatort.launch.commands` that are not called as their command and module are."""
+
+EXTRAS = {
+    "torch": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "mujoco": "sim",
+    "pybullet": "pybullet",
+    "matplotlib": "trials",
+    "onnx_ir": "tensorrt",
+    "tensorrt_rtx": "tensorrt",
+    "cuda": "tensorrt",
+    "pylibfranka": "franka",
+}
+"""Optional package by import name, and the extra of gatort that installs it."""
+
 
 def _read(kind: Any, tokens: Sequence[Token]) -> Any:
-    """What cyclopts makes of a value, but for whole numbers with a fraction, which it would round."""
+    """Convert a flag's value as cyclopts does, but refuse a fraction where cyclopts would round
+    it.
+    """
     if int in (kind, *get_args(kind)):
         for token in tokens:
             if "." in token.value:
@@ -58,57 +94,72 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(converter=_read, negative_iterable=()),
 )
-for _command in (
-    run,
-    robot,
-    keys,
-    info,
-    replay,
-    trials,
-    profile,
-    demos,
-    export,
-    parity,
-    fault,
-    faults,
-    doctor,
-):
-    app.command(_command)
-app.command(compile_bundle, name="compile")
-app.command("gatort.launch.commands.train:train", name="train")  # imports PyTorch
+for _name, _line in COMMANDS.items():
+    _function = FUNCTIONS.get(_name, f"{_name}:{_name}")
+    app.command(f"gatort.launch.commands.{_function}", name=_name, help=_line)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     Args:
-        arguments: what follows `gatort` on the command line; the process's own when none.
+        arguments: command line after `gatort`; the process's own by default.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = app(arguments, exit_on_error=False, print_error=False)
+        _use_docstring_as_help(given)
+        status = app(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _refuse(_flag_sentence(error))
     except GatortError as error:
         return _refuse(str(error))
+    except ImportError as error:
+        if (package := _absent_package(error)) is None:
+            raise
+        return _refuse(
+            f"{given[0]} needs {package}, which is not installed: "
+            f"pip install 'gatort[{EXTRAS[package]}]'"
+        )
     except KeyboardInterrupt:
         return INTERRUPTED
     return status if isinstance(status, int) else 0
 
 
+def _use_docstring_as_help(arguments: list[str]) -> None:
+    """Let the help page of a command show its whole docstring instead of its line in COMMANDS."""
+    if arguments and arguments[0] in COMMANDS:
+        app[arguments[0]].help = None
+
+
+def _absent_package(error: ImportError) -> str | None:
+    """Return the optional package whose absence caused the error, or `None` for another cause."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ModuleNotFoundError):
+            package = (cause.name or "").partition(".")[0]
+            return package if package in EXTRAS else None
+        cause = cause.__cause__
+    return None
+
+
 def _flag_sentence(error: CycloptsError) -> str:
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
-        commands = [name for name in app if not name.startswith("-")]
-        return f"{unknown('command', error.unused_tokens[0], commands)}; valid commands are {', '.join(commands)}"
+        found = unknown("command", error.unused_tokens[0], list(COMMANDS))
+        return f"{found}; valid commands are {', '.join(COMMANDS)}"
+
     if isinstance(error.__cause__, ValidationError) and error.argument is not None:
-        found = error.__cause__.errors()
+        argument = error.argument
         return "; ".join(
-            f"{_flag(error.argument, details['loc'])}: {finding(details)}" for details in found
+            f"{_flag(argument, details['loc'])}: {finding(details)}"
+            for details in error.__cause__.errors()
         )
     return str(error)
 
 
 def _flag(argument: Argument, location: tuple[int | str, ...]) -> str:
-    """Which flag sets what pydantic found fault with; of a flag's many values, each has a number of its own there."""
+    """Return the flag at a location in pydantic's report; an index into a list of values is
+    skipped.
+    """
     keys = tuple(part for part in location if isinstance(part, str))
     return next(
         (each.name for each in (argument, *argument.children_recursive) if each.keys == keys),

@@ -1,7 +1,8 @@
-"""The live table: the newest state of a run, drawn by a thread that the loop never waits for.
+"""The live table: the newest status of a run, drawn by a thread that the loop never waits for.
 
-The loop offers a status in its slack, right after a command went out, so that drawing has the rest of the period;
-a terminal that blocks stops the thread alone, and the statuses it misses are dropped.
+The loop offers a status in its slack, right after a command went out, so drawing has the rest of
+the period. A terminal that blocks stops only the thread. Statuses that the thread misses are
+dropped.
 """
 
 from __future__ import annotations
@@ -14,50 +15,44 @@ from rich.table import Table
 
 from gatort.runtime.onlooker import Onlooker
 from gatort.runtime.safety import State
-from gatort.runtime.telemetry import (
-    Percentiles,
-    Rate,
-)
+from gatort.runtime.telemetry import Percentiles, Rate
 
 from .report import alarming
 
 PERIOD_NS = 250_000_000
-"""At most four drawings a second."""
+"""Shortest time between two drawings."""
+COLUMNS = (
+    "Hz now", "average", "worst second", "p50 ms", "p99", "max", "misses", "state", "success",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """A run at one instant."""
+class RunStatus:
+    """Status of a run at one instant."""
 
     elapsed_s: float
+    """Time since the first tick."""
     rate: Rate
+    """Ticks per second."""
     tick: Percentiles
-    """Of every tick so far."""
+    """Percentiles of every tick so far."""
     misses: int
+    """Number of ticks over the budget and of skipped deadlines."""
     state: State
+    """State of guard or robot, whichever is further from RUN."""
     succeeded: bool
+    """True if the robot has reported the task's success."""
 
     def table(self, budget_ms: float) -> Table:
-        """Lay the status out in one row."""
+        """Return the status as a table of one row."""
         table = Table(title=f"{self.elapsed_s:5.1f} s", title_justify="left")
-        for column in (
-            "Hz now",
-            "average",
-            "worst second",
-            "p50 ms",
-            "p99",
-            "max",
-            "misses",
-            "state",
-            "success",
-        ):
+        for column in COLUMNS:
             table.add_column(column, justify="right")
+
+        rates = (self.rate.now_hz, self.rate.average_hz, self.rate.worst_second_hz)
         latencies = (self.tick.p50_ms, self.tick.p99_ms, self.tick.max_ms)
         table.add_row(
-            *(
-                f"{hz:.1f}"
-                for hz in (self.rate.now_hz, self.rate.average_hz, self.rate.worst_second_hz)
-            ),
+            *(f"{hz:.1f}" for hz in rates),
             *(alarming(f"{ms:.1f}", ms > budget_ms) for ms in latencies),
             alarming(str(self.misses), self.misses > 0),
             alarming(self.state, self.state != State.RUN),
@@ -67,15 +62,16 @@ class Status:
 
 
 class LiveTable(Onlooker):
-    """Draws the newest status that it was offered."""
+    """Table of the newest offered status."""
 
     def __init__(self, console: Console, budget_ms: float) -> None:
         super().__init__("live table")
-        self._console, self._budget_ms = console, budget_ms
-        self._newest: Status | None = None
+        self._console = console
+        self._budget_ms = budget_ms
+        self._newest: RunStatus | None = None
 
-    def offer(self, status: Status) -> None:
-        """Hand over a status; never waits."""
+    def offer(self, status: RunStatus) -> None:
+        """Hand over a status without waiting."""
         self._newest = status
         self._offered.set()
 
@@ -85,4 +81,5 @@ class LiveTable(Onlooker):
                 if (status := self._newest) is not None:
                     live.update(status.table(self._budget_ms), refresh=True)
         if not self._console.is_terminal:
-            self._console.print()  # a file gets the last table alone, and no end of line after it
+            # A file gets only the last table, without the end of its last line.
+            self._console.print()

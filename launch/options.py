@@ -1,13 +1,12 @@
-"""Launch profiles: what a run is configured with, as flags and as TOML, from one class each.
+"""Launch profiles: the configuration of a run, as flags and as TOML, from one class each.
 
-A value comes from the flag, else from the profile file, else from the class, where each default is written once.
+A value comes from the flag, else from the profile file, else from the class. Each default is
+written once, in the class.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -19,12 +18,14 @@ from pydantic import (
     NonNegativeInt,
     ValidationError,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from gatort.policies.loading import PolicyOptions
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
 from gatort.sim.make import SimulatorName
+
+from .refusals import describe
 
 HOME = Path(__file__).parents[1]
 SHIPPED_PROFILES = HOME / "launch" / "profiles"
@@ -44,7 +45,7 @@ class LoopOptions(PolicyOptions):
     """A policy driven by the control loop in real time."""
 
     seed: NonNegativeInt = 5000
-    """Draws the layout: the same seed gives the same trial."""
+    """Seed of the trial's layout: the same seed gives the same trial."""
     task: str | None = None
     """Task of the simulated arm, for a bundle that names none."""
     realtime: RealtimeConfig = RealtimeConfig()
@@ -55,32 +56,35 @@ class RunOptions(LoopOptions):
     """One run."""
 
     robot: Annotated[str, AfterValidator(_known_robot)] = "mujoco"
-    """Which robot to drive: a simulated one in this process, or the address at which `gatort robot` listens."""
+    """Robot to drive: a simulator in this process, or the address of a `gatort robot`,
+    tcp://HOST:PORT."""
     seconds: FiniteFloat = Field(default=20.0, gt=0, le=1e6)
-    """Longest run."""
+    """Longest duration of the run, in seconds."""
     until: Literal["success", "time"] = "success"
-    """Whether the run ends when the task succeeds, or only when its time is up."""
+    """End of the run: at the task's success, or only when --seconds have passed."""
     keys: Path | None = None
     """Directory with controller.key and robot.pub; needed for a robot beyond this machine."""
     prompt: Path | None = None
-    """An episode (.npz) whose last frames stand before the first observation: Gato's deployment by demonstration."""
+    """Demonstration (.npz) whose last frames precede the first observation, as Gato was
+    deployed."""
 
     @property
     def simulator(self) -> SimulatorName | None:
-        """The robot that runs in this process; none when it is at the other end of a wire."""
+        """Simulator in this process, or `None` for a robot at an address."""
         return next((name for name in SIMULATORS if name == self.robot), None)
 
 
 def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) -> Profile:
-    """Put the flags that were given over the profile file, and both over the class's defaults.
+    """Merge flags, profile file and defaults: a flag overrides the file, the file overrides the
+    class.
 
     Args:
-        kind: the options class.
-        flags: what the command line gave; only the fields that were set count.
+        kind: options class.
+        flags: values from the command line; only fields that were set count.
         profile: a TOML file, or the name of a shipped one.
 
     Raises:
-        ConfigError: the file is missing or not TOML, or a key or value is not valid; names the key and the choices.
+        ConfigError: the file is missing or not TOML, or a key or value is not valid.
     """
     given = flags.model_dump(exclude_unset=True) if flags is not None else {}
     path = _profile_path(profile) if profile is not None else None
@@ -88,52 +92,6 @@ def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) ->
         return kind.model_validate(_merge(_read(path), given))
     except ValidationError as error:
         raise ConfigError(describe(error, str(path) if path else "the flags", kind)) from error
-
-
-def describe(error: ValidationError, source: str, kind: type[BaseModel] | None = None) -> str:
-    """Turn pydantic's report into one sentence: the key, what was expected, what was found, the valid choices."""
-    found = error.errors()
-    places = dict.fromkeys(
-        details["loc"][:-1] for details in found if details["type"] == "extra_forbidden"
-    )
-    parts = [_describe_one(details, kind) for details in found] + [
-        _valid_keys(kind, place) for place in places
-    ]
-    return f"{source}: {'; '.join(parts)}"
-
-
-def _describe_one(details: ErrorDetails, kind: type[BaseModel] | None) -> str:
-    key = ".".join(map(str, details["loc"]))
-    if details["type"] == "extra_forbidden":
-        return unknown("key", key, _keys(kind, details["loc"][:-1]))
-    return f"{key}: {finding(details)}"
-
-
-def _valid_keys(kind: type[BaseModel] | None, place: tuple[int | str, ...]) -> str:
-    where = f" of {'.'.join(map(str, place))}" if place else ""
-    return f"valid keys{where} are {', '.join(_keys(kind, place))}"
-
-
-def finding(details: ErrorDetails) -> str:
-    """What pydantic expected in one place, and what it found there."""
-    expected = details["msg"]
-    return f"{expected[:1].lower()}{expected[1:]}, found {details['input']!r}"
-
-
-def unknown(what: str, name: str, valid: Sequence[str]) -> str:
-    """Say that a name is unknown, and which valid one is the closest."""
-    close = get_close_matches(name.rpartition(".")[2], valid, n=1)
-    return f"unknown {what} {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
-
-
-def _keys(kind: type[BaseModel] | None, location: tuple[int | str, ...]) -> list[str]:
-    """Keys that are valid at a place inside a nested options class."""
-    for part in location:
-        field = kind.model_fields.get(str(part)) if kind is not None else None
-        kind = (
-            field.annotation if field is not None and isinstance(field.annotation, type) else None
-        )
-    return sorted(kind.model_fields if kind is not None else ())
 
 
 def _profile_path(profile: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Output of a command when it is done: percentiles, tables and JSON."""
+"""Output of the commands: tables, pictures, progress bars and JSON."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.telemetry import Percentiles
+from gatort.runtime.packages import require_packages
+from gatort.runtime.telemetry import Percentiles, Telemetry
 
 
 def percentile_table(rows: Sequence[tuple[str, Percentiles]], budget_ms: float) -> Table:
-    """Lay out durations, one row per stage; what exceeds the budget is red."""
+    """Lay out durations, one row per stage; a duration over the budget is red."""
     table = Table()
     table.add_column("ms")
     for column in ("p50", "p99", "p99.9", "max"):
@@ -30,19 +31,24 @@ def percentile_table(rows: Sequence[tuple[str, Percentiles]], budget_ms: float) 
 
 
 def alarming(text: str, alarm: bool) -> Text:
-    """A table's cell, red when there is something wrong with it."""
+    """Return a table's cell, red if `alarm` is true."""
     return Text(text, style="red" if alarm else "")
 
 
 def screen(*, stderr: bool = False) -> Console:
-    """Where a command prints; text stands as it is, so that `gatort[sim]` is no markup."""
+    """Return the console of a command; it prints text as it is, since `gatort[sim]` is not
+    markup.
+    """
     return Console(stderr=stderr, markup=False, highlight=False)
 
 
 def progress_bar(noun: str, *, shown: bool = True, refresh: bool = True) -> Progress:
-    """A bar on standard error that counts things and says how long it will take; a task's description stands last.
+    """Return a bar on standard error with a count and the remaining time.
 
-    With `refresh` it draws itself ten times a second, else only when it is told to.
+    Args:
+        noun: name of the counted things.
+        shown: draw the bar at all.
+        refresh: draw ten times a second; otherwise only on request.
     """
     columns = (
         TextColumn(noun),
@@ -55,7 +61,7 @@ def progress_bar(noun: str, *, shown: bool = True, refresh: bool = True) -> Prog
 
 
 def percentile_record(latency: Percentiles) -> dict[str, float]:
-    """The JSON form, in ms."""
+    """Return the JSON form, in milliseconds."""
     return {
         "p50": latency.p50_ms,
         "p99": latency.p99_ms,
@@ -65,27 +71,40 @@ def percentile_record(latency: Percentiles) -> dict[str, float]:
 
 
 def latency_record(rows: Sequence[tuple[str, Percentiles]]) -> dict[str, dict[str, float]]:
-    """The JSON form of a loop's stages, each name to its percentiles in ms."""
+    """Return the JSON form of a loop's stages: each name with its percentiles in milliseconds."""
     return {name: percentile_record(latency) for name, latency in rows}
 
 
-def make_directory(directory: Path) -> None:
-    """Make the directory of outputs that were given no place of their own; one that is there stays as it is.
+def draw_latency(path: Path, title: str, telemetry: Telemetry, budget_ms: float) -> None:
+    """Draw the latency of at least one tick as a PNG.
 
     Raises:
-        ConfigError: something else has its name, or it may not be made here.
+        MissingDependency: matplotlib is not installed.
+    """
+    require_packages("a latency picture", "trials", "matplotlib")
+    # A run needs no picture, and matplotlib takes half a second to import.
+    from .latency_picture import latency_picture
+
+    latency_picture(path, title, telemetry.stages, telemetry.stage_durations_ns(), budget_ms)
+
+
+def make_directory(directory: Path) -> None:
+    """Make the default directory of outputs, unless it exists.
+
+    Raises:
+        ConfigError: a file has that name, or the directory cannot be made here.
     """
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"cannot write into {directory}: expected a directory, or to make one here ({error.strerror}); "
-            "run in another directory or name the files yourself"
+            f"cannot write into {directory}: expected a directory, or to make one here "
+            f"({error.strerror}); run in another directory or name the files yourself"
         ) from error
 
 
 def require_writable(*paths: Path | None) -> None:
-    """Refuse output files that could not be written, before anything is computed for them.
+    """Check before any computation that output files can be written; `None` is skipped.
 
     Raises:
         ConfigError: a path is a directory, or its directory is missing or not writable.
@@ -102,7 +121,7 @@ def require_writable(*paths: Path | None) -> None:
 
 
 def write_json(path: Path | None, record: dict[str, Any]) -> None:
-    """Write a report whole or not at all; a path of none writes nothing."""
+    """Write a report whole or not at all; `None` writes nothing."""
     if path is None:
         return
     partial = path.with_name(f"{path.name}.partial")

@@ -65,3 +65,9 @@ def wall_clock_ns() -> int:
     Use them for names and dates alone: they jump whenever someone sets the clock.
     """
     return time.time_ns()
+
+
+def monotonic_clock_info() -> tuple[str, float]:
+    """Return the implementation of `MonotonicClock` and its resolution in seconds."""
+    info = time.get_clock_info("monotonic")
+    return info.implementation, info.resolution

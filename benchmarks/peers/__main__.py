@@ -25,7 +25,7 @@ from rich.progress import Progress
 from table import Result, equal_share, write_page
 from work import PREFILLS, SIZES, Precision
 
-from gatort.launch.rates import measure_cpu
+from gatort.export.roofline.rates import measure_cpu
 from gatort.runtime.machine import this_machine
 
 ENGINES = ("gatort", "gatort_onnx", "transformers", "transformers_compiled", "genai", "openvino")

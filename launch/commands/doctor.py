@@ -1,4 +1,4 @@
-"""`gatort doctor`: what this machine has, what is missing and the line that mends it."""
+"""`gatort doctor`: the parts of this machine, the missing ones, and how to install them."""
 
 from __future__ import annotations
 
@@ -6,37 +6,34 @@ import os
 import platform
 import resource
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+import onnxruntime
 from rich.table import Table
 from rich.text import Text
 
-from gatort.launch.report import (
-    require_writable,
-    screen,
-    write_json,
-)
+from gatort.launch.report import require_writable, screen, write_json
 from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.bundle import verify
-from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.clock import MonotonicClock, monotonic_clock_info
 from gatort.runtime.engines.cache import builder_version
 from gatort.runtime.engines.native_build import COMPILER
 from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.errors import GatortError
 from gatort.runtime.machine import this_machine
 from gatort.runtime.packages import installed_version
-from gatort.sim.graphics import (
-    INSTALL_HINT,
-    choose_gl,
-)
+from gatort.sim.film import time_one_frame
+from gatort.sim.graphics import INSTALL_HINT, choose_gl
 
 WAKE_UPS = 100
+"""Number of wake-ups that are timed."""
 WAKE_UP_PERIOD_NS = 5_000_000
+"""Time between two wake-ups."""
+LIMITS_HINT = "to /etc/security/limits.conf and log in again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +41,19 @@ class Finding:
     """One row of the examination."""
 
     subject: str
+    """Examined part of the machine."""
     state: Literal["ok", "absent", "broken"]
-    """`absent` is something gatort goes on without; `broken` is something that it cannot."""
+    """State of the part: gatort works without an `absent` part, but not with a `broken` one."""
     found: str
+    """Description of the part."""
     mend: str = ""
-    """What to install or change; empty when there is nothing to mend."""
+    """Instruction to install or change something; empty when nothing is wrong."""
 
 
 def doctor(*, json: Path | None = None) -> int:
-    """Say what this machine has, what is missing and what to install for it.
+    """List the parts of this machine, and how to install the missing ones.
 
-    Exit status 1 when something that gatort cannot do without is missing.
+    Exit status 1 when a part that gatort needs is missing.
 
     Parameters
     ----------
@@ -63,35 +62,38 @@ def doctor(*, json: Path | None = None) -> int:
     """
     require_writable(json)
     findings = list(examine())
-    table = Table(title=str(this_machine()), title_justify="left")
-    for column in ("", "subject", "found", "what to do"):
-        table.add_column(column, overflow="fold")
-    marks = {"ok": Text("✓", "green"), "absent": Text("–", "yellow"), "broken": Text("✗", "red")}
-    for finding in findings:
-        table.add_row(marks[finding.state], finding.subject, finding.found, finding.mend)
-    screen().print(table)
-    write_json(
-        json,
-        {"machine": asdict(this_machine()), "findings": [asdict(finding) for finding in findings]},
-    )
+    screen().print(_table(findings))
+    record = {"machine": asdict(this_machine()), "findings": [asdict(each) for each in findings]}
+    write_json(json, record)
     return int(any(finding.state == "broken" for finding in findings))
 
 
 def examine() -> Iterator[Finding]:
-    """Yield one finding after the other; none raises, whatever the machine lacks."""
-    examinations: list[Callable[[], Finding]] = [
-        _python, _processor, _onnxruntime, _compiler, _shipped_bundle, _mujoco, _bullet, _franka, _gl, _rendered_frame,
-        _matplotlib, _torch, _tensorrt, _clock, _wake_up, _real_time_rights, _locked_memory,
-    ]  # fmt: skip
+    """Yield the findings one after the other; none raises, whatever the machine lacks."""
+    examinations: tuple[Callable[[], Finding], ...] = (
+        _python, _processor, _onnxruntime, _compiler, _shipped_bundle, _mujoco, _bullet, _franka,
+        _gl, _rendered_frame, _matplotlib, _torch, _tensorrt, _clock, _wake_up, _real_time_rights,
+        _locked_memory,
+    )  # fmt: skip
     for examination in examinations:
         yield examination()
+
+
+def _table(findings: list[Finding]) -> Table:
+    marks = {"ok": Text("✓", "green"), "absent": Text("–", "yellow"), "broken": Text("✗", "red")}
+    table = Table(title=str(this_machine()), title_justify="left")
+    for column in ("", "subject", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        table.add_row(marks[finding.state], finding.subject, finding.found, finding.mend)
+    return table
 
 
 def _python() -> Finding:
     found = platform.python_version()
     if found.startswith("3.11."):
         return Finding("Python", "ok", found)
-    return Finding("Python", "absent", found, "Python 3.11 is what gatort is tested with")
+    return Finding("Python", "absent", found, "gatort is tested with Python 3.11")
 
 
 def _processor() -> Finding:
@@ -99,25 +101,19 @@ def _processor() -> Finding:
     found = f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib:.0f} GiB"
     if machine.cores >= 2:
         return Finding("processor", "ok", found)
-    return Finding(
-        "processor", "absent", found, "two cores or more keep the loop and the engine apart"
-    )
+    mend = "two cores or more keep the loop and the engine apart"
+    return Finding("processor", "absent", found, mend)
 
 
 def _onnxruntime() -> Finding:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        return Finding("ONNX Runtime", "broken", str(error), "pip install onnxruntime")
-    providers = ", ".join(
-        name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()
-    )
+    names = onnxruntime.get_available_providers()
+    providers = ", ".join(name.removesuffix("ExecutionProvider") for name in names)
     return Finding("ONNX Runtime", "ok", f"{onnxruntime.__version__}; providers {providers}")
 
 
 def _compiler() -> Finding:
     if compiler := shutil.which(COMPILER):
-        return Finding("C compiler", "ok", f"{compiler}: --engine native")
+        return Finding("C compiler", "ok", f"{compiler}, for --engine native")
     mend = "on Debian, apt-get install gcc libc6-dev"
     return Finding("C compiler", "absent", f"no {COMPILER}, so no --engine native", mend)
 
@@ -126,95 +122,75 @@ def _shipped_bundle() -> Finding:
     try:
         manifest = verify(SHIPPED_BUNDLE)
     except GatortError as error:
-        return Finding(
-            "shipped bundle", "broken", str(error), "check the files out or install gatort again"
-        )
-    return Finding(
-        "shipped bundle", "ok", f"{manifest.name}, {manifest.training.parameters:,} parameters"
-    )
+        mend = "check the files out or install gatort again"
+        return Finding("shipped bundle", "broken", str(error), mend)
+    parameters = f"{manifest.training.parameters:,} parameters"
+    return Finding("shipped bundle", "ok", f"{manifest.name}, {parameters}")
 
 
 def _mujoco() -> Finding:
-    return _package("simulator", "mujoco-core", "pip install 'gatort[sim]'")
+    return _package("simulator", "mujoco-core", "sim")
 
 
 def _bullet() -> Finding:
-    return _package("second simulator", "pybullet", "pip install 'gatort[pybullet]'")
+    return _package("second simulator", "pybullet", "pybullet")
 
 
 def _franka() -> Finding:
-    return _package("Franka arm", "pylibfranka", "pip install 'gatort[franka]'")
+    return _package("Franka arm", "pylibfranka", "franka")
 
 
 def _matplotlib() -> Finding:
-    return _package("latency pictures", "matplotlib", "pip install 'gatort[trials]'")
+    return _package("latency pictures", "matplotlib", "trials")
 
 
 def _torch() -> Finding:
-    return _package("training", "torch", "pip install 'gatort[train]'")
+    return _package("training", "torch", "train")
 
 
-def _package(subject: str, package: str, mend: str) -> Finding:
-    found = installed_version(package)
-    return (
-        Finding(subject, "ok", f"{package} {found}")
-        if found
-        else Finding(subject, "absent", f"no {package}", mend)
-    )
+def _package(subject: str, package: str, extra: str) -> Finding:
+    if found := installed_version(package):
+        return Finding(subject, "ok", f"{package} {found}")
+    return Finding(subject, "absent", f"no {package}", f"pip install 'gatort[{extra}]'")
 
 
 def _tensorrt() -> Finding:
-    found = [
-        f"{builder} {version}"
-        for builder in get_args(Builder)
-        if (version := builder_version(builder))
-    ]
-    if found:
+    builders: tuple[Builder, ...] = get_args(Builder)
+    versions = {builder: builder_version(builder) for builder in builders}
+    if found := [f"{builder} {version}" for builder, version in versions.items() if version]:
         return Finding("TensorRT", "ok", ", ".join(found))
-    return Finding(
-        "TensorRT", "absent", "neither tensorrt-rtx nor tensorrt", "pip install 'gatort[tensorrt]'"
-    )
+    mend = "pip install 'gatort[tensorrt]'"
+    return Finding("TensorRT", "absent", "neither tensorrt-rtx nor tensorrt", mend)
 
 
 def _gl() -> Finding:
     if not installed_version("mujoco-core"):
         return Finding("GL", "absent", "not tried: no simulator", "pip install 'gatort[sim]'")
     asked = os.environ.get("MUJOCO_GL")
-    found = choose_gl()
-    if found:
+    if found := choose_gl():
         return Finding("GL", "ok", f"MUJOCO_GL={found}")
-    return Finding(
-        "GL",
-        "absent",
-        f"MUJOCO_GL={asked} draws nothing" if asked else "no library draws",
-        INSTALL_HINT,
-    )
+    refused = f"MUJOCO_GL={asked} draws nothing" if asked else "no library draws"
+    return Finding("GL", "absent", refused, INSTALL_HINT)
 
 
 def _rendered_frame() -> Finding:
     if not installed_version("mujoco-core") or not choose_gl():
         return Finding("rendered frame", "absent", "not tried: no GL", INSTALL_HINT)
-    from gatort.sim.film import time_one_frame
-
     try:
         frame_ms, brightness = time_one_frame()
     except GatortError as error:
         return Finding("rendered frame", "absent", str(error), INSTALL_HINT)
-    return Finding(
-        "rendered frame",
-        "ok",
-        f"one 64×64 camera in {frame_ms:.1f} ms, mean brightness {brightness:.0f} of 255",
-    )
+    found = f"one 64×64 camera in {frame_ms:.1f} ms, mean brightness {brightness:.0f} of 255"
+    return Finding("rendered frame", "ok", found)
 
 
 def _clock() -> Finding:
-    clock = time.get_clock_info("monotonic")
-    found = f"{clock.implementation}, {clock.resolution * 1e9:.0f} ns"
-    if clock.resolution <= 1e-6:
+    implementation, resolution_s = monotonic_clock_info()
+    found = f"{implementation}, {resolution_s * 1e9:.0f} ns"
+    if resolution_s <= 1e-6:
         return Finding("clock", "ok", found)
-    return Finding(
-        "clock", "broken", found, "a control loop needs a monotonic clock of 1 µs or finer"
-    )
+    mend = "a control loop needs a monotonic clock of 1 µs or finer"
+    return Finding("clock", "broken", found, mend)
 
 
 def _wake_up() -> Finding:
@@ -225,23 +201,25 @@ def _wake_up() -> Finding:
         deadline_ns += WAKE_UP_PERIOD_NS
         clock.sleep_until_ns(deadline_ns)
         late_ns[index] = clock.now_ns() - deadline_ns
-    median_ms, worst_ms = np.median(late_ns) * 1e-6, late_ns.max() * 1e-6
+
+    median_ms = np.median(late_ns) * 1e-6
+    worst_ms = late_ns.max() * 1e-6
     found = f"late by {median_ms:.2f} ms in the median, {worst_ms:.2f} ms at worst, of {WAKE_UPS}"
     if worst_ms < 5.0:
         return Finding("wake-up", "ok", found)
-    return Finding(
-        "wake-up", "absent", found, "stop other work, or run with --realtime.fifo-priority"
-    )
+    mend = "stop other work, or run with --realtime.fifo-priority"
+    return Finding("wake-up", "absent", found, mend)
 
 
 def _real_time_rights() -> Finding:
+    policy = os.sched_getscheduler(0)
+    parameters = os.sched_getparam(0)
     try:
-        policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         os.sched_setscheduler(0, policy, parameters)
     except PermissionError:
-        limit = resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
-        mend = "add `USER - rtprio 80` to /etc/security/limits.conf and log in again"
+        limit, _ = resource.getrlimit(resource.RLIMIT_RTPRIO)
+        mend = f"add `USER - rtprio 80` {LIMITS_HINT}"
         return Finding("SCHED_FIFO", "absent", f"refused; rtprio limit {limit}", mend)
     return Finding("SCHED_FIFO", "ok", "granted")
 
@@ -250,5 +228,6 @@ def _locked_memory() -> Finding:
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if soft == resource.RLIM_INFINITY or os.geteuid() == 0:
         return Finding("locked memory", "ok", "no limit")
-    mend = "add `USER - memlock unlimited` to /etc/security/limits.conf and log in again"
-    return Finding("locked memory", "absent", f"at most {soft / 2**20:.0f} MiB", mend)
+    found = f"at most {soft / 2**20:.0f} MiB"
+    mend = f"add `USER - memlock unlimited` {LIMITS_HINT}"
+    return Finding("locked memory", "absent", found, mend)

@@ -9,17 +9,16 @@ from gatort.runtime.remote.keys import make_keys
 
 
 def keys(directory: Path, /) -> None:
-    """Make a pair of keys for a robot and one for a controller.
+    """Make one key pair for a robot and one for a controller.
 
-    The robot's host needs robot.key and controller.pub, the controller's host controller.key and robot.pub. A robot
-    lets in every controller*.pub in its directory.
+    The robot's host needs robot.key and controller.pub. The controller's host needs controller.key
+    and robot.pub. A robot admits every controller*.pub in its directory.
 
     Parameters
     ----------
     directory
-        Where they go; made when there is none.
+        Directory of the four key files; made when it does not exist.
     """
     for path in make_keys(directory):
-        screen().print(
-            f"{path}{' (secret: it stays on its own host)' if path.suffix == '.key' else ''}"
-        )
+        secret = " (secret: it stays on its own host)" if path.suffix == ".key" else ""
+        screen().print(f"{path}{secret}")

@@ -1,4 +1,7 @@
-"""`gatort parity`: PyTorch without a cache, PyTorch's ring and another engine's ring must agree."""
+"""`gatort parity`: three paths through one policy that must agree.
+
+PyTorch without a cache, PyTorch's ring and another engine's ring read the same observations.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,8 @@ from pathlib import Path
 from pydantic import NonNegativeInt, PositiveInt
 from rich.table import Table
 
-from gatort.launch.report import (
-    require_writable,
-    screen,
-    write_json,
-)
+from gatort.export.parity import AGREEMENT, LOGIT_TOLERANCE, ParityReport, compare
+from gatort.launch.report import require_writable, screen, write_json
 from gatort.policies.loading import (
     SHIPPED_BUNDLE,
     EngineName,
@@ -20,9 +20,9 @@ from gatort.policies.loading import (
     make_engine,
     precision_of,
 )
+from gatort.policies.weights import read_model
 from gatort.runtime.bundle import verify
 from gatort.runtime.machine import this_machine
-from gatort.runtime.packages import require_torch
 from gatort.runtime.spec import Precision
 
 
@@ -35,53 +35,56 @@ def parity(
     seed: NonNegativeInt = 0,
     json: Path | None = None,
 ) -> int:
-    """Run a bundle's three paths on random observations and compare every logit and every greedy token.
+    """Run a bundle on random observations through three paths that must give the same tokens.
 
-    Exit status 1 when they disagree.
+    The paths are PyTorch without a cache, PyTorch with a ring cache, and another engine with its
+    ring cache. Exit status 1 when they disagree.
 
     Parameters
     ----------
     bundle
         Directory of the policy.
     engine
-        What to compare with PyTorch.
+        Engine to compare with PyTorch.
     precision
-        Of its weights, as for `gatort run`.
+        Precision of the engine's weights; the default is that of `gatort run`.
     wraps
-        How often the window is overwritten, at least.
+        Least number of times that the window is overwritten.
     seed
-        Draws the observations.
+        Seed of the random observations.
     json
         Write the figures to this file as well.
     """
     require_writable(json)
-    require_torch("parity")
-    from gatort.export.parity import (
-        AGREEMENT,
-        LOGIT_TOLERANCE,
-        compare,
-    )
-    from gatort.policies.weights import read_model
-
-    options, manifest = (
-        PolicyOptions(bundle=bundle, engine=engine, precision=precision),
-        verify(bundle),
-    )
-    made = make_engine(options, manifest)
+    options = PolicyOptions(bundle=bundle, engine=engine, precision=precision)
+    manifest = verify(bundle)
     report = compare(
-        read_model(bundle), made, wraps, seed, precision_of(options, manifest.precision)
+        read_model(bundle),
+        make_engine(options, manifest),
+        wraps,
+        seed,
+        precision_of(options, manifest.precision),
     )
-    table = Table("paths", "largest logit difference", "same greedy token")
-    for pair in report.pairs:
-        table.add_row(
-            f"{pair.first} – {pair.second}",
-            f"{pair.largest_difference:.1e}",
-            f"{pair.argmax_agreement:.2%}",
-        )
-    extent = f"{report.tokens} action tokens, {report.wraps:.1f} wraps, logits up to {report.largest_logit:.1f}"
-    bar = f"logits within {LOGIT_TOLERANCE:g}, and " if report.precision == "fp32" else ""
-    bar = f"{report.precision}: {bar}at least {AGREEMENT[report.precision]:.0%} of tokens equal"
-    verdict = f"the paths {'agree' if report.agrees else 'disagree'} ({bar})"
-    screen().print(f"{extent}: {verdict}", table, sep="\n")
+
+    screen().print(_verdict(report), _table(report), sep="\n")
     write_json(json, {**asdict(report), "agrees": report.agrees, "machine": asdict(this_machine())})
     return int(not report.agrees)
+
+
+def _verdict(report: ParityReport) -> str:
+    bars = [f"at least {AGREEMENT[report.precision]:.0%} of tokens equal"]
+    if report.precision == "fp32":
+        bars.insert(0, f"logits within {LOGIT_TOLERANCE:g}")
+    return (
+        f"{report.tokens} action tokens, {report.wraps:.1f} wraps, logits up to "
+        f"{report.largest_logit:.1f}: the paths {'agree' if report.agrees else 'disagree'} "
+        f"({report.precision}: {', and '.join(bars)})"
+    )
+
+
+def _table(report: ParityReport) -> Table:
+    table = Table("paths", "largest logit difference", "same greedy token")
+    for pair in report.pairs:
+        paths = f"{pair.first} – {pair.second}"
+        table.add_row(paths, f"{pair.largest_difference:.1e}", f"{pair.argmax_agreement:.2%}")
+    return table

@@ -15,8 +15,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
-from gatort.launch.options import describe, resolve
+from gatort.launch.options import resolve
 from gatort.launch.progress import show_trials
+from gatort.launch.refusals import describe
 from gatort.launch.report import (
     make_directory,
     require_writable,

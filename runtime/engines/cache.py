@@ -79,47 +79,51 @@ class EngineKey(Strict):
 
 
 class GraphAgreement(Strict):
-    """How near the actions of a graph come to those in fp32, given the same past at every token."""
+    """Agreement of a graph's actions with those in fp32, given the same past at every token."""
 
     graph: str
-    """Which one, in words."""
+    """Name of the graph in words."""
     tokens: PositiveInt
-    """Action tokens compared."""
+    """Number of action tokens compared."""
     same_argmax: Share
-    """Of the tokens: where both pick the same bin."""
+    """Share of tokens at which both graphs pick the same bin."""
     error: tuple[NonNegativeFloat, ...]
-    """(A,) mean absolute difference of each actuator's command, in its unit."""
+    """Mean absolute difference of each actuator's command, (A,), in the actuator's unit."""
     share_of_range: NonNegativeFloat
-    """Mean over actuators and ticks of the absolute difference over the actuator's range."""
+    """Mean over actuators and ticks of the absolute difference divided by the actuator's range."""
 
 
 class EngineRecord(Strict):
-    """An engine and what it took to build it."""
+    """An engine and the figures of its build."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
+    """Version of this record's format."""
     key: EngineKey
+    """Everything that the engine depends on."""
     name: str
-    """Of the bundle."""
+    """Name of the bundle."""
     sha256: Sha256
-    """Of the engine's bytes."""
+    """SHA-256 of the engine's bytes."""
     size_bytes: PositiveInt
+    """Size of the engine."""
     weights_bytes: PositiveInt
-    """All constants of the graph that it was built from."""
+    """Size of all constants of the graph that the engine was built from."""
     build_s: NonNegativeFloat
+    """Duration of the build."""
     peak_memory_bytes: PositiveInt
+    """Peak memory of the process during the build."""
     layers: NonNegativeInt
-    """Of the network before anything is fused."""
+    """Number of layers of the network before anything is fused."""
     fused_layers: NonNegativeInt
-    """Of the engine; 0 where the builder did not say."""
-    calibration_trials: NonNegativeInt
-    """That the rounding was calibrated on; 0 where nothing is rounded or the policy cannot be recorded."""
+    """Number of layers of the engine; 0 where the builder did not say."""
     compared_on: str
-    """What `agreements` were found on, in words; empty when nothing was compared."""
+    """Origin of the trials that `agreements` were measured on; empty when nothing was compared."""
     agreements: tuple[GraphAgreement, ...]
+    """Comparisons with fp32; empty when nothing was compared."""
 
     @property
     def ratio(self) -> float:
-        """Size of the engine over that of its weights."""
+        """Size of the engine divided by the size of its weights."""
         return self.size_bytes / self.weights_bytes
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.export.conftest import onnx_parity
 
 from gatort.export import to_onnx
-from gatort.export.bundle_writer import Rounding, write_bundle
+from gatort.export.bundle_writer import write_bundle
 from gatort.export.parity import LOGIT_TOLERANCE
 from gatort.policies.grid import snap
 from gatort.policies.model import Gato
@@ -60,9 +60,7 @@ def test_rounding_keeps_a_model_whose_weights_are_on_the_grid(
 ) -> None:
     model = make_model()
     snap(model)
-    written = write_bundle(
-        tmp_path / "rounded", "rounded", model, training, rounding=Rounding(precision)
-    )
+    written = write_bundle(tmp_path / "rounded", "rounded", model, training, rounding=precision)
     report = onnx_parity(tmp_path / "rounded")
     assert report.precision == written.precision == precision
     assert report.argmax_agreement == 1.0
@@ -77,9 +75,7 @@ def test_rounding_changes_a_model_whose_weights_are_not_on_the_grid(
     training: TrainingRecord,
     precision: Literal["int8", "int4"],
 ) -> None:
-    write_bundle(
-        tmp_path / "rounded", "rounded", make_model(), training, rounding=Rounding(precision)
-    )
+    write_bundle(tmp_path / "rounded", "rounded", make_model(), training, rounding=precision)
     report = onnx_parity(tmp_path / "rounded")
     assert report.largest_difference > 10 * LOGIT_TOLERANCE
     stored = (tmp_path / "rounded" / WEIGHTS_FILE).read_bytes()
@@ -90,7 +86,7 @@ def test_w8a8_multiplies_whole_numbers_and_stays_near_the_exact_logits(
     tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord
 ) -> None:
     model = make_model()
-    write_bundle(tmp_path / "rounded", "rounded", model, training, rounding=Rounding("w8a8"))
+    write_bundle(tmp_path / "rounded", "rounded", model, training, rounding="w8a8")
     nodes = [node.op_type for node in onnx.load(tmp_path / "rounded" / ONNX_FILE).graph.node]
     matrices = 4 * len(model.layers)  # qkv, out, up, down; the head stays in float
     assert nodes.count("MatMulInteger") == nodes.count("DynamicQuantizeLinear") == matrices

@@ -23,7 +23,7 @@ from gatort.runtime.policy import Policy
 from gatort.runtime.remote.link import LinkConditions, LinkedRobot
 from gatort.runtime.robot import Robot
 from gatort.runtime.safety import STOPPED, State
-from gatort.sim.tasks.stacking.task import STACK_SPEC
+from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
 MS = 1_000_000
 START_NS = 60_000 * MS

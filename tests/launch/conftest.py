@@ -1,14 +1,17 @@
-"""A bundle that is whole and small: `tiny` with random weights, exported once a session."""
+"""A small bundle with random weights, exported once a session, and one recorded run of it."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from gatort.launch import cli
 from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.clock import VirtualClock
+from gatort.runtime.episode import Episode
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     FIRST_CONTINUOUS_ID,
@@ -28,7 +31,7 @@ def write_random_bundle(directory: Path) -> Path:
         STACK_SPEC, preset("tiny").model_copy(update={"first_token_id": FIRST_CONTINUOUS_ID})
     )
     with torch.no_grad():
-        # Only bins of small torques are ever the likeliest, so that the arm stays slower than its sensors can be.
+        # Only bins of small torques are ever the likeliest, so the arm stays within its sensors' speed.
         small = model.bins_at + CONTINUOUS_BINS // 2
         model.tokens.weight[model.bins_at : small - 8] *= 0.01
         model.tokens.weight[small + 8 : model.bins_at + CONTINUOUS_BINS] *= 0.01
@@ -45,7 +48,7 @@ def write_random_bundle(directory: Path) -> Path:
 
 
 class SlowClock(VirtualClock):
-    """Every reading takes 30 ms, longer than the 25 ms within which an action has to come."""
+    """A clock whose readings take 30 ms each, longer than the action delay of 25 ms."""
 
     def now_ns(self) -> int:
         self.advance_ns(30_000_000)
@@ -66,3 +69,37 @@ def pristine_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(pristine_bundle: Path, tmp_path: Path) -> Path:
     """A copy of its own, so that a test may damage it."""
     return shutil.copytree(pristine_bundle, tmp_path / "random")
+
+
+@pytest.fixture
+def prompt(tmp_path: Path) -> Path:
+    """A demonstration of three ticks in the middle of every key's range."""
+    ticks = 3
+    observations = tuple(
+        np.tile(((np.array(key.low) + key.high) / 2 if key.low else np.zeros(key.size)), (ticks, 1))
+        .reshape(ticks, *key.shape)
+        .astype(key.dtype)
+        for key in STACK_SPEC.observations
+    )
+    actions = np.zeros((ticks, len(STACK_SPEC.actuators)), np.float32)
+    path = tmp_path / "prompt.npz"
+    Episode(0, True, observations, actions, actions).save(path, STACK_SPEC)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pristine_run(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of one run of 40 ticks in virtual time: run.mcap and r.json."""
+    directory = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("gatort.launch.commands.run.MonotonicClock", VirtualClock)
+        patched.chdir(directory)
+        flags = ["--seconds", "2", "--threads", "1", "--record", "run.mcap", "--json", "r.json"]
+        assert cli.main(["run", "--bundle", str(pristine_bundle), *flags]) == 0
+    return directory
+
+
+@pytest.fixture
+def run_file(pristine_run: Path, tmp_path: Path) -> Path:
+    """A copy of the recording in this test's directory, run.mcap."""
+    return shutil.copy(pristine_run / "run.mcap", tmp_path / "run.mcap")

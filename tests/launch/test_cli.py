@@ -1,7 +1,9 @@
-"""The command line answers bad input with one sentence and exit status 2, and starts light."""
+"""The command line loads a command when it runs, and answers bad input with one sentence and exit
+status 2."""
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from gatort.launch import cli
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """What standard error says when a command line is refused, which is one line."""
+    """Return the one line on standard error of a command line that is refused."""
     assert cli.main([str(each) for each in arguments]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
@@ -20,16 +22,28 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return captured.err
 
 
-def test_help_names_every_command_and_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
-    text = capsys.readouterr().out
-    for command in ("run", "trials", "profile", "demos", "train", "export", "parity", "doctor"):
-        assert f"│ {command} " in text
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for command, line in cli.COMMANDS.items():
+        assert f"{command} {line}" in text
 
 
-@pytest.mark.parametrize(
-    "command", ["run", "trials", "profile", "demos", "train", "export", "parity", "doctor"]
-)
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_line_of_a_command_is_the_first_sentence_of_its_docstring(command: str) -> None:
+    function = cli.app[command].default_command
+    first, *_ = (inspect.getdoc(function) or "").split("\n\n")
+    assert " ".join(first.split()) == cli.COMMANDS[command]
+
+
+def test_the_help_of_a_command_shows_its_whole_docstring(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["keys", "--help"]) == 0
+    assert "admits every controller*.pub" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_flag_is_documented(command: str) -> None:
     undocumented = [
         argument.name
@@ -39,11 +53,13 @@ def test_every_flag_is_documented(command: str) -> None:
     assert undocumented == []
 
 
-def test_the_command_line_starts_without_torch_mujoco_onnx_or_matplotlib() -> None:
+def test_the_list_of_commands_is_printed_without_any_command_s_module_or_heavy_package() -> None:
     code = (
         "import sys; from gatort.launch.cli import main; main(['--help']); "
-        "heavy = {'torch', 'mujoco', 'onnx', 'onnxruntime', 'matplotlib', 'imageio_ffmpeg'}; "
-        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+        "heavy = {'torch', 'mujoco', 'onnx', 'onnxruntime', 'matplotlib', 'numpy'}; "
+        "loaded = heavy & set(sys.modules) | "
+        "{name for name in sys.modules if name.startswith('gatort.launch.commands.')}; "
+        "print(sorted(loaded), file=sys.stderr)"
     )
     started = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -58,6 +74,48 @@ def test_a_refused_command_prints_one_sentence_and_no_traceback() -> None:
     assert refused.stdout == ""
     assert refused.stderr.count("\n") == 1
     assert "nowhere/manifest.json: expected a bundle's manifest, found none" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"), [("torch.nn", "train"), ("mujoco", "sim"), ("onnx_ir", "tensorrt")]
+)
+def test_an_absent_optional_package_is_named_with_its_install_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], package: str, extra: str
+) -> None:
+    def lacking(*_: object, **__: object) -> int:
+        try:
+            raise ModuleNotFoundError(name=package)
+        except ModuleNotFoundError as error:
+            raise ImportError("cannot import a command's module") from error
+
+    monkeypatch.setattr(cli.App, "__call__", lacking)
+    assert refusal(capsys, "export") == (
+        f"gatort: export needs {package.partition('.')[0]}, which is not installed: "
+        f"pip install 'gatort[{extra}]'\n"
+    )
+
+
+def test_a_command_whose_module_needs_an_absent_package_is_refused_in_a_new_process() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from gatort.launch.cli import main; "
+        "sys.exit(main(['parity']))"
+    )
+    refused = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "gatort: parity needs torch, which is not installed: pip install 'gatort[train]'\n"
+    )
+
+
+def test_an_absent_base_package_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(*_: object, **__: object) -> int:
+        raise ModuleNotFoundError(name="onnxruntime")
+
+    monkeypatch.setattr(cli.App, "__call__", lacking)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["run"])
 
 
 def test_a_misspelt_command_or_flag_is_answered_with_the_closest(
@@ -79,7 +137,10 @@ def test_a_misspelt_command_or_flag_is_answered_with_the_closest(
         (("run", "--seconds", "0"), "gatort: --seconds: input should be greater than 0, found '0'"),
         (
             ("run", "--robot", "real"),
-            "gatort: --robot: expected mujoco, pybullet or an address such as tcp://127.0.0.1:5555, found 'real'",
+            (
+                "gatort: --robot: expected mujoco, pybullet or an address such as "
+                "tcp://127.0.0.1:5555, found 'real'"
+            ),
         ),
         (
             ("run", "--realtime.fifo-priority", "100"),
@@ -195,6 +256,6 @@ def test_a_fault_of_gatort_itself_keeps_its_traceback(monkeypatch: pytest.Monkey
     def broken(*_: object, **__: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "app", broken)
+    monkeypatch.setattr(cli.App, "__call__", broken)
     with pytest.raises(ZeroDivisionError):
         cli.main(["run"])

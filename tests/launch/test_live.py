@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gatort.launch.live import (
     LiveTable,
-    Status,
+    RunStatus,
 )
 from gatort.runtime.safety import State
 from gatort.runtime.telemetry import (
@@ -17,7 +17,7 @@ from gatort.runtime.telemetry import (
     Rate,
 )
 
-STATUS = Status(
+STATUS = RunStatus(
     elapsed_s=12.0,
     rate=Rate(now_hz=20.0, average_hz=19.9, worst_second_hz=18.7),
     tick=Percentiles(count=1200, p50_ms=17.1, p99_ms=24.2, p99_9_ms=30.0, max_ms=61.5),

@@ -29,7 +29,7 @@ def test_without_flags_and_profile_every_value_is_the_default_of_the_class() -> 
     assert resolve(RunOptions, None, None) == RunOptions()
 
 
-def test_a_flag_goes_before_the_profile_and_the_profile_before_the_default(profile: Path) -> None:
+def test_a_flag_overrides_the_profile_and_the_profile_overrides_the_default(profile: Path) -> None:
     flags = RunOptions(seed=9, realtime=RealtimeConfig(fifo_priority=8))
     resolved = resolve(RunOptions, flags, profile)
     assert (resolved.seed, resolved.seconds, resolved.temperature) == (
@@ -58,7 +58,8 @@ def test_many_unknown_keys_are_each_named_and_the_valid_ones_listed_once(profile
         ", ".join(sorted(kind.model_fields)) for kind in (LoopOptions, RealtimeConfig)
     )
     assert str(refused.value) == (
-        f"{profile}: unknown key 'realtime.cpu' (did you mean 'cpus'?); unknown key 'robot'; unknown key 'seconds'; "
+        f"{profile}: unknown key 'realtime.cpu' (did you mean 'cpus'?); unknown key 'robot'; "
+        f"unknown key 'seconds'; "
         f"unknown key 'thread' (did you mean 'threads'?); "
         f"valid keys of realtime are {realtime}; valid keys are {keys}"
     )

@@ -1,4 +1,4 @@
-"""`gatort doctor` says what a machine has and what mends what is missing."""
+"""`gatort doctor` shows the parts of a machine, and the install line of each missing part."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_subject_of_a_machine_is_examined_and_written_as_json(tmp_path: Pa
     }
 
 
-def test_what_is_missing_comes_with_the_line_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_part_comes_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "installed_version", lambda _: None)
     examined = findings()
     assert examined["simulator"].mend == "pip install 'gatort[sim]'"
@@ -67,7 +67,7 @@ def test_without_a_gl_library_the_debian_package_is_named(monkeypatch: pytest.Mo
     assert "libosmesa6" in found.mend
 
 
-def test_a_missing_bundle_is_what_gatort_cannot_do_without(
+def test_a_missing_bundle_is_broken_and_exits_with_1(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor, "SHIPPED_BUNDLE", tmp_path / "nowhere")
@@ -84,7 +84,7 @@ def test_the_frame_that_is_rendered_is_neither_black_nor_white() -> None:
     assert robots.simulator_installed()
 
 
-def test_the_line_that_mends_it_is_printed_with_its_brackets(
+def test_the_install_line_is_printed_with_its_brackets(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor, "installed_version", lambda _: None)

@@ -1,10 +1,10 @@
-"""`gatort info`: what a recording holds, and whether all of it is there."""
+"""`gatort info` shows the contents of a recording and whether it is complete."""
 
 from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,13 @@ import numpy as np
 import pytest
 
 from gatort.launch import cli
-from gatort.launch.commands.info import Contents
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.inner_loop import FADE_NS
-from gatort.runtime.recording.messages import RunRecord, TickMessage
-from gatort.runtime.recording.reader import Stamped
+from gatort.runtime.recording.messages import RunRecord
 from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.recording.tick_recorder import StepRecorder
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import PolicySpec
-from gatort.runtime.telemetry import Misses
 
 
 @pytest.fixture(autouse=True)
@@ -29,21 +26,14 @@ def in_an_empty_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.chdir(tmp_path)
 
 
-def run(bundle: Path, monkeypatch: pytest.MonkeyPatch, clock: type[VirtualClock]) -> None:
-    monkeypatch.setattr("gatort.launch.commands.run.MonotonicClock", clock)
-    arguments = ["--seconds", "2", "--record", "run.mcap", "--json", "r.json"]
-    assert cli.main(["run", "--bundle", str(bundle), *arguments]) in (0, 1)
-
-
 def info() -> tuple[int, dict[str, Any]]:
     status = cli.main(["info", "run.mcap", "--json", "info.json"])
     return status, json.loads(Path("info.json").read_text())
 
 
-def test_a_whole_recording_is_told_in_a_table_and_in_json(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_contents_of_a_recording_are_shown_in_a_table_and_in_json(
+    run_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(bundle, monkeypatch, VirtualClock)
     status, found = info()
     assert (status, found["complete"], found["incomplete_because"], found["dropped"]) == (
         0,
@@ -59,7 +49,7 @@ def test_a_whole_recording_is_told_in_a_table_and_in_json(
     assert (found["ticks"], found["refused"], found["misses"]) == (40, {}, 0)
     assert found["states"] == [{"s": 0.0, "state": "guard run, robot run"}]
     assert found["seconds"] == pytest.approx(1.95)
-    assert abs(datetime.now(UTC) - datetime.fromisoformat(found["begun"])) < timedelta(minutes=5)
+    assert datetime.fromisoformat(found["begun"]).tzinfo is not None
     assert found["channels"] == {
         "/observation": 40,
         "/tokens": 40,
@@ -73,9 +63,11 @@ def test_a_whole_recording_is_told_in_a_table_and_in_json(
 
 
 def test_refusals_states_and_faults_are_those_of_the_run(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, slow_clock: type[VirtualClock]
+    pristine_bundle: Path, monkeypatch: pytest.MonkeyPatch, slow_clock: type[VirtualClock]
 ) -> None:
-    run(bundle, monkeypatch, slow_clock)
+    monkeypatch.setattr("gatort.launch.commands.run.MonotonicClock", slow_clock)
+    arguments = ["--seconds", "2", "--record", "run.mcap", "--json", "r.json"]
+    assert cli.main(["run", "--bundle", str(pristine_bundle), *arguments]) == 1
     ran = json.loads(Path("r.json").read_text())
     status, found = info()
     assert status == 0
@@ -85,27 +77,10 @@ def test_refusals_states_and_faults_are_those_of_the_run(
     assert len(found["faults"]) == ran["ticks"]
 
 
-def test_a_tick_over_the_budget_and_the_deadline_that_it_skips_are_one_miss() -> None:
-    contents = Contents(Misses(budget_ns=50))
-    for took_ns, skipped in ((50, 0), (51, 0), (10, 1), (10, 2), (99, 0)):
-        tick = TickMessage(
-            tick=0,
-            deadline_ns=0,
-            woke_ns=0,
-            lateness_ns=0,
-            skipped=skipped,
-            stamps_ns=[1_000, 1_000 + took_ns],
-        )
-        contents.take(Stamped(0, 1, tick))
-    assert contents.misses.total == 1 + 0 + 2 + 1
-
-
-def test_a_file_that_was_cut_off_is_told_as_far_as_it_goes(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_file_that_was_cut_off_is_read_as_far_as_it_goes(
+    run_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(bundle, monkeypatch, VirtualClock)
-    path = Path("run.mcap")
-    path.write_bytes(path.read_bytes()[:-2_000])
+    run_file.write_bytes(run_file.read_bytes()[:-2_000])
     status, found = info()
     assert (status, found["complete"]) == (1, False)
     assert found["incomplete_because"].startswith(
@@ -115,7 +90,7 @@ def test_a_file_that_was_cut_off_is_told_as_far_as_it_goes(
     assert "no: the file was cut off" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_robots_own_recording_tells_the_states_of_its_watchdog(spec: PolicySpec) -> None:
+def test_a_robots_own_recording_shows_the_states_of_its_watchdog(spec: PolicySpec) -> None:
     clock = VirtualClock()
     with Recorder(Path("run.mcap"), RunRecord.of("scripted", spec, "", clock)) as recorder:
         robot = ScriptedRobot(spec, clock)
@@ -135,7 +110,7 @@ def test_a_robots_own_recording_tells_the_states_of_its_watchdog(spec: PolicySpe
     assert np.diff([each["s"] for each in found["states"]])[-1] == pytest.approx(FADE_NS * 1e-9)
 
 
-def test_when_a_recording_without_messages_was_begun_is_unknown(
+def test_the_beginning_of_a_recording_without_messages_is_unknown(
     spec: PolicySpec, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Recorder(Path("run.mcap"), RunRecord.of("scripted", spec, "", VirtualClock())) as recorder:
@@ -145,7 +120,7 @@ def test_when_a_recording_without_messages_was_begun_is_unknown(
     assert re.search(r"begun\W+unknown", capsys.readouterr().out)
 
 
-def test_what_is_no_recording_is_refused_in_one_sentence(
+def test_an_absent_recording_is_refused_in_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert cli.main(["info", "absent.mcap"]) == 2

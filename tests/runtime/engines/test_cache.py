@@ -82,7 +82,6 @@ def record(of: EngineKey, plan: bytes = PLAN) -> EngineRecord:
         peak_memory_bytes=1,
         layers=400,
         fused_layers=1,
-        calibration_trials=4,
         compared_on="",
         agreements=(),
     )

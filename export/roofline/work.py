@@ -1,10 +1,14 @@
-"""What a tick has to move and to compute, counted from the policy's frame and the model's dimensions.
+"""Bytes to move and operations to compute in a tick, counted from frame and model dimensions.
 
-Letters as in `policies/model.py`: D width, F half of the feed-forward width, H heads, h head size, L layers, W window,
-R action bins, t positions and p patches of one pass; a matrix is (K, N), K inputs and N outputs. A prefill reads
-O + 2 positions, each of the A − 1 decodes one. Keys and values of the whole window are read, masked or not. The last
-layer computes its queries and all that follows for one position alone. Activations between operators are left out: they
-are a few megabytes and stay in a cache. So does a count give a floor, not an estimate. Tests count an exported graph.
+Letters as in `policies/model.py`: D width, F half of the feed-forward width, H heads, h head size,
+L layers, W window, R action bins, t positions and p patches of one pass. A matrix (K, N) has K
+inputs and N outputs.
+
+A prefill reads O + 2 positions, and each of the A − 1 decodes reads one. Keys and values of the
+whole window are read, masked or not. The last layer computes its queries and everything after them
+for one position alone. Activations between operators are left out: they are a few megabytes and
+stay in a cache. The count is therefore a floor, not an estimate. Tests compare it with an exported
+graph.
 """
 
 from __future__ import annotations
@@ -13,10 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import gcd
 
-from gatort.export.precision import (
-    BLOCK,
-    SMALLEST_BLOCK,
-)
+from gatort.export.rounding import BLOCK, SMALLEST_BLOCK
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     PATCH_PIXELS,
@@ -25,7 +26,7 @@ from gatort.runtime.spec import (
     Precision,
 )
 
-# The patch embedding of `policies/model.py`, which needs PyTorch to be imported.
+# Sizes of the patch embedding in `policies/model.py`, whose import would need PyTorch.
 _PATCH_CHANNELS = 96
 _PATCH_STRIDE = 4
 _CELLS = (PATCH_PIXELS // _PATCH_STRIDE) ** 2
@@ -37,23 +38,27 @@ Matrix = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How fast a machine reads and multiplies."""
+    """Speed of a machine."""
 
     read_bytes_s: float
+    """Bytes read from memory in a second."""
     flop_s: float
+    """Floating-point operations in a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How numbers lie in memory."""
+    """Size of numbers in memory."""
 
     precision: Precision
-    """Of the layers' matrices."""
+    """Precision of the layers' matrices."""
     float_bytes: int
-    """Of everything else: cache, head, embeddings, norms, scales; 4 or 2."""
+    """Size of any other number (cache, head, embeddings, norms, scales): 4 or 2."""
 
     def matrix_bytes(self, matrix: Matrix) -> float:
-        """Codes and scales of a layer's matrix, see `gatort.export.precision`."""
+        """Return the size of a layer's matrix, its codes and scales; see
+        `gatort.export.precision`.
+        """
         inputs, outputs = matrix
         block = gcd(inputs, BLOCK)
         if self.precision == "int8":
@@ -65,47 +70,52 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one pass moves and computes at least."""
+    """Least work of one pass."""
 
     weights_bytes: float
+    """Size of the weights that are read."""
     cache_bytes: float
-    """Keys and values read and written."""
+    """Size of the keys and values that are read and written."""
     flops: float
-    """Multiplications and additions of matrix products, attention and convolutions."""
+    """Number of multiplications and additions in matrix products, attention and convolutions."""
 
     @property
     def moved_bytes(self) -> float:
-        """Weights and cache."""
+        """Size of weights and cache together."""
         return self.weights_bytes + self.cache_bytes
 
     def memory_s(self, rates: Rates) -> float:
-        """How long moving takes."""
+        """Return the time that moving the bytes takes."""
         return self.moved_bytes / rates.read_bytes_s
 
     def compute_s(self, rates: Rates) -> float:
-        """How long computing takes."""
+        """Return the time that computing takes."""
         return self.flops / rates.flop_s
 
     def floor_s(self, rates: Rates) -> float:
-        """The longer of the two: at best they overlap (Williams et al. 2009, doi 10.1145/1498765.1498785)."""
+        """Return the longer of both times: at best they overlap (Williams 2009,
+        10.1145/1498765.1498785).
+        """
         return max(self.memory_s(rates), self.compute_s(rates))
 
 
 def tick_work(spec: PolicySpec, dims: ModelDims, storage: Storage) -> tuple[Work, ...]:
-    """The A passes of a tick: the prefill and A − 1 decodes."""
+    """Return the work of a tick's A passes: the prefill and A − 1 decodes."""
     prefill = pass_work(spec, dims, storage, spec.observation_tokens + 2, spec.image_tokens)
     return prefill, *[pass_work(spec, dims, storage, 1, 0)] * (spec.action_tokens - 1)
 
 
 def floor_s(passes: tuple[Work, ...], rates: Rates) -> float:
-    """The shortest tick: passes wait for one another's token, so their floors add up."""
+    """Return the shortest time of a tick: each pass waits for the token before it, so floors add
+    up.
+    """
     return sum(each.floor_s(rates) for each in passes)
 
 
 def pass_work(
     spec: PolicySpec, dims: ModelDims, storage: Storage, positions: int, patches: int
 ) -> Work:
-    """One pass over t positions, p of them patches."""
+    """Return the work of one pass over t positions, p of them patches."""
     attended = positions * (dims.layers - 1) + 1
     row = dims.heads * dims.head_size  # H·h
     multiplied = _products(dims, positions) + 2 * row * spec.window_tokens * attended
@@ -121,7 +131,7 @@ def pass_work(
 
 
 def _matrices(dims: ModelDims) -> Iterator[Matrix]:
-    """A layer's matrices in order: qkv, out, up, down."""
+    """Yield a layer's matrices in order: qkv, out, up, down."""
     row = dims.heads * dims.head_size
     yield dims.width, 3 * row
     yield row, dims.width
@@ -130,30 +140,36 @@ def _matrices(dims: ModelDims) -> Iterator[Matrix]:
 
 
 def _products(dims: ModelDims, positions: int) -> int:
-    """Multiplications in the layers' matrices; the last layer's qkv is wanted everywhere, the rest once."""
+    """Return the multiplications in the layers' matrices.
+
+    The last layer needs qkv at every position and its other matrices at one.
+    """
     qkv, *rest = (inputs * outputs for inputs, outputs in _matrices(dims))
     return dims.layers * positions * qkv + ((dims.layers - 1) * positions + 1) * sum(rest)
 
 
 def _patch_products(dims: ModelDims) -> int:
-    """Multiplications per patch: three convolutions over its cells, one projection."""
+    """Return the multiplications per patch: three convolutions over its cells, one projection."""
     return _CELLS * (_ROOT + 2 * _CONVOLUTION) + _CELLS * _PATCH_CHANNELS * dims.width
 
 
 def _other_weights(dims: ModelDims, positions: int, patches: int) -> int:
-    """How many numbers are read beside the layers' matrices: head, norms, rows of embeddings, patch embedding."""
+    """Return the count of numbers read beside the layers' matrices.
+
+    These are the head, the norms, rows of the embeddings and the patch embedding.
+    """
+    head = CONTINUOUS_BINS * dims.width
     norms = (4 * dims.layers + 2) * dims.width
     rows = (2 * positions - patches) * dims.width
-    return (
-        CONTINUOUS_BINS * dims.width
-        + norms
-        + rows
-        + (_patch_weights(dims, patches) if patches else 0)
-    )
+    embedding = _patch_weights(dims, patches) if patches else 0
+    return head + norms + rows + embedding
 
 
 def _patch_weights(dims: ModelDims, patches: int) -> int:
-    """Convolutions, norms, projection, and a row for where in its image each patch lies."""
+    """Return the count of a patch embedding's weights.
+
+    These are convolutions, norms, the projection, and a row for each patch's place in its image.
+    """
     biases = 3 * _PATCH_CHANNELS + 4 * _PATCH_CHANNELS + dims.width
     projection = _CELLS * _PATCH_CHANNELS * dims.width
     return _ROOT + 2 * _CONVOLUTION + biases + projection + patches * dims.width

@@ -1,0 +1,71 @@
+"""Run a policy on a robot from the command line: watched, recorded and interrupted by signals."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from gatort.policies.recorded import policy_record
+from gatort.runtime.clock import wall_clock_ns
+from gatort.runtime.errors import GatortError
+from gatort.runtime.live_run import LiveRun, interrupted_by_signals
+from gatort.runtime.machine import this_machine
+from gatort.runtime.realtime import apply
+from gatort.runtime.recording.messages import RunRecord
+from gatort.runtime.recording.recorder import Recorder
+
+from .options import RunOptions
+from .run_report import run_sentence
+from .watching import FilmTrack, RunWatcher
+
+RECORDINGS = Path("runs")
+
+
+def new_file(seed: int) -> Path:
+    """Return an unused path in RECORDINGS for a run that begins now, named by UTC and seed."""
+    now = datetime.fromtimestamp(wall_clock_ns() * 1e-9, UTC)
+    return RECORDINGS / f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z-seed{seed}.mcap"
+
+
+def run_recorded(
+    live: LiveRun,
+    options: RunOptions,
+    file: Path,
+    console: Console,
+    track: FilmTrack | None,
+    *,
+    viewer: bool,
+) -> Recorder:
+    """Run and record into a file. Return the recorder, which is closed.
+
+    Args:
+        live: run that has not begun.
+        options: options of the run.
+        file: file of the recording.
+        console: console of the live table.
+        track: track of a simulated robot's positions.
+        viewer: show the positions in a window.
+
+    Raises:
+        RecordingError: the file cannot be opened.
+        ObservationError, RobotError, DeviceError: robot or GPU failed before the first tick.
+    """
+    run = RunRecord.of(options.robot, live.robot.interface, str(this_machine()), live.clock)
+    policy = policy_record(live.policy, options, options.seed)
+    watcher = RunWatcher(live, console, track)
+    with Recorder(file, run, policy) as recorder:
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(interrupted_by_signals())
+                stack.enter_context(watcher.shown(viewer=viewer))
+                for refused in stack.enter_context(apply(options.realtime)):
+                    console.print(refused)
+                live.run(recorder, watcher.look)
+        except GatortError as error:
+            recorder.close(f"nothing ran: {error}")
+            raise
+        recorder.close(run_sentence(live, options))
+    return recorder

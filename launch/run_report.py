@@ -1,0 +1,96 @@
+"""Outcome of a live run in words and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from gatort.runtime.live_run import LiveRun
+from gatort.runtime.machine import this_machine
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.remote.client import RemoteRobot
+
+from .options import RunOptions
+from .report import latency_record, percentile_record
+
+
+def run_sentence(live: LiveRun, options: RunOptions) -> str:
+    """Return the run in one line."""
+    telemetry = live.telemetry
+    where = options.robot if isinstance(live.robot, RemoteRobot) else f"seed {options.seed}"
+    parts = [part for part in (_outcome(live), live.ending) if part is not None]
+    return (
+        f"{where}: {', '.join(parts)} after {live.seconds:.1f} s; {telemetry.ticks} ticks at "
+        f"{telemetry.rate.average_hz:.2f} Hz, {telemetry.misses} misses, "
+        f"{telemetry.refused} refused"
+    )
+
+
+def recording_sentence(recorder: Recorder) -> str:
+    """Return the line on the recording at the end of a run."""
+    if recorder.complete:
+        return f"recording: {recorder.path}"
+    dropped = f", {recorder.dropped} messages dropped" if recorder.dropped else ""
+    return f"recording DEGRADED: {recorder.path} is incomplete: {recorder.degraded}{dropped}"
+
+
+def wire_sentence(robot: RemoteRobot) -> str:
+    """Return the round trips, retries and clock offset of a connection in one line."""
+    trips = robot.round_trips
+    return (
+        f"wire: round trip p50 {trips.p50_ms:.2f}, p99 {trips.p99_ms:.2f}, "
+        f"max {trips.max_ms:.2f} ms over {trips.count} answers; {robot.retries} retries, "
+        f"clock offset {robot.clock_offset_ns * 1e-6:+.3f} ms"
+    )
+
+
+def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[str, Any]:
+    """Return the JSON form."""
+    guard = live.loop.guard
+    telemetry = live.telemetry
+    wire = {"wire": _wire_record(live.robot)} if isinstance(live.robot, RemoteRobot) else {}
+    return {
+        "bundle": live.policy.manifest.name if live.policy.manifest else None,
+        "seed": options.seed,
+        "succeeded": live.robot.succeeded,
+        "stopped": live.stopped,
+        "interrupted": live.interrupted,
+        "ticks": telemetry.ticks,
+        "seconds": live.seconds,
+        "rate_hz": asdict(telemetry.rate),
+        "budget_ms": live.budget_ms,
+        "misses": telemetry.misses,
+        "refused": {str(reason): count for reason, count in guard.refused.items()},
+        "last_refusal": live.loop.refusal,
+        "failure": live.failure,
+        "limited": {str(reason): count for reason, count in guard.limited.items()},
+        "latency_ms": latency_record(telemetry.summary()),
+        **wire,
+        "machine": asdict(this_machine()),
+        "recording": {
+            "file": str(recorder.path),
+            "complete": recorder.complete,
+            "degraded": recorder.degraded,
+            "dropped": recorder.dropped,
+        },
+    }
+
+
+def _outcome(live: LiveRun) -> str:
+    if isinstance(live.robot, RemoteRobot) and live.robot.successes > 1:
+        return f"stacked {live.robot.successes} times"
+    return "stacked" if live.robot.succeeded else "not stacked"
+
+
+def _wire_record(robot: RemoteRobot) -> dict[str, Any]:
+    return {
+        "robot": robot.name,
+        "simulated": robot.simulated,
+        "successes": robot.successes,
+        "round_trip_ms": percentile_record(robot.round_trips),
+        "clock_offset_ms": robot.clock_offset_ns * 1e-6,
+        "retries": robot.retries,
+        "outdated": robot.outdated,
+        "malformed": robot.malformed,
+        "dropped": robot.dropped,
+    }

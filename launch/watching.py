@@ -1,0 +1,96 @@
+"""Watch a live run: the live table, and the positions of a simulated robot for window and film."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from gatort.runtime.live_run import KEPT_TICKS, LiveRun
+from gatort.runtime.telemetry import TICK
+from gatort.sim.film import film
+from gatort.sim.robot import SimulatedRobot
+from gatort.sim.viewer import Viewer
+
+from .live import PERIOD_NS, LiveTable, RunStatus
+
+
+class FilmTrack:
+    """Joint positions after each of the first KEPT_TICKS ticks, in memory that is fixed from the
+    start.
+    """
+
+    def __init__(self, robot: SimulatedRobot, ticks: int) -> None:
+        self._robot = robot
+        self._kept = np.zeros((min(ticks, KEPT_TICKS), len(robot.positions)))  # (ticks, Q)
+        self._count = 0
+        self._viewer: Viewer | None = None
+
+    @property
+    def positions(self) -> NDArray[np.float64]:
+        """Positions (N, Q) after each kept tick."""
+        return self._kept[: self._count]
+
+    def keep(self) -> None:
+        """Keep the present positions and offer them to the window, without waiting."""
+        positions = self._robot.positions
+        if self._count < len(self._kept):
+            self._kept[self._count] = positions
+            self._count += 1
+        if self._viewer is not None:
+            self._viewer.offer(positions)
+
+    @contextmanager
+    def window(self) -> Iterator[None]:
+        """Show the positions in a window until the end of the context."""
+        with Viewer(self._robot.task.scene, self._robot.layout) as self._viewer:
+            yield
+        self._viewer = None
+
+    def draw(self, path: Path, hz: int) -> None:
+        """Draw the kept positions into a film at `hz` frames a second."""
+        film(path, self._robot.task.scene, self._robot.layout, self.positions, hz)
+
+
+class RunWatcher:
+    """Live table and film track of a run, fed in the slack after each tick."""
+
+    def __init__(self, live: LiveRun, console: Console, track: FilmTrack | None) -> None:
+        self._live = live
+        self._track = track
+        self._table = LiveTable(console, live.budget_ms)
+        self._offered_ns = 0
+
+    @contextmanager
+    def shown(self, *, viewer: bool) -> Iterator[None]:
+        """Show the table, and with `viewer` a window, until the end of the context."""
+        with ExitStack() as stack:
+            if viewer and self._track is not None:
+                stack.enter_context(self._track.window())
+            stack.enter_context(self._table)
+            yield
+            self._table.offer(self._status())
+
+    def look(self) -> None:
+        """Keep the positions, and offer the status four times a second."""
+        if self._track is not None:
+            self._track.keep()
+        now_ns = self._live.clock.now_ns()
+        if now_ns - self._offered_ns >= PERIOD_NS:
+            self._offered_ns = now_ns
+            self._table.offer(self._status())
+
+    def _status(self) -> RunStatus:
+        live = self._live
+        return RunStatus(
+            elapsed_s=live.seconds,
+            rate=live.telemetry.rate,
+            tick=live.telemetry.percentiles(TICK),
+            misses=live.telemetry.misses,
+            state=live.state,
+            succeeded=live.robot.succeeded,
+        )

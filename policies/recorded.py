@@ -1,0 +1,82 @@
+"""Bundle and engine of a recorded run: written to the recording, and read again for a replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from pydantic import ValidationError
+
+from gatort.runtime.bundle import MANIFEST_FILE, load_manifest, sha256_of
+from gatort.runtime.errors import RecordingError
+from gatort.runtime.policy import Policy
+from gatort.runtime.recording.messages import PolicyRecord
+from gatort.runtime.spec import Precision
+from gatort.runtime.telemetry import stage_names
+
+from .loading import PROVIDERS, EngineName, PolicyOptions, precision_of
+
+
+def policy_record(policy: Policy, options: PolicyOptions, seed: int) -> PolicyRecord:
+    """Return the record of a policy at the beginning of a recording.
+
+    Args:
+        policy: policy that was loaded.
+        options: bundle and engine that it was loaded with.
+        seed: seed of the sampler.
+    """
+    manifest = load_manifest(options.bundle)
+    return PolicyRecord(
+        bundle=manifest.name,
+        directory=options.bundle.absolute(),
+        manifest_sha256=sha256_of(options.bundle / MANIFEST_FILE),
+        files=manifest.files,
+        engine=options.engine,
+        precision=precision_of(options, manifest.precision),
+        threads=options.threads,
+        spinning=options.spinning,
+        temperature=options.temperature,
+        seed=seed,
+        spec=policy.spec,
+        stages=stage_names(policy.spec, policy.engine.stepwise),
+    )
+
+
+def recorded_options(
+    recorded: PolicyRecord,
+    bundle: Path | None = None,
+    engine: EngineName | None = None,
+    precision: Precision | None = None,
+) -> PolicyOptions:
+    """Return the recorded options, replaced by the given ones.
+
+    Another engine takes its own default precision. So does an engine that runs a bundle as it was
+    exported, if another bundle is given.
+
+    Args:
+        recorded: policy of the recording.
+        bundle: directory of another bundle.
+        engine: another engine.
+        precision: another precision.
+
+    Raises:
+        RecordingError: the recorded engine is unknown.
+    """
+    other_engine = engine not in (None, recorded.engine)
+    other_graph = bundle is not None and recorded.engine in PROVIDERS
+    kept = None if other_engine or other_graph else recorded.precision
+    try:
+        return PolicyOptions.model_validate(
+            {
+                "bundle": bundle or recorded.directory,
+                "engine": engine or recorded.engine,
+                "precision": precision or kept,
+                "threads": recorded.threads,
+                "spinning": recorded.spinning,
+            }
+        )
+    except ValidationError as error:
+        valid = ", ".join(get_args(EngineName))
+        raise RecordingError(
+            f"the recorded engine: expected one of {valid}, found {recorded.engine!r}"
+        ) from error

@@ -1,0 +1,158 @@
+"""A live run: one policy drives one robot, recorded, until success, the end of its time, or a
+stop.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.recording.tick_recorder import TickRecorder
+
+from .clock import Clock
+from .errors import DeviceError, RobotError
+from .loop import PromptFrame, TickRecord
+from .policy import Policy
+from .robot import Robot
+from .safety import STOPPED, State
+from .telemetry import Telemetry
+
+KEPT_TICKS = 72_000
+"""One hour at 20 Hz: number of the newest ticks whose stages are kept one by one."""
+
+
+def ignore_tick() -> None:
+    """Do nothing: the default callback."""
+
+
+class LiveRun:
+    """One policy, one robot, and the outcome of their run."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        robot: Robot,
+        clock: Clock,
+        *,
+        ticks: int,
+        until_success: bool = True,
+        prompt: Sequence[PromptFrame] = (),
+    ) -> None:
+        """Prepare the loop and put the prompt into the context.
+
+        Args:
+            policy: policy that drives.
+            robot: robot to drive.
+            clock: clock of the loop and of its telemetry.
+            ticks: largest number of ticks.
+            until_success: end the run at the task's success.
+            prompt: frames that precede the first observation.
+
+        Raises:
+            SpecError: the robot's keys or actuators are not those of the policy.
+        """
+        self.policy = policy
+        self.robot = robot
+        self.clock = clock
+        self.ticks = ticks
+        self.prompt = prompt
+        self.telemetry = Telemetry(
+            policy.spec,
+            min(ticks, KEPT_TICKS),
+            clock=clock,
+            stepwise=policy.engine.stepwise,
+        )
+        self.loop = policy.control(robot, clock, telemetry=self.telemetry, collect_garbage=True)
+        self.loop.prime(prompt)
+
+        self.stopped = False
+        """True if the guard, the watchdog or a failure of the robot or the GPU ended the run."""
+        self.interrupted = False
+        """True if the operator ended the run."""
+        self.failure: str | None = None
+        """Sentence on the failure that ended the run."""
+        self.state = State.DISARMED
+        """State of guard or robot after the last tick, whichever is further from RUN."""
+        self._until_success = until_success
+        self._on_tick: Callable[[], None] = ignore_tick
+        self._record: TickRecorder | None = None
+
+    @property
+    def budget_ms(self) -> float:
+        """Longest tick that is not a miss."""
+        return self.telemetry.budget_ns * 1e-6
+
+    @property
+    def seconds(self) -> float:
+        """Finished ticks as time on the robot's side, skipped deadlines not counted."""
+        return self.telemetry.ticks / self.policy.spec.control_hz
+
+    @property
+    def ending(self) -> str | None:
+        """Cause that ended the run early, or `None`."""
+        if self.failure is not None:
+            return self.failure
+        if self.interrupted:
+            return "stopped by the operator"
+        if not self.stopped:
+            return None
+
+        guard = self.loop.guard
+        if guard.state in STOPPED:
+            cause = "the guard"
+        else:
+            cause = "the robot: its watchdog, or the operator beside it"
+        reasons = "".join(f"; {count}× {reason}" for reason, count in guard.refused.items())
+        return f"stopped in {self.state} (by {cause}{reasons})"
+
+    def run(self, recorder: Recorder, on_tick: Callable[[], None] = ignore_tick) -> None:
+        """Run until success, the end of the time, or a stop; Ctrl-C is the operator's stop.
+
+        Args:
+            recorder: recorder of the prompt, the ticks and a failure.
+            on_tick: called in the slack after each tick.
+
+        Raises:
+            ObservationError, RobotError, DeviceError: robot or GPU failed before the first tick.
+        """
+        self._on_tick = on_tick
+        self._record = TickRecorder(recorder, self.loop)
+        self._record.prompt(self.clock.now_ns(), self.prompt)
+        try:
+            self.loop.run(self.ticks, self._look)
+        except KeyboardInterrupt:
+            self.interrupted = True
+        except (RobotError, DeviceError) as error:
+            if not self.telemetry.ticks:
+                raise
+            component = "robot" if isinstance(error, RobotError) else "engine"
+            self.failure = f"the {component} failed ({error})"
+            self.stopped = True
+            recorder.fault(self.clock.now_ns(), component, str(error))
+
+    def _look(self, record: TickRecord) -> bool:
+        """Record a tick in its slack; return true to end the run."""
+        if self._record is not None:
+            self._record(record)
+        self.state = max(self.loop.guard.state, self.robot.state, key=list(State).index)
+        self.stopped = self.loop.stopped
+        self._on_tick()
+        return self._until_success and self.robot.succeeded
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does, so that the arm is stopped first.
+
+    SIGINT is set too: a script's background jobs begin with SIGINT ignored, and an operator's stop
+    must never be ignored.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {each: signal.signal(each, signal.default_int_handler) for each in signals}
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)

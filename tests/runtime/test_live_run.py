@@ -1,0 +1,120 @@
+"""A live run ends at success, at the end of its time, by the operator, or by a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gatort.runtime.clock import VirtualClock
+from gatort.runtime.context import Frame
+from gatort.runtime.engines.engine import Mark, no_mark
+from gatort.runtime.errors import RobotError
+from gatort.runtime.live_run import LiveRun, ignore_tick
+from gatort.runtime.policy import Policy
+from gatort.runtime.recording.messages import FaultMessage, RunRecord
+from gatort.runtime.recording.reader import Recording
+from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.robot import Observation
+from gatort.runtime.robots.scripted import ScriptedRobot
+from gatort.runtime.safety import State
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
+
+
+class StillEngine:
+    """Always picks the middle bin."""
+
+    name = "still"
+    stepwise = True
+
+    def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
+        frame.logits[:] = 0.0
+        frame.logits[:, 512] = 1.0
+        frame.tokens[:] = FIRST_CONTINUOUS_ID + 512
+        for _ in frame.passes:
+            mark()
+
+    def reset(self) -> None:
+        pass
+
+
+class TaskRobot(ScriptedRobot):
+    """Succeeds or fails at a given observation."""
+
+    success_at = failure_at = 0
+
+    def observe(self) -> Observation:
+        seen = super().observe()
+        if seen.sequence == self.failure_at:
+            raise RobotError("the link broke")
+        return seen
+
+    @property
+    def succeeded(self) -> bool:
+        return 0 < self.success_at <= self._sequence
+
+
+Run = Callable[..., LiveRun]
+
+
+@pytest.fixture
+def run(spec: PolicySpec, dims: ModelDims, tmp_path: Path) -> Run:
+    def run(
+        on_tick: Callable[[], None] = ignore_tick,
+        *,
+        success_at: int = 0,
+        failure_at: int = 0,
+        until_success: bool = True,
+        prompt: int = 0,
+    ) -> LiveRun:
+        clock = VirtualClock(1_000_000_000)
+        policy = Policy.of(spec, dims, StillEngine())
+        robot = TaskRobot(spec, clock)
+        robot.success_at = success_at
+        robot.failure_at = failure_at
+        values = [np.zeros(key.shape, key.dtype) for key in spec.observations]
+        frames = [(values, np.zeros(len(spec.actuators)))] * prompt
+        live = LiveRun(policy, robot, clock, ticks=10, until_success=until_success, prompt=frames)
+        assert live.policy.frames == prompt
+        with Recorder(tmp_path / "run.mcap", RunRecord.of("task", spec, "", clock)) as recorder:
+            live.run(recorder, on_tick)
+            recorder.close("done")
+        return live
+
+    return run
+
+
+def test_a_run_takes_all_its_time_unless_the_task_succeeds(run: Run) -> None:
+    live = run()
+    assert (live.telemetry.ticks, live.seconds, live.ending) == (10, 0.5, None)
+    assert live.state == State.RUN
+    assert run(success_at=4).telemetry.ticks < 10
+    assert run(success_at=4, until_success=False).telemetry.ticks == 10
+
+
+def test_the_prompt_precedes_the_first_observation(run: Run) -> None:
+    assert run(prompt=2).policy.frames == 12
+
+
+def test_ctrl_c_is_the_operator_s_stop(run: Run) -> None:
+    def press_ctrl_c() -> None:
+        raise KeyboardInterrupt
+
+    live = run(press_ctrl_c)
+    assert (live.telemetry.ticks, live.interrupted, live.stopped) == (1, True, False)
+    assert live.ending == "stopped by the operator"
+
+
+def test_a_robot_that_fails_stops_the_run_and_is_recorded(run: Run, tmp_path: Path) -> None:
+    live = run(failure_at=5)
+    assert live.stopped
+    assert live.ending == "the robot failed (the link broke)"
+    messages = [each.message for each in Recording(tmp_path / "run.mcap").messages()]
+    assert FaultMessage(component="robot", sentence="the link broke") in messages
+
+
+def test_a_robot_that_fails_before_the_first_tick_raises(run: Run) -> None:
+    with pytest.raises(RobotError, match="the link broke"):
+        run(failure_at=1)

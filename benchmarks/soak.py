@@ -228,7 +228,7 @@ def soak(args: argparse.Namespace, folder: Path) -> Soak:
     return seen
 
 
-# -- What it comes to ------------------------------------------------------------------------------
+# -- The findings ------------------------------------------------------------------------------
 
 
 @dataclass

@@ -3,7 +3,7 @@
 The hypervisor of a shared machine may pause a computing process for up to 40 ms. The kernel then
 reports no steal, and a thread that only sleeps wakes in time. A fixed piece of computing, done at
 the rhythm of the control loop, shows these pauses. A measurement that misses a time bound on such
-a machine says nothing about gatort. So every measurement has a witness and reports what it saw.
+a machine says nothing about gatort. So every measurement has a witness and reports its pauses.
 """
 
 from __future__ import annotations

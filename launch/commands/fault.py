@@ -1,7 +1,7 @@
 """`gatort fault` and `gatort faults`: inject faults and time the reaction.
 
 Each fault happens to real components: an arm in a process of its own, a controller in this process
-or another, real signals, sockets and files. Every inner step of the arm is traced, and the trace
+or another, real signals and files. Every inner step of the arm is traced, and the trace
 gives the times.
 """
 

@@ -1,4 +1,4 @@
-"""What an injection needs of an arm, whether it runs in a process or on a virtual clock."""
+"""The interface of an arm to an injection, in a process or on a virtual clock."""
 
 from __future__ import annotations
 

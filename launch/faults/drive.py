@@ -1,4 +1,4 @@
-"""One run of the control loop in this process: its ticks, its end and what must be true of them."""
+"""One run of the control loop in this process: its ticks, its end and the checks of both."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Judges one injection by the arm's trace and by the guard's counters.
 
-Two kinds of deviation are kept apart. Some are wrong on any machine: a torque out of its range, an
-arm that goes on although it must stop, a message that is missing. Others follow from lateness, such
+Two kinds of deviation are kept apart. Some are wrong on any machine: a torque out of range, a
+missing message, an arm that goes on although it must stop. Others follow from lateness, such
 as HOLD in a run that must go on: a machine that pauses explains them.
 """
 

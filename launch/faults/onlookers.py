@@ -21,7 +21,7 @@ UNREAD_NS = 3_000 * MS
 
 
 def output_unread(bench: Bench, _: int) -> InjectionResult:
-    """The terminal of `gatort run` takes no output: the run drops what it would show."""
+    """The terminal of `gatort run` takes no output: the run drops its lines."""
     arm = bench.arm
     terminal, inside = pty.openpty()
     _fill(inside)

@@ -54,7 +54,7 @@ class FaultyEngine:
             inner: the policy's own.
             clock: times the fault.
             good_ticks: number of ticks before the fault.
-            spoil: what happens to each frame after them.
+            spoil: damage to each frame after them.
             once: only the first frame after them is spoilt.
         """
         self.name, self.stepwise = inner.name, inner.stepwise
@@ -170,7 +170,7 @@ def _lose_device(_: Frame, __: Clock) -> None:
 
 
 def device_lost(bench: LoopBench, seed: int) -> InjectionResult:
-    """Inference raises what ends a GPU's context: the loop ends without a second call."""
+    """Inference raises an error that ends a GPU's context: the loop ends without a second call."""
     arm, engine, drive = _drive(bench, seed, _lose_device)
     deviation = Deviation()
     if not isinstance(drive.error, DeviceError) or engine.bad_ticks != 1:

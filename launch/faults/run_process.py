@@ -50,7 +50,7 @@ class RunProcess:
         self.process.wait(END_S)
 
     def losses(self) -> Deviation:
-        """Return what a run that nothing may disturb lost, once it has ended."""
+        """Return the misses and refused ticks of a run, once it has ended."""
         report: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
         misses, refused = report["misses"], report["refused"]
         if misses or refused:

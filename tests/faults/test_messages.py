@@ -1,7 +1,7 @@
 """Row 12 without a wall clock: floods at a server whose arm lives in virtual time.
 
-A virtual millisecond passes with each turn, however long the turn takes. So a server that spends
-too many turns on a flood, or too many messages on one turn, shows in the trace and in the counters.
+A virtual millisecond passes with each turn, however long the turn takes. A server that
+spends too many turns on a flood shows in the trace, and too many messages in one turn are counted.
 """
 
 from __future__ import annotations

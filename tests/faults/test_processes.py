@@ -1,4 +1,4 @@
-"""Faults of real processes, files and keys: what must eventually be true, without bounds in ms.
+"""Faults of real processes, files and keys: eventual states and messages, without bounds in ms.
 
 `wrong` holds what no lateness explains: states, torques, messages, files and exit codes. Times are
 judged by `gatort faults`, which measures the machine beside them.
@@ -48,7 +48,7 @@ def wrong_about(fault: Fault, bench: Bench) -> str | None:
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_what_must_be_refused_is_refused_by_name_and_nothing_moves(bench: Bench, name: str) -> None:
+def test_a_refusal_names_its_reason_and_nothing_moves(bench: Bench, name: str) -> None:
     assert wrong_about(FAULTS[name], bench) is None
 
 

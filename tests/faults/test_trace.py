@@ -1,4 +1,4 @@
-"""What a trace must show, and that what it must not show is caught."""
+"""The judgement of traces: each forbidden one is caught, and a real inner loop passes."""
 
 from __future__ import annotations
 

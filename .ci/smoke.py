@@ -9,7 +9,7 @@ import gatort
 home = Path(gatort.__file__).parent
 if "site-packages" not in home.parts:
     sys.exit(f"expected the installed wheel, found {home}")
-for stray in ("runtime", "policies", "export", "sim", "launch", "testing", "checks"):
+for stray in ("runtime", "policies", "export", "sim", "faults", "launch", "testing", "checks"):
     if (home.parent / stray).exists():
         sys.exit(f"{stray!r} landed at the top of site-packages")
 for path in sorted((home / "runtime").rglob("*.py")):

@@ -21,6 +21,7 @@ FOLDERS = (
     "docs",
     "examples",
     "export",
+    "faults",
     "launch",
     "policies",
     "runtime",

@@ -14,11 +14,12 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import NonNegativeInt
 
-from gatort.launch.faults.arm_process import RunningArm
-from gatort.launch.faults.fault_report import FaultReport, catalogue
-from gatort.launch.faults.injecting import choose, choose_rows, inject
-from gatort.launch.faults.rows import ROWS
-from gatort.launch.report import require_writable, screen, write_json
+from gatort.faults.arm_process import RunningArm
+from gatort.faults.fault_report import FaultReport
+from gatort.faults.injecting import Chosen, choose, choose_rows, inject
+from gatort.faults.rows import ROWS
+from gatort.launch.fault_tables import catalogue, print_report
+from gatort.launch.report import progress_bar, require_writable, screen, write_json
 from gatort.runtime.errors import ConfigError, MissingDependency
 from gatort.runtime.remote.keys import ControllerKeys
 from gatort.sim.make import simulator_installed
@@ -74,7 +75,7 @@ def fault(
         if robot is not None:
             known = ControllerKeys.load(keys) if keys is not None else None
             running = RunningArm(robot, known, Path(folder), force=force)
-        return _print(inject(((row, (chosen,)),), seed, running))
+        return _print(_inject(((row, (chosen,)),), seed, running))
 
 
 def faults(
@@ -101,7 +102,7 @@ def faults(
     """
     require_writable(json)
     _require_simulator()
-    report = inject(choose_rows(ROWS, row), seed)
+    report = _inject(choose_rows(ROWS, row), seed)
     write_json(json, report.record())
     return _print(report)
 
@@ -113,6 +114,19 @@ def _require_simulator() -> None:
         )
 
 
+def _inject(chosen: Chosen, seed: int, running: RunningArm | None = None) -> FaultReport:
+    """Inject faults under a progress bar."""
+    total = sum(fault.times for _, faults in chosen for fault in faults)
+    with progress_bar("faults") as progress:
+        bar = progress.add_task("", total=total)
+        return inject(
+            chosen,
+            seed,
+            lambda name, done: progress.update(bar, description=name, completed=done),
+            running,
+        )
+
+
 def _print(report: FaultReport) -> int:
-    report.print_to(screen())
+    print_report(report, screen())
     return report.status

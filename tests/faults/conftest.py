@@ -11,13 +11,13 @@ import pytest
 
 pytest.importorskip("mujoco")
 
-from gatort.launch.faults.arm import FaultyArm
-from gatort.launch.faults.arms import Arm
-from gatort.launch.faults.bench import Bench
-from gatort.launch.faults.loop_bench import LoopBench
-from gatort.launch.faults.seams import shipped_policy
-from gatort.launch.faults.sensor_memory import SensorMemory
-from gatort.launch.faults.trace import Trace
+from gatort.faults.arm import FaultyArm
+from gatort.faults.arms import Arm
+from gatort.faults.bench import Bench
+from gatort.faults.loop_bench import LoopBench
+from gatort.faults.seams import shipped_policy
+from gatort.faults.sensor_memory import SensorMemory
+from gatort.faults.trace import Trace
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.policy import Policy
 from gatort.runtime.remote.link import LinkConditions, LinkedRobot

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import zmq
 
-from gatort.launch.faults.judging import must_go_on, seeded
-from gatort.launch.faults.messages import Flood, no_message
-from gatort.launch.faults.trace import Trace
+from gatort.faults.judging import must_go_on, seeded
+from gatort.faults.messages import Flood, no_message
+from gatort.faults.trace import Trace
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.remote.robot_socket import REQUESTS_PER_TURN, RobotSocket
 from gatort.runtime.remote.server import RobotServer

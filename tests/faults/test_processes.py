@@ -10,9 +10,9 @@ import shutil
 
 import pytest
 
-from gatort.launch.faults.bench import Bench
-from gatort.launch.faults.drive import EndedEarlyError
-from gatort.launch.faults.rows import ROWS, Fault
+from gatort.faults.bench import Bench
+from gatort.faults.drive import EndedEarlyError
+from gatort.faults.rows import ROWS, Fault
 
 FAULTS = {fault.name: fault for row in ROWS for fault in row.faults}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from gatort.launch.faults.fault_report import FaultReport
-from gatort.launch.faults.judging import InjectionResult
-from gatort.launch.faults.row_result import EXPLAINING_MS, RowResult
-from gatort.launch.faults.rows import Fault, Row
+from gatort.faults.fault_report import FaultReport
+from gatort.faults.judging import InjectionResult
+from gatort.faults.row_result import EXPLAINING_MS, RowResult
+from gatort.faults.rows import Fault, Row
 from gatort.runtime.witness import WitnessReport
 
 FAULT = Fault("camera", "frozen", lambda _, __: InjectionResult(), 3)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gatort.launch.faults.loop_bench import TICKS, LoopBench
-from gatort.launch.faults.operator_stop import stop_while_driving
-from gatort.launch.faults.rows import ROWS, Fault, Row
-from gatort.launch.faults.sensors import good_ticks
-from gatort.launch.faults.trace import Excerpt
+from gatort.faults.loop_bench import TICKS, LoopBench
+from gatort.faults.operator_stop import stop_while_driving
+from gatort.faults.rows import ROWS, Fault, Row
+from gatort.faults.sensors import good_ticks
+from gatort.faults.trace import Excerpt
 from gatort.runtime.inner_loop import FADE_NS
 from gatort.runtime.safety import State
 

@@ -8,10 +8,10 @@ from threading import Thread
 
 import pytest
 
+from gatort.faults import injecting
+from gatort.faults.bench import Bench
+from gatort.faults.rows import ROWS
 from gatort.launch import cli
-from gatort.launch.faults import injecting
-from gatort.launch.faults.bench import Bench
-from gatort.launch.faults.rows import ROWS
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.remote.robot_socket import RobotSocket
 from gatort.runtime.remote.server import RobotServer

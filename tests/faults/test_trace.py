@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gatort.launch.faults.trace import (
+from gatort.faults.trace import (
     Excerpt,
     Trace,
 )

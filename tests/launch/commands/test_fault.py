@@ -13,14 +13,14 @@ import pytest
 
 pytest.importorskip("mujoco")
 
+from gatort.faults import arm_process, injecting
+from gatort.faults.arm_process import ArmProcess
+from gatort.faults.bench import Bench
+from gatort.faults.drive import Drive, EndedEarlyError
+from gatort.faults.judging import InjectionResult
+from gatort.faults.rows import ROWS, Fault, Row
 from gatort.launch import cli
 from gatort.launch.commands import fault
-from gatort.launch.faults import arm_process, injecting
-from gatort.launch.faults.arm_process import ArmProcess
-from gatort.launch.faults.bench import Bench
-from gatort.launch.faults.drive import Drive, EndedEarlyError
-from gatort.launch.faults.judging import InjectionResult
-from gatort.launch.faults.rows import ROWS, Fault, Row
 from gatort.runtime.errors import RobotError
 from gatort.runtime.loop import ControlLoop, TickRecord
 from gatort.runtime.witness import WitnessReport

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from subprocess import SubprocessError
 
-from gatort.launch.report import progress_bar
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError, GatortError
 from gatort.runtime.witness import PERIOD_NS, WitnessReport
@@ -23,6 +22,10 @@ ALONE_NS = 5_000_000_000
 """Time for which the machine is measured before the first row."""
 
 Chosen = tuple[tuple[Row, tuple[Fault, ...]], ...]
+"""Rows, each with those of its faults to inject."""
+
+InjectionWatch = Callable[[str, int], None]
+"""Callback before each injection: the injection's name, and the number of finished ones."""
 
 
 def choose(rows: Iterable[Row], component: str, kind: str | None) -> tuple[Row, Fault]:
@@ -55,28 +58,32 @@ def choose_rows(rows: Iterable[Row], numbers: tuple[int, ...] | None) -> Chosen:
     return tuple((row, row.faults) for row in known.values() if row.number in (numbers or known))
 
 
-def inject(chosen: Chosen, seed: int, running: RunningArm | None = None) -> FaultReport:
+def inject(
+    chosen: Chosen, seed: int, watch: InjectionWatch, running: RunningArm | None = None
+) -> FaultReport:
     """Inject faults, each as often as its row says, and judge them.
 
     Args:
         chosen: rows, each with those of its faults to inject.
         seed: draws the instants; each injection of a fault adds one.
+        watch: called before each injection.
         running: gets the faults of a controller instead of an arm of the bench's own.
     """
-    total = sum(fault.times for _, faults in chosen for fault in faults)
-    clock, results = MonotonicClock(), []
+    clock = MonotonicClock()
+    results = []
+    done = 0
     # The witness starts first: later this process has a real-time priority.
-    with WitnessProcess() as witness, Bench(running) as bench, progress_bar("faults") as progress:
-        bar = progress.add_task("measuring the machine", total=total)
+    with WitnessProcess() as witness, Bench(running) as bench:
+        watch("measuring the machine", 0)
         alone = _observe(witness, clock)
         for row, faults in chosen:
             injections = []
             began_ns = clock.now_ns()
             for fault in faults:
-                progress.update(bar, description=f"{row.number}: {fault.name}")
                 for time in range(fault.times):
+                    watch(f"{row.number}: {fault.name}", done)
                     injections.append((fault, _once(bench, fault, seed + time)))
-                    progress.advance(bar)
+                    done += 1
             beside = witness.between(began_ns, clock.now_ns())
             results.append(RowResult(row, tuple(injections), _longer_pause(alone, beside)))
         not_granted = tuple(bench.not_granted)

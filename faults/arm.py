@@ -1,6 +1,6 @@
 """An arm whose sensors fail on demand, in the process of `gatort robot`.
 
-`python -m gatort.launch.faults.arm FOLDER OPTIONS` runs everything that `gatort robot mujoco` runs.
+`python -m gatort.faults.arm FOLDER OPTIONS` runs everything that `gatort robot mujoco` runs.
 Only the sensors differ, and each inner step is written to a trace.
 """
 
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import (
     Clock,
     MonotonicClock,
@@ -23,7 +22,7 @@ from gatort.runtime.errors import (
     GatortError,
     ObservationError,
 )
-from gatort.runtime.remote.serve import serve
+from gatort.runtime.remote.serve import ServeConfig, serve
 from gatort.runtime.safety import (
     STOPPED,
     Command,
@@ -37,6 +36,8 @@ from gatort.sim.tasks.stacking.task import Stacking
 from .sensor_memory import SENSORS_FILE, SensorMemory
 from .trace import TRACE_FILE, Trace
 
+LAYOUT_SEED = 5000
+"""Seed of the blocks' layout."""
 JUMP_RAD = 1.0
 """Jump of a joint's reading; in one tick no joint of a Panda turns farther than 0.13 rad."""
 
@@ -115,12 +116,12 @@ class FaultyArm(SimulatedRobot):
 def main() -> int:
     """Serve the arm until a signal ends it."""
     folder, clock = Path(sys.argv[1]), MonotonicClock()
-    options = RobotOptions.model_validate_json(sys.argv[2])
+    config = ServeConfig.model_validate_json(sys.argv[2])
     trace = Trace(folder / TRACE_FILE, STACK_SPEC)
     sensors = SensorMemory(folder / SENSORS_FILE)
     try:
-        arm = FaultyArm(clock, trace, sensors, options.seed)
-        serve("mujoco", arm, clock, options, simulated=True)
+        arm = FaultyArm(clock, trace, sensors, LAYOUT_SEED)
+        serve("mujoco", arm, clock, config, simulated=True)
     except GatortError as error:
         print(f"gatort: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
 """Faults of messages (row 12): floods of frames that are not messages of the protocol.
 
-`python -m gatort.launch.faults.messages ENDPOINT KIND SEED` is the process that floods.
+`python -m gatort.faults.messages ENDPOINT KIND SEED` is the process that floods.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def flooded(kind: Flood, bench: Bench, seed: int) -> InjectionResult:
     """A process floods the robot while a controller drives it."""
     arm = bench.arm
     before = arm.counted("malformed")
-    command = [sys.executable, "-m", "gatort.launch.faults.messages", arm.endpoint, kind, str(seed)]
+    command = [sys.executable, "-m", "gatort.faults.messages", arm.endpoint, kind, str(seed)]
     with bench.controller(arm) as robot, subprocess.Popen(command) as flooding:
         drive = bench.drive(robot, FLOOD_TICKS)
         arrived = flooding.wait() == 0

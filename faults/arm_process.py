@@ -127,7 +127,7 @@ class ArmProcess:
         options = {"bind": "tcp://127.0.0.1:0", "realtime": True}
         if keys is not None:
             options["keys"] = str(keys)
-        module = "gatort.launch.faults.arm"
+        module = "gatort.faults.arm"
         command = [sys.executable, "-m", module, str(folder), json.dumps(options)]
         with self._log.open("wb") as log:
             return subprocess.Popen(

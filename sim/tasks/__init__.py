@@ -5,10 +5,11 @@ from typing import Final
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.errors import ConfigError
 
+from .reach.task import Reach
 from .stacking.task import Stacking
 from .task import Task
 
-TASKS: Final[dict[str, Task]] = {task.name: task for task in (Stacking(),)}
+TASKS: Final[dict[str, Task]] = {task.name: task for task in (Stacking(), Reach())}
 """Every task, by its name. The first is the default."""
 
 

@@ -45,7 +45,7 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe="none", demonstrations="none", parameters=model.parameters_total, steps=0
     )
     directory = tmp_path_factory.mktemp("small") / "bundle"
-    write_bundle(directory, "small", model, training)
+    write_bundle(directory, "small", model, training, task="stacking")
     return directory
 
 

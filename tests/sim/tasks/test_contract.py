@@ -89,7 +89,8 @@ class TaskContract:
     def test_the_expert_succeeds_through_torque_noise(
         self, robot: SimulatedRobot, clock: VirtualClock
     ) -> None:
-        noisy = follow_expert(2.0, np.random.default_rng(0))
+        # N·m; about the error that a policy's torques have (docs/training.md).
+        noisy = follow_expert(0.5, np.random.default_rng(0))
         assert rollout(robot, clock, SEED, noisy).succeeded
 
     def test_an_arm_that_does_nothing_does_not_succeed(

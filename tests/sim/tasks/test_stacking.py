@@ -36,6 +36,13 @@ def test_layouts_keep_the_blocks_apart() -> None:
         assert gaps.min() > 0.12
 
 
+def test_the_expert_stacks_through_strong_torque_noise(
+    robot: SimulatedRobot, clock: VirtualClock
+) -> None:
+    noisy = follow_expert(2.0, np.random.default_rng(0))  # N·m
+    assert rollout(robot, clock, SEED, noisy).succeeded
+
+
 def block_places(robot: SimulatedRobot) -> np.ndarray:
     return robot.positions[9:].reshape(3, 7)[:, :3]
 

@@ -1,0 +1,1 @@
+"""Follow a moving target with the tool."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gatort.runtime.bundle import ONNX_FILE, Manifest, verify
 from gatort.runtime.engines.cache import EngineCache, EngineKey, EngineRecord, GraphAgreement
-from gatort.runtime.engines.gpu import Target
+from gatort.runtime.engines.gpu import GpuTarget
 from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError
@@ -54,7 +54,7 @@ class CompiledEngine:
 
 def compile_bundle(
     bundle: Path,
-    target: Target,
+    target: GpuTarget,
     precision: Precision,
     builder: Builder,
     *,
@@ -102,7 +102,7 @@ def _build(
     bundle: Path,
     manifest: Manifest,
     key: EngineKey,
-    target: Target,
+    target: GpuTarget,
     held_out: HeldOut,
     cache: EngineCache,
     on_phase: BuildProgress,

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.engines.gpu import Target
+from gatort.runtime.engines.gpu import GpuTarget
 from gatort.runtime.engines.graph import PATCHES
 from gatort.runtime.engines.tensorrt import Builder, import_builder
 from gatort.runtime.errors import EngineError
 from gatort.runtime.spec import PolicySpec
 
-COMPUTE_CAPABILITY: dict[Target, str] = {"rtx3090": "SM86", "this-gpu": "CURRENT"}
+COMPUTE_CAPABILITY: dict[GpuTarget, str] = {"rtx3090": "SM86", "this-gpu": "CURRENT"}
 
 BuildProgress: TypeAlias = Callable[[str, int, int], None]
 """Callback that takes a phase of the build, its finished steps and all its steps."""
@@ -54,7 +54,7 @@ def no_progress(_phase: str, _done: int, _of: int) -> None:
 def build_engine(
     graph: Path,
     spec: PolicySpec,
-    target: Target,
+    target: GpuTarget,
     builder: Builder,
     progress: BuildProgress = no_progress,
 ) -> Built:
@@ -119,7 +119,7 @@ def _parser_errors(parser: Any) -> str:
 
 
 def _config(
-    trt: Trt, made: Any, network: Any, spec: PolicySpec, target: Target, monitor: Any
+    trt: Trt, made: Any, network: Any, spec: PolicySpec, target: GpuTarget, monitor: Any
 ) -> Any:
     """Return the settings of a build for the target.
 

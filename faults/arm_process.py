@@ -67,14 +67,14 @@ class RunningArm:
         robot.observe = observe_and_write  # type: ignore[method-assign]  # of this one robot
 
     def rest(self) -> None:
-        """See `Arm.rest`; in a new session, since a fault may have ended the controller's."""
+        """See `DrivenArm.rest`; in a new session, since a fault may have ended the controller's."""
         with closing(RemoteRobot(self.endpoint, self._clock, self.keys)) as robot:
             self.watch(robot)
             self.follow(robot)
 
     @contextmanager
     def connect(self) -> Iterator[RemoteRobot]:
-        """See `Arm.connect`; the arm has faded before the next session begins."""
+        """See `DrivenArm.connect`; the arm has faded before the next session begins."""
         with closing(RemoteRobot(self.endpoint, self._clock, self.keys)) as robot:
             self.watch(robot)
             try:
@@ -189,7 +189,7 @@ class ArmProcess:
 
     @contextmanager
     def connect(self) -> Iterator[RemoteRobot]:
-        """See `Arm.connect`."""
+        """See `DrivenArm.connect`."""
         with closing(RemoteRobot(self.endpoint, self._clock, self.keys)) as robot:
             yield robot
 

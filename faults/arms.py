@@ -11,7 +11,7 @@ from .sensor_memory import SensorMemory
 from .trace import Trace
 
 
-class Arm(Protocol):
+class DrivenArm(Protocol):
     """An arm that a fault's controller drives, and its trace."""
 
     @property
@@ -28,7 +28,7 @@ class Arm(Protocol):
         ...
 
 
-class BenchArm(Arm, Protocol):
+class BenchArm(DrivenArm, Protocol):
     """A simulated arm that the bench started itself."""
 
     @property

@@ -21,7 +21,7 @@ from gatort.runtime.robot import Robot
 from gatort.runtime.safety import STOPPED, State
 
 from .arm_process import START_NS, ArmProcess, RunningArm
-from .arms import Arm
+from .arms import DrivenArm
 from .drive import EndedEarlyError
 from .loop_bench import MS, PERIOD_NS, LoopBench
 from .run_process import RunProcess
@@ -81,7 +81,7 @@ class Bench(LoopBench):
         return self._arm
 
     @property
-    def target(self) -> Arm:
+    def target(self) -> DrivenArm:
         """Arm for faults of a controller."""
         if self._running is None:
             return self.arm
@@ -110,7 +110,7 @@ class Bench(LoopBench):
     # -- Controllers -------------------------------------------------------------------------------
 
     @contextmanager
-    def controller(self, arm: Arm) -> Iterator[Robot]:
+    def controller(self, arm: DrivenArm) -> Iterator[Robot]:
         """Connect to an arm, on a thread at a controller's real-time priority."""
         with apply(REALTIME) as refused, arm.connect() as robot:
             self.not_granted = list(refused)

@@ -15,7 +15,7 @@ import numpy as np
 from gatort.runtime.guard import Refusal
 from gatort.runtime.safety import STOPPED, State
 
-from .arms import Arm
+from .arms import DrivenArm
 from .drive import Drive, EndedEarlyError
 from .trace import Excerpt
 
@@ -51,7 +51,7 @@ def ms(from_ns: int, to_ns: int | None) -> float | None:
 
 
 def must_stop(
-    arm: Arm,
+    arm: DrivenArm,
     began_ns: int,
     fault_ns: int,
     detected_ns: int | None = None,
@@ -111,7 +111,7 @@ def must_go_on(
     return InjectionResult(detected_ms, None, wrong, late)
 
 
-def driven_steps(arm: Arm, drive: Drive) -> Excerpt:
+def driven_steps(arm: DrivenArm, drive: Drive) -> Excerpt:
     """Return the arm's steps from being armed until the loop ended by itself and stopped it.
 
     Raises:

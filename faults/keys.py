@@ -94,7 +94,7 @@ def forged(bench: Bench, _: int) -> InjectionResult:
             now_ns = bench.clock.now_ns()
             forger.send(wire.encode(wire.Stop(1, 1 << 40)))
             forger.send(wire.encode(wire.Arm(1, 1 << 40)))
-            command = wire.Command(1, 1 << 40, 1, now_ns + 20 * MS, 60 * MS, [30.0] * 8)
+            command = wire.WireCommand(1, 1 << 40, 1, now_ns + 20 * MS, 60 * MS, [30.0] * 8)
             forger.send(wire.encode(command))
 
         with bench.controller(arm) as robot:

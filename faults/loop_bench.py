@@ -13,7 +13,7 @@ from gatort.runtime.loop import ControlLoop, TickRecord
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Robot
 
-from .arms import Arm, BenchArm
+from .arms import BenchArm, DrivenArm
 from .drive import Drive
 from .seams import ChangeEngine, changed_engine, control, shipped_policy
 from .sensor_memory import SensorFault
@@ -40,12 +40,12 @@ class LoopBench(ABC):
         """Arm that faults share: at rest, with good sensors."""
 
     @property
-    def target(self) -> Arm:
+    def target(self) -> DrivenArm:
         """Arm for faults of a controller."""
         return self.arm
 
     @abstractmethod
-    def controller(self, arm: Arm) -> AbstractContextManager[Robot]:
+    def controller(self, arm: DrivenArm) -> AbstractContextManager[Robot]:
         """Connect a controller to an arm."""
 
     @abstractmethod

@@ -69,7 +69,7 @@ def no_message(kind: Flood, draw: np.random.Generator) -> list[bytes]:
             return [draw.bytes(int(draw.integers(1, 4000)))]
         case "nested":
             # Valid as far as the values of a command, into which a decoder descends.
-            command = wire.encode(wire.Command(1, 1 << 40, 1, 1, 60 * MS, []))
+            command = wire.encode(wire.WireCommand(1, 1 << 40, 1, 1, 60 * MS, []))
             return [command[:-1] + b"\x91" * int(draw.integers(2, NESTING)) + b"\x90"]
         case "parts":
             return [b""] * int(draw.integers(2, MOST_PARTS))

@@ -12,7 +12,7 @@ from gatort.runtime.robot import Robot
 from gatort.runtime.safety import State
 
 from .arm_process import ArmProcess
-from .arms import Arm
+from .arms import DrivenArm
 from .bench import Bench
 from .judging import InjectionResult, must_stop, seeded
 from .loop_bench import PERIOD_NS, LoopBench
@@ -35,7 +35,7 @@ console_lost = partial(controller_signal, signal.SIGHUP)
 
 
 def stop_while_driving(
-    bench: LoopBench, arm: Arm, robot: Robot, press: Callable[[], None], seed: int
+    bench: LoopBench, arm: DrivenArm, robot: Robot, press: Callable[[], None], seed: int
 ) -> InjectionResult:
     """Stop the arm on its own side, anywhere within a tick of a run."""
     asked: list[int] = []
@@ -73,7 +73,7 @@ key = partial(own_console, lambda arm: arm.press(b" "))
 button = partial(own_console, lambda arm: arm.process.send_signal(signal.SIGUSR1))
 
 
-def _stopped_ns(arm: Arm, asked_ns: int) -> int | None:
+def _stopped_ns(arm: DrivenArm, asked_ns: int) -> int | None:
     """Return when the arm began to stop, which counts as detection for an operator."""
     arm.rest()
     return arm.trace.since(asked_ns).first(State.SAFE, State.LATCHED)

@@ -18,7 +18,7 @@ from gatort.runtime.guard import Refusal
 from gatort.runtime.safety import State
 from gatort.runtime.spec import SEPARATOR_ID
 
-from .arms import Arm
+from .arms import DrivenArm
 from .drive import Drive
 from .judging import (
     Deviation,
@@ -82,7 +82,7 @@ class FaultyEngine:
 
 def _drive(
     bench: LoopBench, seed: int, spoil: Spoil, *, once: bool = False
-) -> tuple[Arm, FaultyEngine, Drive]:
+) -> tuple[DrivenArm, FaultyEngine, Drive]:
     arm = bench.target
     made: list[FaultyEngine] = []
 

@@ -14,7 +14,7 @@ from gatort.runtime.inner_loop import Drop
 from gatort.runtime.robot import Robot
 from gatort.runtime.safety import Command
 
-from .arms import Arm
+from .arms import DrivenArm
 from .drive import Drive
 from .judging import (
     Deviation,
@@ -49,7 +49,9 @@ class FaultyActions:
         return np.full_like(action, self._asked.pop(0))
 
 
-def _drive(bench: LoopBench, seed: int, asked: list[float]) -> tuple[Arm, FaultyActions, Drive]:
+def _drive(
+    bench: LoopBench, seed: int, asked: list[float]
+) -> tuple[DrivenArm, FaultyActions, Drive]:
     arm = bench.target
     actions = FaultyActions(bench.clock, good_ticks(seed), asked)
     with bench.controller(arm) as robot:

@@ -37,7 +37,7 @@ from .spec import (
     PolicySpec,
 )
 
-Array: TypeAlias = NDArray[Any]
+AnyArray: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float64]
 Ids: TypeAlias = NDArray[np.int64]
 
@@ -177,7 +177,10 @@ class Tokenizer:
         return runs
 
     def encode(
-        self, values: Sequence[Array], out_ids: Ids, out_patches: NDArray[np.float32] | None = None
+        self,
+        values: Sequence[AnyArray],
+        out_ids: Ids,
+        out_patches: NDArray[np.float32] | None = None,
     ) -> None:
         """Tokenize one observation in place.
 
@@ -193,7 +196,7 @@ class Tokenizer:
         """
         self._encode(values, out_ids, out_patches, self._scratch)
 
-    def encode_batch(self, values: Sequence[Array]) -> tuple[Ids, NDArray[np.float32]]:
+    def encode_batch(self, values: Sequence[AnyArray]) -> tuple[Ids, NDArray[np.float32]]:
         """Tokenize N observations at once, for training.
 
         Args:
@@ -214,7 +217,11 @@ class Tokenizer:
         return ids, patches
 
     def _encode(
-        self, values: Sequence[Array], ids: Ids, patches: NDArray[np.float32] | None, work: _Scratch
+        self,
+        values: Sequence[AnyArray],
+        ids: Ids,
+        patches: NDArray[np.float32] | None,
+        work: _Scratch,
     ) -> None:
         if len(values) != len(self._parts):
             raise ObservationError(
@@ -236,7 +243,7 @@ class Tokenizer:
         if self._parts_real:
             self._encode_real(values, ids, work)
 
-    def _encode_real(self, values: Sequence[Array], ids: Ids, work: _Scratch) -> None:
+    def _encode_real(self, values: Sequence[AnyArray], ids: Ids, work: _Scratch) -> None:
         """Clip, squash and cut all C continuous values together."""
         x = work.values  # (…, C)
         for part in self._parts_real:
@@ -323,7 +330,7 @@ def _require_bins(key: ObservationKey) -> None:
             )
 
 
-def _check_array(key: ObservationKey, array: Array, lead: tuple[int, ...]) -> None:
+def _check_array(key: ObservationKey, array: AnyArray, lead: tuple[int, ...]) -> None:
     if array.shape != lead + key.shape:
         raise ObservationError(
             f"{key.name}: expected shape {lead + key.shape}, found {array.shape}"
@@ -332,7 +339,7 @@ def _check_array(key: ObservationKey, array: Array, lead: tuple[int, ...]) -> No
         raise ObservationError(f"{key.name}: expected dtype {key.dtype}, found {array.dtype}")
 
 
-def _check_ids(key: ObservationKey, array: Array) -> None:
+def _check_ids(key: ObservationKey, array: AnyArray) -> None:
     below = _IDS_BELOW[key.encoding]
     if array.size and (array.min() < 0 or array.max() >= below):
         bad = int(array[(array < 0) | (array >= below)][0])

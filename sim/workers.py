@@ -12,15 +12,15 @@ from threading import Thread
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
-Work = Callable[[int], Result]
+SeedWork = Callable[[int], Result]
 """Work on one seed."""
 
-_prepare: Callable[[], Work[Any]]
+_prepare: Callable[[], SeedWork[Any]]
 """Makes the work of this worker process, once."""
 
 
 def spread(
-    prepare: Callable[[], Work[Result]], seeds: Sequence[int], workers: int
+    prepare: Callable[[], SeedWork[Result]], seeds: Sequence[int], workers: int
 ) -> Iterator[Result]:
     """Work on every seed and yield results as they finish, in any order.
 
@@ -45,7 +45,7 @@ def spread(
         pool.shutdown(cancel_futures=True)
 
 
-def _start(prepare: Callable[[], Work[Any]]) -> None:
+def _start(prepare: Callable[[], SeedWork[Any]]) -> None:
     """Set a worker up. Its first seed makes the work, so that errors reach the caller."""
     global _prepare  # noqa: PLW0603 -- a pool's initializer can hand on values in no other way
     _prepare = cache(prepare)

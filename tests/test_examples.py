@@ -63,6 +63,12 @@ def test_a_recording_is_read_and_plotted(tmp_path: Path, spec: PolicySpec) -> No
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
+def test_the_expert_of_an_own_task_succeeds(tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    said = run_example("own_task.py", tmp_path, "--episodes", "2")
+    assert said.count("held after") == 2
+
+
 @pytest.mark.slow
 def test_a_policy_is_trained_on_own_demonstrations(tmp_path: Path) -> None:
     pytest.importorskip("torch")

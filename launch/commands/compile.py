@@ -19,7 +19,7 @@ from gatort.launch.progress import show_policy_episodes
 from gatort.launch.report import require_writable, screen, write_json
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.engines.cache import EngineCache, EngineRecord
-from gatort.runtime.engines.gpu import Target
+from gatort.runtime.engines.gpu import GpuTarget
 from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.machine import this_machine
@@ -31,7 +31,7 @@ from gatort.sim.tasks.seeds import VALIDATION_SEEDS
 def compile_engine(
     bundle: Path | None = None,
     *,
-    target: Target = "rtx3090",
+    target: GpuTarget = "rtx3090",
     precision: Literal["fp16", "int8", "int4"] = "fp16",
     builder: Builder = "tensorrt-rtx",
     trials: Annotated[int, Field(ge=0, le=MOST_TRIALS)] = 4,

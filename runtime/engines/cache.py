@@ -23,7 +23,7 @@ from gatort.runtime.bundle import Manifest, Sha256, Share
 from gatort.runtime.errors import EngineError
 from gatort.runtime.spec import Precision, Strict
 
-from .gpu import Target, gpu_key
+from .gpu import GpuTarget, gpu_key
 from .tensorrt import Builder, import_builder
 from .user_key import user_key
 
@@ -49,7 +49,9 @@ class EngineKey(Strict):
     """Version of that package."""
 
     @classmethod
-    def of(cls, manifest: Manifest, target: Target, precision: Precision, builder: Builder) -> Self:
+    def of(
+        cls, manifest: Manifest, target: GpuTarget, precision: Precision, builder: Builder
+    ) -> Self:
         """Return the key of a bundle's engine, as the installed builder builds it.
 
         Raises:
@@ -313,7 +315,7 @@ def load_engine(
     manifest: Manifest,
     precision: Precision,
     builder: Builder = "tensorrt-rtx",
-    target: Target = "this-gpu",
+    target: GpuTarget = "this-gpu",
     cache: EngineCache | None = None,
 ) -> tuple[EngineRecord, bytes]:
     """Return the engine that this user's `gatort compile` built: its record and its bytes.

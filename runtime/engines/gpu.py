@@ -1,4 +1,4 @@
-"""GPUs that engines are built for: `Target` is a user's choice, `gpu_key` names it in the cache."""
+"""GPUs that engines are built for: `GpuTarget` is a user's choice, `gpu_key` names it in the cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gatort.runtime.errors import ConfigError, DeviceError, MissingDependency
 
 from .tensorrt import Builder
 
-Target = Literal["rtx3090", "this-gpu"]
+GpuTarget = Literal["rtx3090", "this-gpu"]
 RTX_3090_SM = "sm86"
 
 
@@ -24,7 +24,7 @@ class Gpu:
     """Compute capability, for example sm86 for 8.6."""
 
 
-def gpu_key(target: Target, builder: Builder) -> str:
+def gpu_key(target: GpuTarget, builder: Builder) -> str:
     """Return the name of the GPUs that an engine runs on.
 
     tensorrt-rtx builds for a compute capability, tensorrt tunes for one model of card.

@@ -143,7 +143,7 @@ class RemoteRobot:
     def command(self, command: Command) -> None:
         """See `Robot.command`. The command is sent `COPIES` times."""
         # The same offset converted the observation's stamp, so the delay stays exactly constant.
-        message = wire.Command(
+        message = wire.WireCommand(
             self._session,
             command.sequence,
             command.observation_sequence,
@@ -189,7 +189,7 @@ class RemoteRobot:
 
         Return `None` if none comes until then.
         """
-        newest: wire.Observation | None = None
+        newest: wire.WireObservation | None = None
         arrived_ns = 0
         while (answer := self._receive(0 if newest else until_ns)) is not None:
             if not self._is_new(answer, first):
@@ -201,12 +201,12 @@ class RemoteRobot:
             self._offset.measure(answer.sent_ns, answer.received_ns, answer.answered_ns, arrived_ns)
         return self._convert(newest, arrived_ns) if newest else None
 
-    def _is_new(self, answer: wire.Answer, first: int) -> TypeGuard[wire.Observation]:
-        if not isinstance(answer, wire.Observation):
+    def _is_new(self, answer: wire.Answer, first: int) -> TypeGuard[wire.WireObservation]:
+        if not isinstance(answer, wire.WireObservation):
             return False
         return answer.request >= first and answer.sequence > self._newest
 
-    def _convert(self, answer: wire.Observation, arrived_ns: int) -> Observation | None:
+    def _convert(self, answer: wire.WireObservation, arrived_ns: int) -> Observation | None:
         try:
             values = wire.unpack(self.interface, answer.values)
         except WireError:

@@ -21,7 +21,7 @@ from gatort.runtime.spec import Interface
 from . import wire
 from .transport import Arrival, Connection
 
-_InSession = wire.Observe | wire.Arm | wire.Command | wire.Stop
+_InSession = wire.Observe | wire.Arm | wire.WireCommand | wire.Stop
 
 LOCAL_STOP = "stopped on the robot's own side: only its console allows arming again"
 
@@ -98,7 +98,7 @@ class Sessions:
             return None
         return self._follow(session, request)
 
-    def observation(self, successes: int) -> wire.Observation | None:
+    def observation(self, successes: int) -> wire.WireObservation | None:
         """Read the sensors for the newest request that waits. Return `None` without one, or when a
         sensor fails.
 
@@ -119,7 +119,7 @@ class Sessions:
             observation = self._driver.observe()
         except ObservationError:
             return None
-        return wire.Observation(
+        return wire.WireObservation(
             session=self.current.number,
             request=request.sequence,
             sent_ns=request.sent_ns,
@@ -179,7 +179,7 @@ class Sessions:
             case wire.Observe():
                 self._asked = (request, self._clock.now_ns())
                 return None
-            case wire.Command():
+            case wire.WireCommand():
                 self._command(session, request)
                 return None
             case wire.Arm():
@@ -189,7 +189,7 @@ class Sessions:
                 self._driver.stop()
                 return wire.Stopped(session.number, request.sequence)
 
-    def _command(self, session: Session, command: wire.Command) -> None:
+    def _command(self, session: Session, command: wire.WireCommand) -> None:
         if command.sequence == session.command:
             return  # The second copy of a command is no fault, so it is not counted.
         session.command = max(session.command, command.sequence)

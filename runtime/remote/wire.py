@@ -43,7 +43,7 @@ HEARTBEAT_TIMEOUT_MS = 2_000
 
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Sentence = Annotated[str, Meta(max_length=LONGEST_SENTENCE)]
-Floats = Annotated[list[float], Meta(max_length=64)]
+FloatList = Annotated[list[float], Meta(max_length=64)]
 Arrays = Annotated[
     list[Annotated[bytes, Meta(max_length=LARGEST_ANSWER_BYTES)]], Meta(max_length=64)
 ]
@@ -80,7 +80,7 @@ class Arm(_Message, tag=3, frozen=True):
     """Count of the session's `Arm` and `Stop` requests: they share one sequence."""
 
 
-class Command(_Message, tag=4, frozen=True):
+class WireCommand(_Message, tag=4, frozen=True):
     """One action, sent twice. See `gatort.runtime.safety.Command`."""
 
     session: Count
@@ -93,7 +93,7 @@ class Command(_Message, tag=4, frozen=True):
     """Instant at which it takes effect, on the robot's clock."""
     valid_for_ns: Count
     """Longest time that it may be in effect before the robot holds."""
-    values: Floats
+    values: FloatList
     """Values (A,), each in its actuator's unit."""
 
 
@@ -121,7 +121,7 @@ class Welcome(_Message, tag=17, frozen=True):
     """Interface of the robot (`gatort.runtime.spec.Interface`) as JSON."""
 
 
-class Observation(_Message, tag=18, frozen=True):
+class WireObservation(_Message, tag=18, frozen=True):
     """Answer to the newest `Observe` that waited."""
 
     session: Count
@@ -144,7 +144,7 @@ class Observation(_Message, tag=18, frozen=True):
     """Number of times that the task succeeded since the robot's process began."""
     dropped: Count
     """Number of commands not applied since the robot's process began, without second copies."""
-    applied: Floats
+    applied: FloatList
     """Values (A,) in effect on the actuators, each in its actuator's unit."""
     values: Arrays
     """One array per key in the interface's order, row-major and little-endian."""
@@ -175,8 +175,8 @@ class Refused(_Message, tag=21, frozen=True):
     """Reason, as a sentence."""
 
 
-Request: TypeAlias = Hello | Observe | Arm | Command | Stop
-Answer: TypeAlias = Welcome | Observation | Armed | Stopped | Refused
+Request: TypeAlias = Hello | Observe | Arm | WireCommand | Stop
+Answer: TypeAlias = Welcome | WireObservation | Armed | Stopped | Refused
 
 _M = TypeVar("_M")
 

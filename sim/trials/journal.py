@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-import gatort
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.machine import this_machine
@@ -88,7 +87,7 @@ class Journal:
 
 def _sources() -> list[Path]:
     """Return the files that decide how a trial goes."""
-    home = Path(gatort.__file__).parent
+    home = Path(__file__).parents[2]
     return sorted(
         path
         for folder in (home / "runtime", home / "sim")

@@ -12,7 +12,6 @@ import pytest
 pytest.importorskip("mujoco")
 
 from gatort.faults.arm import FaultyArm
-from gatort.faults.arms import Arm
 from gatort.faults.bench import Bench
 from gatort.faults.loop_bench import LoopBench
 from gatort.faults.seams import shipped_policy

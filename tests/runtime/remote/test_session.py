@@ -40,7 +40,7 @@ class Desk:
 
     def command(self, sequence: int, value: float = 1.0, *, in_ms: int = 25) -> None:
         at_ns = self.clock.now_ns() + in_ms * MS
-        self.ask(wire.Command(self.session, sequence, 1, at_ns, 60 * MS, [value] * 3))
+        self.ask(wire.WireCommand(self.session, sequence, 1, at_ns, 60 * MS, [value] * 3))
 
     def pass_ms(self, duration_ms: int) -> None:
         self.clock.advance_ns(duration_ms * MS)
@@ -104,7 +104,7 @@ def test_requests_with_another_sessions_number_are_foreign(
 def test_the_sessions_number_alone_is_not_enough_without_its_connection(desk: Desk) -> None:
     desk.arm_it(1)
     for request in (
-        wire.Command(desk.session, 1, 1, desk.clock.now_ns() + MS, 60 * MS, [9.0] * 3),
+        wire.WireCommand(desk.session, 1, 1, desk.clock.now_ns() + MS, 60 * MS, [9.0] * 3),
         wire.Stop(desk.session, 2),
         wire.Observe(desk.session, 1, 0),
     ):

@@ -401,7 +401,7 @@ def test_a_flood_of_garbage_is_counted_a_bounded_number_a_turn_and_the_controlle
         controller.say(wire.Observe(welcome.session, sequence, 0))
         stepped.turn_until(lambda: controller.socket.poll(0) != 0)
         answer = controller.hear()
-        assert isinstance(answer, wire.Observation)
+        assert isinstance(answer, wire.WireObservation)
         assert answer.request == sequence
 
     stepped.turn_until(lambda: stepped.server.status.malformed == sent)

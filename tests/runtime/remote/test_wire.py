@@ -60,9 +60,9 @@ def test_each_message_is_these_bytes_and_these_bytes_are_that_message(
 def test_the_vectors_hold_every_message_and_every_state() -> None:
     messages = [message for message, _ in VALID]
     assert {type(message) for message in messages} == set((wire.Request | wire.Answer).__args__)
-    assert {message.state for message in messages if isinstance(message, wire.Observation)} == set(
-        State
-    )
+    assert {
+        message.state for message in messages if isinstance(message, wire.WireObservation)
+    } == set(State)
 
 
 @pytest.mark.parametrize(
@@ -82,15 +82,15 @@ def test_a_frame_beyond_the_bound_is_refused_unread() -> None:
 
 def test_the_longest_command_fits_into_the_bound() -> None:
     largest = (1 << 63) - 1
-    command = wire.Command(largest, largest, largest, largest, largest, [1.1] * 64)
+    command = wire.WireCommand(largest, largest, largest, largest, largest, [1.1] * 64)
     assert len(wire.encode(command)) < wire.LARGEST_REQUEST_BYTES
     assert wire.decode_request(wire.encode(command)) == command
 
 
 @given(st.lists(st.floats(), max_size=64), st.integers(0, (1 << 63) - 1))
 def test_every_float_crosses_the_wire_as_it_is(values: list[float], session: int) -> None:
-    found = wire.decode_request(wire.encode(wire.Command(session, 1, 1, 0, 1, values)))
-    assert isinstance(found, wire.Command)
+    found = wire.decode_request(wire.encode(wire.WireCommand(session, 1, 1, 0, 1, values)))
+    assert isinstance(found, wire.WireCommand)
     np.testing.assert_array_equal(np.array(found.values), np.array(values))
     assert found.session == session
 
@@ -149,7 +149,7 @@ def test_the_pages_example_is_one_of_the_vectors() -> None:
         re.match(r" *([0-9a-f ]*?)(?:  |\n|$)", line)[1] for line in block[1].splitlines()
     )  # type: ignore[index]
     assert bytes.fromhex(shown) in [
-        frame for message, frame in VALID if isinstance(message, wire.Command)
+        frame for message, frame in VALID if isinstance(message, wire.WireCommand)
     ]
 
 

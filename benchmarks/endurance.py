@@ -1,12 +1,14 @@
-"""Does a long run stay as it began? Twenty thousand ticks flat out on a virtual clock, 17 minutes of control.
+"""Does a long run stay as it began?
+
+Twenty thousand ticks flat out on a virtual clock, 17 minutes of control.
 
     python benchmarks/endurance.py --json endurance.json
 
-Compares memory and time per tick of the last thousand ticks with those of ticks 1,000 to 2,000. A shared machine's
-speed drifts by more than 10 %, so the times are taken side by side. A second loop, just begun, runs its
-ticks 1,000 to 2,000 in turns with the first loop's last thousand. The robot is a scripted one with random
-observations, because a simulated arm's physics costs more in one pose than in another. Exit status 1 when either
-differs by more than 10 %.
+Compares memory and time per tick of the last thousand ticks with those of ticks 1,000 to 2,000. A
+shared machine's speed drifts by more than 10 %, so the times are taken side by side. A second loop,
+just begun, runs its ticks 1,000 to 2,000 in turns with the first loop's last thousand. The robot is
+a scripted one with random observations, because a simulated arm's physics costs more in one pose
+than in another. Exit status 1 when either differs by more than 10 %.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from the same data.
     python benchmarks/specialist.py runs/demos runs/stack/round* --out runs/specialist \
         --json runs/specialist.json
 
-Not shipped. It sees the last four observations and no past actions, learns the demonstrations and
-the labelled rollouts that the token policy learned, and then runs the same trials in lockstep.
+Not shipped. It sees the last four observations and no past actions. It learns the demonstrations
+and the labelled rollouts of the token policy, and runs the same trials in lockstep.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""From the PyTorch model to what runs on a robot: ONNX, the bundle, and the proof that they agree."""
+"""From the PyTorch model to the robot: ONNX, TensorRT, the bundle, the proof that they agree."""

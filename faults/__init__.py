@@ -1,1 +1,1 @@
-"""The faults that gatort must survive: injections, their bounds, and the judging of what came."""
+"""The faults that gatort must survive: injections, bounds, and the judging of the reactions."""

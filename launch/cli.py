@@ -25,20 +25,14 @@ INTERRUPTED = 130
 
 COMMANDS = {
     "run": "Drive the robot with a policy in real time, 20 ticks a second.",
-    "robot": (
-        "Let a controller drive an arm over a wire: physics, inner loop and watchdog in a process "
-        "of their own."
-    ),
+    "robot": "Let a controller drive an arm over a wire.",
     "keys": "Make one key pair for a robot and one for a controller.",
     "info": "Show the contents of a recording, and whether it is complete.",
     "replay": "Feed a recording's observations through an engine and compare every action token.",
-    "trials": (
-        "Try a policy on seeded layouts in lockstep and report its success rate with a 95 % Wilson "
-        "interval."
-    ),
+    "trials": "Try a policy on seeded layouts in lockstep and report its success rate.",
     "profile": "Time every stage of the control loop and say whether the budget holds.",
     "demos": (
-        "Let the scripted expert stack, and store what it saw and did as episodes with a manifest."
+        "Let a task's scripted expert drive, and store its observations and actions as episodes."
     ),
     "train": "Train a policy on demonstrations and on its own rollouts, and write it as a bundle.",
     "export": "Export a model to ONNX and write it as a bundle of manifest, weights and graph.",
@@ -46,12 +40,9 @@ COMMANDS = {
     "parity": (
         "Run a bundle on random observations through three paths that must give the same tokens."
     ),
-    "fault": (
-        "Inject one fault into a simulated arm and its controller, and say what was done about it."
-    ),
+    "fault": "Inject one fault into a simulated arm and its controller, and time the reaction.",
     "faults": (
-        "Inject every fault that gatort must survive and compare what was done, and how soon, with "
-        "the bounds."
+        "Inject every fault that gatort must survive, and compare the reactions with their bounds."
     ),
     "doctor": "List the parts of this machine, and how to install the missing ones.",
 }

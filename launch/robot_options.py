@@ -23,7 +23,10 @@ class RobotOptions(ServeConfig):
     task: str = "stacking"
     """Task of a simulated arm."""
     interface: str | None = None
-    """Observations that a simulated arm offers: an interface of its task. Default: the first one."""
+    """Observations that a simulated arm offers: an interface of its task.
+
+    Default: the first one.
+    """
     again: bool = False
     """Lay the task out anew, at the next seed, after each success and each trial without one."""
     safe_after_ms: FiniteFloat | None = None

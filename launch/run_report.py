@@ -78,8 +78,8 @@ def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[s
 
 def _outcome(live: LiveRun) -> str:
     if isinstance(live.robot, RemoteRobot) and live.robot.successes > 1:
-        return f"stacked {live.robot.successes} times"
-    return "stacked" if live.robot.succeeded else "not stacked"
+        return f"{live.robot.successes} successes"
+    return "success" if live.robot.succeeded else "no success"
 
 
 def _wire_record(robot: RemoteRobot) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 The logits of neighbouring bins of a continuous action nearly tie. Rounding a finished policy's
 weights therefore moves its tokens, even if its behaviour survives. Here the rounding is part of
-training: the forward pass sees weights on the grid, the gradient ignores the rounding (Bengio et
-al., arXiv 1308.3432; Jacob et al., arXiv 1712.05877), and the bundle gets the rounded weights.
+training. The forward pass sees weights on the grid, and the gradient ignores the rounding (Bengio
+et al., arXiv 1308.3432; Jacob et al., arXiv 1712.05877). The bundle gets the rounded weights.
 
-A row's weights are q · s · 2^−k. q is an integer of magnitude 7 at most. s is one scale for the row
-(an output channel), with the 8 significant bits of bfloat16. k is in 0…4 for each block of 128
-inputs.
-Three formats hold such weights exactly:
+A row's weights are `q · s · 2^−k`. The integer `q` has a magnitude of 7 at most. The row (an
+output channel) has one scale `s`, with the 8 significant bits of bfloat16. Each block of 128 inputs
+has one `k` in 0…4. Three formats hold such weights exactly:
 
 - int4 in blocks of 128, with scales s · 2^−k;
 - int8 with one scale s / 16 for the row;

@@ -35,14 +35,19 @@ class PolicyOptions(Strict):
     bundle: Path = SHIPPED_BUNDLE
     """Directory of the policy: manifest.json, model.safetensors, policy.onnx."""
     temperature: FiniteFloat = Field(default=0.0, ge=0)
-    """Sampling temperature of action tokens: 0 takes the likeliest bin, a higher value draws from the softmax."""
+    """Sampling temperature of action tokens: 0 takes the likeliest bin, a higher value draws from
+    the softmax."""
     engine: EngineName = "onnx"
-    """Engine that computes the passes. `onnx` is ONNX Runtime on the CPU; `onnx-cuda` and
-    `onnx-tensorrt` are its GPU providers. `native` compiles our own kernels for this CPU. `torch`
-    and `torch-cuda` are PyTorch. `tensorrt-rtx` and `tensorrt` run an engine that `gatort compile` built."""
+    """Engine that computes the passes.
+
+    `onnx` is ONNX Runtime on the CPU; `onnx-cuda` and `onnx-tensorrt` are its GPU providers.
+    `native` compiles our own kernels for this CPU. `torch` and `torch-cuda` are PyTorch.
+    `tensorrt-rtx` and `tensorrt` run an engine that `gatort compile` built."""
     precision: Precision | None = None
-    """Precision of the weights. ONNX Runtime uses the bundle's own. Default elsewhere: fp32 for `native`
-    and `torch`, fp16 for `torch-cuda` and compiled engines."""
+    """Precision of the weights.
+
+    ONNX Runtime uses the bundle's own. Default elsewhere: fp32 for `native` and `torch`, fp16 for
+    `torch-cuda` and compiled engines."""
     threads: PositiveInt = OnnxConfig().threads
     """CPU threads of one pass."""
     spinning: bool = OnnxConfig().spinning
@@ -59,7 +64,8 @@ def load_policy(options: PolicyOptions | None = None, sampler: Sampler | None = 
     Raises:
         BundleError: the bundle is incomplete, changed or of the wrong shape.
         ConfigError: the engine does not run at the requested precision.
-        EngineError: the machine lacks a part that the engine needs, or the engine refuses the model.
+        EngineError: the machine lacks a part that the engine needs, or the engine refuses the
+            model.
         MissingDependency: a package of the engine is not installed.
     """
     options = options or PolicyOptions()
@@ -90,7 +96,8 @@ def make_engine(options: PolicyOptions, manifest: Manifest) -> Engine:
 
     Raises:
         ConfigError: the engine does not run at the requested precision.
-        EngineError: the machine lacks a part that the engine needs, or the engine refuses the model.
+        EngineError: the machine lacks a part that the engine needs, or the engine refuses the
+            model.
         MissingDependency: a package of the engine is not installed.
     """
     if options.engine == "tensorrt-rtx" or options.engine == "tensorrt":
@@ -110,8 +117,8 @@ def _onnx(options: PolicyOptions, manifest: Manifest) -> Engine:
     if options.precision not in (None, manifest.precision):
         raise ConfigError(
             f"--precision {options.precision}: --engine {options.engine} runs a bundle as it was "
-            f"exported, and {options.bundle} is {manifest.precision}; `gatort export` makes a bundle "
-            "of another precision"
+            f"exported, and {options.bundle} is {manifest.precision}; `gatort export` makes a "
+            "bundle of another precision"
         )
     provider = PROVIDERS[options.engine]
     config = OnnxConfig(threads=options.threads, spinning=options.spinning, provider=provider)

@@ -1,8 +1,8 @@
 """Gato's decoder-only transformer over frames of tokens (arXiv 2205.06175), in computing order.
 
-Letters: B batch, F frames in a training sequence, T tokens in a frame, p image patches in a frame,
-S = F·T, t tokens in one cached pass, D width, H heads, h head size, W = n·T window tokens, R logits
-at an action position.
+Letters of sequences: B batch, F frames in a training sequence, T tokens in a frame, S = F·T, p
+image patches in a frame, t tokens in one cached pass, W = n·T window tokens. Letters of layers: D
+width, H heads, h head size, R logits at an action position.
 
 Two forward passes share every layer. Training uses `Gato.forward`, which reads whole sequences
 under `banded_mask`. The loop uses `Gato.forward_cached`, which reads a few tokens and a ring of

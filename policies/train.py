@@ -138,7 +138,7 @@ class Trainer:
 
         Args:
             frames: frames to learn from.
-            until_step: step count at the end. Nothing is trained if it has been reached.
+            until_step: step count at the end. A step that has been reached trains no further.
             on_step: called with the loss after each step.
 
         Raises:

@@ -47,7 +47,7 @@ def make_robot(
         spec: one of the task's interfaces. `task.interface_for(policy.spec)` finds the one for a
             policy. The task's first interface by default.
         seed: layout of the first trial.
-        randomisation: what varies from trial to trial beside the layout. Only MuJoCo varies its
+        randomisation: variation from trial to trial beside the layout. Only MuJoCo varies its
             physics.
 
     Raises:

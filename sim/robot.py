@@ -45,7 +45,7 @@ class SimulatedRobot(Driver):
         clock: the only clock. Physics never runs ahead of it.
         spec: observed keys, one of the task's interfaces. Image keys need OpenGL.
         seed: layout of the first trial; see `reset`.
-        randomisation: what varies from trial to trial beside the layout. `None` varies nothing.
+        randomisation: variation from trial to trial beside the layout. `None` varies nothing.
 
     Raises:
         ConfigError: the simulator has no cameras or no randomised physics.

@@ -84,8 +84,8 @@ def follow_expert(noise_nm: float, rng: np.random.Generator) -> Act:
     """Return a chooser that follows the expert, with noise on the torques (standard deviation in
     N·m).
 
-    The noise lasts for a few ticks (first-order, correlation NOISE_MEMORY from one to the next), so
-    that it pushes the arm off its path and the expert shows the way back.
+    The noise lasts for a few ticks (first-order, correlation NOISE_MEMORY from one to the next).
+    It pushes the arm off its path, and the expert shows the way back.
     """
     noise = np.zeros(7)
 

@@ -11,6 +11,7 @@ from gatort.runtime.clock import VirtualClock
 from gatort.sim.make import make_robot
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.rollout import follow_expert, rollout
+from gatort.sim.simulators.simulator import Array
 from gatort.sim.tasks.task import Task
 
 SEEDS = range(5)
@@ -82,15 +83,29 @@ class TaskContract:
             robot.observe()
             assert not robot.succeeded
 
-    def test_observed_values_are_finite_and_have_the_shapes_of_their_keys(
+    def test_observed_values_have_the_shapes_and_the_ranges_of_their_keys(
         self, robot: SimulatedRobot
     ) -> None:
-        """Compare the values of an observation with the task's first interface."""
-        observation = robot.observe()
-        for key, value in zip(robot.interface.observations, observation.values, strict=True):
-            assert (key.name, value.shape) == (key.name, key.shape)
-            assert value.dtype == np.dtype(key.dtype)
-            assert np.isfinite(value).all()
+        """Compare the values of each trial's first observation with the robot's interface."""
+        for seed in SEEDS:
+            robot.reset(seed)
+            observation = robot.observe()
+            for key, value in zip(robot.interface.observations, observation.values, strict=True):
+                assert (key.name, value.shape) == (key.name, key.shape)
+                assert value.dtype == np.dtype(key.dtype)
+                assert np.isfinite(value).all()
+                if key.low:
+                    assert (np.array(key.low) <= value.ravel()).all(), key.name
+                    assert (value.ravel() <= np.array(key.high)).all(), key.name
+
+    def test_every_interface_gives_its_keys(self, task: Task, clock: VirtualClock) -> None:
+        """Make a robot with each interface and observe once."""
+        for spec in task.interfaces.values():
+            robot = make_robot("mujoco", task, clock, spec)
+            shapes = [value.shape for value in robot.observe().values]
+            assert shapes == [key.shape for key in spec.observations]
+            assert task.interface_for(spec).observations == spec.observations
+            robot.close()
 
     def test_the_expert_commands_finite_values_for_every_actuator(
         self, robot: SimulatedRobot
@@ -111,12 +126,25 @@ class TaskContract:
         episodes = [rollout(robot, clock, seed, act) for seed in SEEDS]
         assert sum(episode.succeeded for episode in episodes) >= self.expert_successes
 
-    def test_a_trial_repeats_bit_for_bit(self, robot: SimulatedRobot, clock: VirtualClock) -> None:
-        """Run a second of one trial twice with the same noise."""
-        first, second = (
-            rollout(robot, clock, 0, follow_expert(1.0, np.random.default_rng(0)), seconds=1.0)
-            for _ in range(2)
-        )
-        for once, again in zip(first.observations, second.observations, strict=True):
-            np.testing.assert_array_equal(once, again)
-        np.testing.assert_array_equal(first.actions, second.actions)
+    def test_an_arm_at_rest_does_not_succeed(
+        self, robot: SimulatedRobot, clock: VirtualClock
+    ) -> None:
+        """Command zeros for two seconds."""
+        rest = np.zeros(len(robot.interface.actuators))
+        assert not rollout(robot, clock, SEEDS[0], lambda *_: rest, seconds=2.0).succeeded
+
+    def test_a_trial_repeats_bit_for_bit_whatever_ran_before(
+        self, robot: SimulatedRobot, clock: VirtualClock
+    ) -> None:
+        """Run the start of one trial twice with the same noise, and another between them."""
+
+        def trial(seed: int) -> list[Array]:
+            act = follow_expert(1.0, np.random.default_rng(0))
+            episode = rollout(robot, clock, seed, act, seconds=2.0)
+            return [*episode.observations, episode.actions, robot.positions]
+
+        once = trial(SEEDS[0])
+        trial(SEEDS[1])
+        robot.lay_out(SEEDS[2])
+        for first, second in zip(once, trial(SEEDS[0]), strict=True):
+            np.testing.assert_array_equal(first, second)

@@ -26,7 +26,7 @@ COMPILES = shutil.which("gcc") is not None and platform.machine() == "x86_64"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what needs a GPU, or the native engine's compiler, where there is none."""
+    """Skip the tests of a GPU or of the native engine's compiler on a machine without one."""
     lacking = {
         "gpu": None if NVIDIA_DRIVER.exists() else f"no NVIDIA GPU: {NVIDIA_DRIVER} is absent",
         "native": None if COMPILES else "no gcc for x86-64",
@@ -78,7 +78,8 @@ def every_encoding_spec(spec: PolicySpec) -> PolicySpec:
 
 @pytest.fixture(scope="session")
 def dims() -> ModelDims:
-    """A model that runs in a millisecond, takes none of the low ids, and has heads for which TensorRT has a kernel."""
+    """A model that runs in a millisecond, takes none of the low ids, and has heads for which
+    TensorRT has a kernel."""
     return ModelDims(
         layers=2,
         heads=4,
@@ -111,7 +112,7 @@ def exported(
     model = Gato(spec, dims)
     with torch.no_grad():
         for parameter in model.parameters():
-            # Untrained weights give nearly equal logits; these make what was attended to visible in them.
+            # Untrained weights give nearly equal logits. Larger weights make the attention visible.
             parameter.mul_(3.0)
     directory = tmp_path_factory.mktemp("exported") / "bundle"
     record = TrainingRecord(

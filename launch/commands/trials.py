@@ -76,8 +76,7 @@ def trials(
 
     With --sweep, the trials run under one condition of the link after another. A sweep shows at
     which latency the task fails, before an arm is powered. The policy's computing time counts as
-    zero: a policy that takes C ms on a link of D ms one way has as much time left as a policy that
-    takes no time on a link of D + C/2 ms.
+    zero. To allow for C ms of computing on a link of D ms one way, try a link of D + C/2 ms.
 
     Parameters
     ----------
@@ -173,7 +172,7 @@ class _Series:
         return Sweep(self.manifest.name, axis, links, results)
 
     def origin(self) -> dict[str, Any]:
-        """Return the part of the report that says what ran where."""
+        """Return the report's origin: bundle, options and machine."""
         return {
             "bundle": self.manifest.name,
             "seed": self.seeds[0],

@@ -1,4 +1,4 @@
-"""GPUs that engines are built for: `GpuTarget` is a user's choice, `gpu_key` names it in the cache."""
+"""GPUs that engines are built for: `GpuTarget` is the choice, `gpu_key` its name in the cache."""
 
 from __future__ import annotations
 

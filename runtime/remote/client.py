@@ -1,7 +1,7 @@
 """A robot at the other end of a wire, as the loop sees it: it is asked, and only its newest answer
 counts.
 
-Nothing can queue up behind a controller that stalls, and every observation is as fresh as the link
+No message queues up behind a controller that stalls. Every observation is as fresh as the link
 allows. Each exchange measures the round trip and how far the two clocks are apart.
 """
 

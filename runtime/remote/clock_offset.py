@@ -1,4 +1,4 @@
-"""How far the robot's clock is ahead of the controller's, from the stamps of each exchange.
+"""Lead of the robot's clock over the controller's, from the stamps of each exchange.
 
 Each answer gives NTP's four stamps (RFC 5905, section 8). The shortest of the last round trips
 leaves the least room for a difference between the two ways, so its offset is taken.

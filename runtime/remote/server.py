@@ -72,7 +72,7 @@ class RobotServer:
         trials: TrialKeeper | None = None,
         on_change: Callable[[RobotStatus], None] | None = None,
     ) -> None:
-        """Take over a transport that listens. Nothing moves.
+        """Take over a transport that listens. The arm stays at rest.
 
         Args:
             driver: the arm. The caller closes it.
@@ -126,7 +126,10 @@ class RobotServer:
         self._stop_asked = True
 
     def allow_arming(self) -> None:
-        """Take back a stop of the robot's own side. Nothing moves before a controller arms."""
+        """Take back a stop of the robot's own side.
+
+        The arm stays at rest until a controller arms it.
+        """
         self._allow_asked = True
 
     def end(self) -> None:

@@ -76,8 +76,7 @@ class Sessions:
     # -- Requests ------------------------------------------------------------------------------
 
     def answer(self, arrival: Arrival) -> wire.Answer | None:
-        """Do what a frame asks for and return the answer to its sender, or `None` when there is
-        none.
+        """Carry out a frame's request and return the answer to its sender, or `None` for no answer.
 
         Observations are answered by `observation`, once a turn.
 

@@ -1,5 +1,6 @@
-"""What the two ends of a wire ask of whatever carries their frames: sockets, a simulated bad link,
-or memory.
+"""Contracts of the carrier between the two ends of a wire.
+
+The carrier is sockets, a simulated bad link, or memory.
 
 `RobotTransport` is the robot's end and `ControllerTransport` the controller's. ZeroMQ implements
 them in `robot_socket.py` and `controller_socket.py`; `memory.py` joins both in one thread, for
@@ -33,7 +34,7 @@ class Arrival:
 
 @dataclass(slots=True)
 class RefusalCounts:
-    """Counts of what a transport turned away since it was made."""
+    """Counts of the messages and handshakes that a transport turned away since it was made."""
 
     malformed: int = 0
     """Number of messages that were not exactly one frame."""
@@ -54,7 +55,7 @@ class RobotTransport(Protocol):
 
     @property
     def refused(self) -> RefusalCounts:
-        """Counts of what was turned away."""
+        """Counts of messages and handshakes that were turned away."""
         ...
 
     def wait(self, longest_ms: int) -> None:

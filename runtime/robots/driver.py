@@ -62,7 +62,7 @@ class Driver(ABC):
     def __init__(
         self, interface: Interface, clock: Clock, safe_after_ns: int | None = None
     ) -> None:
-        """Start disarmed. Nothing moves before `arm`.
+        """Start disarmed. The arm stays at rest until `arm`.
 
         Args:
             interface: observation keys, actuators with their limits and safe values, control rate.

@@ -130,7 +130,7 @@ class FrankaRobot(Driver):
     def close(self) -> None:
         """Fade the arm, end its motion and close the link to the hand.
 
-        The arm then holds itself, and the hand keeps what it holds.
+        The arm then holds itself, and the hand keeps its grip.
 
         Raises:
             RobotError: the arm failed.

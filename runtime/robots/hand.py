@@ -141,7 +141,7 @@ class Hand:
         return self._width_m + min(max(way_m, -travelled_m), travelled_m)
 
     def close(self) -> None:
-        """Let the hand's process end. The hand keeps what it holds."""
+        """Let the hand's process end. The hand keeps its grip."""
         self._link.close()
         if self._process is not None:
             # The process notices the closed link once the hand has finished a move.

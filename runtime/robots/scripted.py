@@ -18,7 +18,7 @@ SCRIPTED_OBSERVATIONS = 64
 
 
 class ScriptedRobot(Driver):
-    """A fake arm with a real inner loop and watchdog. Nothing moves."""
+    """A fake arm with a real inner loop and watchdog. It has no physics."""
 
     def __init__(
         self,

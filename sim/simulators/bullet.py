@@ -1,7 +1,7 @@
 """PyBullet behind the contract of a simulator, with its own Panda.
 
-Its arm has other link masses, other contact and friction, and no rotor inertia, so a policy that
-was trained in MuJoCo meets here an arm that it has never seen. The arm is `franka_panda/panda.urdf`
+Its arm has other link masses, other contact and friction, and no rotor inertia. A policy that was
+trained in MuJoCo has never seen this arm. The arm is `franka_panda/panda.urdf`
 of pybullet_data with collision shapes on every link. Bullet works out the inertias from these
 shapes.
 """

@@ -217,4 +217,4 @@ class Simulator(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Free what the simulator holds. A second call does nothing."""
+        """Free the simulator's memory and windows. A second call does nothing."""

@@ -1,4 +1,5 @@
-"""Bundles of untrained policies, written once a session: one without images, one with two 64×64 cameras."""
+"""Bundles of untrained policies, written once a session: one without images, one with two 64×64
+cameras."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def tiny_dims() -> ModelDims:
 
 
 def tiny_model(cameras: int = 0, seed: int = 0) -> Gato:
-    """Random weights, large enough that a wrong mask, angle or cache row moves the logits by 0.1 or more."""
+    """Random weights, large enough that a wrong mask, angle or cache row moves the logits by 0.1 or
+    more."""
     torch.manual_seed(seed)
     model = Gato(tiny_spec(cameras), tiny_dims())
     with torch.no_grad():

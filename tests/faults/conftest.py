@@ -93,7 +93,7 @@ class VirtualBench(LoopBench):
         return self._arm
 
     @contextmanager
-    def controller(self, arm: Arm) -> Iterator[Robot]:
+    def controller(self, arm: VirtualArm) -> Iterator[Robot]:
         with arm.connect() as robot:
             yield robot
 

@@ -31,7 +31,8 @@ def write_random_bundle(directory: Path) -> Path:
         STACK_SPEC, preset("tiny").model_copy(update={"first_token_id": FIRST_CONTINUOUS_ID})
     )
     with torch.no_grad():
-        # Only bins of small torques are ever the likeliest, so the arm stays within its sensors' speed.
+        # Only bins of small torques are ever the likeliest, so the arm stays within its sensors'
+        # speed.
         small = model.bins_at + CONTINUOUS_BINS // 2
         model.tokens.weight[model.bins_at : small - 8] *= 0.01
         model.tokens.weight[small + 8 : model.bins_at + CONTINUOUS_BINS] *= 0.01

@@ -63,7 +63,7 @@ def test_a_recording_begins_with_what_the_run_was_and_ends_with_how_it_went(bund
     assert recording.run.robot == "mujoco"
     assert recording.run.interface.observations == manifest.spec.observations
     assert recording.outcome is not None
-    assert recording.outcome.result.startswith("seed 7: not stacked after 0.5 s; 10 ticks")
+    assert recording.outcome.result.startswith("seed 7: no success after 0.5 s; 10 ticks")
     assert recording.counts["/tick"] == 10
     assert recording.incomplete is None
 
@@ -76,7 +76,10 @@ def test_a_full_disk_costs_the_run_no_tick_and_marks_it_incomplete(
     assert (record["ticks"], record["misses"], record["refused"]) == (10, 0, {})
     assert record["recording"]["complete"] is False
     assert record["recording"]["degraded"] == "cannot write /dev/full: No space left on device"
-    said = "recording DEGRADED: /dev/full is incomplete: cannot write /dev/full: No space left on device"
+    said = (
+        "recording DEGRADED: /dev/full is incomplete: "
+        "cannot write /dev/full: No space left on device"
+    )
     assert said in " ".join(capsys.readouterr().out.split())
 
 

@@ -49,7 +49,9 @@ def change(bundle: Path, **fields: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
-def test_what_was_written_is_what_is_read(bundle: Path, spec: PolicySpec, dims: ModelDims) -> None:
+def test_a_manifest_is_read_as_it_was_written(
+    bundle: Path, spec: PolicySpec, dims: ModelDims
+) -> None:
     manifest = verify(bundle)
     assert manifest.spec == spec
     assert manifest.model == dims

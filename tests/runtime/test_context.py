@@ -21,7 +21,8 @@ from gatort.runtime.spec import (
 def run_frame(
     context: Context, seen: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
 ) -> None:
-    """One frame; `seen` gets (position in the stream, mask row, cos, sin, cache row) of each of its T positions."""
+    """One frame; `seen` gets (position in the stream, mask row, cos, sin, cache row) of each of its
+    T positions."""
     spec, k = context.spec, context.frames
 
     def keep(block: Block) -> None:
@@ -77,7 +78,8 @@ def test_angles_are_those_of_the_unbounded_position_even_after_a_day_of_ticks(
     cos, sin = rotary_tables(
         np.array([position for position, *_ in seen], np.float64), dims.head_size
     )
-    # float32 keeps 24 bits of a number up to 1; the product of two float64 turns is exact far beyond that.
+    # float32 keeps 24 bits of a number up to 1; the product of two float64 turns is exact far
+    # beyond that.
     np.testing.assert_allclose(np.array([row[2] for row in seen]), cos, atol=1e-7)
     np.testing.assert_allclose(np.array([row[3] for row in seen]), sin, atol=1e-7)
 

@@ -48,7 +48,7 @@ def drawn(sampler: Sampler, logits: np.ndarray, times: int) -> list[int]:
     return (logits + bias).argmax(axis=1).tolist()
 
 
-def test_greedy_adds_nothing_and_forgets_what_was_forced() -> None:
+def test_greedy_adds_nothing_and_forgets_a_forced_token() -> None:
     bias = np.full((3, 4), 7.0, np.float32)
     Sampler().draw(bias)
     assert not bias.any()

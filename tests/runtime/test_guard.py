@@ -167,7 +167,7 @@ def looked_at(clock: VirtualClock, position: float = 0.0, age_ms: float = 0.0) -
 
 @pytest.fixture
 def fast_guard(spec: PolicySpec, clock: VirtualClock) -> Guard:
-    """Of a robot whose positions change by 2 rad/s at most: 0.15 rad a tick with the margin."""
+    """Positions change by 2 rad/s at most: 0.15 rad a tick with the margin."""
     keys = tuple(
         key.model_copy(update={"fastest_per_s": (2.0,) * 3}) if key.name == "arm/position" else key
         for key in spec.observations

@@ -58,7 +58,9 @@ def test_a_command_takes_effect_exactly_at_its_time_and_not_before(armed: InnerL
 
 
 @given(st.lists(st.integers(1, 40 * MS), max_size=20))
-def test_what_is_in_effect_does_not_depend_on_when_it_was_stepped(spec_steps: list[int]) -> None:
+def test_the_values_in_effect_do_not_depend_on_the_instants_of_the_steps(
+    spec_steps: list[int],
+) -> None:
     spec = PolicySpec(
         observations=(
             ObservationKey(name="q", shape=(1,), dtype="int32", unit="1", encoding="discrete"),
@@ -139,7 +141,8 @@ def test_when_commands_stop_it_holds_then_fades_within_two_periods_then_latches(
 
 
 def test_lost_commands_reach_the_safe_torque_within_the_bound_of_one_step(armed: InnerLoop) -> None:
-    """From `apply_at`: 95 ms until SAFE begins, 40 ms fade, and not even one late step makes it longer."""
+    """From `apply_at`: 95 ms until SAFE begins, 40 ms fade, and not even one late step makes it
+    longer."""
     armed.accept(command(1, 0), 0)
     assert armed.step(2 * PERIOD_NS - SAFE_LEAD_NS + FADE_NS).tolist() == [0, 0, 0]
     assert armed.state is State.LATCHED
@@ -169,7 +172,7 @@ def test_latched_takes_nothing_until_an_operator_arms_again(armed: InnerLoop) ->
     assert armed.accept(command(1, 400 * MS), 400 * MS)
 
 
-def test_what_has_begun_to_fade_fades_out_before_it_can_be_armed(armed: InnerLoop) -> None:
+def test_a_fade_that_has_begun_ends_before_the_arm_can_be_armed(armed: InnerLoop) -> None:
     armed.accept(command(1, 0), 0)
     armed.step(115 * MS)
     armed.arm(115 * MS)
@@ -255,7 +258,7 @@ def test_a_flood_of_commands_fills_the_queue_and_no_more(armed: InnerLoop) -> No
     assert armed.dropped == {Drop.FULL: 2}
 
 
-def test_an_operators_stop_fades_from_what_is_in_effect_and_latches(armed: InnerLoop) -> None:
+def test_an_operators_stop_fades_from_the_values_in_effect_and_latches(armed: InnerLoop) -> None:
     armed.accept(command(1, 0), 0)
     armed.step(30 * MS)
     armed.stop(30 * MS)

@@ -63,7 +63,7 @@ class SlowEngine(ScriptedEngine):
 
 
 class RecordingRobot(ScriptedRobot):
-    """A scripted robot that keeps every command it was handed, and what was in effect at every inner step."""
+    """A scripted robot that keeps every command, and the values in effect at every inner step."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

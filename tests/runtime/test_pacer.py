@@ -95,7 +95,7 @@ def test_garbage_is_collected_in_the_slack_and_left_when_there_is_none(clock: Vi
 
 
 class Collector:
-    """Stands in for `gc.collect`: notes what is collected, and takes as long as it is told."""
+    """Stand-in for `gc.collect`: notes the generation, and takes a given time."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self.collected: list[int] = []
@@ -131,7 +131,7 @@ def test_young_generations_are_collected_often_and_the_last_one_once_a_minute(
     assert collector.collected[1_199] == 2
 
 
-def test_the_last_generation_is_left_where_what_it_took_last_time_does_not_fit_twice(
+def test_the_last_generation_is_left_where_twice_its_last_duration_does_not_fit(
     clock: VirtualClock, collector: Collector
 ) -> None:
     collector.takes_ns[2] = 23_000_000  # twice that and the margin of 5 ms are more than a period

@@ -43,7 +43,7 @@ def test_a_core_that_is_not_there_is_refused_in_a_sentence_and_the_loop_runs_on(
         assert "CPU affinity [1023] was refused" in refused[0]
 
 
-def test_fifo_is_granted_for_this_thread_or_refused_with_what_would_grant_it() -> None:
+def test_fifo_is_granted_for_this_thread_or_refused_with_the_limit_to_raise() -> None:
     before = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
     with apply(RealtimeConfig(fifo_priority=1)) as refused:
         policy = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK

@@ -56,5 +56,5 @@ def test_a_key_in_another_unit_is_refused_with_both_units(spec: PolicySpec) -> N
     first, second = spec.observations
     degrees = first.model_copy(update={"unit": "deg"})
     robot = robot_like(spec, observations=(degrees, second))
-    with pytest.raises(SpecError, match="'arm/position': the policy expects unit rad.*has deg"):
+    with pytest.raises(SpecError, match=r"'arm/position': the policy expects unit rad.*has deg"):
         select_keys(spec, robot)

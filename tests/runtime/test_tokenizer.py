@@ -70,7 +70,8 @@ def test_an_action_comes_back_within_half_a_bin_of_itself_clipped(
     low, high = ends
     tokenizer = Tokenizer(policy(real("unit"), actuator=ends))
     found = tokenizer.decode_action(tokenizer.encode_action([value]))[0]
-    # 1 ppm of the range: bin edges are rounded to float64, so a value on an edge may fall on either side.
+    # 1 ppm of the range: bin edges are rounded to float64, so a value on an edge may fall on either
+    # side.
     half_bin = (high - low) * (0.5 / CONTINUOUS_BINS + 1e-6)
     assert abs(found - min(max(value, low), high)) <= half_bin
 

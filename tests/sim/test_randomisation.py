@@ -125,7 +125,7 @@ def test_noise_is_in_the_observation_and_not_in_the_experts_view() -> None:
     )  # (200, 3) m, red from the tool, at rest
     truth = robot.task.read("blocks/red_from_tool", robot.moment())
     np.testing.assert_array_equal(robot.expert_action(), robot.expert_action())
-    assert seen.std(axis=0) == pytest.approx(RANGES.block_noise_m, rel=0.25)  # of 200 draws
+    assert seen.std(axis=0) == pytest.approx(RANGES.block_noise_m, rel=0.25)  # 200 draws
     assert (np.abs(seen.mean(axis=0) - truth) < RANGES.block_bias_m + 4e-4).all()
 
 

@@ -1,4 +1,4 @@
-"""How the seed of a stacking trial becomes blocks on the table and a posture of the arm."""
+"""Layout of a stacking trial: from its seed, blocks on the table and a posture of the arm."""
 
 from __future__ import annotations
 

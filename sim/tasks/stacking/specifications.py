@@ -1,4 +1,4 @@
-"""What a stacking policy may observe and command: block poses, or cameras."""
+"""Interfaces of the stacking task: block poses, or cameras."""
 
 from __future__ import annotations
 

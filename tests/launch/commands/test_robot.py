@@ -1,8 +1,7 @@
 """`gatort robot`: an arm in a process of its own, and `gatort run` or a controller that drives it.
 
-Tests of motion run in this process, on a virtual clock. Tests of processes assert only what must
-become true in the end: their arms may be left without a command for 200 ms before they stop, and
-a controller here has a slow clock.
+Tests of motion run in this process, on a virtual clock. Tests of processes assert only eventual
+states. Their arms stop 200 ms after the last command, and a controller here has a slow clock.
 """
 
 from __future__ import annotations
@@ -346,7 +345,7 @@ def test_on_a_terminal_the_operator_is_asked(
         assert "run," not in shared_robot.text[before:]
         os.write(ours, answer)
         status = asking.status()
-    # With consent the run begins. How it ends depends on how busy this machine is.
+    # With consent the run begins. A busy machine may end it in another way.
     assert ("not armed" in asking.text) == (answer != b"y\n"), asking.text
     assert status == 2 or answer == b"y\n"
     shared_robot.wait_for(", free", before)

@@ -24,7 +24,7 @@ from gatort.runtime.live_run import LiveRun
 from gatort.runtime.loop import TickRecord
 from gatort.runtime.robot import Observation
 from gatort.sim import graphics
-from gatort.sim.make import MujocoRobot
+from gatort.sim.robot import SimulatedRobot
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def test_a_run_ends_with_a_summary_a_latency_picture_and_its_figures(
 ) -> None:
     assert run(bundle, "--json", "r.json", "--seed", "7") == 0
     text = capsys.readouterr().out
-    assert "seed 7: not stacked after 0.5 s; 10 ticks" in text
+    assert "seed 7: no success after 0.5 s; 10 ticks" in text
     assert "prefill" in text
     assert (tmp_path / "runs" / "latency.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((tmp_path / "r.json").read_text())
@@ -113,7 +113,7 @@ def test_ctrl_c_stops_the_robot_and_still_gives_the_summary(
     assert run(bundle, "--json", "r.json") == 130
     record = json.loads(Path("r.json").read_text())
     assert (record["ticks"], record["interrupted"], record["stopped"]) == (3, True, False)
-    assert "not stacked, stopped by the operator after 0.1 s" in " ".join(
+    assert "no success, stopped by the operator after 0.1 s" in " ".join(
         capsys.readouterr().out.split()
     )
 
@@ -121,14 +121,14 @@ def test_ctrl_c_stops_the_robot_and_still_gives_the_summary(
 def diverge_at(observation: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the robot fail where it reads its sensors; the first observation comes before the first
     tick."""
-    observe, count = MujocoRobot.observe, iter(range(1, 1_000))
+    observe, count = SimulatedRobot.observe, iter(range(1, 1_000))
 
-    def observe_or_fail(robot: MujocoRobot) -> Observation:
+    def observe_or_fail(robot: SimulatedRobot) -> Observation:
         if next(count) == observation:
             raise error
         return observe(robot)
 
-    monkeypatch.setattr(MujocoRobot, "observe", observe_or_fail)
+    monkeypatch.setattr(SimulatedRobot, "observe", observe_or_fail)
 
 
 def test_a_robot_that_fails_in_a_run_is_reported_with_figures_and_exit_status_1(
@@ -137,7 +137,7 @@ def test_a_robot_that_fails_in_a_run_is_reported_with_figures_and_exit_status_1(
     diverge_at(5, RobotError("the simulation diverged"), monkeypatch)
     assert run(bundle, "--json", "r.json") == 1
     text = " ".join(capsys.readouterr().out.split())
-    assert "not stacked, the robot failed (the simulation diverged) after 0.2 s; 4 ticks" in text
+    assert "no success, the robot failed (the simulation diverged) after 0.2 s; 4 ticks" in text
     record = json.loads(Path("r.json").read_text())
     assert (record["stopped"], record["ticks"]) == (True, 4)
     assert record["failure"] == "the robot failed (the simulation diverged)"

@@ -14,7 +14,7 @@ from gatort.runtime.remote.console import KEPT_LINES, Lines, console
 
 
 class Asked:
-    """A server that notes what its console asks for."""
+    """A server that notes the requests of its console."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -128,7 +128,7 @@ def test_a_public_key_that_is_a_pipe_is_refused_without_waiting(directory: Path)
 @pytest.mark.parametrize(
     "content", [b"", b"#" * 40, b"~" * 40, b"\xff" * 40, b"a" * 39, b"a" * 41, bytes(1_000_000)]
 )
-def test_what_is_no_key_is_refused(directory: Path, content: bytes) -> None:
+def test_a_file_that_holds_no_key_is_refused(directory: Path, content: bytes) -> None:
     for name in ("robot.key", "controller.pub"):
         before = (directory / name).read_bytes()
         (directory / name).write_bytes(content)

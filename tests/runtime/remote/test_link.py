@@ -31,7 +31,7 @@ def line(seed: int = 0, **conditions: float) -> DelayLine[int]:
 
 
 def arrivals(line: DelayLine[int], sent: int, spacing_ms: int = PERIOD_MS) -> list[tuple[int, int]]:
-    """(when in ns, what) of messages 0, 1, 2, … sent at a regular pace."""
+    """Return (instant in ns, message) of messages 0, 1, 2, … sent at a regular pace."""
     seen: list[tuple[int, int]] = []
     for item in range(sent):
         seen += _until(line, item * spacing_ms * MS)

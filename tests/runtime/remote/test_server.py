@@ -419,7 +419,7 @@ def test_lost_requests_are_sent_again(spec: PolicySpec) -> None:
         except ObservationError:
             continue
         answered += 1
-    # Of five requests each is answered with probability 0.64: 0.6 of 100 ticks go without.
+    # Each of five requests is answered with probability 0.64: 0.6 of 100 ticks get no answer.
     assert answered >= 98
     assert robot.retries > 20
 

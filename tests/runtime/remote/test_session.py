@@ -19,7 +19,7 @@ HERE, ELSEWHERE = Connection(b"here", 1), Connection(b"elsewhere", 2)
 
 
 class Desk:
-    """A scripted arm, its sessions, and what one controller asks of them."""
+    """A scripted arm, its sessions, and the requests of one controller."""
 
     def __init__(self, spec: PolicySpec) -> None:
         self.clock = VirtualClock(1_000 * MS)
@@ -56,7 +56,7 @@ def desk(spec: PolicySpec) -> Desk:
     return Desk(spec)
 
 
-# -- Who has the session -----------------------------------------------------------------------
+# -- Holder of the session -----------------------------------------------------------------------
 
 
 def test_hello_gives_a_session_with_the_robots_name_and_interface(

@@ -282,7 +282,7 @@ def test_without_pylibfranka_the_install_line_is_given(monkeypatch: pytest.Monke
         FrankaRobot("127.0.0.1", MonotonicClock())
 
 
-# -- The hand --------------------------------------------------------------------------------------------------------
+# -- The hand --------------------------------------------------------------------------------------
 
 
 @dataclass

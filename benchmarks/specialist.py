@@ -30,10 +30,7 @@ from gatort.runtime.demonstrations import load_episodes
 from gatort.runtime.episode import Episode
 from gatort.runtime.robot import Observation
 from gatort.sim.make import MujocoRobot
-from gatort.sim.rollout import (
-    Act,
-    rollout,
-)
+from gatort.sim.rollout import Act, rollout
 from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 from gatort.sim.trials.statistics import wilson_95
 

@@ -14,20 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatort.runtime.clock import (
-    Clock,
-    MonotonicClock,
-)
-from gatort.runtime.errors import (
-    GatortError,
-    ObservationError,
-)
+from gatort.runtime.clock import Clock, MonotonicClock
+from gatort.runtime.errors import GatortError, ObservationError
 from gatort.runtime.remote.serve import ServeConfig, serve
-from gatort.runtime.safety import (
-    STOPPED,
-    Command,
-    State,
-)
+from gatort.runtime.safety import STOPPED, Command, State
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.simulators.mujoco import MujocoSimulator
 from gatort.sim.tasks.stacking.specifications import STACK_SPEC

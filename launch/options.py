@@ -10,14 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    FiniteFloat,
-    NonNegativeInt,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, NonNegativeInt, ValidationError
 from pydantic_core import PydanticCustomError
 
 from gatort.policies.loading import PolicyOptions

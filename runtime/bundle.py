@@ -11,12 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from .errors import BundleError
 from .external_data import external_locations
-from .spec import (
-    ModelDims,
-    PolicySpec,
-    Precision,
-    Strict,
-)
+from .spec import ModelDims, PolicySpec, Precision, Strict
 
 MANIFEST_FILE = "manifest.json"
 ONNX_FILE = "policy.onnx"

@@ -18,13 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .errors import SpecError
-from .spec import (
-    CONTINUOUS_BINS,
-    PATCH_PIXELS,
-    SEPARATOR_ID,
-    ModelDims,
-    PolicySpec,
-)
+from .spec import CONTINUOUS_BINS, PATCH_PIXELS, SEPARATOR_ID, ModelDims, PolicySpec
 
 ROTARY_BASE = 10_000.0
 ALIGNMENT_BYTES = 256

@@ -22,14 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError
-from .safety import (
-    COMMAND_MARGIN_NS,
-    LONGEST_VALIDITY_NS,
-    SAFE_LEAD_NS,
-    STOPPED,
-    Command,
-    State,
-)
+from .safety import COMMAND_MARGIN_NS, LONGEST_VALIDITY_NS, SAFE_LEAD_NS, STOPPED, Command, State
 from .spec import Interface
 
 FADE_NS = 40_000_000

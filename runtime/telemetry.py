@@ -15,10 +15,7 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
-from .clock import (
-    Clock,
-    MonotonicClock,
-)
+from .clock import Clock, MonotonicClock
 from .pacer import Wake
 from .spec import PolicySpec
 

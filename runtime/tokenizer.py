@@ -20,11 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import (
-    EngineError,
-    ObservationError,
-    SpecError,
-)
+from .errors import EngineError, ObservationError, SpecError
 from .spec import (
     CONTINUOUS_BINS,
     DISCRETE_TOKENS,

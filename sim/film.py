@@ -10,17 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.errors import (
-    ConfigError,
-    MissingDependency,
-    RobotError,
-)
+from gatort.runtime.errors import ConfigError, MissingDependency, RobotError
 from gatort.runtime.packages import installed_version
 
-from .graphics import (
-    INSTALL_HINT,
-    choose_gl,
-)
+from .graphics import INSTALL_HINT, choose_gl
 from .simulators.simulator import Scene
 from .tasks import TASKS
 from .tasks.task import Layout

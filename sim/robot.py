@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.inner_loop import InnerLoop
-from gatort.runtime.robots.driver import (
-    INNER_PERIOD_NS,
-    Driver,
-)
+from gatort.runtime.robots.driver import INNER_PERIOD_NS, Driver
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import PolicySpec
 

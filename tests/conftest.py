@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from gatort.runtime.bundle import TrainingRecord
-from gatort.runtime.spec import (
-    FIRST_CONTINUOUS_ID,
-    Actuator,
-    ModelDims,
-    ObservationKey,
-    PolicySpec,
-)
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, Actuator, ModelDims, ObservationKey, PolicySpec
 
 if TYPE_CHECKING:
     from gatort.policies.model import Gato

@@ -9,12 +9,7 @@ from pathlib import Path
 import engine_gatort
 from work import Precision, Settings
 
-from gatort.runtime.bundle import (
-    MANIFEST_FILE,
-    ONNX_FILE,
-    Manifest,
-    load_manifest,
-)
+from gatort.runtime.bundle import MANIFEST_FILE, ONNX_FILE, Manifest, load_manifest
 from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine
 
 

@@ -19,13 +19,7 @@ from work import ACTION_TOKENS, PREFILLS, PROMPTS, VOCABULARY, WINDOW_TOKENS, Si
 from gatort.export.bundle_writer import write_bundle
 from gatort.policies.model import FeedForward, Gato
 from gatort.runtime.bundle import TrainingRecord
-from gatort.runtime.spec import (
-    FIRST_CONTINUOUS_ID,
-    Actuator,
-    ModelDims,
-    ObservationKey,
-    PolicySpec,
-)
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, Actuator, ModelDims, ObservationKey, PolicySpec
 
 NORM_EPSILON = 1e-5
 EMBEDDING_STD = 0.05

@@ -18,13 +18,7 @@ from dataclasses import dataclass
 from math import gcd
 
 from gatort.export.rounding import BLOCK, SMALLEST_BLOCK
-from gatort.runtime.spec import (
-    CONTINUOUS_BINS,
-    PATCH_PIXELS,
-    ModelDims,
-    PolicySpec,
-    Precision,
-)
+from gatort.runtime.spec import CONTINUOUS_BINS, PATCH_PIXELS, ModelDims, PolicySpec, Precision
 
 # Sizes of the patch embedding in `policies/model.py`, whose import would need PyTorch.
 _PATCH_CHANNELS = 96

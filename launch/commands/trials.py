@@ -18,12 +18,7 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationError
 from gatort.launch.options import resolve
 from gatort.launch.progress import show_trials
 from gatort.launch.refusals import describe
-from gatort.launch.report import (
-    make_directory,
-    require_writable,
-    screen,
-    write_json,
-)
+from gatort.launch.report import make_directory, require_writable, screen, write_json
 from gatort.launch.sweep_picture import sweep_picture
 from gatort.launch.trial_report import sweep_record, sweep_table, trial_record, trial_table
 from gatort.policies.loading import CPU_ENGINES, PolicyOptions, load_policy

@@ -282,7 +282,10 @@ class EngineCache:
         try:
             sealed = _Sealed.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            raise EngineError(f"{path}: expected an engine's record, found another file") from error
+            raise EngineError(
+                f"{path}: expected an engine's record of format 2, found another file; "
+                "`gatort compile --prune` removes it"
+            ) from error
         if not hmac.compare_digest(sealed.hmac, self._seal(sealed.record)):
             raise EngineError(
                 f"{path}: changed since it was written, or written under another user's key"

@@ -14,16 +14,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from gatort.runtime.clock import Clock
-from gatort.runtime.errors import (
-    ObservationError,
-    RobotError,
-    WireError,
-)
+from gatort.runtime.errors import ObservationError, RobotError, WireError
 from gatort.runtime.robot import Observation
-from gatort.runtime.safety import (
-    Command,
-    State,
-)
+from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import Interface
 from gatort.runtime.telemetry import Percentiles
 
@@ -31,10 +24,7 @@ from . import wire
 from .clock_offset import ClockOffset
 from .controller_socket import ControllerSocket
 from .keys import ControllerKeys
-from .link import (
-    COPIES,
-    RETRY_NS,
-)
+from .link import COPIES, RETRY_NS
 from .transport import ControllerTransport
 
 CONNECT_NS = 2_000_000_000

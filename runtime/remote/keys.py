@@ -20,11 +20,7 @@ import zmq
 from zmq.utils import z85
 
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.private_file import (
-    open_unlinked,
-    read_private,
-    write_new,
-)
+from gatort.runtime.private_file import open_unlinked, read_private, write_new
 
 KEY_CHARACTERS = 40
 """Length of a key in Z85 (RFC 32); 32 bytes."""

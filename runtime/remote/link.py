@@ -16,14 +16,8 @@ from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ObservationError
 from gatort.runtime.robot import Observation
 from gatort.runtime.robots.driver import Driver
-from gatort.runtime.safety import (
-    Command,
-    State,
-)
-from gatort.runtime.spec import (
-    Interface,
-    Strict,
-)
+from gatort.runtime.safety import Command, State
+from gatort.runtime.spec import Interface, Strict
 
 RETRY_NS = 5_000_000
 """Time after which a controller asks again for an observation."""

@@ -14,21 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
-from gatort.runtime.errors import (
-    MissingDependency,
-    RobotError,
-)
-from gatort.runtime.safety import (
-    Command,
-    State,
-)
+from gatort.runtime.errors import MissingDependency, RobotError
+from gatort.runtime.safety import Command, State
 
 from .driver import Driver
 from .hand import start_hand
-from .panda import (
-    JOINT_DAMPING_NMS_RAD,
-    PANDA,
-)
+from .panda import JOINT_DAMPING_NMS_RAD, PANDA
 
 _AT_REST = frozenset({State.DISARMED, State.LATCHED})
 

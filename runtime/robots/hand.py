@@ -14,14 +14,8 @@ import sys
 from contextlib import suppress
 from typing import Any, Final
 
-from gatort.runtime.clock import (
-    Clock,
-    MonotonicClock,
-)
-from gatort.runtime.errors import (
-    ObservationError,
-    RobotError,
-)
+from gatort.runtime.clock import Clock, MonotonicClock
+from gatort.runtime.errors import ObservationError, RobotError
 
 from .panda import GRIPPER_OPEN_M
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gatort.runtime.spec import (
-    Actuator,
-    Interface,
-    ObservationKey,
-)
+from gatort.runtime.spec import Actuator, Interface, ObservationKey
 
 # The part of Panda's joint range that stacking uses. A bin is then 2 to 4 mrad wide, and a value
 # beyond the range is clipped. Franka's own limits ("Robot and interface specifications") are in

@@ -24,10 +24,7 @@ import numpy as np
 
 from gatort.runtime.errors import RobotError
 from gatort.runtime.robots.driver import INNER_PERIOD_NS
-from gatort.runtime.robots.panda import (
-    GRIPPER_OPEN_M,
-    JOINT_DAMPING_NMS_RAD,
-)
+from gatort.runtime.robots.panda import GRIPPER_OPEN_M, JOINT_DAMPING_NMS_RAD
 
 from .simulator import (
     FINGER_DAMPING_NS_M,

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatort.runtime.clock import (
-    Clock,
-    MonotonicClock,
-    VirtualClock,
-)
+from gatort.runtime.clock import Clock, MonotonicClock, VirtualClock
 
 
 @pytest.fixture(params=[MonotonicClock, VirtualClock])

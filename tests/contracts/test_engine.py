@@ -8,33 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from gatort.runtime.bundle import (
-    ONNX_FILE,
-    load_manifest,
-)
-from gatort.runtime.context import (
-    Context,
-    rotary_tables,
-)
-from gatort.runtime.engines.engine import (
-    Engine,
-    ScriptedEngine,
-)
+from gatort.runtime.bundle import ONNX_FILE, load_manifest
+from gatort.runtime.context import Context, rotary_tables
+from gatort.runtime.engines.engine import Engine, ScriptedEngine
 from gatort.runtime.engines.native import NativeEngine
-from gatort.runtime.engines.onnx import (
-    OnnxConfig,
-    OnnxEngine,
-)
-from gatort.runtime.engines.tensorrt import (
-    Builder,
-    TensorrtEngine,
-)
+from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine
+from gatort.runtime.engines.tensorrt import Builder, TensorrtEngine
 from gatort.runtime.engines.torch import TorchEngine
-from gatort.runtime.spec import (
-    FIRST_CONTINUOUS_ID,
-    ModelDims,
-    PolicySpec,
-)
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 from gatort.testing import EngineContract, ModelEngineContract
 from gatort.testing.engines import random_observations, run_frames
 
@@ -132,10 +113,7 @@ def test_over_four_wraps_the_ring_equals_one_pass_over_the_whole_stream_under_th
 ) -> None:
     import torch
 
-    from gatort.policies.model import (
-        action_positions,
-        banded_mask,
-    )
+    from gatort.policies.model import action_positions, banded_mask
 
     spec, frames = context.spec, 4 * context.spec.window_frames + 1
     observed = random_observations(spec, frames)

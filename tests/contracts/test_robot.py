@@ -8,10 +8,7 @@ import pytest
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.remote.client import RemoteRobot
-from gatort.runtime.remote.link import (
-    LinkConditions,
-    LinkedRobot,
-)
+from gatort.runtime.remote.link import LinkConditions, LinkedRobot
 from gatort.runtime.remote.memory import MemoryRobotTransport
 from gatort.runtime.remote.server import RobotServer
 from gatort.runtime.robot import Robot

@@ -10,28 +10,13 @@ import pytest
 import torch
 
 from gatort.export.bundle_writer import write_bundle
-from gatort.export.parity import (
-    ParityReport,
-    compare,
-)
+from gatort.export.parity import ParityReport, compare
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset
 from gatort.policies.weights import read_model
-from gatort.runtime.bundle import (
-    TrainingRecord,
-    load_manifest,
-)
-from gatort.runtime.engines.onnx import (
-    OnnxConfig,
-    OnnxEngine,
-)
-from gatort.runtime.spec import (
-    FIRST_CONTINUOUS_ID,
-    Actuator,
-    ModelDims,
-    ObservationKey,
-    PolicySpec,
-)
+from gatort.runtime.bundle import TrainingRecord, load_manifest
+from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, Actuator, ModelDims, ObservationKey, PolicySpec
 
 RANDOM = TrainingRecord(recipe="random weights", demonstrations="none", parameters=0, steps=0)
 

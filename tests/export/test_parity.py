@@ -8,23 +8,11 @@ import pytest
 import torch
 from tests.export.conftest import onnx_engine, onnx_parity
 
-from gatort.export.parity import (
-    LOGIT_TOLERANCE,
-    PairParity,
-    ParityReport,
-    compare,
-)
+from gatort.export.parity import LOGIT_TOLERANCE, PairParity, ParityReport, compare
 from gatort.policies.model import Gato
 from gatort.policies.weights import read_model
-from gatort.runtime.context import (
-    Block,
-    Frame,
-)
-from gatort.runtime.engines.engine import (
-    Engine,
-    Mark,
-    no_mark,
-)
+from gatort.runtime.context import Block, Frame
+from gatort.runtime.engines.engine import Engine, Mark, no_mark
 from gatort.runtime.engines.torch import TorchEngine
 
 

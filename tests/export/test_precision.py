@@ -18,10 +18,7 @@ from gatort.export.rounding import BLOCK, best_scales, block_of, round_nearest
 from gatort.policies import grid
 from gatort.policies.grid import on_grid
 from gatort.policies.weights import read_model
-from gatort.runtime.bundle import (
-    ONNX_FILE,
-    load_manifest,
-)
+from gatort.runtime.bundle import ONNX_FILE, load_manifest
 from gatort.runtime.context import Context
 from gatort.runtime.decoding import FORCED
 from gatort.runtime.episode import Episode

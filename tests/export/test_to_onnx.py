@@ -7,15 +7,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from gatort.export.to_onnx import (
-    OPSET,
-    export_onnx,
-)
+from gatort.export.to_onnx import OPSET, export_onnx
 from gatort.policies.model import Gato
-from gatort.runtime.bundle import (
-    ONNX_FILE,
-    load_manifest,
-)
+from gatort.runtime.bundle import ONNX_FILE, load_manifest
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,7 @@ from gatort.export.to_onnx import export_onnx
 from gatort.export.to_tensorrt import build_engine
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset
-from gatort.runtime.bundle import (
-    ONNX_FILE,
-    load_manifest,
-)
+from gatort.runtime.bundle import ONNX_FILE, load_manifest
 from gatort.runtime.errors import EngineError
 from gatort.sim.tasks.stacking.specifications import GATO_SPEC
 

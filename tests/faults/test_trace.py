@@ -9,18 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gatort.faults.trace import (
-    Excerpt,
-    Trace,
-)
+from gatort.faults.trace import Excerpt, Trace
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.remote.robot_socket import RobotSocket
 from gatort.runtime.remote.server import RobotServer
 from gatort.runtime.robots.scripted import ScriptedRobot
-from gatort.runtime.safety import (
-    Command,
-    State,
-)
+from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import PolicySpec
 
 MS = 1_000_000

@@ -12,10 +12,7 @@ from gatort.launch import cli
 from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.episode import Episode
-from gatort.runtime.spec import (
-    CONTINUOUS_BINS,
-    FIRST_CONTINUOUS_ID,
-)
+from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID
 from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
 

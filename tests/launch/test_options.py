@@ -6,12 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gatort.launch.options import (
-    SHIPPED_PROFILES,
-    LoopOptions,
-    RunOptions,
-    resolve,
-)
+from gatort.launch.options import SHIPPED_PROFILES, LoopOptions, RunOptions, resolve
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
 

@@ -8,11 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gatort.launch.report import (
-    percentile_record,
-    require_writable,
-    write_json,
-)
+from gatort.launch.report import percentile_record, require_writable, write_json
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.telemetry import Percentiles
 

@@ -6,13 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gatort.policies.grid import (
-    BLOCK,
-    LARGEST,
-    on_grid,
-    snap,
-    straight_through,
-)
+from gatort.policies.grid import BLOCK, LARGEST, on_grid, snap, straight_through
 
 
 @pytest.fixture

@@ -4,21 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from gatort.policies.model import (
-    Gato,
-    PatchNorm,
-    action_positions,
-    banded_mask,
-    smooth_bins,
-)
-from gatort.policies.presets import (
-    PRESETS,
-    preset,
-)
-from gatort.runtime.context import (
-    Context,
-    rotary_tables,
-)
+from gatort.policies.model import Gato, PatchNorm, action_positions, banded_mask, smooth_bins
+from gatort.policies.presets import PRESETS, preset
+from gatort.runtime.context import Context, rotary_tables
 from gatort.runtime.decoding import FORCED
 from gatort.runtime.engines.torch import TorchEngine
 from gatort.runtime.errors import ConfigError

@@ -8,29 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from gatort.policies.demos import (
-    Frames,
-    join,
-    tokenize,
-)
+from gatort.policies.demos import Frames, join, tokenize
 from gatort.policies.presets import preset
-from gatort.policies.recipe import (
-    TrainConfig,
-    learning_rate,
-)
-from gatort.policies.train import (
-    Trainer,
-    label_distribution,
-)
+from gatort.policies.recipe import TrainConfig, learning_rate
+from gatort.policies.train import Trainer, label_distribution
 from gatort.runtime.episode import Episode
-from gatort.runtime.errors import (
-    ConfigError,
-    DemonstrationError,
-)
-from gatort.runtime.spec import (
-    SEPARATOR_ID,
-    PolicySpec,
-)
+from gatort.runtime.errors import ConfigError, DemonstrationError
+from gatort.runtime.spec import SEPARATOR_ID, PolicySpec
 from gatort.runtime.tokenizer import Tokenizer
 
 CONFIG = TrainConfig(

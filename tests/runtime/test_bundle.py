@@ -15,10 +15,7 @@ from gatort.runtime.bundle import (
     write_manifest,
 )
 from gatort.runtime.errors import BundleError
-from gatort.runtime.spec import (
-    ModelDims,
-    PolicySpec,
-)
+from gatort.runtime.spec import ModelDims, PolicySpec
 
 GRAPH = b"\x08\x0a"
 """The shortest ONNX model that says anything: ir_version 10."""

@@ -3,19 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gatort.runtime.context import (
-    Block,
-    Context,
-    allocate_frame,
-    rotary_tables,
-)
+from gatort.runtime.context import Block, Context, allocate_frame, rotary_tables
 from gatort.runtime.errors import SpecError
-from gatort.runtime.spec import (
-    FIRST_CONTINUOUS_ID,
-    SEPARATOR_ID,
-    ModelDims,
-    PolicySpec,
-)
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, SEPARATOR_ID, ModelDims, PolicySpec
 
 
 def run_frame(

@@ -3,27 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gatort.runtime.context import (
-    Frame,
-)
-from gatort.runtime.decoding import (
-    Decoder,
-    Sampler,
-)
-from gatort.runtime.engines.engine import (
-    Mark,
-    ScriptedEngine,
-    no_mark,
-)
-from gatort.runtime.errors import (
-    ConfigError,
-    EngineError,
-)
-from gatort.runtime.spec import (
-    FIRST_CONTINUOUS_ID,
-    ModelDims,
-    PolicySpec,
-)
+from gatort.runtime.context import Frame
+from gatort.runtime.decoding import Decoder, Sampler
+from gatort.runtime.engines.engine import Mark, ScriptedEngine, no_mark
+from gatort.runtime.errors import ConfigError, EngineError
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 
 
 class Broken(ScriptedEngine):

@@ -18,10 +18,7 @@ from gatort.runtime.bundle import (
 )
 from gatort.runtime.errors import BundleError
 from gatort.runtime.external_data import external_locations
-from gatort.runtime.spec import (
-    ModelDims,
-    PolicySpec,
-)
+from gatort.runtime.spec import ModelDims, PolicySpec
 
 onnx = pytest.importorskip("onnx")
 

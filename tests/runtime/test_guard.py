@@ -5,16 +5,9 @@ import pytest
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ObservationError
-from gatort.runtime.guard import (
-    Guard,
-    Limit,
-    Refusal,
-)
+from gatort.runtime.guard import Guard, Limit, Refusal
 from gatort.runtime.robot import Observation
-from gatort.runtime.safety import (
-    COMMAND_MARGIN_NS,
-    State,
-)
+from gatort.runtime.safety import COMMAND_MARGIN_NS, State
 from gatort.runtime.spec import PolicySpec
 
 GOOD = np.array([1.0, -2.0, 3.0])

@@ -6,22 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.inner_loop import (
-    FADE_NS,
-    Drop,
-    InnerLoop,
-)
-from gatort.runtime.safety import (
-    LONGEST_VALIDITY_NS,
-    SAFE_LEAD_NS,
-    Command,
-    State,
-)
-from gatort.runtime.spec import (
-    Actuator,
-    ObservationKey,
-    PolicySpec,
-)
+from gatort.runtime.inner_loop import FADE_NS, Drop, InnerLoop
+from gatort.runtime.safety import LONGEST_VALIDITY_NS, SAFE_LEAD_NS, Command, State
+from gatort.runtime.spec import Actuator, ObservationKey, PolicySpec
 
 MS = 1_000_000
 PERIOD_NS, VALID_NS = 50 * MS, 60 * MS

@@ -10,34 +10,15 @@ from numpy.typing import NDArray
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.context import Frame
-from gatort.runtime.engines.engine import (
-    Mark,
-    ScriptedEngine,
-    no_mark,
-)
-from gatort.runtime.errors import (
-    DeviceError,
-    EngineError,
-    RobotError,
-)
+from gatort.runtime.engines.engine import Mark, ScriptedEngine, no_mark
+from gatort.runtime.errors import DeviceError, EngineError, RobotError
 from gatort.runtime.guard import Refusal
-from gatort.runtime.loop import (
-    ControlLoop,
-    TickRecord,
-)
+from gatort.runtime.loop import ControlLoop, TickRecord
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation
 from gatort.runtime.robots.scripted import ScriptedRobot
-from gatort.runtime.safety import (
-    STOPPED,
-    Command,
-    State,
-)
-from gatort.runtime.spec import (
-    FIRST_CONTINUOUS_ID,
-    ModelDims,
-    PolicySpec,
-)
+from gatort.runtime.safety import STOPPED, Command, State
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 from gatort.runtime.telemetry import Telemetry
 
 MS = 1_000_000

@@ -6,10 +6,7 @@ import os
 import pytest
 from pydantic import ValidationError
 
-from gatort.runtime.realtime import (
-    RealtimeConfig,
-    apply,
-)
+from gatort.runtime.realtime import RealtimeConfig, apply
 
 
 def test_garbage_collection_is_off_inside_and_back_afterwards() -> None:

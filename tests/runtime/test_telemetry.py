@@ -6,12 +6,7 @@ import pytest
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.pacer import Wake
 from gatort.runtime.spec import PolicySpec
-from gatort.runtime.telemetry import (
-    LATENESS,
-    TICK,
-    Percentiles,
-    Telemetry,
-)
+from gatort.runtime.telemetry import LATENESS, TICK, Percentiles, Telemetry
 
 MS = 1_000_000
 PERIOD_NS = 50 * MS

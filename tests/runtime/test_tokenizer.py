@@ -11,11 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gatort.runtime.errors import (
-    EngineError,
-    ObservationError,
-    SpecError,
-)
+from gatort.runtime.errors import EngineError, ObservationError, SpecError
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     FIRST_CONTINUOUS_ID,
@@ -23,11 +19,7 @@ from gatort.runtime.spec import (
     ObservationKey,
     PolicySpec,
 )
-from gatort.runtime.tokenizer import (
-    MU_LAW_M,
-    MU_LAW_MU,
-    Tokenizer,
-)
+from gatort.runtime.tokenizer import MU_LAW_M, MU_LAW_MU, Tokenizer
 
 finite = st.floats(-(2.0**100), 2.0**100, width=32)
 ends = st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)).filter(

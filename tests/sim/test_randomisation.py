@@ -13,10 +13,7 @@ from gatort.runtime.safety import Command
 from gatort.sim.make import MujocoRobot, make_robot
 from gatort.sim.randomisation import Randomisation, Variation
 from gatort.sim.robot import SimulatedRobot
-from gatort.sim.rollout import (
-    follow_expert,
-    rollout,
-)
+from gatort.sim.rollout import follow_expert, rollout
 from gatort.sim.simulators.mujoco import load_model
 from gatort.sim.simulators.simulator import NOMINAL, Physics
 from gatort.sim.tasks.seeds import TRAINING_SEEDS

@@ -10,10 +10,7 @@ import pytest
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import RobotError
-from gatort.runtime.safety import (
-    Command,
-    State,
-)
+from gatort.runtime.safety import Command, State
 from gatort.sim.make import BulletRobot, MujocoRobot
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.tasks.seeds import VALIDATION_SEEDS

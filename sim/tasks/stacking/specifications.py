@@ -13,11 +13,7 @@ from gatort.runtime.robots.panda import (
     PROPRIOCEPTION,
     ranged_key,
 )
-from gatort.runtime.spec import (
-    MAX_WINDOW_TOKENS,
-    ObservationKey,
-    PolicySpec,
-)
+from gatort.runtime.spec import MAX_WINDOW_TOKENS, ObservationKey, PolicySpec
 
 
 def _offset(name: str) -> ObservationKey:

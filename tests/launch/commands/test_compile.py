@@ -10,15 +10,8 @@ from pathlib import Path
 import pytest
 
 from gatort.launch.cli import main
-from gatort.runtime.bundle import (
-    TrainingRecord,
-    load_manifest,
-    write_manifest,
-)
-from gatort.runtime.engines.cache import (
-    EngineCache,
-    load_engine,
-)
+from gatort.runtime.bundle import TrainingRecord, load_manifest, write_manifest
+from gatort.runtime.engines.cache import EngineCache, load_engine
 from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
 

@@ -10,10 +10,7 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli
-from gatort.runtime.bundle import (
-    load_manifest,
-    verify,
-)
+from gatort.runtime.bundle import load_manifest, verify
 from gatort.sim.graphics import choose_gl
 
 
@@ -132,10 +129,7 @@ def test_paths_that_disagree_exit_with_1(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    from gatort.runtime.bundle import (
-        sha256_of,
-        write_manifest,
-    )
+    from gatort.runtime.bundle import sha256_of, write_manifest
 
     weights = bundle / "model.safetensors"
     save_file({name: tensor * 1.01 for name, tensor in load_file(weights).items()}, weights)

@@ -15,14 +15,8 @@ from gatort.export.roofline.rates import Device
 from gatort.export.roofline.work import Rates
 from gatort.launch import cli, profiling
 from gatort.launch.commands import profile as profile_command
-from gatort.launch.options import (
-    LoopOptions,
-    RunOptions,
-)
-from gatort.runtime.clock import (
-    Clock,
-    VirtualClock,
-)
+from gatort.launch.options import LoopOptions, RunOptions
+from gatort.runtime.clock import Clock, VirtualClock
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import PolicySpec
 from gatort.sim import make as robots

@@ -14,10 +14,7 @@ import numpy as np
 import pytest
 
 from gatort.launch import cli
-from gatort.runtime.bundle import (
-    MANIFEST_FILE,
-    ONNX_FILE,
-)
+from gatort.runtime.bundle import MANIFEST_FILE, ONNX_FILE
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import RobotError
 from gatort.runtime.live_run import LiveRun

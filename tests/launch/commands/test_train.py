@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli
-from gatort.runtime.bundle import (
-    SuccessRecord,
-    record_success,
-)
+from gatort.runtime.bundle import SuccessRecord, record_success
 from gatort.runtime.demonstrations import load_manifest, write_manifest
 from gatort.runtime.episode import Episode
 from gatort.sim.tasks.stacking.specifications import STACK_SPEC

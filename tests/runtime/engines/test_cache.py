@@ -9,17 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gatort.runtime.bundle import (
-    Manifest,
-    SuccessRecord,
-    TrainingRecord,
-)
-from gatort.runtime.engines import (
-    cache as engine_cache,
-)
-from gatort.runtime.engines import (
-    gpu,
-)
+from gatort.runtime.bundle import Manifest, SuccessRecord, TrainingRecord
+from gatort.runtime.engines import cache as engine_cache
+from gatort.runtime.engines import gpu
 from gatort.runtime.engines.cache import (
     EngineCache,
     EngineKey,
@@ -29,16 +21,8 @@ from gatort.runtime.engines.cache import (
     load_engine,
 )
 from gatort.runtime.engines.gpu import Gpu
-from gatort.runtime.errors import (
-    ConfigError,
-    DeviceError,
-    EngineError,
-    MissingDependency,
-)
-from gatort.runtime.spec import (
-    ModelDims,
-    PolicySpec,
-)
+from gatort.runtime.errors import ConfigError, DeviceError, EngineError, MissingDependency
+from gatort.runtime.spec import ModelDims, PolicySpec
 
 PLAN = b"native code" * 100
 

@@ -15,30 +15,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from gatort.policies.loading import SHIPPED_BUNDLE
-from gatort.runtime.bundle import (
-    WEIGHTS_FILE,
-    Manifest,
-    TrainingRecord,
-    load_manifest,
-)
+from gatort.runtime.bundle import WEIGHTS_FILE, Manifest, TrainingRecord, load_manifest
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.context import Context
 from gatort.runtime.engines.native import NativeEngine
 from gatort.runtime.engines.native_weights import NativePrecision
-from gatort.runtime.engines.onnx import (
-    OnnxConfig,
-    OnnxEngine,
-)
-from gatort.runtime.errors import (
-    EngineError,
-    MissingDependency,
-)
-from gatort.runtime.spec import (
-    CONTINUOUS_BINS,
-    FIRST_CONTINUOUS_ID,
-    ModelDims,
-    PolicySpec,
-)
+from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine
+from gatort.runtime.errors import EngineError, MissingDependency
+from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 
 if TYPE_CHECKING:
     from tests.conftest import Exported

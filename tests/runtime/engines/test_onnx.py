@@ -9,18 +9,9 @@ import onnxruntime
 import pytest
 
 from gatort.policies.loading import PolicyOptions, load_policy
-from gatort.runtime.bundle import (
-    Manifest,
-    load_manifest,
-)
-from gatort.runtime.engines.onnx import (
-    OnnxConfig,
-    OnnxEngine,
-)
-from gatort.runtime.errors import (
-    BundleError,
-    EngineError,
-)
+from gatort.runtime.bundle import Manifest, load_manifest
+from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine
+from gatort.runtime.errors import BundleError, EngineError
 from gatort.runtime.policy import Policy
 from gatort.runtime.spec import ModelDims
 

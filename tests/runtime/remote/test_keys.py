@@ -10,11 +10,7 @@ import pytest
 import zmq
 
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.remote.keys import (
-    ControllerKeys,
-    RobotKeys,
-    make_keys,
-)
+from gatort.runtime.remote.keys import ControllerKeys, RobotKeys, make_keys
 
 
 @pytest.fixture

@@ -16,10 +16,7 @@ from gatort.runtime.remote.link import (
     LinkedRobot,
 )
 from gatort.runtime.robots.scripted import ScriptedRobot
-from gatort.runtime.safety import (
-    Command,
-    State,
-)
+from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import PolicySpec
 
 MS = 1_000_000

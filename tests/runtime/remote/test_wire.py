@@ -26,9 +26,7 @@ VECTORS = json.loads(
     (Path(__file__).parents[2] / "data" / "wire" / "vectors.json").read_text(encoding="utf-8")
 )
 DECODERS = {"to_robot": wire.decode_request, "to_controller": wire.decode_answer}
-KINDS = {
-    kind.__name__.removeprefix("Wire"): kind for kind in (wire.Request | wire.Answer).__args__
-}
+KINDS = {kind.__name__.removeprefix("Wire"): kind for kind in (wire.Request | wire.Answer).__args__}
 """Class of each message, by the message's name in docs/wire.md."""
 MUTATED, SEED = 110_000, 0
 

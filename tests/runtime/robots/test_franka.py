@@ -18,16 +18,8 @@ import numpy as np
 import pytest
 
 from gatort.launch import cli
-from gatort.runtime.clock import (
-    MonotonicClock,
-    VirtualClock,
-)
-from gatort.runtime.errors import (
-    MissingDependency,
-    ObservationError,
-    RobotError,
-    SpecError,
-)
+from gatort.runtime.clock import MonotonicClock, VirtualClock
+from gatort.runtime.errors import MissingDependency, ObservationError, RobotError, SpecError
 from gatort.runtime.robots import franka as driver_franka
 from gatort.runtime.robots.franka import FrankaRobot
 from gatort.runtime.robots.hand import (
@@ -38,15 +30,9 @@ from gatort.runtime.robots.hand import (
     serve_hand,
     start_hand,
 )
-from gatort.runtime.safety import (
-    Command,
-    State,
-)
+from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import select_keys
-from gatort.sim.tasks.stacking.specifications import (
-    CAMERA_SPEC,
-    STACK_SPEC,
-)
+from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC, STACK_SPEC
 
 pylibfranka = pytest.importorskip("pylibfranka")
 MS = 1_000_000

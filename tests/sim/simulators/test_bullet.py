@@ -12,11 +12,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.errors import (
-    ConfigError,
-    MissingDependency,
-    RobotError,
-)
+from gatort.runtime.errors import ConfigError, MissingDependency, RobotError
 from gatort.runtime.robots.panda import JOINT_DAMPING_NMS_RAD
 from gatort.runtime.safety import Command
 from gatort.sim.make import BulletRobot, MujocoRobot, make_robot

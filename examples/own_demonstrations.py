@@ -51,7 +51,7 @@ counts |= {"first_seed": 0, "last_seed": options.episodes - 1, "ticks": options.
 write_manifest(demos, DemonstrationManifest(spec=SPEC, driver="my law", seconds=5.0, **counts))
 
 # `--rounds 0` trains on the demonstrations alone: rollouts need a simulator of the task.
-command = [sys.executable, "-m", "gatort.launch.cli", "train", demos, "--out", options.out]
+command = [sys.executable, "-m", "gatort", "train", demos, "--out", options.out]
 command += ["--preset", "tiny", "--rounds", "0", "--steps", str(options.steps)]
 subprocess.run(command, check=True)
 

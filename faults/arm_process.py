@@ -155,7 +155,7 @@ class ArmProcess:
         return self._log.read_text(errors="replace")
 
     def counted(self, what: str) -> int:
-        """Return a counter from the last line of the output that has it."""
+        """Return a counter's value, from the last line of the output that shows it."""
         found = re.findall(rf"{what}: (\d+)", self.said)
         return int(found[-1]) if found else 0
 
@@ -169,7 +169,7 @@ class ArmProcess:
         os.write(self._terminal, key)
 
     def wait_until(self, true: Callable[[], bool], within_ns: int = REST_NS) -> bool:
-        """Look every millisecond; return false when it did not become true in time.
+        """Check every millisecond; return false if the condition did not become true in time.
 
         Raises:
             RobotError: the process has ended.

@@ -36,7 +36,7 @@ class Bench(LoopBench):
         """Prepare; no process is started yet.
 
         Args:
-            running: gets the faults of a controller instead of an arm of the bench's own.
+            running: arm that gets the controller's faults; by default the bench starts one.
         """
         self.clock = MonotonicClock()
         self.not_granted: list[str] = []
@@ -127,7 +127,7 @@ class Bench(LoopBench):
             timer.join()
 
     def wait(self, duration_ns: int) -> None:
-        """Let so much time pass."""
+        """Wait for a duration."""
         self.clock.sleep_until_ns(self.clock.now_ns() + duration_ns)
 
     def wait_within_a_tick(self, random: np.random.Generator) -> None:

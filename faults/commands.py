@@ -16,7 +16,7 @@ from .sensors import good_ticks
 
 
 class LosingLink(WrappedRobot):
-    """A link that loses commands after so many good ones, and is whole again after them."""
+    """A link that delivers a number of commands, loses the next ones, and then delivers again."""
 
     def __init__(self, robot: Robot, good: int, lost: int) -> None:
         super().__init__(robot)
@@ -57,7 +57,7 @@ lost_once, lost_for_good = partial(lost, 1), partial(lost, 1_000)
 
 
 class RepeatingLink(WrappedRobot):
-    """A link that delivers each command again, and the one before it after it."""
+    """A link that delivers each command twice, and then the command before it."""
 
     def __init__(self, robot: Robot) -> None:
         super().__init__(robot)

@@ -67,7 +67,7 @@ def inject(
         chosen: rows, each with those of its faults to inject.
         seed: draws the instants; each injection of a fault adds one.
         watch: called before each injection.
-        running: gets the faults of a controller instead of an arm of the bench's own.
+        running: arm that gets the controller's faults; by default the bench starts one.
     """
     clock = MonotonicClock()
     results = []

@@ -112,10 +112,10 @@ def must_go_on(
 
 
 def driven_steps(arm: DrivenArm, drive: Drive) -> Excerpt:
-    """Return the arm's steps from being armed until the loop ended by itself and stopped it.
+    """Return the arm's steps from arming until the control loop had run its last tick.
 
     Raises:
-        EndedEarlyError: the loop ended before its last tick.
+        EndedEarlyError: the loop was stopped before it had run all its ticks.
     """
     drive.require_end()
     arm.rest()
@@ -128,8 +128,8 @@ def driven_steps(arm: DrivenArm, drive: Drive) -> Excerpt:
 def compare_refusals(drive: Drive, expected: Mapping[Refusal, int]) -> Deviation:
     """Compare a guard's refused ticks with the expected ones.
 
-    Refusals on top of the expected ones that lateness brings are lateness. They also end a run
-    before all of the expected ones have come.
+    A further refusal counts as lateness if its reason can be lateness. Such a refusal may also end
+    the run before all expected ones have come.
     """
     found = drive.guard.refused
     if dict(found) == dict(expected):

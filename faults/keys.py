@@ -47,7 +47,7 @@ def _known_keys(arm: ArmProcess) -> ControllerKeys:
 
 
 def intruder(kind: Literal["unknown", "none"], bench: Bench, _: int) -> InjectionResult:
-    """A stranger with their own key, or with none, knocks while a keyed controller drives."""
+    """A stranger with an unknown key, or without one, connects while a controller drives."""
     arm = bench.keyed_arm
     arm.rest()
     known = _known_keys(arm)

@@ -50,10 +50,10 @@ class LoopBench(ABC):
 
     @abstractmethod
     def after(self, seconds: float, action: Callable[[], None]) -> AbstractContextManager[None]:
-        """Call `action` so many seconds from now, while the loop in the context runs."""
+        """Call `action` once `seconds` have passed, while the loop in the context runs."""
 
     def ask_sensors(self, fault: SensorFault, after: int) -> BenchArm:
-        """Return the shared arm with sensors that fail after so many good readings."""
+        """Return the shared arm. Its sensors fail after `after` good readings."""
         arm = self.arm
         arm.sensors.ask(fault, after)
         return arm

@@ -52,7 +52,7 @@ def busy(bench: Bench, _: int) -> InjectionResult:
 
 
 def _misses(drive: Drive) -> int:
-    """Return the misses by each tick's wake and stamps.
+    """Count the missed deadlines, from each tick's wake-up and stamps.
 
     A long tick and the deadline that it skips are one miss.
     """

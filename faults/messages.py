@@ -23,7 +23,7 @@ from .loop_bench import MS, PERIOD_NS
 FLOOD_NS = 2_000 * MS
 HUGE_BYTES = 100_000_000
 NESTING = 1_000
-"""Most levels of a frame that is short enough to be decoded."""
+"""Largest nesting depth of a frame that is short enough to be decoded."""
 MOST_PARTS = 2_000
 """Most parts of a message; reading so many takes the robot several turns."""
 FLOOD_TICKS = 60
@@ -61,7 +61,7 @@ nested, parts = partial(flooded, "nested"), partial(flooded, "parts")
 
 
 def no_message(kind: Flood, draw: np.random.Generator) -> list[bytes]:
-    """Return the parts of one message that is not of the protocol."""
+    """Return the parts of a message that the protocol does not define."""
     match kind:
         case "huge":
             return [bytes(HUGE_BYTES)]
@@ -115,7 +115,7 @@ def _connected(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.So
 
 
 def main() -> int:
-    """Be the process that floods; exit with 0 when the flood arrived."""
+    """Run the process that floods; exit with 0 when the robot received the flood."""
     endpoint, kind, seed = sys.argv[1:]
     if kind == "huge":
         return 0 if _flood_huge(endpoint) else 1

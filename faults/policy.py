@@ -152,7 +152,7 @@ def _illegal_token(frame: Frame, _: Clock) -> None:
 
 
 def void(spoil: Spoil, bench: LoopBench, seed: int) -> InjectionResult:
-    """From one tick on the engine gives no valid action: each is void as a whole."""
+    """From one tick on, the engine gives no valid action: the guard refuses each as a whole."""
     arm, engine, drive = _drive(bench, seed, spoil)
     deviation = compare_refusals(drive, {Refusal.ENGINE: 2})
     return must_stop(arm, drive.began_ns, engine.began_ns, drive.refused_ns(), deviation)

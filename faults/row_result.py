@@ -35,12 +35,12 @@ class RowResult:
 
     @property
     def detections_ms(self) -> list[float]:
-        """Times to detection, of the injections that have one. ms."""
+        """Times to detection, in ms, of the injections that have one."""
         return [each.detected_ms for _, each in self.injections if each.detected_ms is not None]
 
     @property
     def safes_ms(self) -> list[float]:
-        """Times to the safe command, of the injections that must end in it. ms."""
+        """Times to the safe command, in ms, of the injections that must end in it."""
         return [each.safe_ms for _, each in self.injections if each.safe_ms is not None]
 
     @property

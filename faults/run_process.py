@@ -66,12 +66,12 @@ def running(
     environment: dict[str, str] | None = None,
     terminal: int | None = None,
 ) -> Iterator[RunProcess]:
-    """Run `gatort run` on an arm until the context ends.
+    """Run `gatort run` on an arm until the `with` block ends.
 
     Args:
         endpoint: address of the arm.
         folder: directory to make for its files.
-        environment: variables beside this process's own.
+        environment: additional environment variables.
         terminal: descriptor of a terminal that gets its output instead of a file.
     """
     folder.mkdir()

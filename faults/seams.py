@@ -58,7 +58,7 @@ def change_actions(loop: ControlLoop, change: ChangeAction) -> None:
 
 
 class WrappedRobot:
-    """A robot as it is. A fault's subclass changes the commands on their way to it."""
+    """Wrapper that passes every call on. A subclass changes commands before the robot gets them."""
 
     def __init__(self, robot: Robot) -> None:
         self._robot = robot

@@ -13,7 +13,7 @@ GOOD_TICKS = 6
 
 
 def good_ticks(seed: int) -> int:
-    """Return how many ticks go well before the fault."""
+    """Return the number of good ticks before the fault."""
     return GOOD_TICKS + int(seeded(seed).integers(10))
 
 

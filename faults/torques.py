@@ -35,7 +35,7 @@ class FaultyActions:
     """Replaces a few of the policy's actions on their way to the guard."""
 
     def __init__(self, clock: Clock, good_ticks: int, asked: list[float]) -> None:
-        """After so many good ticks, ask each of `asked` of every actuator for one tick."""
+        """Plan the good ticks, and the values of `asked`: each goes to all actuators for a tick."""
         self.began_ns = 0
         """Instant of the first bad action; 0 before."""
         self._clock, self._good_ticks, self._asked = clock, good_ticks, list(asked)
@@ -87,7 +87,7 @@ infinite = partial(not_finite, float("inf"))
 
 
 class UnguardedController(WrappedRobot):
-    """After so many good commands it sends values that no guard would let through."""
+    """A controller that sends good commands, and then values that a guard would refuse."""
 
     def __init__(self, robot: Robot, clock: Clock, good: int) -> None:
         super().__init__(robot)

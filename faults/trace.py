@@ -130,7 +130,7 @@ class Excerpt:
         return int(np.diff(self.taken_ns).max(initial=0))
 
     def fault(self) -> str | None:
-        """Return the first thing that no trace may show, as a sentence; `None` when all is well.
+        """Return the first violation in the trace, as a sentence; `None` without any.
 
         Values are within every range, and changes within every rate (in SAFE, the fade's). In SAFE
         they go straight to the safe command and never away from it. Only LATCHED follows SAFE.

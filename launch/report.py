@@ -121,7 +121,7 @@ def require_writable(*paths: Path | None) -> None:
 
 
 def write_json(path: Path | None, record: dict[str, Any]) -> None:
-    """Write a report whole or not at all; `None` writes nothing."""
+    """Write a report atomically. Write nothing if the path is `None`."""
     if path is None:
         return
     partial = path.with_name(f"{path.name}.partial")

@@ -28,6 +28,8 @@ class RobotOptions(ServeConfig):
     Default: the first one.
     """
     again: bool = False
-    """Lay the task out anew, at the next seed, after each success and each trial without one."""
+    """Lay the task out anew at the next seed after each trial, successful or not."""
     safe_after_ms: FiniteFloat | None = None
-    """Age of a command at which SAFE begins, in ms. Two periods minus 5 ms by default."""
+    """Time from the instant at which the last command took effect until SAFE begins, in ms.
+
+    Default: two periods minus 5 ms."""

@@ -28,7 +28,9 @@ class TrainConfig(Strict):
     """Standard deviation of a target over neighbouring bins (HL-Gauss, Imani and White 2018,
     arXiv 1806.04613)."""
     forget_actions: float = Field(default=0.3, ge=0, le=1)
-    """Share of frames whose action tokens are hidden, against copying the previous action."""
+    """Share of frames whose action tokens are masked in training.
+
+    The policy cannot learn to copy its previous action then."""
     stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
     """Share of sequences that skip a layer's branch."""
     int4_grid: bool = False

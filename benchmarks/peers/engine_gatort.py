@@ -72,7 +72,12 @@ class Engine:
         """Do nothing: a frame that was not ended begins again in the same slot."""
 
     def tick(self, prompt: Sequence[int]) -> list[int]:
-        """Write the frame's ids, run its passes and return its tokens."""
+        """Set up the frame, write its ids, run its passes and return its tokens."""
+        # In the control loop, the set-up of the next frame is a part of each tick. Here, the same
+        # slot is set up again.
+        self._context.frames -= 1
+        self._context.end_frame(FIRST_CONTINUOUS_ID)
+
         frame = self._context.frame
         frame.prefill.ids[0] = np.add(prompt, FIRST_CONTINUOUS_ID)
         self._engine.tick(frame)

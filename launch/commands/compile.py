@@ -48,7 +48,7 @@ def compile_engine(
     Parameters
     ----------
     bundle
-        Directory of the policy, in fp32.
+        Directory of the policy, in fp32. Required, except with --list and --prune.
     target
         GPU to build for: an RTX 3090, which need not be here, or the GPU of this machine.
     precision
@@ -59,7 +59,7 @@ def compile_engine(
         tensorrt builds for this machine's GPU only.
     trials
         Number of simulated trials, driven by the policy, on which the result is compared with fp32.
-        0 leaves the comparison out; so does an untrained policy and a policy for another robot.
+        0: no comparison. An untrained policy, or one for another robot, is not compared either.
     list_
         List the engines in the cache instead; exit status 1 when one of them cannot be loaded.
     prune

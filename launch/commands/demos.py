@@ -39,13 +39,13 @@ def demos(
         Layout seed of the first episode; the others follow one by one. Default: the first
         training seed.
     noise_nm
-        Standard deviations of the noise on the torques; each episode draws one. The noise makes the
-        expert show how it recovers. N·m
+        Standard deviations of the torque noise, in N·m; each episode draws one of them. The noise
+        makes the expert show how it recovers.
     randomise
         Vary arm, blocks, delay and sensors from episode to episode, over the ranges in
         sim/randomisation.py.
     task
-        Name of the task. Its first interface is observed.
+        Name of the task. The episodes have the observation keys of its first interface.
     workers
         Number of processes that share the episodes. Default: one per core.
     """

@@ -50,12 +50,13 @@ def export(
     out
         Folder of the new bundle; an older bundle there is replaced once the new one is whole.
     preset
-        Size of an untrained model to export instead of a bundle. The gato sizes have Gato's frame:
-        two 128×128 cameras and proprioception.
+        Size of an untrained model to export instead of a bundle: tiny, stack, gato-79m, gato-364m
+        or gato-1.2b. The gato sizes have the frame of the paper: two 128×128 cameras and
+        proprioception.
     random_weights
         Confirm that the preset's weights are drawn at random: the model has learned nothing.
     cameras
-        Give a tiny or stack model two 64×64 cameras instead of the blocks' poses.
+        For the presets `tiny` and `stack`: two 64×64 cameras instead of the blocks' poses.
     name
         Name of the new bundle; by default the source's name or the preset.
     seed

@@ -86,10 +86,12 @@ def faults(
 ) -> int:
     """Inject every fault that gatort must survive, and compare the reactions with their bounds.
 
-    A computing witness measures the machine before the first row and beside each of them. Exit
-    status 0: every row held. Exit status 1: a row is broken. Exit status 3: no row is broken, but
-    one is inconclusive, because this machine pauses computing processes for long enough to explain
-    a late reaction. A wrong torque, message or order of stopping is broken on any machine.
+    Each row of docs/faults.md is one expected reaction and its bounds. A witness, a process that
+    computes the same small work 20 times a second, measures the machine before the first row and
+    beside each of them. Exit status 0: every row held its bounds. Exit status 1: a row is broken.
+    Exit status 3: no row is broken, but one is inconclusive: the machine paused a computation for
+    long enough to explain a late reaction. A wrong torque, message or order of stopping breaks its
+    row on any machine.
 
     Parameters
     ----------

@@ -41,9 +41,11 @@ def profile(
 ) -> int:
     """Time every stage of the control loop and say whether the budget holds.
 
-    Exit status 1 when more than --max-misses ticks took longer than the budget or sent no command.
-    At the control rate, a witness computes beside the loop and reports this machine's pauses. A
-    pause of that length makes a tick late whatever gatort does.
+    Exit status 1 when the number of misses, or the number of ticks without a command, is larger
+    than --max-misses. A miss is a tick that took longer than the budget, or a skipped deadline.
+    Without --flat-out, a witness runs beside the loop: a process that computes the same small work
+    20 times a second. It reports for how long this machine pauses a computation. A tick during such
+    a pause is late, and gatort cannot prevent it.
 
     Parameters
     ----------
@@ -58,7 +60,7 @@ def profile(
     budget_ms
         Longest tick that is not a miss, in milliseconds.
     max_misses
-        Number of misses up to which the exit status is 0.
+        Largest allowed number of misses, and also of ticks without a command.
     robot
         Source of the observations: the simulated arm (mujoco), or random values (scripted), which
         time the policy alone. auto takes the arm where MuJoCo is installed.

@@ -43,7 +43,7 @@ class TrainOptions(CourseConfig):
     """One training run with its rounds of DAgger."""
 
     preset: str = "stack"
-    """Model size."""
+    """Size of the model: tiny, stack, gato-79m, gato-364m or gato-1.2b."""
     start: Path | None = None
     """Bundle whose weights training starts from, whatever the preset (fine-tuning). Default: random
     weights."""

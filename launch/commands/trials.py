@@ -31,7 +31,7 @@ from gatort.sim.make import SimulatorName
 from gatort.sim.trials.journal import Journal
 from gatort.sim.trials.runner import TrialSetup, require_unseen
 from gatort.sim.trials.statistics import TrialSummary, summarise
-from gatort.sim.trials.sweep import FIELDS, UNITS, Axis, Sweep, along
+from gatort.sim.trials.sweep import FIELDS, UNITS, Axis, Sweep, conditions_along
 
 EPISODES = 200
 SWEEP_EPISODES = 20
@@ -92,7 +92,7 @@ def trials(
     json
         JSON file for the result.
     record
-        Write the success rate into the bundle's manifest.
+        Change the bundle: write the measured success rate into its manifest.
     """
     options = resolve(TrialOptions, options, None)
     if plot is None and sweep is not None:
@@ -158,7 +158,7 @@ class _Series:
     def sweep(self, axis: Axis, values: Sequence[float] | None) -> Sweep:
         """Run the trials at each value of an axis."""
         try:
-            links = along(self.options.link, axis, values)
+            links = conditions_along(self.options.link, axis, values)
         except ValidationError as error:
             raise ConfigError(describe(error, "--values", LinkConditions)) from error
 

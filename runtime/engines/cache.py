@@ -2,7 +2,7 @@
 
 A serialized engine is native code: a person who can exchange it runs their own code in the robot's
 process. Beside each engine lies a record with its SHA-256. The record is sealed (HMAC-SHA256) with
-a key that only this user can read. The very bytes that are loaded are checked first, before
+a key that only this user can read. The bytes that are loaded are checked first, before
 TensorRT sees them.
 """
 

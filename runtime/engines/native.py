@@ -1,4 +1,4 @@
-"""A policy compiled for this very CPU: `native.c` runs a whole tick in one call."""
+"""A policy compiled for this machine's CPU: `native.c` runs a whole tick in one call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compilation of `native.c` for this very CPU, with a model's dimensions as constants.
+"""Compilation of `native.c` for this machine's CPU, with a model's dimensions as constants.
 
 GCC takes a second or two. The library is loaded from a private folder that is deleted at once: no
 compiled file can later be found, trusted or out of date.

@@ -234,7 +234,7 @@ class TensorrtEngine:
 
 
 def import_builder(builder: Builder) -> Any:
-    """Return the package of a builder.
+    """Import a builder's Python package and return it.
 
     Raises:
         MissingDependency: it is not installed.

@@ -53,7 +53,7 @@ _LARGEST_SEQUENCE = 0xFFFF_FFFF
 
 
 class Recorder:
-    """Sending end of a recording, for one thread at a time."""
+    """Sends messages to the process that writes a recording. Use it from one thread at a time."""
 
     def __init__(self, path: Path, run: RunRecord, policy: PolicyRecord | None = None) -> None:
         """Start the writing process and wait until it has opened the file, replacing an older one.
@@ -116,7 +116,7 @@ class Recorder:
     # -- During the run --------------------------------------------------------------------------
 
     def add(self, at_ns: int, *messages: AnyMessage) -> None:
-        """Put messages into the next packet; an interrupt in between keeps all of them out.
+        """Put all messages into the next packet. After an interrupt no message is in it.
 
         Args:
             at_ns: time of the messages, on the clock given to `RunRecord.of`.

@@ -43,7 +43,7 @@ class BadLink:
     def wait(self, longest_ms: int) -> None:
         """See `RobotTransport.wait`.
 
-        Frames on their way end no wait, which is a millisecond in a turn.
+        A frame that becomes due does not end the wait. The server's turn waits 1 ms at most.
         """
         self._transport.wait(longest_ms)
 

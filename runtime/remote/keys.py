@@ -63,7 +63,7 @@ class ControllerKeys:
     secret: bytes
     """Secret key in Z85."""
     robot: bytes
-    """Public key of the robot in Z85. No other robot is spoken with."""
+    """Public key of the robot in Z85. The controller connects to no other robot."""
     directory: Path
     """Directory of the keys, for messages."""
 
@@ -79,7 +79,7 @@ class ControllerKeys:
         return cls(secret, robot, directory)
 
     def apply(self, socket: zmq.Socket[bytes]) -> None:
-        """Let a socket speak with this robot alone."""
+        """Set the CURVE keys of a socket. It then connects only to this robot."""
         socket.curve_secretkey = self.secret
         socket.curve_publickey = zmq.curve_public(self.secret)
         socket.curve_serverkey = self.robot
@@ -108,7 +108,7 @@ def make_keys(directory: Path) -> list[Path]:
 
 
 def require_keys_beyond_loopback(endpoint: str, keyed: bool) -> None:
-    """Check an address. Beyond this machine nothing is spoken without keys.
+    """Check an address: an address beyond this machine needs keys.
 
     Raises:
         ConfigError: the address is not tcp://HOST:PORT, or keys are missing.

@@ -77,7 +77,7 @@ class RobotServer:
         Args:
             driver: the arm. The caller closes it.
             clock: the driver's clock.
-            transport: carries the frames. `close` closes it.
+            transport: carries the messages. `close` closes it.
             name: name of the robot, for the controller's messages.
             simulated: true if only a simulation moves.
             trials: counts successes and lays the task out anew. `None` for a real arm.

@@ -40,7 +40,9 @@ that works.
 """
 
 
-def along(link: LinkConditions, axis: Axis, values: Sequence[float] | None) -> list[LinkConditions]:
+def conditions_along(
+    link: LinkConditions, axis: Axis, values: Sequence[float] | None
+) -> list[LinkConditions]:
     """Return the link's conditions at each value of an axis.
 
     Args:

@@ -74,7 +74,7 @@ class Reach(Task):
         return bool(np.linalg.norm(_from_tool(moment)) < NEAR_M)
 
     def expert_action(self, moment: Moment, model: ArmModel) -> Array:
-        """Go to the target with computed torque, and feed its velocity forward."""
+        """Follow the target: computed-torque control, with the target's velocity fed forward."""
         torque_nm = torque_towards(
             moment.arm, model, _from_tool(moment), velocity_m_s=_velocity(moment)
         )

@@ -47,7 +47,7 @@ LEAVE_M: Final = 0.13
 
 @dataclass(frozen=True, slots=True)
 class ToolGoal:
-    """Goal of the tool from where it is, and of the gripper."""
+    """Goal of the tool, relative to its present pose, and goal of the gripper."""
 
     step: Array
     """From the tool, in W, (3,) m."""

@@ -12,6 +12,21 @@ from numpy.typing import NDArray
 from gatort.runtime.errors import DeviceError, MissingDependency
 
 
+def cuda_runtime() -> Any:
+    """Import cuda-python's bindings of the CUDA runtime and return them.
+
+    Raises:
+        MissingDependency: cuda-python is not installed.
+    """
+    try:
+        from cuda.bindings import runtime
+    except ImportError as error:
+        raise MissingDependency(
+            "cuda-python is not installed: pip install 'gatort[tensorrt]'"
+        ) from error
+    return runtime
+
+
 class Cuda:
     """Memory, copies and graphs on a stream of their own; every error is fatal."""
 
@@ -22,13 +37,7 @@ class Cuda:
             DeviceError: the machine has no GPU or no driver.
             MissingDependency: cuda-python is not installed.
         """
-        try:
-            from cuda.bindings import runtime
-        except ImportError as error:
-            raise MissingDependency(
-                "cuda-python is not installed: pip install 'gatort[tensorrt]'"
-            ) from error
-
+        runtime = cuda_runtime()
         self._runtime = runtime
         code, devices = runtime.cudaGetDeviceCount()
         if not devices:

@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from gatort.runtime.errors import ConfigError, DeviceError, MissingDependency
+from gatort.runtime.errors import ConfigError, DeviceError
 
+from .cuda import cuda_runtime
 from .tensorrt import Builder
 
 GpuTarget = Literal["rtx3090", "this-gpu"]
@@ -52,13 +53,7 @@ def present_gpu() -> Gpu:
         DeviceError: the machine has no GPU or no driver.
         MissingDependency: cuda-python is not installed.
     """
-    try:
-        from cuda.bindings import runtime
-    except ImportError as error:
-        raise MissingDependency(
-            "cuda-python is not installed: pip install 'gatort[tensorrt]'"
-        ) from error
-
+    runtime = cuda_runtime()
     code, found = runtime.cudaGetDeviceProperties(0)
     if code != runtime.cudaError_t.cudaSuccess:
         raise DeviceError(f"expected an NVIDIA GPU and its driver, found none ({code.name})")

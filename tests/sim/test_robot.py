@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +10,11 @@ import pytest
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import RobotError
 from gatort.runtime.safety import Command, State
-from gatort.sim.make import BulletRobot, MujocoRobot
+from gatort.sim.make import MujocoRobot
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.tasks.seeds import VALIDATION_SEEDS
 
 SEED = VALIDATION_SEEDS.start
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture(params=[MujocoRobot, BulletRobot])
-def robot(request: pytest.FixtureRequest, clock: VirtualClock) -> Iterator[SimulatedRobot]:
-    made: SimulatedRobot = request.param(clock, SEED)
-    yield made
-    made.close()
 
 
 def command(robot: SimulatedRobot, sequence: int, stamp_ns: int, values: np.ndarray) -> Command:

@@ -35,11 +35,6 @@ POSTURES_RAD = [
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 def robot(clock: VirtualClock) -> Iterator[SimulatedRobot]:
     made = BulletRobot(clock, SEED)
     yield made

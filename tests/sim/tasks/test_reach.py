@@ -22,11 +22,6 @@ TIMES_S = np.arange(0.0, 10.0, 0.05)
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 def robot(clock: VirtualClock) -> Iterator[SimulatedRobot]:
     made = MujocoRobot(clock, SEED, task="reach")
     yield made

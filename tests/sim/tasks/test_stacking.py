@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
 from gatort.runtime.clock import VirtualClock
-from gatort.sim.make import BulletRobot, MujocoRobot
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.rollout import follow_expert, rollout
 from gatort.sim.tasks.seeds import VALIDATION_SEEDS
 from gatort.sim.tasks.stacking.layout import draw_layout
 
 SEED = VALIDATION_SEEDS.start
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture(params=[MujocoRobot, BulletRobot])
-def robot(request: pytest.FixtureRequest, clock: VirtualClock) -> Iterator[SimulatedRobot]:
-    made: SimulatedRobot = request.param(clock, SEED)
-    yield made
-    made.close()
 
 
 def test_layouts_keep_the_blocks_apart() -> None:

@@ -128,8 +128,8 @@ def driven_steps(arm: DrivenArm, drive: Drive) -> Excerpt:
 def compare_refusals(drive: Drive, expected: Mapping[Refusal, int]) -> Deviation:
     """Compare a guard's refused ticks with the expected ones.
 
-    A further refusal counts as lateness if its reason can be lateness. Such a refusal may also end
-    the run before all expected ones have come.
+    A machine that pauses may cause further refusals. They count as late and not as wrong, and may
+    end the run before the expected ones have come.
     """
     found = drive.guard.refused
     if dict(found) == dict(expected):

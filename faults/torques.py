@@ -107,9 +107,10 @@ class UnguardedController(WrappedRobot):
 
 
 def unguarded(bench: LoopBench, seed: int) -> InjectionResult:
-    """A controller without a guard asks for too much and then for inf: the robot limits and drops.
+    """A controller without a guard commands too much and then inf: the robot limits and drops.
 
-    Counts from the instant at which the first dropped command should have been decided.
+    The time starts one tick after the first bad command, because the second bad command is the
+    first one that the robot drops.
     """
     arm = bench.arm
     before = arm.counted("commands dropped")

@@ -34,7 +34,7 @@ class TrainConfig(Strict):
     stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
     """Share of sequences that skip a layer's branch."""
     int4_grid: bool = False
-    """Train weights that int4 holds exactly, so that compiling to int8 or int4 changes nothing."""
+    """Train weights that int4 holds exactly, so that int8 and int4 engines round none of them."""
     checkpoint_steps: PositiveInt = 500
     """Steps between checkpoints."""
     training_seed: int = 0

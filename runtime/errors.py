@@ -64,5 +64,5 @@ class WireError(GatortError):
     """Bytes from the other end of the wire that are no message of the protocol."""
 
 
-class MissingDependency(GatortError):  # noqa: N818 it names what is missing, not what went wrong
+class MissingDependency(GatortError):  # noqa: N818 the name says the cause
     """An optional package is absent; the message carries the install line."""

@@ -50,8 +50,9 @@ def profile(
     Parameters
     ----------
     profile
-        Launch profile: a TOML file, or the name of a shipped one. A flag overrides the file. These
-        keys, which only a run has, are refused: robot, seconds, until, keys, prompt.
+        Launch profile: a TOML file, or the name of a shipped one. A flag overrides the file. A
+        file may not have the keys that belong to `gatort run` alone: robot, seconds, until, keys,
+        prompt.
     ticks
         Number of ticks to time, after two that warm up.
     paced

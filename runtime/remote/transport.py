@@ -65,7 +65,7 @@ class RobotTransport(Protocol):
     def receive(self) -> Sequence[Arrival]:
         """Return the frames that arrived since the last call.
 
-        A turn's share is bounded; the rest waits.
+        A call returns a limited number of frames. The others wait for the next call.
         """
         ...
 

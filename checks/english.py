@@ -68,7 +68,7 @@ RULES = (
     _rule("free relative", rf"(?i)\bwhat (?:{BE}|{COME}|it|they)\b(?!.*\?)", ALL, "use a noun"),
     _rule("free relative", r"(?i)\bwhat\b(?! to\b)(?!.*\?)", OPENERS, "use a noun"),
     _rule("free relative", r"(?i)\b(?:who|whom)ever\b|\bfor who\b", ALL, "use a noun"),
-    _rule("construction", r"(?i)\bor is none\b|\bsee to it\b|, be it\b", ALL, "use 'no' or 'check'"),
+    _rule("construction", r"(?i)\bor is none\b|\bsee to it\b|, be it\b", ALL, "use 'no'"),
     _rule("pronoun", r"\b(?:he|his|[Hh]im|[Hh]imself)\b|\bHe\b(?! et al|,)", ALL, "write 'they'"),
     _rule("none", NONE, DOCSTRINGS, "write `None` for the value, or 'no …'"),
 )

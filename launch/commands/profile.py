@@ -50,9 +50,8 @@ def profile(
     Parameters
     ----------
     profile
-        Launch profile: a TOML file, or the name of a shipped one. A flag overrides the file. A
-        file may not have the keys that belong to `gatort run` alone: robot, seconds, until, keys,
-        prompt.
+        Launch profile: a TOML file, or the name of a shipped one. A flag overrides the file.
+        The file may not have the keys which only a run has: robot, seconds, until, keys, prompt.
     ticks
         Number of ticks to time, after two that warm up.
     paced

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,7 +25,8 @@ from .arm_process import START_NS, ArmProcess, RunningArm
 from .arms import DrivenArm
 from .drive import EndedEarlyError
 from .loop_bench import MS, PERIOD_NS, LoopBench
-from .run_process import RunProcess
+from .run_process import END_S, RunProcess
+from .trace import Excerpt
 
 REALTIME = RealtimeConfig(fifo_priority=40, lock_memory=True)
 
@@ -144,16 +146,57 @@ class Bench(LoopBench):
         started_ns = self.clock.now_ns()
 
         def moves() -> bool:
-            if not run.alive:
+            alive = run.alive  # Asked first: a run that ends after this line was seen to move.
+            moved = arm.trace.since(started_ns).first(State.RUN) is not None
+            if not alive and not moved:
                 raise RobotError(
                     f"the controller's process ended before the fault: {run.said.strip()[-400:]}"
                 )
-            return arm.trace.newest in (State.RUN, State.HOLD)
+            return moved
 
         if not arm.wait_until(moves, START_NS):
             raise RobotError("the controller's process never armed the arm")
         armed_ns = arm.trace.since(started_ns).first(State.RUN) or started_ns
         self.wait(for_ns)
-        if arm.trace.newest in STOPPED:
-            raise EndedEarlyError(f"the run ended before the fault: {run.said.strip()[-400:]}")
+        _require_motion(arm, run)
         return armed_ns
+
+    def stop_run(
+        self,
+        arm: ArmProcess,
+        run: RunProcess,
+        armed_ns: int,
+        at_rest: Callable[[], None] | None = None,
+    ) -> Excerpt:
+        """Stop a run that its fault must not have stopped, as its operator does.
+
+        Args:
+            arm: the arm that the run drives.
+            run: the run. It has written its report when this method returns.
+            armed_ns: when the arm was armed.
+            at_rest: called once the arm is at rest, before the run's end is awaited.
+
+        Returns:
+            The arm's steps from arming until the stop.
+
+        Raises:
+            EndedEarlyError: the arm had stopped before.
+        """
+        _require_motion(arm, run)
+        asked_ns = self.clock.now_ns()
+        run.process.send_signal(signal.SIGINT)
+        arm.rest()
+        if at_rest is not None:
+            at_rest()
+        run.process.wait(END_S)
+        return arm.trace.since(armed_ns).until(asked_ns)
+
+
+def _require_motion(arm: ArmProcess, run: RunProcess) -> None:
+    """Check that a run still drives the arm.
+
+    Raises:
+        EndedEarlyError: the arm has stopped.
+    """
+    if arm.trace.newest in STOPPED:
+        raise EndedEarlyError(f"the run ended before the fault: {run.said.strip()[-400:]}")

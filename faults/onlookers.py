@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import signal
 from threading import Event, Thread
 
 import numpy as np
@@ -15,7 +14,7 @@ from gatort.sim.viewer import Viewer
 from .bench import Bench
 from .judging import Deviation, InjectionResult, driven_steps, must_go_on
 from .loop_bench import MS
-from .run_process import END_S, running
+from .run_process import running
 
 UNREAD_NS = 3_000 * MS
 
@@ -30,12 +29,7 @@ def output_unread(bench: Bench, _: int) -> InjectionResult:
         with running(arm.endpoint, bench.new_folder(), terminal=inside) as run:
             armed_ns = bench.wait_for_motion(arm, run)
             bench.wait(UNREAD_NS)
-            asked_ns = bench.clock.now_ns()
-            run.process.send_signal(signal.SIGINT)
-            arm.rest()
-            reader.start()
-            run.process.wait(END_S)
-            steps = arm.trace.since(armed_ns).until(asked_ns)
+            steps = bench.stop_run(arm, run, armed_ns, at_rest=reader.start)
             return must_go_on(steps, deviation=run.losses())
     finally:
         os.close(inside)  # This ends the reader.

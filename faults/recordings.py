@@ -40,9 +40,7 @@ def disk_full(bench: Bench, _: int) -> InjectionResult:
         armed_ns = bench.wait_for_motion(arm, run)
         limit_files(_recorder_of(run), FULL_BYTES)
         bench.wait(RECORDED_NS)
-        asked_ns = bench.clock.now_ns()
-        run.stop()
-        steps = arm.trace.since(armed_ns).until(asked_ns)
+        steps = bench.stop_run(arm, run, armed_ns)
 
     deviation = run.losses()
     if "incomplete" not in " ".join(run.said.split()):
@@ -67,9 +65,7 @@ def killed_while_recording(
         if victim == "recorder":
             os.kill(recorder, signal.SIGKILL)
             bench.wait(10 * PERIOD_NS)
-            asked_ns = bench.clock.now_ns()
-            run.stop()
-            steps = arm.trace.since(armed_ns).until(asked_ns)
+            steps = bench.stop_run(arm, run, armed_ns)
             result = must_go_on(steps, deviation=run.losses())
         else:
             run.process.send_signal(signal.SIGKILL)

@@ -44,11 +44,6 @@ class RunProcess:
         """File of its recording."""
         return self.folder / "run.mcap"
 
-    def stop(self) -> None:
-        """Stop the run as its operator does and wait for its report."""
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(END_S)
-
     def losses(self) -> Deviation:
         """Return the misses and refused ticks of a run, once it has ended."""
         report: dict[str, Any] = json.loads((self.folder / "run.json").read_text())

@@ -69,9 +69,7 @@ def jump(bench: Bench, seed: int) -> InjectionResult:
         file.touch()
         jumped_s = _wall_clock_s(environment) - before_s
         bench.wait(20 * PERIOD_NS)
-        ended_ns = bench.clock.now_ns()
-        run.stop()
-        steps = arm.trace.since(armed_ns).until(ended_ns)
+        steps = bench.stop_run(arm, run, armed_ns)
 
     deviation = run.losses()
     if jumped_s < AN_HOUR_S:

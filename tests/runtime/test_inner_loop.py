@@ -255,6 +255,17 @@ def test_an_operators_stop_fades_from_the_values_in_effect_and_latches(armed: In
     assert armed.state is State.LATCHED
 
 
+def test_a_stop_on_overdue_steps_moves_no_value_at_once(armed: InnerLoop) -> None:
+    armed.accept(command(1, 0), 0)
+    assert armed.step(10 * MS).tolist() == [10, -10, 0]
+    armed.stop(14 * MS)
+    assert armed.in_effect.tolist() == [10, -10, 0]
+    for at_ms in range(11, 15):  # The steps that were overdue.
+        assert armed.step(at_ms * MS).tolist() == [10, -10, 0]
+    assert armed.state is State.SAFE
+    np.testing.assert_allclose(armed.step(34 * MS), [5, -5, 0], atol=1e-12)
+
+
 def test_a_stop_before_arming_stays_disarmed(loop: InnerLoop) -> None:
     loop.stop(0)
     assert loop.state is State.DISARMED

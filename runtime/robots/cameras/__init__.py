@@ -1,0 +1,1 @@
+"""Real cameras: stamped pictures from devices, files and streams join an arm's observations."""

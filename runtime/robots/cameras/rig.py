@@ -1,0 +1,241 @@
+"""Cameras beside a robot: pictures join its observations under `camera/NAME`.
+
+    arm in this process    ──▶ CameraDriver ──▶ serve, the wire
+    arm behind the wire    ──▶ CameraRobot  ──▶ control loop
+
+The stamp of an observation stays the robot's own, because `apply_at` follows from it: a command
+must take effect 25 ms after the joints were read, also while a picture is 60 ms old. Each picture
+has an age limit of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from gatort.runtime.clock import Clock
+from gatort.runtime.errors import ConfigError
+from gatort.runtime.inner_loop import InnerLoop
+from gatort.runtime.robot import Observation, Robot
+from gatort.runtime.robots.driver import Driver, OnStep
+from gatort.runtime.safety import Command, State
+from gatort.runtime.spec import Interface
+
+from .camera import Camera
+from .config import CameraConfig
+from .frames import PictureSource
+
+Values = tuple[NDArray[Any], ...]
+
+
+class CameraRig:
+    """Cameras of one computer, and the interface of a robot that has them."""
+
+    def __init__(self, base: Interface, cameras: Sequence[PictureSource]) -> None:
+        """Join the cameras' keys with those of a robot.
+
+        Args:
+            base: interface of the robot without the cameras.
+            cameras: running cameras. `close` closes them.
+
+        Raises:
+            ConfigError: the robot already offers a camera's key.
+        """
+        self.cameras = tuple(cameras)
+        offered = {key.name for key in base.observations}
+        for camera in cameras:
+            if camera.key.name in offered:
+                raise ConfigError(
+                    f"the robot already offers {camera.key.name}: name the camera differently, "
+                    "or choose an interface without cameras"
+                )
+        keys = (*base.observations, *(camera.key for camera in cameras))
+        self.interface = Interface(
+            observations=keys,
+            actuators=base.actuators,
+            control_hz=base.control_hz,
+            action_delay_ms=base.action_delay_ms,
+        )
+        """Interface with the keys of robot and cameras, in Gato's order."""
+        given = [key.name for key in keys]
+        self._order = [given.index(key.name) for key in self.interface.observations]
+
+    @classmethod
+    def open(cls, base: Interface, configs: Mapping[str, CameraConfig], clock: Clock) -> Self:
+        """Start cameras and wait for a picture of each.
+
+        Raises:
+            ConfigError: the robot already offers a camera's key.
+            MissingDependency: the package for a source is absent.
+            RobotError: a camera gives no picture.
+        """
+        cameras: list[Camera] = []
+        try:
+            cameras.extend(Camera(name, config, clock) for name, config in configs.items())
+            rig = cls(base, cameras)
+            for camera in cameras:
+                camera.wait()
+        except BaseException:
+            for camera in cameras:
+                camera.close()
+            raise
+        return rig
+
+    def join(self, values: Values) -> Values:
+        """Return a robot's values and a copy of each newest picture, in the interface's order.
+
+        Raises:
+            ObservationError: a camera has no fresh picture.
+        """
+        pictures = (camera.read().pixels.copy() for camera in self.cameras)
+        joined = (*values, *pictures)
+        return tuple(joined[index] for index in self._order)
+
+    def close(self) -> None:
+        """Close the cameras. A second call does nothing."""
+        for camera in self.cameras:
+            camera.close()
+
+
+class CameraRobot:
+    """Any robot with the cameras of this computer. Implements `Robot`."""
+
+    def __init__(self, robot: Robot, rig: CameraRig) -> None:
+        """Take over a robot and cameras. `close` closes both."""
+        self._robot = robot
+        self._rig = rig
+
+    @property
+    def interface(self) -> Interface:
+        """See `Robot.interface`."""
+        return self._rig.interface
+
+    @property
+    def state(self) -> State:
+        """See `Robot.state`."""
+        return self._robot.state
+
+    @property
+    def succeeded(self) -> bool:
+        """See `Robot.succeeded`."""
+        return self._robot.succeeded
+
+    def arm(self) -> None:
+        """See `Robot.arm`."""
+        self._robot.arm()
+
+    def observe(self) -> Observation:
+        """See `Robot.observe`. The pictures are taken after the robot has answered.
+
+        Raises:
+            ObservationError: the robot or a camera has nothing fresh.
+            RobotError: the robot no longer answers.
+        """
+        seen = self._robot.observe()
+        return replace(seen, values=self._rig.join(seen.values))
+
+    def command(self, command: Command) -> None:
+        """See `Robot.command`."""
+        self._robot.command(command)
+
+    def stop(self) -> None:
+        """See `Robot.stop`."""
+        self._robot.stop()
+
+    def close(self) -> None:
+        """See `Robot.close`."""
+        try:
+            self._robot.close()
+        finally:
+            self._rig.close()
+
+
+class CameraDriver(Driver):
+    """An arm of this process with the cameras of this computer.
+
+    The arm keeps its inner loop, its watchdog and its pace; this driver adds pictures alone.
+    """
+
+    def __init__(self, arm: Driver, rig: CameraRig) -> None:
+        """Take over an arm and cameras. `close` closes both."""
+        # Driver's own constructor would make a second inner loop, and only the arm's may decide.
+        self.interface = rig.interface
+        self._driven = arm
+        self._rig = rig
+
+    @property
+    def inner_loop(self) -> InnerLoop:
+        """Inner loop of the arm."""
+        return self._driven.inner_loop
+
+    @inner_loop.setter
+    def inner_loop(self, inner_loop: InnerLoop) -> None:
+        self._driven.inner_loop = inner_loop
+
+    @property
+    def on_step(self) -> OnStep | None:
+        """Callback of the arm after each inner step."""
+        return self._driven.on_step
+
+    @on_step.setter
+    def on_step(self, on_step: OnStep | None) -> None:
+        self._driven.on_step = on_step
+
+    @property
+    def succeeded(self) -> bool:
+        """See `Robot.succeeded`."""
+        return self._driven.succeeded
+
+    def arm(self) -> None:
+        """See `Robot.arm`."""
+        self._driven.arm()
+
+    def observe(self) -> Observation:
+        """See `Robot.observe`. The pictures are taken after the arm was read.
+
+        Raises:
+            ObservationError: the arm or a camera has nothing fresh.
+            RobotError: the arm failed.
+        """
+        seen = self._driven.observe()
+        return replace(seen, values=self._rig.join(seen.values))
+
+    def command(self, command: Command) -> None:
+        """See `Robot.command`."""
+        self._driven.command(command)
+
+    def stop(self) -> None:
+        """See `Robot.stop`."""
+        self._driven.stop()
+
+    def advance(self) -> None:
+        """See `Driver.advance`."""
+        self._driven.advance()
+
+    def _advance(self, now_ns: int) -> None:  # noqa: ARG002  the arm reads the same clock
+        self._driven.advance()
+
+    def _read(self) -> tuple[int, Sequence[NDArray[Any]]]:
+        seen = self.observe()
+        return seen.stamp_ns, seen.values
+
+    def close(self) -> None:
+        """See `Driver.close`."""
+        try:
+            self._driven.close()
+        finally:
+            self._rig.close()
+
+
+class PacedCameraDriver(CameraDriver):
+    """A `CameraDriver` around an arm that waits for its own cycle, such as Franka's."""
+
+    own_pace = True
+
+
+def with_cameras(arm: Driver, rig: CameraRig) -> CameraDriver:
+    """Return an arm of this process with cameras, at the arm's own pace."""
+    return PacedCameraDriver(arm, rig) if arm.own_pace else CameraDriver(arm, rig)

@@ -13,12 +13,12 @@ from .config import CameraConfig
 from .frames import (
     BadFrame,
     CameraFault,
+    CameraPicture,
     CameraStatus,
-    Frame,
     FrameSource,
-    Picture,
     SourceEnded,
     SourceLost,
+    VideoFrame,
 )
 from .intake import Intake
 from .sources import make_source
@@ -85,7 +85,7 @@ class Camera:
                 f"{self.status.sentence}: check it with `gatort cameras`"
             )
 
-    def read(self) -> Picture:
+    def read(self) -> CameraPicture:
         """Return the newest good picture.
 
         Raises:
@@ -134,7 +134,7 @@ class Camera:
             for frame in frames:
                 self._judge(frame)
 
-    def _judge(self, frame: Frame | BadFrame) -> None:
+    def _judge(self, frame: VideoFrame | BadFrame) -> None:
         if isinstance(frame, BadFrame):
             self.intake.refuse(frame)
             return

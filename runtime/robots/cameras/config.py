@@ -98,7 +98,7 @@ class CameraConfig(Strict):
     frame_size: tuple[PositiveInt, PositiveInt] | None = None
     """Width and height of the source's frames. The first frame sets them by default."""
     frame_hz: Annotated[PositiveInt, Field(le=240)] = 30
-    """Frame rate asked of a device, and the rate of a still picture."""
+    """VideoFrame rate asked of a device, and the rate of a still picture."""
     crop: Crop | None = None
     """Left, top, width and height of the kept part. Default: the largest centred part with the
     picture's proportions."""

@@ -40,7 +40,7 @@ class SourceEnded(RobotError):  # noqa: N818  # the name says the cause
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class VideoFrame:
     """One whole frame."""
 
     pixels: NDArray[np.uint8]
@@ -73,7 +73,7 @@ class FrameSource(Protocol):
         """
         ...
 
-    def read(self) -> Sequence[Frame | BadFrame]:
+    def read(self) -> Sequence[VideoFrame | BadFrame]:
         """Wait a short time for frames. Return those that came, oldest first.
 
         Older good frames that a newer one replaces need not be returned.
@@ -90,8 +90,8 @@ class FrameSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """Picture of a camera for an observation."""
+class CameraPicture:
+    """CameraPicture of a camera for an observation."""
 
     pixels: NDArray[np.uint8]
     """(height, width, 3) RGB, as the key says."""
@@ -111,7 +111,7 @@ class PictureSource(Protocol):
         """Observation key of the pictures."""
         ...
 
-    def read(self) -> Picture:
+    def read(self) -> CameraPicture:
         """Return the newest good picture, without waiting.
 
         Raises:

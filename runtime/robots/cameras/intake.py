@@ -14,7 +14,7 @@ from gatort.runtime.errors import ObservationError
 from gatort.runtime.spec import ObservationKey
 
 from .config import CameraConfig
-from .frames import BadFrame, CameraFault, CameraStatus, Frame, Picture
+from .frames import BadFrame, CameraFault, CameraPicture, CameraStatus, VideoFrame
 from .opencv import shrink
 
 KEPT_ARRIVALS: Final = 1_024
@@ -46,12 +46,12 @@ class Intake:
         """Number of times that the source was opened."""
         self.arrivals: deque[tuple[int, int]] = deque(maxlen=KEPT_ARRIVALS)
         """Instant of arrival and stamp of the newest good frames, in ns."""
-        self.frame: Frame | None = None
+        self.frame: VideoFrame | None = None
         """Newest good frame in full size."""
         self._config = config
         self._clock = clock
         self._frame_size = config.frame_size
-        self._newest: Picture | None = None
+        self._newest: CameraPicture | None = None
         self._trouble: BadFrame | None = None
         """Last trouble since the newest good frame."""
         self._repeats = 0
@@ -70,7 +70,7 @@ class Intake:
         self.bad[bad.fault] += 1
         self._trouble = bad
 
-    def take(self, frame: Frame) -> None:
+    def take(self, frame: VideoFrame) -> None:
         """Show a frame, unless it is a repeat or has the wrong size."""
         bad = self._judge(frame)
         if bad is not None:
@@ -83,12 +83,12 @@ class Intake:
         )
         self.frame = frame
         self.arrivals.append((frame.arrived_ns, stamp_ns))
-        self._newest = Picture(
+        self._newest = CameraPicture(
             pixels, stamp_ns, frame.arrived_ns, last.sequence + 1 if last is not None else 1
         )
         self._trouble = None
 
-    def _judge(self, frame: Frame) -> BadFrame | None:
+    def _judge(self, frame: VideoFrame) -> BadFrame | None:
         height, width = frame.pixels.shape[:2]
         self._frame_size = self._frame_size or (width, height)
         if (width, height) != self._frame_size:
@@ -113,7 +113,7 @@ class Intake:
             )
         return None
 
-    def _lag_ns(self, frame: Frame) -> int:
+    def _lag_ns(self, frame: VideoFrame) -> int:
         """Return the delay of a frame beyond the shortest one of this connection."""
         if frame.taken_ns is None:
             return 0
@@ -128,7 +128,7 @@ class Intake:
 
     # -- The reader ----------------------------------------------------------------------------
 
-    def read(self) -> Picture:
+    def read(self) -> CameraPicture:
         """Return the newest good picture.
 
         Raises:
@@ -142,12 +142,12 @@ class Intake:
             raise ObservationError(sentence)
         return picture
 
-    def trouble(self, picture: Picture | None) -> tuple[CameraFault, str] | None:
+    def trouble(self, picture: CameraPicture | None) -> tuple[CameraFault, str] | None:
         """Return the fault that keeps `picture` from being shown, with a sentence."""
         found = self._find(picture)
         return (found.fault, f"{self.key.name}: {found.found}") if found is not None else None
 
-    def _find(self, picture: Picture | None) -> BadFrame | None:
+    def _find(self, picture: CameraPicture | None) -> BadFrame | None:
         config, trouble = self._config, self._trouble
         if picture is None:
             return trouble or BadFrame(CameraFault.ABSENT, "expected a picture, found none yet")

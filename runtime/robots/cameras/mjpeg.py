@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from gatort.runtime.clock import Clock
 
 from .config import CameraConfig
-from .frames import BadFrame, Frame, SourceLost
+from .frames import BadFrame, SourceLost, VideoFrame
 from .jpeg import check_jpeg
 from .multipart import LONGEST_HEADER, MultipartParser, Part
 from .opencv import decode_jpeg
@@ -59,11 +59,11 @@ class HttpSource:
         self._parser = MultipartParser(boundary, self._config.largest_bytes)
         self._parts = self._parser.feed(rest)
 
-    def read(self) -> Sequence[Frame | BadFrame]:
+    def read(self) -> Sequence[VideoFrame | BadFrame]:
         """See `FrameSource.read`."""
         parts = self._receive()
         arrived_ns = self._clock.now_ns()
-        frames: list[Frame | BadFrame] = [part for part in parts if isinstance(part, BadFrame)]
+        frames: list[VideoFrame | BadFrame] = [part for part in parts if isinstance(part, BadFrame)]
         whole = [part for part in parts if isinstance(part, Part)]
         if whole:
             frames.append(_decode(whole[-1], arrived_ns))
@@ -99,7 +99,7 @@ class HttpSource:
             self._socket = None
 
 
-def _decode(part: Part, arrived_ns: int) -> Frame | BadFrame:
+def _decode(part: Part, arrived_ns: int) -> VideoFrame | BadFrame:
     body = part.body.rstrip(b"\r\n\0")
     bad = check_jpeg(body)
     if bad is not None:
@@ -107,7 +107,7 @@ def _decode(part: Part, arrived_ns: int) -> Frame | BadFrame:
     pixels = decode_jpeg(body)
     if isinstance(pixels, BadFrame):
         return pixels
-    return Frame(pixels, zlib.crc32(body), arrived_ns, part.taken_ns)
+    return VideoFrame(pixels, zlib.crc32(body), arrived_ns, part.taken_ns)
 
 
 def _request(place: str) -> bytes:

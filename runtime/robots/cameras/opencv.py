@@ -14,7 +14,7 @@ from gatort.runtime.clock import Clock
 from gatort.runtime.errors import MissingDependency
 
 from .config import CameraConfig, Crop
-from .frames import BadFrame, CameraFault, Frame, SourceEnded, SourceLost
+from .frames import BadFrame, CameraFault, SourceEnded, SourceLost, VideoFrame
 
 try:
     import cv2
@@ -108,7 +108,7 @@ class VideoSource:
             *(cv2.CAP_PROP_BUFFERSIZE, 1),
         ]
 
-    def read(self) -> Sequence[Frame | BadFrame]:
+    def read(self) -> Sequence[VideoFrame | BadFrame]:
         """See `FrameSource.read`."""
         whole, pixels = self._capture.read()
         arrived_ns = self._clock.now_ns()
@@ -118,7 +118,7 @@ class VideoSource:
             )
         taken_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
         taken_ns = round(taken_ms * 1e6) if taken_ms > 0 else None
-        return [Frame(pixels, digest_of(pixels), arrived_ns, taken_ns)]
+        return [VideoFrame(pixels, digest_of(pixels), arrived_ns, taken_ns)]
 
     def close(self) -> None:
         """See `FrameSource.close`."""
@@ -158,14 +158,14 @@ class FileSource:
         self._film = cv2.VideoCapture(str(self._config.file), cv2.CAP_FFMPEG)
         self._read_frames = 0
 
-    def read(self) -> Sequence[Frame | BadFrame]:
+    def read(self) -> Sequence[VideoFrame | BadFrame]:
         """See `FrameSource.read`. Wait for the instant of the next frame."""
         self._clock.sleep_until_ns(self._began_ns + round(self._shown * 1e9 / self._hz))
         pixels = self._next()
         self._shown += 1
         # A still picture cannot freeze, so each showing counts as new.
         digest = self._shown if self._still is not None else digest_of(pixels)
-        return [Frame(pixels, digest, self._clock.now_ns())]
+        return [VideoFrame(pixels, digest, self._clock.now_ns())]
 
     def _next(self) -> NDArray[np.uint8]:
         if self._still is not None:

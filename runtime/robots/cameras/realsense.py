@@ -11,7 +11,7 @@ from gatort.runtime.clock import Clock
 from gatort.runtime.errors import MissingDependency
 
 from .config import CameraConfig
-from .frames import BadFrame, Frame, SourceLost
+from .frames import BadFrame, SourceLost, VideoFrame
 from .opencv import digest_of
 
 READ_TIMEOUT_MS: Final = 1_000
@@ -79,7 +79,7 @@ class RealSenseSource:
             raise SourceLost(f"{self._config.address.shown}: {error}") from error
         self._pipeline = pipeline
 
-    def read(self) -> Sequence[Frame | BadFrame]:
+    def read(self) -> Sequence[VideoFrame | BadFrame]:
         """See `FrameSource.read`."""
         try:
             frame = self._pipeline.wait_for_frames(READ_TIMEOUT_MS).get_color_frame()
@@ -87,7 +87,9 @@ class RealSenseSource:
             raise SourceLost(f"{self._config.address.shown}: {error}") from error
         arrived_ns = self._clock.now_ns()
         pixels = np.array(frame.get_data(), np.uint8)  # A copy: the library reuses its buffer.
-        return [Frame(pixels, digest_of(pixels), arrived_ns, round(frame.get_timestamp() * 1e6))]
+        return [
+            VideoFrame(pixels, digest_of(pixels), arrived_ns, round(frame.get_timestamp() * 1e6))
+        ]
 
     def close(self) -> None:
         """See `FrameSource.close`."""

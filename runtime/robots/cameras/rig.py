@@ -3,9 +3,9 @@
     arm in this process    ──▶ CameraDriver ──▶ serve, the wire
     arm behind the wire    ──▶ CameraRobot  ──▶ control loop
 
-The stamp of an observation stays the robot's own, because `apply_at` follows from it: a command
-must take effect 25 ms after the joints were read, also while a picture is 60 ms old. Each picture
-has an age limit of its own.
+The stamp of an observation stays the robot's own, because `apply_at` follows from it. A command
+takes effect 25 ms after the joints were read, also while a picture is 60 ms old. Each picture has
+an age limit of its own.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from gatort.runtime.spec import Interface
 from .camera import Camera
 from .config import CameraConfig
 from .frames import PictureSource
-
-Values = tuple[NDArray[Any], ...]
 
 
 class CameraRig:
@@ -84,7 +82,7 @@ class CameraRig:
             raise
         return rig
 
-    def join(self, values: Values) -> Values:
+    def join(self, values: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
         """Return a robot's values and a copy of each newest picture, in the interface's order.
 
         Raises:

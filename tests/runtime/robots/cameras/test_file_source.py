@@ -11,7 +11,7 @@ import pytest
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.robots.cameras.camera import Camera
 from gatort.runtime.robots.cameras.config import CameraConfig
-from gatort.runtime.robots.cameras.frames import Frame, SourceEnded
+from gatort.runtime.robots.cameras.frames import SourceEnded, VideoFrame
 from gatort.runtime.robots.cameras.intake import Intake
 from gatort.runtime.robots.cameras.opencv import FileSource, encode, shrink
 
@@ -39,11 +39,11 @@ def film(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def read_all(source: FileSource, most: int = 100) -> list[Frame]:
-    frames: list[Frame] = []
+def read_all(source: FileSource, most: int = 100) -> list[VideoFrame]:
+    frames: list[VideoFrame] = []
     try:
         while len(frames) < most:
-            frames += [frame for frame in source.read() if isinstance(frame, Frame)]
+            frames += [frame for frame in source.read() if isinstance(frame, VideoFrame)]
     except SourceEnded:
         pass
     return frames

@@ -8,7 +8,7 @@ import pytest
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ObservationError
 from gatort.runtime.robots.cameras.config import CameraConfig
-from gatort.runtime.robots.cameras.frames import BadFrame, CameraFault, Frame
+from gatort.runtime.robots.cameras.frames import BadFrame, CameraFault, VideoFrame
 from gatort.runtime.robots.cameras.intake import Intake
 
 MS = 1_000_000
@@ -20,10 +20,10 @@ def frame(
     digest: int,
     size: tuple[int, int] = (160, 120),
     taken_ms: int | None = None,
-) -> Frame:
+) -> VideoFrame:
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
     taken_ns = None if taken_ms is None else taken_ms * MS
-    return Frame(pixels, digest, clock.now_ns(), taken_ns)
+    return VideoFrame(pixels, digest, clock.now_ns(), taken_ns)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from gatort.runtime.guard import Refusal
 from gatort.runtime.loop import TickRecord
 from gatort.runtime.robot import Robot
 from gatort.runtime.robots.cameras.config import CameraConfig
-from gatort.runtime.robots.cameras.frames import BadFrame, CameraFault, Frame
+from gatort.runtime.robots.cameras.frames import BadFrame, CameraFault, VideoFrame
 from gatort.runtime.robots.cameras.intake import Intake
 from gatort.runtime.robots.cameras.rig import CameraRig, CameraRobot, with_cameras
 from gatort.runtime.robots.driver import Driver
@@ -54,7 +54,7 @@ class FedCamera(Intake):
         elif self.fault is not CameraFault.SILENT:
             if self.fault is not CameraFault.REPEATED:
                 self._number += 1
-            self.take(Frame(numbered_frame(self._number), self._number, at_ns))
+            self.take(VideoFrame(numbered_frame(self._number), self._number, at_ns))
 
     def close(self) -> None:
         self.closed = True

@@ -173,6 +173,10 @@ class Course:
         ]
         if config.randomise:
             parts.append("rollouts in randomised physics")
+        if config.randomise_view:
+            parts.append("rollouts under a randomised view")
+        if config.locate:
+            parts.append(f"a second loss of weight {config.locate} on the bodies' places")
         if config.int4_grid:
             parts.append("weights on the int4 grid")
         return "; ".join(parts)

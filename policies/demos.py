@@ -23,12 +23,14 @@ class Frames:
 
     ids: NDArray[np.int64]
     """(N, T − p) tokens in frame order, without image patches."""
-    patches: NDArray[np.float32]
-    """(N, p, 3, 16, 16) image patches."""
+    pictures: tuple[NDArray[np.uint8], ...]
+    """(N, H, W, 3) pictures of each camera. Training cuts a batch of them into patches."""
     targets: NDArray[np.float32]
     """(N, A) the expert's action on the scale of bins: bin i spans [i, i + 1)."""
     starts: NDArray[np.int64]
     """(episodes + 1,) index of each episode's first frame, followed by N."""
+    places: NDArray[np.float32]
+    """(N, bodies, 3) places of the bodies in the tool's frame, in m; no rows if unknown."""
 
     @property
     def count(self) -> int:
@@ -59,24 +61,34 @@ def tokenize(episodes: Sequence[Episode], spec: PolicySpec) -> Frames:
     high = np.array([actuator.high for actuator in spec.actuators])
 
     ids: list[NDArray[np.int64]] = []
-    patches: list[NDArray[np.float32]] = []
     targets: list[NDArray[np.float64]] = []
     for episode in episodes:
-        observed, pixels = tokenizer.encode_batch(episode.observations)
+        observed = tokenizer.encode_ids(episode.observations)
         taken = tokenizer.encode_action(episode.actions)  # (K, A)
         separator = np.full((episode.ticks, 1), SEPARATOR_ID)
         last = np.concatenate([separator[:1], taken[:-1, -1:]])  # (K, 1)
         ids.append(np.concatenate([last, observed, separator, taken[:, :-1]], axis=1))
-        patches.append(pixels)
         share = np.clip((episode.expert_actions - low) / (high - low), 0, 1)  # (K, A)
         targets.append(share * CONTINUOUS_BINS)
 
     return Frames(
         ids=np.concatenate(ids),
-        patches=np.concatenate(patches),
+        pictures=tuple(
+            np.concatenate([episode.observations[index] for episode in episodes])
+            for index, key in enumerate(spec.observations)
+            if key.encoding == "image"
+        ),
         targets=np.concatenate(targets).astype(np.float32),
         starts=np.cumsum([0, *(episode.ticks for episode in episodes)]),
+        places=_places(episodes),
     )
+
+
+def _places(episodes: Sequence[Episode]) -> NDArray[np.float32]:
+    """Join the places of episodes, or return no rows if one of them has none."""
+    if any(len(episode.places) != episode.ticks for episode in episodes):
+        return np.empty((0, 0, 3), np.float32)
+    return np.concatenate([episode.places for episode in episodes])
 
 
 def join(sets: Sequence[Frames]) -> Frames:
@@ -85,7 +97,13 @@ def join(sets: Sequence[Frames]) -> Frames:
     starts = [frames.starts[:-1] + offset for frames, offset in zip(sets, counts[:-1], strict=True)]
     return Frames(
         ids=np.concatenate([frames.ids for frames in sets]),
-        patches=np.concatenate([frames.patches for frames in sets]),
+        pictures=tuple(
+            np.concatenate(pictures)
+            for pictures in zip(*(frames.pictures for frames in sets), strict=True)
+        ),
         targets=np.concatenate([frames.targets for frames in sets]),
         starts=np.concatenate([*starts, counts[-1:]]),
+        places=np.concatenate([frames.places for frames in sets if len(frames.places)])
+        if all(len(frames.places) for frames in sets)
+        else np.empty((0, 0, 3), np.float32),
     )

@@ -30,6 +30,15 @@ PRESETS: dict[str, ModelDims] = {
         first_token_id=FIRST_CONTINUOUS_ID,
         local_positions=64,
     ),
+    "camera": ModelDims(
+        layers=4,
+        heads=8,
+        head_size=32,
+        width=256,
+        ff_half_width=512,
+        first_token_id=FIRST_CONTINUOUS_ID,
+        local_positions=256,
+    ),
     "gato-79m": ModelDims(
         layers=8,
         heads=24,

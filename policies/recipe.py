@@ -33,6 +33,18 @@ class TrainConfig(Strict):
     The policy cannot learn to copy its previous action then."""
     stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
     """Share of sequences that skip a layer's branch."""
+    shift_px: NonNegativeInt = 0
+    """Largest shift of a sequence's pictures along rows and columns. Each camera draws its own.
+    px"""
+    colour_gain: float = Field(default=0.0, ge=0, lt=1)
+    """Largest relative change of the brightness of each colour of a sequence's pictures."""
+    locate: float = Field(default=0.0, ge=0)
+    """Weight of a second loss on the places of the bodies in the tool's frame.
+
+    A linear layer reads them from the hidden state; it is not exported. It teaches a policy with
+    cameras to localise."""
+    compiled: bool = False
+    """Compile the model with `torch.compile`. It pays on a GPU."""
     int4_grid: bool = False
     """Train weights that int4 holds exactly, so that int8 and int4 engines round none of them."""
     checkpoint_steps: PositiveInt = 500
@@ -53,6 +65,8 @@ class CourseConfig(TrainConfig):
     randomise: bool = False
     """Vary arm, blocks, delay and sensors from rollout to rollout, over the ranges in
     sim/randomisation.py."""
+    randomise_view: bool = False
+    """Vary the pictures from rollout to rollout, over the ranges in sim/view_randomisation.py."""
 
     def steps_until(self, done: int) -> int:
         """Return the step count at which the fit after `done` rounds ends."""

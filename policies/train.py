@@ -13,16 +13,17 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from gatort.runtime.clock import MonotonicClock
@@ -30,14 +31,20 @@ from gatort.runtime.context import rotary_tables
 from gatort.runtime.errors import ConfigError, DemonstrationError
 from gatort.runtime.spec import CONTINUOUS_BINS, SEPARATOR_ID, ModelDims, PolicySpec
 
+from .batches import Batch, ahead
 from .demos import Frames
 from .grid import snap, straight_through
 from .model import Gato, action_positions, banded_mask
+from .pictures import cut, varied
 from .recipe import TrainConfig, learning_rate
 
 CHECKPOINT: Final = "checkpoint.safetensors"
 MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
 """AdamW's state of each parameter."""
+PLACE_SCALE_M: Final = 0.1
+"""Unit of the second loss."""
+FARTHEST_M: Final = 0.5
+"""Places are clipped here, because a picture hardly tells distances beyond it."""
 
 
 def label_distribution(targets: Tensor, std_bins: float) -> Tensor:
@@ -62,6 +69,8 @@ class Trainer:
         config: optimizer and schedule.
         directory: folder of the checkpoint, from which the trainer continues if there is one.
         start: model whose weights training starts from. Default: random weights.
+        bodies: number of bodies whose places the second loss reads, see `TrainConfig.locate`.
+        device: device to train on. Default: this process's GPU if there is one, else the CPU.
 
     Raises:
         ConfigError: a sequence is shorter than the window, or the checkpoint is of another model.
@@ -74,6 +83,8 @@ class Trainer:
         config: TrainConfig,
         directory: Path,
         start: Gato | None = None,
+        bodies: int = 0,
+        device: torch.device | None = None,
     ) -> None:
         if config.sequence_frames < spec.window_frames:
             raise ConfigError(
@@ -86,13 +97,19 @@ class Trainer:
         self.directory = directory
         self.rank = int(os.environ.get("RANK", "0"))
         self.processes = int(os.environ.get("WORLD_SIZE", "1"))
-        self.device = _device()
+        self.device = device or _device()
 
-        self.model = Gato(spec, dims, config.stochastic_depth).to(self.device)
+        self.model = Gato(spec, dims, config.stochastic_depth)
         if start is not None:
             self.model.load_state_dict(start.state_dict())
+        self.locator = nn.Linear(dims.width, 3 * bodies) if bodies else nn.Identity()
+        """Reads the places of the bodies from the hidden state; it is not exported."""
+        self.model.to(self.device)
+        self.locator.to(self.device)
+        self._learned = nn.ModuleDict({"model": self.model, "locator": self.locator})
+        self._run = torch.compile(self.model) if config.compiled else self.model
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            self._learned.parameters(),
             lr=config.learning_rate,
             betas=(0.9, 0.95),
             eps=1e-8,
@@ -149,13 +166,18 @@ class Trainer:
             raise DemonstrationError(
                 f"expected an episode of at least {self.config.sequence_frames} ticks, found none"
             )
+        if self.config.locate and not len(frames.places):
+            raise DemonstrationError(
+                "--locate: expected episodes with the places of their bodies, found some without; "
+                "make them with `gatort demos`, or leave out --locate"
+            )
 
         self.model.train()
         rng = np.random.default_rng((self.config.training_seed, self.step, self.rank))
-        while self.step < until_step:
+        batches = self._batches(frames, windows, until_step - self.step, rng)
+        for batch in ahead(batches):
             start_ns = self._clock.now_ns()
-            batch = rng.choice(windows, self.config.batch_sequences // self.processes)
-            loss = self._learn(frames, batch, rng)
+            loss = self._learn(batch, rng)
             self.step += 1
             self.tokens_per_s = self._batch_tokens * 1e9 / (self._clock.now_ns() - start_ns)
 
@@ -170,46 +192,85 @@ class Trainer:
         sequence_tokens = self.config.sequence_frames * self.spec.frame_tokens
         return self.config.batch_sequences * sequence_tokens
 
-    def _learn(self, frames: Frames, batch: np.ndarray, rng: np.random.Generator) -> float:
+    def _batches(
+        self, frames: Frames, windows: NDArray[np.int64], count: int, rng: np.random.Generator
+    ) -> Iterator[Batch]:
+        """Draw batches, the past actions hidden at random in some frames."""
+        picks = rng.spawn(1)[0]
+        for _ in range(count):
+            starts = picks.choice(windows, self.config.batch_sequences // self.processes)
+            batch = Batch.of(frames, starts, self.config.sequence_frames)
+            self._forget_actions(batch.ids, picks)
+            yield batch
+
+    def _learn(self, batch: Batch, rng: np.random.Generator) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
-        loss = self._loss(frames, batch, rng)
+        loss = self._loss(batch, rng)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.processes > 1:
-            for parameter in self.model.parameters():
+            for parameter in self._learned.parameters():
                 torch.distributed.all_reduce(parameter.grad, torch.distributed.ReduceOp.AVG)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self._learned.parameters(), 1.0)
         self.optimizer.step()
         return loss.item()
 
-    def _loss(self, frames: Frames, batch: np.ndarray, rng: np.random.Generator | None) -> Tensor:
-        """Return the cross-entropy on the action tokens of sequences that start at `batch` (B,).
+    def _loss(self, batch: Batch, rng: np.random.Generator | None) -> Tensor:
+        """Return the cross-entropy on the action tokens of a batch, and the loss of the places.
 
-        Past actions are hidden at random, unless `rng` is `None`.
+        Pictures are varied at random, unless `rng` is `None`.
         """
-        index = batch[:, None] + np.arange(self.config.sequence_frames)  # (B, F)
-        ids = frames.ids[index]  # (B, F, T − p)
-        if rng is not None:
-            self._forget_actions(ids, rng)
-
-        tokens = torch.from_numpy(ids).to(self.device)
-        targets = torch.from_numpy(frames.targets[index]).to(self.device).flatten(1)  # (B, F·A)
-        patches = None
-        if self.spec.image_tokens:
-            patches = torch.from_numpy(frames.patches[index]).to(self.device)
-        else:
+        tokens = self._moved(batch.ids)  # (B, F, T − p)
+        targets = self._moved(batch.targets).flatten(1)  # (B, F·A)
+        patches = self._patches(batch, rng)
+        if patches is None:
             tokens = tokens.flatten(1)
 
         with self._autocast:
             inputs = (tokens, patches, self._local, self._cos, self._sin, self._mask, self._rows)
-            weights = straight_through(self.model) if self.config.int4_grid else {}
-            hidden = functional_call(self.model, weights, inputs)
+            hidden = self._hidden(inputs)  # (B, F·A, D)
             logits = self.model.head(hidden).float()  # (B, F·A, R)
         labels = label_distribution(targets, self.config.label_std_bins)
-        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
+        if self.config.locate and rng is not None:
+            loss = loss + self.config.locate * self._places_loss(hidden, batch)
+        return loss
 
-    def _forget_actions(self, ids: np.ndarray, rng: np.random.Generator) -> None:
+    def _hidden(self, inputs: tuple[Tensor | None, ...]) -> Tensor:
+        """Run the model, with its weights on the grid if it learns there."""
+        if self.config.int4_grid:
+            hidden: Tensor = functional_call(self.model, straight_through(self.model), inputs)
+        else:
+            hidden = self._run(*inputs)
+        return hidden
+
+    def _patches(self, batch: Batch, rng: np.random.Generator | None) -> Tensor | None:
+        if not batch.pictures:
+            return None
+        pictures = [self._moved(picture) for picture in batch.pictures]  # (B, F, H, W, 3) each
+        if rng is not None:
+            config = self.config
+            pictures = [
+                varied(picture, config.shift_px, config.colour_gain, rng) for picture in pictures
+            ]
+        return cut(pictures)
+
+    def _places_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Return the error of the places that the first action position of each frame shows."""
+        first = hidden[:, :: self.spec.action_tokens].float()  # (B, F, D)
+        found = self.locator(first)  # (B, F, 3·bodies)
+        places = self._moved(batch.places).flatten(2)  # (B, F, 3·bodies)
+        near = places.clamp(-FARTHEST_M, FARTHEST_M)
+        return F.smooth_l1_loss(found, near / PLACE_SCALE_M, beta=0.1)
+
+    def _moved(self, array: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+    def _forget_actions(self, ids: NDArray[np.int64], rng: np.random.Generator) -> None:
         """Hide past actions in some frames of `ids` (B, F, T − p), so that they are not copied."""
         actions = self.spec.action_tokens - 1
         hidden = rng.random(ids.shape[:2]) < self.config.forget_actions  # (B, F)
@@ -221,19 +282,18 @@ class Trainer:
         """Return the loss on held-out frames, with no action hidden and always the same batches."""
         self.model.eval()
         rng = np.random.default_rng(0)
-        windows = frames.windows(self.config.sequence_frames)
-        losses = [
-            self._loss(frames, rng.choice(windows, self.config.batch_sequences), None)
-            for _ in range(batches)
-        ]
+        length = self.config.sequence_frames
+        windows = frames.windows(length)
+        drawn = (rng.choice(windows, self.config.batch_sequences) for _ in range(batches))
+        losses = [self._loss(Batch.of(frames, starts, length), None) for starts in drawn]
         return float(torch.stack(losses).mean())
 
     def policy(self) -> Gato:
-        """Return a copy of the model that can act.
+        """Return a copy of the model that can act, on the CPU, where it is exported.
 
         It is in evaluation mode, and its weights lie on the grid if it was trained there.
         """
-        policy = copy.deepcopy(self.model).eval()
+        policy = copy.deepcopy(self.model).cpu().eval()
         if self.config.int4_grid:
             snap(policy)
         return policy
@@ -244,8 +304,8 @@ class Trainer:
         """Write model, optimizer state and step as one safetensors file, in the first process."""
         if self.rank:
             return
-        names = [name for name, _ in self.model.named_parameters()]
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        names = [name for name, _ in self._learned.named_parameters()]
+        tensors = dict(self._learned.state_dict())
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"{moment}.{names[index]}": state[moment] for moment in MOMENTS}
         tensors["step"] = torch.tensor(self.step)
@@ -261,7 +321,7 @@ class Trainer:
         tensors = load_file(path, device=str(self.device))
         self._check(path, tensors)
 
-        names = [name for name, _ in self.model.named_parameters()]
+        names = [name for name, _ in self._learned.named_parameters()]
         self.step = int(tensors.pop("step"))
         state = {
             index: {moment: tensors.pop(f"{moment}.{name}") for moment in MOMENTS}
@@ -269,18 +329,16 @@ class Trainer:
         }
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self.model.load_state_dict(
-            {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-        )
+        self._learned.load_state_dict(tensors)
 
     def _check(self, path: Path, tensors: dict[str, Tensor]) -> None:
         """Check that a checkpoint is of this model and specification."""
         kept = {
-            name.removeprefix("model."): tensor.shape
+            name: tensor.shape
             for name, tensor in tensors.items()
-            if name.startswith("model.")
+            if name.startswith(("model.", "locator."))
         }
-        if kept != {name: tensor.shape for name, tensor in self.model.state_dict().items()}:
+        if kept != {name: tensor.shape for name, tensor in self._learned.state_dict().items()}:
             raise ConfigError(
                 f"{path}: expected a model of the dimensions asked for, found one with other "
                 "dimensions; give the preset that it was started with, or another --out"

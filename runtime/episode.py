@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from .errors import DemonstrationError
 from .spec import PolicySpec
+
+PLACES = "places"
+"""Name of the array of places, which an episode may lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,10 @@ class Episode:
     """(K, A) commanded actions, in each actuator's unit."""
     expert_actions: NDArray[np.float32]
     """(K, A) the expert's actions, which equal `actions` where the expert drove."""
+    places: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0, 3), np.float32))
+    """(K, bodies, 3) place of each body in the tool's frame, in m; no rows if unknown.
+
+    A policy never observes them. Training may ask for them, so that it learns to localise."""
 
     @property
     def ticks(self) -> int:
@@ -58,6 +65,7 @@ class Episode:
                 succeeded=np.bool_(self.succeeded),
                 action=self.actions,
                 expert_action=self.expert_actions,
+                **({PLACES: self.places} if len(self.places) else {}),
                 **arrays,
             )
         part.rename(path)
@@ -99,4 +107,5 @@ class Episode:
             observations=tuple(arrays[f"observation/{key.name}"] for key in spec.observations),
             actions=arrays["action"],
             expert_actions=arrays["expert_action"],
+            places=arrays.get(PLACES, np.empty((0, 0, 3), np.float32)),
         )

@@ -41,8 +41,8 @@ MU_LAW_MU = 100.0
 MU_LAW_M = 256.0
 _MU_LAW_SCALE = 1.0 / math.log(MU_LAW_MU * MU_LAW_M + 1.0)
 # uint8 → [−1, 1] / √16 in one multiplication and one subtraction.
-_PIXEL_SCALE = np.float32(2.0 / 255.0 / 4.0)
-_PIXEL_OFFSET = np.float32(1.0 / 4.0)
+PIXEL_SCALE = np.float32(2.0 / 255.0 / 4.0)
+PIXEL_OFFSET = np.float32(1.0 / 4.0)
 _IDS_BELOW = {"text": TEXT_TOKENS, "discrete": DISCRETE_TOKENS}
 
 
@@ -58,8 +58,8 @@ def image_patches(images: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
         *range(at), at, at + 2, at + 4, at + 1, at + 3
     )  # (…, rows, columns, 3, 16, 16)
     grid = out.reshape(tiles.shape)
-    np.multiply(tiles, _PIXEL_SCALE, out=grid)
-    np.subtract(grid, _PIXEL_OFFSET, out=grid)
+    np.multiply(tiles, PIXEL_SCALE, out=grid)
+    np.subtract(grid, PIXEL_OFFSET, out=grid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,9 @@ class Tokenizer:
             ObservationError: a shape, dtype or id is wrong, or a value is not finite; names the
                 key.
         """
-        self._encode(values, out_ids, out_patches, self._scratch)
+        self._encode_ids(values, out_ids, self._scratch)
+        if self._parts_image:
+            self._encode_images(values, out_patches)
 
     def encode_batch(self, values: Sequence[AnyArray]) -> tuple[Ids, NDArray[np.float32]]:
         """Tokenize N observations at once, for training.
@@ -204,21 +206,27 @@ class Tokenizer:
         Raises:
             ObservationError: as `encode`.
         """
-        count = len(values[0])
-        ids = np.empty((count, self.spec.observation_tokens - self.spec.image_tokens), np.int64)
-        patches = np.empty(
-            (count, self.spec.image_tokens, 3, PATCH_PIXELS, PATCH_PIXELS), np.float32
-        )
-        self._encode(values, ids, patches, _Scratch.of((count, len(self._low))))
+        ids = self.encode_ids(values)
+        shape = (len(ids), self.spec.image_tokens, 3, PATCH_PIXELS, PATCH_PIXELS)
+        patches = np.empty(shape, np.float32)
+        self._encode_images(values, patches)
         return ids, patches
 
-    def _encode(
-        self,
-        values: Sequence[AnyArray],
-        ids: Ids,
-        patches: NDArray[np.float32] | None,
-        work: _Scratch,
-    ) -> None:
+    def encode_ids(self, values: Sequence[AnyArray]) -> Ids:
+        """Tokenize N observations without their images. Returns ids (N, O − P).
+
+        Args:
+            values: one array (N, *shape) per key, in the specification's order.
+
+        Raises:
+            ObservationError: as `encode`.
+        """
+        count = len(values[0])
+        ids = np.empty((count, self.spec.observation_tokens - self.spec.image_tokens), np.int64)
+        self._encode_ids(values, ids, _Scratch.of((count, len(self._low))))
+        return ids
+
+    def _encode_ids(self, values: Sequence[AnyArray], ids: Ids, work: _Scratch) -> None:
         if len(values) != len(self._parts):
             raise ObservationError(
                 f"expected an observation of {len(self._parts)} arrays, found {len(values)}"
@@ -230,14 +238,18 @@ class Tokenizer:
             array = values[part.source]
             _check_ids(part.key, array)
             ids[..., part.ids] = array.reshape(*lead, -1)
+        if self._parts_real:
+            self._encode_real(values, ids, work)
+
+    def _encode_images(
+        self, values: Sequence[AnyArray], patches: NDArray[np.float32] | None
+    ) -> None:
         for part in self._parts_image:
             if patches is None:
                 raise ObservationError(
                     f"{part.key.name}: expected a buffer for {part.key.tokens} patches, found none"
                 )
             image_patches(values[part.source], patches[..., part.ids, :, :, :])
-        if self._parts_real:
-            self._encode_real(values, ids, work)
 
     def _encode_real(self, values: Sequence[AnyArray], ids: Ids, work: _Scratch) -> None:
         """Clip, squash and cut all C continuous values together."""

@@ -23,6 +23,7 @@ from .randomisation import Randomisation
 from .rollout import Act, follow_expert, rollout
 from .tasks import task_of
 from .tasks.seeds import TRAINING_SEEDS
+from .view_randomisation import ViewRandomisation
 from .workers import spread
 
 CLAIM = "collection.txt"
@@ -62,6 +63,8 @@ class Collection(Strict):
     """Standard deviations of the noise on the expert's torques. Each episode draws one. N·m"""
     randomisation: Randomisation | None = None
     """Physics that differs from episode to episode, or `None` for nominal physics."""
+    view_randomisation: ViewRandomisation | None = None
+    """Pictures that differ from episode to episode, or `None` for the nominal look."""
     seconds: float = 8.0
     """Longest episode, twice the time that the expert needs. A policy that is stuck teaches nothing
     new. s"""
@@ -74,11 +77,12 @@ class Collection(Strict):
     @property
     def driver(self) -> str:
         """Source of the actions, down to the weights of a policy."""
-        physics = ", randomised physics" if self.randomisation else ""
+        varied = ", randomised physics" if self.randomisation else ""
+        varied += ", randomised view" if self.view_randomisation else ""
         if self.policy is None:
             noise = ", ".join(f"{noise_nm:g}" for noise_nm in self.noise_nm)
-            return f"expert, noise {noise} N·m{physics}"
-        return f"policy, manifest SHA-256 {sha256_of(self.policy.bundle / MANIFEST_FILE)}{physics}"
+            return f"expert, noise {noise} N·m{varied}"
+        return f"policy, manifest SHA-256 {sha256_of(self.policy.bundle / MANIFEST_FILE)}{varied}"
 
     def claim(self) -> None:
         """Write the description into the folder. A later call with the same description goes on.
@@ -111,6 +115,8 @@ class Collection(Strict):
         ]
         if self.randomisation is not None:
             lines.append(self.randomisation.model_dump_json())
+        if self.view_randomisation is not None:
+            lines.append(self.view_randomisation.model_dump_json())
         return "".join(f"{line}\n" for line in lines)
 
 
@@ -200,6 +206,7 @@ class _Collector:
             collection.spec,
             collection.first_seed,
             collection.randomisation,
+            collection.view_randomisation,
         )
         self.policy = collection.policy.load() if collection.policy is not None else None
 

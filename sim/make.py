@@ -16,6 +16,7 @@ from .robot import SimulatedRobot
 from .simulators.simulator import Scene, Simulator
 from .tasks import task_named
 from .tasks.task import Task
+from .view_randomisation import ViewRandomisation
 
 SimulatorName = Literal["mujoco", "pybullet"]
 _PACKAGES: dict[SimulatorName, tuple[str, str, str]] = {
@@ -37,6 +38,7 @@ def make_robot(
     spec: PolicySpec | None = None,
     seed: int = 0,
     randomisation: Randomisation | None = None,
+    view_randomisation: ViewRandomisation | None = None,
 ) -> SimulatedRobot:
     """Make a simulated arm that has a task.
 
@@ -47,18 +49,19 @@ def make_robot(
         spec: one of the task's interfaces. `task.interface_for(policy.spec)` finds the one for a
             policy. The task's first interface by default.
         seed: layout of the first trial.
-        randomisation: variation from trial to trial beside the layout. Only MuJoCo varies its
-            physics.
+        randomisation: variation of physics from trial to trial. Only MuJoCo varies its physics.
+        view_randomisation: variation of the pictures from trial to trial. Only MuJoCo varies its
+            look.
 
     Raises:
-        ConfigError: there is no such task, or the simulator has no cameras or no randomised
-            physics.
+        ConfigError: there is no such task, or the simulator has no cameras, no randomised physics
+            or no randomised look.
         MissingDependency: the simulator, or a GL library for cameras, is absent.
     """
     chosen = task_named(task) if isinstance(task, str) else task
     spec = spec or chosen.interface
     physics = _make_simulator(simulator, chosen.scene, cameras=spec.image_tokens > 0)
-    return SimulatedRobot(chosen, physics, clock, spec, seed, randomisation)
+    return SimulatedRobot(chosen, physics, clock, spec, seed, randomisation, view_randomisation)
 
 
 def MujocoRobot(  # noqa: N802  # reads like the class that a user expects

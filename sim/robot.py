@@ -19,9 +19,11 @@ from gatort.runtime.robots.driver import INNER_PERIOD_NS, Driver
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import PolicySpec
 
+from .lens import Shutter
 from .randomisation import Randomisation
 from .simulators.simulator import Array, Simulator
 from .tasks.task import Layout, Moment, Task
+from .view_randomisation import ViewRandomisation
 
 BRAKING_NMS_RAD: Final = np.array([30.0, 30.0, 30.0, 30.0, 0.0, 0.0, 0.0])
 """Damping that is added once the arm is latched. Franka's own control brakes an arm that is no
@@ -42,10 +44,11 @@ class SimulatedRobot(Driver):
         clock: the only clock. Physics never runs ahead of it.
         spec: observed keys, one of the task's interfaces. Image keys need OpenGL.
         seed: layout of the first trial; see `reset`.
-        randomisation: variation from trial to trial beside the layout. `None` varies nothing.
+        randomisation: variation of physics from trial to trial. `None` varies nothing.
+        view_randomisation: variation of the pictures from trial to trial. `None` varies nothing.
 
     Raises:
-        ConfigError: the simulator has no cameras or no randomised physics.
+        ConfigError: the simulator has no cameras, no randomised physics or no randomised look.
         RobotError: from `observe`, when the physics has diverged.
     """
 
@@ -57,6 +60,7 @@ class SimulatedRobot(Driver):
         spec: PolicySpec,
         seed: int = 0,
         randomisation: Randomisation | None = None,
+        view_randomisation: ViewRandomisation | None = None,
     ) -> None:
         super().__init__(spec, clock)
         self.task = task
@@ -65,10 +69,14 @@ class SimulatedRobot(Driver):
         self.layout: Layout
         """Layout of the present trial."""
         self._randomisation = randomisation
+        self._view_randomisation = view_randomisation
+        self._shutters: dict[str, Shutter] = {}
+        """Shutter of each camera by name, where pictures vary."""
         self._hold_ns = round(task.hold_s * 1e9)
-        for key in spec.observations:
-            if key.encoding == "image":
-                simulator.add_camera(key.name.removeprefix(CAMERA), *key.shape[:2])
+        images = [key for key in spec.observations if key.encoding == "image"]
+        self._cameras = [key.name.removeprefix(CAMERA) for key in images]
+        for name, key in zip(self._cameras, images, strict=True):
+            simulator.add_camera(name, *key.shape[:2])
         self.reset(seed)
 
     # -- Trial ---------------------------------------------------------------------------------
@@ -86,6 +94,7 @@ class SimulatedRobot(Driver):
         self._time_ns = self._clock.now_ns()
         self._sequence = 0
         self._lay(layout)
+        self._open_shutters(seed)
 
     def lay_out(self, seed: int) -> None:
         """Lay out the bodies of another seed while the arm stays. Success is watched anew."""
@@ -99,6 +108,20 @@ class SimulatedRobot(Driver):
         cubes, seen = len(self.task.scene.cubes), len(self.task.seen)
         self._variation = self._randomisation.draw(self._random, cubes, seen)
         self.simulator.use_physics(self._variation.physics)
+
+    def _open_shutters(self, seed: int) -> None:
+        """Draw the look and the cameras of this seed, and take the first pictures."""
+        if self._view_randomisation is None or not self._cameras:
+            return
+        random = self._view_randomisation.stream(seed)
+        view = self._view_randomisation.draw(random, self.task.scene.cubes, self._cameras)
+        self.simulator.use_look(view.look)
+        self._shutters = {
+            name: Shutter(lens, view.latency_ns, view.outages, random)
+            for name, lens in zip(self._cameras, view.lenses, strict=True)
+        }
+        self._began_ns = self._time_ns
+        self._take_pictures()
 
     def _lay(self, layout: Layout) -> None:
         self.layout = layout
@@ -123,6 +146,13 @@ class SimulatedRobot(Driver):
         """Return the action (8,) of the task's expert at this instant."""
         return self.task.expert_action(self.moment(), self.simulator.arm_model())
 
+    def places(self) -> Array:
+        """Return the place of each body in the tool's frame, (bodies, 3) m."""
+        arm, bodies = self.simulator.arm(), self.simulator.bodies()
+        away = [pose.position - arm.tool_position for pose in bodies.values()]
+        places: Array = np.array(away).reshape(-1, 3) @ arm.tool_rotation
+        return places
+
     # -- Physics -------------------------------------------------------------------------------
 
     def _advance(self, now_ns: int) -> None:
@@ -140,7 +170,19 @@ class SimulatedRobot(Driver):
             self._move_targets()
             if self._time_ns // INNER_PERIOD_NS % WATCH_STEPS == 0:
                 self._watch_success()
+            if self._shutters and self._is_shutter_due():
+                self._take_pictures()
         self.simulator.settle()
+
+    def _is_shutter_due(self) -> bool:
+        """Check if a picture of now has the trial's latency when the next tick begins."""
+        latency_ns = next(iter(self._shutters.values())).latency_ns
+        return (self._time_ns - self._began_ns + latency_ns) % self.spec.period_ns == 0
+
+    def _take_pictures(self) -> None:
+        self.simulator.settle()
+        for name, shutter in self._shutters.items():
+            shutter.take(self._time_ns - self._began_ns, self.simulator.draw(name))
 
     def _move_targets(self) -> None:
         for target in self.layout.targets:
@@ -186,7 +228,7 @@ class SimulatedRobot(Driver):
 
     def _read_key(self, name: str, moment: Moment) -> NDArray[np.float32] | NDArray[np.uint8]:
         if name.startswith(CAMERA):
-            return self.simulator.draw(name.removeprefix(CAMERA))
+            return self._picture(name.removeprefix(CAMERA))
         match name:
             case "arm/joint_position":
                 value = moment.arm.joint_position
@@ -198,6 +240,11 @@ class SimulatedRobot(Driver):
                 value = self.task.read(name, moment)
         reading: NDArray[np.float32] = value.astype(np.float32)
         return reading
+
+    def _picture(self, camera: str) -> NDArray[np.uint8]:
+        if self._shutters:
+            return self._shutters[camera].read(self._time_ns - self._began_ns)
+        return self.simulator.draw(camera)
 
     def close(self) -> None:
         """Free the simulator."""

@@ -51,7 +51,7 @@ def rollout(
     guard.arm()
     robot.arm()
 
-    observed, done, labels = [], [], []
+    observed, done, labels, places = [], [], [], []
     lingered = 0
     for _ in range(int((seconds or robot.task.seconds) * spec.control_hz)):
         observation = robot.observe()
@@ -61,6 +61,7 @@ def rollout(
             break
 
         expert_action = robot.expert_action()
+        place = robot.places()
         action = tokenizer.decode_action(tokenizer.encode_action(act(observation, expert_action)))
         if (command := guard.admit(action, observation)) is None:
             break
@@ -69,6 +70,7 @@ def rollout(
         observed.append(observation.values)
         done.append(command.values)
         labels.append(expert_action)
+        places.append(place)
         clock.advance_ns(spec.period_ns)
 
     return Episode(
@@ -77,6 +79,7 @@ def rollout(
         observations=tuple(np.stack(values) for values in zip(*observed, strict=True)),
         actions=np.array(done, np.float32),
         expert_actions=np.array(labels, np.float32),
+        places=np.array(places, np.float32),
     )
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from os import sched_getaffinity
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from pydantic import NonNegativeFloat, PositiveInt
 
 from gatort.launch.progress import show_collect
 from gatort.launch.report import screen
+from gatort.runtime.errors import ConfigError
+from gatort.runtime.spec import PATCH_PIXELS, PolicySpec
 from gatort.sim.collect import Collection, require_training_seeds
 from gatort.sim.randomisation import Randomisation
 from gatort.sim.tasks import task_named
 from gatort.sim.tasks.seeds import TRAINING_SEEDS
+from gatort.sim.tasks.task import Task, with_pictures
+from gatort.sim.view_randomisation import ViewRandomisation
 
 
 def demos(
@@ -22,7 +28,10 @@ def demos(
     seed: PositiveInt | None = None,
     noise_nm: tuple[NonNegativeFloat, ...] = (0.0, 1.0, 2.0, 4.0),
     randomise: bool = False,
+    randomise_view: bool = False,
     task: str = "stacking",
+    cameras: Annotated[bool, Parameter(negative="")] = False,
+    pixels: PositiveInt = 64,
     workers: PositiveInt | None = None,
 ) -> int:
     """Let a task's scripted expert drive, and store its observations and actions as episodes.
@@ -44,8 +53,14 @@ def demos(
     randomise
         Vary arm, blocks, delay and sensors from episode to episode, over the ranges in
         sim/randomisation.py.
+    randomise_view
+        Vary the pictures from episode to episode, over the ranges in sim/view_randomisation.py.
     task
         Name of the task. The episodes have the observation keys of its first interface.
+    cameras
+        Observe the task's cameras instead: the keys of its first interface that has some.
+    pixels
+        Height and width of a picture, a multiple of 16.
     workers
         Number of processes that share the episodes. Default: one per core.
     """
@@ -53,12 +68,13 @@ def demos(
     require_training_seeds(range(first, first + episodes))
     collection = Collection(
         task=task,
-        spec=task_named(task).interface,
+        spec=_interface(task_named(task), cameras, pixels),
         directory=out,
         first_seed=first,
         episodes=episodes,
         noise_nm=noise_nm,
         randomisation=Randomisation() if randomise else None,
+        view_randomisation=ViewRandomisation() if randomise_view else None,
     )
 
     manifest = show_collect(collection, workers or len(sched_getaffinity(0)))
@@ -67,3 +83,20 @@ def demos(
         f"seeds {manifest.first_seed} to {manifest.last_seed} in {out}"
     )
     return 0
+
+
+def _interface(task: Task, cameras: bool, pixels: int) -> PolicySpec:
+    """Return the observation keys of the episodes.
+
+    Raises:
+        ConfigError: the task has no cameras, or a picture cannot be cut into patches.
+    """
+    if not cameras:
+        return task.interface
+    if pixels % PATCH_PIXELS:
+        raise ConfigError(f"--pixels: expected a multiple of {PATCH_PIXELS}, found {pixels}")
+    seeing = [spec for spec in task.interfaces.values() if spec.image_tokens]
+    if not seeing:
+        raise ConfigError(f"--cameras: task {task.name!r} has no interface with cameras")
+    shapes = {key.name: (pixels, pixels, 3) for key in seeing[0].observations}
+    return with_pictures(seeing[0], shapes)

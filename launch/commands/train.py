@@ -32,6 +32,8 @@ from gatort.runtime.packages import require_torch
 from gatort.runtime.spec import PolicySpec
 from gatort.sim.collect import Collection, require_training_seeds
 from gatort.sim.randomisation import Randomisation
+from gatort.sim.tasks import task_named
+from gatort.sim.view_randomisation import ViewRandomisation
 
 FIRST_ROUND_SEED = 1_500_000
 """First layout seed of the policy's own rollouts, past the seeds of the demonstrations."""
@@ -43,7 +45,7 @@ class TrainOptions(CourseConfig):
     """One training run with its rounds of DAgger."""
 
     preset: str = "stack"
-    """Size of the model: tiny, stack, gato-79m, gato-364m or gato-1.2b."""
+    """Size of the model: tiny, stack, camera, gato-79m, gato-364m or gato-1.2b."""
     start: Path | None = None
     """Bundle whose weights training starts from, whatever the preset (fine-tuning). Default: random
     weights."""
@@ -90,7 +92,7 @@ def train(
     start = _read_start(options.start, spec)
     dims = start.dims if start else preset_named(options.preset)
     course = Course(
-        trainer=Trainer(spec, dims, options, out, start),
+        trainer=Trainer(spec, dims, options, out, start, _bodies(task, options)),
         config=options,
         directory=out,
         roll_out=_roll_out(task, spec, options),
@@ -117,6 +119,20 @@ def _task_of(manifests: list[DemonstrationManifest], options: TrainOptions) -> s
             "the demonstrations name no task for the rollouts: give one with --task, or --rounds 0"
         )
     return next(iter(tasks), None)
+
+
+def _bodies(task: str | None, options: TrainOptions) -> int:
+    """Return the number of bodies whose places the second loss reads.
+
+    Raises:
+        ConfigError: there is no task whose bodies could be read.
+    """
+    if not options.locate:
+        return 0
+    if task is None:
+        raise ConfigError("--locate needs the bodies of a task: name it with --task")
+    scene = task_named(task).scene
+    return len(scene.cubes) + len(scene.targets)
 
 
 def _read_start(bundle: Path | None, spec: PolicySpec) -> Gato | None:
@@ -151,6 +167,7 @@ def _roll_out(task: str | None, spec: PolicySpec, options: TrainOptions) -> Roll
             episodes=options.round_episodes,
             policy=policy_source(bundle),
             randomisation=Randomisation() if options.randomise else None,
+            view_randomisation=ViewRandomisation() if options.randomise_view else None,
         )
         return show_collect(collection, options.workers)
 

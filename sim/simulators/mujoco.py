@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from gatort.runtime.errors import RobotError
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 
+from .look import Look
+from .mujoco_look import MujocoCameras
 from .simulator import (
     NOMINAL,
     ROTOR_INERTIA_KGM2,
@@ -93,12 +95,11 @@ class MujocoSimulator(Simulator):
         self._pads = [self.model.geom(name).id for name in ("left_pad", "right_pad")]
         self._jacobian = np.zeros((6, self.model.nv))
         self._mass_matrix = np.zeros((self.model.nv, self.model.nv))
-        self._cameras: dict[str, mujoco.Renderer] = {}
+        self._cameras = MujocoCameras(self.model, list(self._geoms.values()))
 
     def close(self) -> None:
-        """Free the OpenGL contexts."""
-        for camera in self._cameras.values():
-            camera.close()
+        """Free the OpenGL context."""
+        self._cameras.close()
 
     # -- Placing -------------------------------------------------------------------------------
 
@@ -224,11 +225,12 @@ class MujocoSimulator(Simulator):
 
     def add_camera(self, name: str, height: int, width: int) -> None:
         """See `Simulator.add_camera`."""
-        self._cameras[name] = mujoco.Renderer(self.model, height, width)
+        self._cameras.add(name, height, width)
+
+    def use_look(self, look: Look) -> None:
+        """See `Simulator.use_look`."""
+        self._cameras.use(look)
 
     def draw(self, name: str) -> NDArray[np.uint8]:
         """See `Simulator.draw`."""
-        camera = self._cameras[name]
-        camera.update_scene(self.data, camera=name)
-        picture: NDArray[np.uint8] = camera.render()
-        return picture
+        return self._cameras.draw(self.data, name)

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.robots.panda import JOINT_DAMPING_NMS_RAD
 
+from .look import PLAIN, Look
+
 Array = NDArray[np.float64]
 
 # Constants of the arm that both simulators share. panda.xml holds them as well.
@@ -210,6 +212,17 @@ class Simulator(ABC):
             f"{self.name} draws no pictures, so it has no camera {name!r} ({height}×{width}); "
             "use mujoco, or an interface without cameras"
         )
+
+    def use_look(self, look: Look) -> None:
+        """Draw this look from now on.
+
+        Raises:
+            ConfigError: this simulator has the nominal look only.
+        """
+        if look is not PLAIN:
+            raise ConfigError(
+                f"{self.name} has the nominal look only; use mujoco for randomised looks"
+            )
 
     def draw(self, name: str) -> NDArray[np.uint8]:
         """Draw a picture (height, width, 3) with a camera that `add_camera` made ready."""

@@ -24,6 +24,22 @@ Touching = Callable[[str, str], bool]
 """Tells if two cubes, given by name, are in contact."""
 
 
+def with_pictures(spec: PolicySpec, shapes: Mapping[str, tuple[int, ...]]) -> PolicySpec:
+    """Return an interface whose pictures have the given shapes. A camera draws any size.
+
+    Args:
+        spec: an interface of a task.
+        shapes: shape of each picture by its key; other keys stay as they are.
+    """
+    keys = tuple(
+        key.model_copy(update={"shape": shapes[key.name]})
+        if key.encoding == "image" and key.name in shapes
+        else key
+        for key in spec.observations
+    )
+    return spec.model_copy(update={"observations": keys})
+
+
 class Target(ABC):
     """A body that touches nothing and moves along a path of its own."""
 
@@ -100,11 +116,15 @@ class Task(ABC):
     def interface_for(self, policy: Interface) -> PolicySpec:
         """Return the first interface that has every key of a policy, and its actuators and rates.
 
+        Its pictures have the policy's sizes.
+
         Raises:
             SpecError: there is none. Names the first difference from each interface.
         """
+        shapes = {key.name: key.shape for key in policy.observations if key.encoding == "image"}
         differences = []
-        for name, offered in self.interfaces.items():
+        for name, interface in self.interfaces.items():
+            offered = with_pictures(interface, shapes)
             try:
                 select_keys(policy, offered)
             except SpecError as error:

@@ -59,7 +59,7 @@ CAMERA_SPEC: Final = PolicySpec(
     actuators=ACTUATORS,
     control_hz=CONTROL_HZ,
     action_delay_ms=ACTION_DELAY_MS,
-    window_frames=4,
+    window_frames=2,
 )
 """Two 64×64 cameras and proprioception, no block poses, as in Lee et al. (arXiv 2110.06192)."""
 

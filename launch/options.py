@@ -10,12 +10,14 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
+from cyclopts import Parameter
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, NonNegativeInt, ValidationError
 from pydantic_core import PydanticCustomError
 
 from gatort.policies.loading import PolicyOptions
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
+from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
 from gatort.sim.make import SimulatorName
 
 from .refusals import describe
@@ -60,6 +62,11 @@ class RunOptions(LoopOptions):
     prompt: Path | None = None
     """Demonstration (.npz) whose last frames precede the first observation, as Gato was
     deployed."""
+
+    cameras: Annotated[dict[CameraName, CameraConfig], Parameter(parse=False)] = Field(
+        default_factory=dict
+    )
+    """Cameras of this computer that add pictures to the observations of a robot at an address."""
 
     @property
     def simulator(self) -> SimulatorName | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -56,8 +56,15 @@ def _valid_keys(kind: type[BaseModel] | None, place: tuple[int | str, ...]) -> s
 
 def _keys(kind: type[BaseModel] | None, location: tuple[int | str, ...]) -> list[str]:
     """Return the keys that are valid at a location inside a nested options class."""
+    found: Any = kind
     for part in location:
-        field = kind.model_fields.get(str(part)) if kind is not None else None
-        annotation: Any = field.annotation if field is not None else None
-        kind = annotation if isinstance(annotation, type) else None
-    return sorted(kind.model_fields if kind is not None else ())
+        if get_origin(found) is dict:  # A table of tables whose names are free.
+            found = get_args(found)[1]
+            continue
+        field = found.model_fields.get(str(part)) if _is_model(found) else None
+        found = field.annotation if field is not None else None
+    return sorted(found.model_fields if _is_model(found) else ())
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

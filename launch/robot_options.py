@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -33,3 +34,6 @@ class RobotOptions(ServeConfig):
     """Time from the instant at which the last command took effect until SAFE begins, in ms.
 
     Default: two periods minus 5 ms."""
+    cameras: Path | None = None
+    """Launch profile with `[cameras.NAME]` tables: cameras of this computer, which add pictures to
+    the arm's observations."""

@@ -9,6 +9,8 @@ from gatort.runtime.live_run import LiveRun
 from gatort.runtime.machine import this_machine
 from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.remote.client import RemoteRobot
+from gatort.runtime.robot import Robot
+from gatort.runtime.robots.cameras.rig import CameraRobot
 
 from .options import RunOptions
 from .report import latency_record, percentile_record
@@ -17,7 +19,7 @@ from .report import latency_record, percentile_record
 def run_sentence(live: LiveRun, options: RunOptions) -> str:
     """Return the run in one line."""
     telemetry = live.telemetry
-    where = options.robot if isinstance(live.robot, RemoteRobot) else f"seed {options.seed}"
+    where = options.robot if remote_of(live.robot) is not None else f"seed {options.seed}"
     parts = [part for part in (_outcome(live), live.ending) if part is not None]
     return (
         f"{where}: {', '.join(parts)} after {live.seconds:.1f} s; {telemetry.ticks} ticks at "
@@ -34,6 +36,21 @@ def recording_sentence(recorder: Recorder) -> str:
     return f"recording DEGRADED: {recorder.path} is incomplete: {recorder.degraded}{dropped}"
 
 
+def remote_of(robot: Robot) -> RemoteRobot | None:
+    """Return the robot behind the wire, or `None` for an arm in this process."""
+    inner = robot.robot if isinstance(robot, CameraRobot) else robot
+    return inner if isinstance(inner, RemoteRobot) else None
+
+
+def robot_sentences(robot: Robot) -> list[str]:
+    """Return a line on the connection and a line for each camera of this computer."""
+    remote = remote_of(robot)
+    lines = [wire_sentence(remote)] if remote is not None else []
+    if isinstance(robot, CameraRobot):
+        lines += [f"{camera.key.name}: {camera.status}" for camera in robot.cameras]
+    return lines
+
+
 def wire_sentence(robot: RemoteRobot) -> str:
     """Return the round trips, retries and clock offset of a connection in one line."""
     trips = robot.round_trips
@@ -48,7 +65,10 @@ def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[s
     """Return the JSON form."""
     guard = live.loop.guard
     telemetry = live.telemetry
-    wire = {"wire": _wire_record(live.robot)} if isinstance(live.robot, RemoteRobot) else {}
+    remote = remote_of(live.robot)
+    wire = {"wire": _wire_record(remote)} if remote is not None else {}
+    if isinstance(live.robot, CameraRobot):
+        wire["cameras"] = {each.key.name: asdict(each.status) for each in live.robot.cameras}
     return {
         "bundle": live.policy.manifest.name if live.policy.manifest else None,
         "seed": options.seed,
@@ -77,8 +97,9 @@ def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[s
 
 
 def _outcome(live: LiveRun) -> str:
-    if isinstance(live.robot, RemoteRobot) and live.robot.successes > 1:
-        return f"{live.robot.successes} successes"
+    remote = remote_of(live.robot)
+    if remote is not None and remote.successes > 1:
+        return f"{remote.successes} successes"
     return "success" if live.robot.succeeded else "no success"
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from gatort.launch.options import resolve
+from gatort.launch.real_cameras import arm_with_cameras
 from gatort.launch.report import require_writable
 from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import Clock, MonotonicClock
@@ -44,19 +45,21 @@ def robot(
     if name == "franka":
         _require_real(options)
         driver = FrankaRobot(options.address, clock, safe_after_ns=_safe_after_ns(options))
-        serve(name, driver, clock, options, simulated=False)
+        with arm_with_cameras(driver, options.cameras, clock) as seeing:
+            serve(name, seeing, clock, options, simulated=False)
         return 0
 
     arm = _simulated_arm(name, options, clock)
-    serve(
-        name,
-        arm,
-        clock,
-        options,
-        simulated=True,
-        next_trial=_next_layout(arm, options.seed) if options.again else None,
-        trial_ns=round(arm.task.seconds * 1e9) if options.again else None,
-    )
+    with arm_with_cameras(arm, options.cameras, clock) as seeing:
+        serve(
+            name,
+            seeing,
+            clock,
+            options,
+            simulated=True,
+            next_trial=_next_layout(arm, options.seed) if options.again else None,
+            trial_ns=round(arm.task.seconds * 1e9) if options.again else None,
+        )
     return 0
 
 

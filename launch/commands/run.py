@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from gatort.launch.options import RunOptions, resolve
+from gatort.launch.real_cameras import with_own_cameras
 from gatort.launch.recorded_run import RECORDINGS, new_file, run_recorded
 from gatort.launch.report import (
     draw_latency,
@@ -20,7 +21,7 @@ from gatort.launch.report import (
     screen,
     write_json,
 )
-from gatort.launch.run_report import recording_sentence, run_record, run_sentence, wire_sentence
+from gatort.launch.run_report import recording_sentence, robot_sentences, run_record, run_sentence
 from gatort.launch.watching import FilmTrack
 from gatort.policies.loading import load_policy
 from gatort.runtime.clock import Clock, MonotonicClock
@@ -32,6 +33,7 @@ from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.keys import ControllerKeys
+from gatort.runtime.robot import Robot
 from gatort.sim.film import film_obstacle
 from gatort.sim.make import make_robot
 from gatort.sim.robot import SimulatedRobot
@@ -92,15 +94,15 @@ def run(
     clock = MonotonicClock()
     with closing(_robot(options, policy, clock)) as robot:
         live = _live_run(policy, robot, clock, options)
-        track = None if isinstance(robot, RemoteRobot) else FilmTrack(robot, live.ticks)
+        track = FilmTrack(robot, live.ticks) if isinstance(robot, SimulatedRobot) else None
         if options.simulator is None and not arm:
             _ask_consent(options.robot)
         recorder = run_recorded(live, options, record, console, track, viewer=viewer)
 
         console.print(run_sentence(live, options))
         console.print(recording_sentence(recorder))
-        if isinstance(robot, RemoteRobot):
-            console.print(wire_sentence(robot))
+        for sentence in robot_sentences(robot):
+            console.print(sentence)
         write_json(json, run_record(live, options, recorder))
         _draw_latency(console, live, options, plot)
         if video is not None and track is not None and len(track.positions):
@@ -109,19 +111,18 @@ def run(
     return INTERRUPTED if live.interrupted else int(live.stopped)
 
 
-def _robot(options: RunOptions, policy: Policy, clock: Clock) -> SimulatedRobot | RemoteRobot:
+def _robot(options: RunOptions, policy: Policy, clock: Clock) -> Robot:
     if options.simulator is not None:
         task = task_of(policy.manifest, options.task)
         spec = task.interface_for(policy.spec)
         return make_robot(options.simulator, task, clock, spec, options.seed)
     keys = ControllerKeys.load(options.keys) if options.keys is not None else None
     with apply(options.realtime):  # The threads that carry the messages get the priority too.
-        return RemoteRobot(options.robot, clock, keys)
+        robot = RemoteRobot(options.robot, clock, keys)
+    return with_own_cameras(robot, options.cameras, clock)
 
 
-def _live_run(
-    policy: Policy, robot: SimulatedRobot | RemoteRobot, clock: Clock, options: RunOptions
-) -> LiveRun:
+def _live_run(policy: Policy, robot: Robot, clock: Clock, options: RunOptions) -> LiveRun:
     spec = policy.spec
     prompt = []
     if options.prompt is not None:
@@ -143,6 +144,10 @@ def _check(options: RunOptions, arm: bool, viewer: bool, video: Path | None) -> 
         if options.keys is not None:
             raise ConfigError(
                 f"--keys are for a robot at tcp://HOST:PORT: {robot} is simulated in this process"
+            )
+        if options.cameras:
+            raise ConfigError(
+                f"[cameras] are for a robot at tcp://HOST:PORT: {robot} draws its own pictures"
             )
         if viewer:
             require_screen()

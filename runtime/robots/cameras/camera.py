@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from threading import Event, Thread
 from typing import Final
 
@@ -141,3 +142,23 @@ class Camera:
         self.intake.take(frame)
         if self.intake.frame is not None:
             self._first.set()
+
+
+def open_cameras(configs: Mapping[str, CameraConfig], clock: Clock) -> list[Camera]:
+    """Start cameras, and wait for a picture of each.
+
+    Raises:
+        MissingDependency: the package for a source is absent.
+        RobotError: a camera gives no picture in time.
+    """
+    cameras: list[Camera] = []
+    try:
+        for name, config in configs.items():
+            cameras.append(Camera(name, config, clock))
+        for camera in cameras:
+            camera.wait()
+    except BaseException:
+        for camera in cameras:
+            camera.close()
+        raise
+    return cameras

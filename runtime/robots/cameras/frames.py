@@ -91,7 +91,7 @@ class FrameSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CameraPicture:
-    """CameraPicture of a camera for an observation."""
+    """One picture for an observation."""
 
     pixels: NDArray[np.uint8]
     """(height, width, 3) RGB, as the key says."""
@@ -109,6 +109,11 @@ class PictureSource(Protocol):
     @property
     def key(self) -> ObservationKey:
         """Observation key of the pictures."""
+        ...
+
+    @property
+    def status(self) -> CameraStatus:
+        """Fault and counters now."""
         ...
 
     def read(self) -> CameraPicture:
@@ -140,3 +145,10 @@ class CameraStatus:
     """Number of reads that were refused, by fault."""
     connections: int
     """Number of times that the source was opened."""
+
+    def __str__(self) -> str:
+        counted = ", ".join(f"{count}× {fault}" for fault, count in self.bad.items())
+        return (
+            f"{self.sentence or 'good'}; {self.frames} good frames, {self.connections} connections"
+            + (f", {counted}" if counted else "")
+        )

@@ -10,13 +10,12 @@ an age limit of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 from numpy.typing import NDArray
 
-from gatort.runtime.clock import Clock
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.inner_loop import InnerLoop
 from gatort.runtime.robot import Observation, Robot
@@ -24,8 +23,6 @@ from gatort.runtime.robots.driver import Driver, OnStep
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import Interface
 
-from .camera import Camera
-from .config import CameraConfig
 from .frames import PictureSource
 
 
@@ -61,27 +58,6 @@ class CameraRig:
         given = [key.name for key in keys]
         self._order = [given.index(key.name) for key in self.interface.observations]
 
-    @classmethod
-    def open(cls, base: Interface, configs: Mapping[str, CameraConfig], clock: Clock) -> Self:
-        """Start cameras and wait for a picture of each.
-
-        Raises:
-            ConfigError: the robot already offers a camera's key.
-            MissingDependency: the package for a source is absent.
-            RobotError: a camera gives no picture.
-        """
-        cameras: list[Camera] = []
-        try:
-            cameras.extend(Camera(name, config, clock) for name, config in configs.items())
-            rig = cls(base, cameras)
-            for camera in cameras:
-                camera.wait()
-        except BaseException:
-            for camera in cameras:
-                camera.close()
-            raise
-        return rig
-
     def join(self, values: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
         """Return a robot's values and a copy of each newest picture, in the interface's order.
 
@@ -103,7 +79,8 @@ class CameraRobot:
 
     def __init__(self, robot: Robot, rig: CameraRig) -> None:
         """Take over a robot and cameras. `close` closes both."""
-        self._robot = robot
+        self.robot = robot
+        self.cameras = rig.cameras
         self._rig = rig
 
     @property
@@ -114,16 +91,16 @@ class CameraRobot:
     @property
     def state(self) -> State:
         """See `Robot.state`."""
-        return self._robot.state
+        return self.robot.state
 
     @property
     def succeeded(self) -> bool:
         """See `Robot.succeeded`."""
-        return self._robot.succeeded
+        return self.robot.succeeded
 
     def arm(self) -> None:
         """See `Robot.arm`."""
-        self._robot.arm()
+        self.robot.arm()
 
     def observe(self) -> Observation:
         """See `Robot.observe`. The pictures are taken after the robot has answered.
@@ -132,21 +109,21 @@ class CameraRobot:
             ObservationError: the robot or a camera has nothing fresh.
             RobotError: the robot no longer answers.
         """
-        seen = self._robot.observe()
+        seen = self.robot.observe()
         return replace(seen, values=self._rig.join(seen.values))
 
     def command(self, command: Command) -> None:
         """See `Robot.command`."""
-        self._robot.command(command)
+        self.robot.command(command)
 
     def stop(self) -> None:
         """See `Robot.stop`."""
-        self._robot.stop()
+        self.robot.stop()
 
     def close(self) -> None:
         """See `Robot.close`."""
         try:
-            self._robot.close()
+            self.robot.close()
         finally:
             self._rig.close()
 

@@ -20,11 +20,11 @@ _GRAIN: Final = "grain"
 _FADE: Final = np.linspace(0.0, 1.0, 64)[:, None, None]
 """Share of the lower colour in each row of the background."""
 
-# Arrays of a model that a look changes. Textures are kept with them.
-_CHANGED: Final = (
-    "mat_rgba", "mat_texrepeat", "geom_rgba", "geom_pos", "geom_size", "geom_type",
+# Arrays of a model that only pictures depend on, and that a look changes.
+_SEEN: Final = (
+    "mat_rgba", "mat_texrepeat", "geom_rgba", "tex_data",
     "light_pos", "light_dir", "light_diffuse", "light_active", "light_castshadow", "light_type",
-    "cam_pos", "cam_quat", "cam_fovy", "tex_data",
+    "cam_pos", "cam_quat", "cam_fovy",
 )  # fmt: skip
 
 
@@ -42,7 +42,8 @@ class MujocoCameras:
     def __init__(self, model: mujoco.MjModel, cubes: Sequence[int]) -> None:
         self._model = model
         self._cubes = list(cubes)
-        self._nominal = {name: getattr(model, name).copy() for name in _CHANGED}
+        self._clutter = [model.geom(f"clutter_{index}").id for index in range(MOST_CLUTTER)]
+        self._nominal = {name: getattr(model, name).copy() for name in _SEEN}
         headlight = model.vis.headlight
         self._headlight = (headlight.ambient.copy(), headlight.diffuse.copy())
         self._sizes: dict[str, tuple[int, int]] = {}
@@ -111,8 +112,8 @@ class MujocoCameras:
         self._light(look)
         for name, shift in look.cameras:
             self._move(name, shift)
-        for index, thing in enumerate(look.clutter[:MOST_CLUTTER]):
-            self._place(self._model.geom(f"clutter_{index}").id, thing)
+        for geom, thing in zip(self._clutter, look.clutter, strict=False):
+            self._place(geom, thing)
 
     def _restore(self) -> None:
         for name, values in self._nominal.items():

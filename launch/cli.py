@@ -30,6 +30,9 @@ COMMANDS = {
     "info": "Show the contents of a recording, and whether it is complete.",
     "replay": "Feed a recording's observations through an engine and compare every action token.",
     "trials": "Try a policy on seeded layouts in lockstep and report its success rate.",
+    "robustness": (
+        "Measure a policy's success as cameras, light, lens and latency leave their nominal values."
+    ),
     "profile": "Time every stage of the control loop and say whether the budget holds.",
     "demos": (
         "Let a task's scripted expert drive, and store its observations and actions as episodes."

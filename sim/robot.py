@@ -117,8 +117,8 @@ class SimulatedRobot(Driver):
         view = self._view_randomisation.draw(random, self.task.scene.cubes, self._cameras)
         self.simulator.use_look(view.look)
         self._shutters = {
-            name: Shutter(lens, view.latency_ns, view.outages, random)
-            for name, lens in zip(self._cameras, view.lenses, strict=True)
+            name: Shutter(lens, view.latency_ns, outages, random)
+            for name, lens, outages in zip(self._cameras, view.lenses, view.outages, strict=True)
         }
         self._began_ns = self._time_ns
         self._take_pictures()

@@ -53,7 +53,8 @@ class View:
     """Lens of each camera."""
     latency_ns: int
     """Age of the pictures when they are read."""
-    outages: Outages
+    outages: tuple[Outages, ...]
+    """Outages of each camera."""
 
 
 class ViewRandomisation(Strict):
@@ -93,8 +94,10 @@ class ViewRandomisation(Strict):
     """Age of a picture when it is read. A real camera is 20 to 60 ms late."""
     outages_per_tick: FiniteFloat = 0.004
     """Probability that a camera's picture freezes or goes black for some ticks."""
-    frozen_from_s: FiniteFloat | None = None
-    """Time after which the pictures stay frozen, or `None`. For trials only."""
+    frozen_camera: str | None = None
+    """Camera whose picture stays frozen from some time on, or `None`. For trials only."""
+    frozen_from_s: FiniteFloat = 3.0
+    """Time from the start of the trial at which that camera freezes."""
 
     def stream(self, seed: int) -> np.random.Generator:
         """Return the random numbers of a trial, independent of layout and physics."""
@@ -111,13 +114,16 @@ class ViewRandomisation(Strict):
         # The order of the draws is part of what a seed means.
         look = self._draw_look(rng, cubes, cameras)
         lenses = tuple(self._draw_lens(rng) for _ in cameras)
-        frozen_ns = None if self.frozen_from_s is None else round(self.frozen_from_s * 1e9)
         return View(
             look=look,
             lenses=lenses,
             latency_ns=round(rng.uniform(*self.latency_ms)) * 1_000_000,
-            outages=Outages(per_tick=self.outages_per_tick, forever_from_ns=frozen_ns),
+            outages=tuple(self._outages(name) for name in cameras),
         )
+
+    def _outages(self, camera: str) -> Outages:
+        frozen_ns = round(self.frozen_from_s * 1e9) if camera == self.frozen_camera else None
+        return Outages(per_tick=self.outages_per_tick, forever_from_ns=frozen_ns)
 
     def _draw_look(
         self, rng: np.random.Generator, cubes: Sequence[str], cameras: Sequence[str]

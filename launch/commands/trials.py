@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from pydantic import NonNegativeInt, PositiveInt, ValidationError
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from gatort.launch.options import resolve
 from gatort.launch.progress import show_trials
@@ -28,10 +28,12 @@ from gatort.runtime.errors import ConfigError, MissingDependency
 from gatort.runtime.machine import this_machine
 from gatort.runtime.remote.link import LinkConditions
 from gatort.sim.make import SimulatorName
+from gatort.sim.robot import CAMERA
 from gatort.sim.trials.journal import Journal
 from gatort.sim.trials.runner import TrialSetup, require_unseen
 from gatort.sim.trials.statistics import TrialSummary, summarise
 from gatort.sim.trials.sweep import FIELDS, UNITS, Axis, Sweep, conditions_along
+from gatort.sim.view_randomisation import NOMINAL_VIEW, ViewRandomisation
 
 EPISODES = 200
 SWEEP_EPISODES = 20
@@ -50,6 +52,22 @@ class TrialOptions(PolicyOptions):
     """Task of the simulated arm, for a bundle that names none."""
     link: Annotated[LinkConditions, Parameter(name="*")] = LinkConditions()
     """Conditions of the link between policy and robot."""
+    randomise_view: bool = False
+    """Vary colours, lights, cameras and lenses from trial to trial, over the ranges in
+    sim/view_randomisation.py. The seed of a trial gives its look."""
+    freeze_camera: str | None = None
+    """Camera whose picture stays frozen from --freeze-from-s on, such as front or wrist."""
+    freeze_from_s: NonNegativeFloat = 3.0
+    """Time from the start of a trial at which --freeze-camera takes effect."""
+
+    @property
+    def view(self) -> ViewRandomisation | None:
+        """Variation of the pictures, or `None` for the nominal look."""
+        if not self.randomise_view and self.freeze_camera is None:
+            return None
+        ranges = ViewRandomisation() if self.randomise_view else NOMINAL_VIEW
+        frozen = {"frozen_camera": self.freeze_camera, "frozen_from_s": self.freeze_from_s}
+        return ranges.model_copy(update=frozen)
 
 
 def trials(
@@ -98,8 +116,8 @@ def trials(
     if plot is None and sweep is not None:
         make_directory(DEFAULT_PLOT.parent)
     require_writable(plot or (DEFAULT_PLOT if sweep else None), json)
-    _require_sensible(options.link, sweep, values, record)
     manifest = verify(options.bundle)
+    _require_sensible(options, manifest, sweep, values, record)
     episodes = episodes or (SWEEP_EPISODES if sweep else EPISODES)
     seeds = range(seed, seed + episodes)
     require_unseen(seeds, manifest)
@@ -112,24 +130,53 @@ def trials(
         return 0
     summary = series.run(options.link, "trials")
     screen().print(trial_table(manifest.name, summary))
-    link = {"link": options.link.model_dump()}
-    write_json(json, {**trial_record(summary), **link, **series.origin()})
+    conditions = {
+        "link": options.link.model_dump(),
+        "view": options.view.model_dump() if options.view is not None else None,
+    }
+    write_json(json, {**trial_record(summary), **conditions, **series.origin()})
     if record:
         record_success(options.bundle, _success(seed, summary))
     return 0
 
 
 def _require_sensible(
-    link: LinkConditions, sweep: Axis | None, values: Sequence[float] | None, record: bool
+    options: TrialOptions,
+    manifest: Manifest,
+    sweep: Axis | None,
+    values: Sequence[float] | None,
+    record: bool,
 ) -> None:
+    link = options.link
     if values is not None and sweep is None:
         raise ConfigError("--values belong to a sweep: add --sweep delay, jitter, loss or reorder")
     if sweep is not None and FIELDS[sweep] in link.model_fields_set:
         flag = FIELDS[sweep].replace("_", "-")
         raise ConfigError(f"--sweep {sweep} sets --{flag} itself: give one of the two")
-    if record and (sweep or not link.perfect):
+    if record and (sweep or not link.perfect or options.view is not None):
         raise ConfigError(
-            "--record writes the success rate of the policy itself: leave out the link's conditions"
+            "--record writes the success rate of the policy itself: leave out the conditions of "
+            "link and view"
+        )
+    _require_camera(options, manifest)
+
+
+def _require_camera(options: TrialOptions, manifest: Manifest) -> None:
+    """Check that the policy has cameras if pictures are to vary, and the one that freezes."""
+    if options.view is None:
+        return
+    cameras = [
+        key.name.removeprefix(CAMERA)
+        for key in manifest.spec.observations
+        if key.encoding == "image"
+    ]
+    if not cameras:
+        raise ConfigError(
+            f"--randomise-view and --freeze-camera vary pictures, and {manifest.name!r} reads none"
+        )
+    if options.freeze_camera not in (None, *cameras):
+        raise ConfigError(
+            f"--freeze-camera: expected one of {', '.join(cameras)}, found {options.freeze_camera!r}"
         )
 
 
@@ -152,6 +199,7 @@ class _Series:
             simulator=options.robot,
             task=options.task,
             link=link,
+            view=options.view,
         )
         return summarise(show_trials(setup, self.seeds, self.workers, journal, noun))
 

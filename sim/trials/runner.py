@@ -22,6 +22,7 @@ from gatort.sim.collect import PolicyLoader
 from gatort.sim.make import SimulatorName, make_robot
 from gatort.sim.tasks import task_of
 from gatort.sim.tasks.seeds import TRAINING_SEEDS
+from gatort.sim.view_randomisation import ViewRandomisation
 from gatort.sim.workers import spread
 
 from .journal import Journal, Trial
@@ -41,6 +42,8 @@ class TrialSetup(Strict):
     """Name of the task, for a policy whose bundle names none."""
     link: LinkConditions = LinkConditions()
     """Conditions of the link between policy and robot."""
+    view: ViewRandomisation | None = None
+    """Variation of the pictures from trial to trial, or `None` for the nominal look."""
     seconds: PositiveFloat | None = None
     """Longest trial, or `None` for the task's own duration. s"""
 
@@ -55,7 +58,9 @@ class TrialRunner:
         self.robot_clock = VirtualClock()
         task = task_of(self.policy.manifest, setup.task)
         interface = task.interface_for(self.policy.spec)
-        self.robot = make_robot(setup.simulator, task, self.robot_clock, interface)
+        self.robot = make_robot(
+            setup.simulator, task, self.robot_clock, interface, view_randomisation=setup.view
+        )
 
     def run(self, seed: int) -> Trial:
         """Run the trial of one seed from an empty context. A robot that fails fails the trial."""

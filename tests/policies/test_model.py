@@ -247,7 +247,8 @@ def test_a_preset_has_the_papers_size(spec: PolicySpec, name: str, millions: int
 
 def test_an_unknown_preset_is_refused_with_the_valid_names() -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown preset 'stak'.*tiny, stack, camera, gato-79m, gato-364m.*mean 'stack'"
+        ConfigError,
+        match=r"unknown preset 'stak'.*tiny, stack, camera, gato-79m, gato-364m.*mean 'stack'",
     ):
         preset("stak")
 

@@ -62,7 +62,7 @@ def test_a_block_keeps_the_colour_that_names_it() -> None:
         look = drawn(seed, ViewRandomisation()).look
         assert look.cubes is not None
         red, blue, green = look.cubes
-        assert red.argmax() == 0 and blue.argmax() == 2 and green.argmax() == 1
+        assert (red.argmax(), blue.argmax(), green.argmax()) == (0, 2, 1)
 
 
 def test_a_randomised_look_changes_no_physics() -> None:

@@ -31,6 +31,7 @@ FIELDS = [
     "failed_seeds",
     "failures",
     "link",
+    "view",
     "bundle",
     "seed",
     "workers",

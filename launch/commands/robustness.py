@@ -1,0 +1,126 @@
+"""`gatort robustness`: success of a policy with cameras as its pictures change."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from os import sched_getaffinity
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from pydantic import NonNegativeInt, PositiveInt
+
+from gatort.launch.options import resolve
+from gatort.launch.progress import show_trials
+from gatort.launch.report import make_directory, require_writable, screen, write_json
+from gatort.launch.robustness_card import card_record, card_table, draw_card
+from gatort.policies.loading import PolicyOptions, load_policy
+from gatort.runtime.bundle import Manifest, verify
+from gatort.runtime.errors import ConfigError, MissingDependency
+from gatort.runtime.machine import this_machine
+from gatort.runtime.spec import Strict
+from gatort.sim.trials.journal import Journal
+from gatort.sim.trials.robustness import PROPERTIES, Curve
+from gatort.sim.trials.runner import TrialSetup, require_unseen
+from gatort.sim.trials.statistics import TrialSummary, summarise
+from gatort.sim.view_randomisation import ViewRandomisation
+
+DEFAULT_PLOT = Path("runs", "robustness.png")
+
+
+class RobustnessOptions(PolicyOptions):
+    """A policy whose pictures change, in MuJoCo."""
+
+    threads: PositiveInt = 1
+    """CPU threads of one pass."""
+    task: str | None = None
+    """Task of the simulated arm, for a bundle that names none."""
+
+
+class _Point(Strict):
+    """Ingredients of the file that keeps the finished trials of one point."""
+
+    options: RobustnessOptions
+    view: ViewRandomisation
+
+
+def robustness(
+    *,
+    options: Annotated[RobustnessOptions | None, Parameter(name="*")] = None,
+    episodes: PositiveInt = 40,
+    seed: NonNegativeInt = 5000,
+    workers: PositiveInt | None = None,
+    plot: Path = DEFAULT_PLOT,
+    json: Path | None = None,
+) -> int:
+    """Measure a policy's success as cameras, light, lens and latency leave their nominal values.
+
+    One property changes at a time, over the same trials. The result is a card of curves with 95 %
+    Wilson intervals. With --json, finished trials are kept beside the report, and the same command
+    continues after an interruption.
+
+    Parameters
+    ----------
+    episodes
+        Number of trials at each value.
+    seed
+        Layout seed of the first trial; the others follow one by one. Seeds that the policy has
+        learned from are refused.
+    workers
+        Number of processes that share the trials. Default: one per core.
+    plot
+        PNG file of the card.
+    json
+        JSON file of the card.
+    """
+    options = resolve(RobustnessOptions, options, None)
+    if plot == DEFAULT_PLOT:
+        make_directory(DEFAULT_PLOT.parent)
+    require_writable(plot, json)
+    manifest = verify(options.bundle)
+    if not manifest.spec.image_tokens:
+        raise ConfigError(
+            f"expected a policy with cameras, found {manifest.name!r}, which reads no pictures"
+        )
+    seeds = range(seed, seed + episodes)
+    require_unseen(seeds, manifest)
+
+    share = workers or len(sched_getaffinity(0))
+    measure = partial(_measure, options, manifest, seeds, share, json)
+    curves = [
+        Curve(
+            each,
+            [measure(f"{each.name} {x:g} {each.unit}", each.at(x)) for x in each.values],
+        )
+        for each in PROPERTIES
+    ]
+
+    screen().print(card_table(manifest.name, curves))
+    machine = asdict(this_machine())
+    origin = {"bundle": manifest.name, "seed": seed, "machine": machine}
+    write_json(json, {"curves": card_record(curves), **origin})
+    try:
+        draw_card(plot, manifest.name, curves)
+    except MissingDependency as error:
+        screen().print(f"no picture: {error}")
+    else:
+        screen().print(f"card: {plot}")
+    return 0
+
+
+def _measure(
+    options: RobustnessOptions,
+    manifest: Manifest,
+    seeds: range,
+    workers: int,
+    report: Path | None,
+    noun: str,
+    view: ViewRandomisation,
+) -> TrialSummary:
+    """Run the trials of one point, or continue where they stopped."""
+    point = _Point(options=options, view=view)
+    journal = Journal(report, manifest, point) if report is not None else None
+    load = partial(load_policy, options)
+    setup = TrialSetup(load_policy=load, task=options.task, view=view)
+    return summarise(show_trials(setup, seeds, workers, journal, noun))

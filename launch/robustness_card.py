@@ -1,0 +1,82 @@
+"""The robustness card of a policy: curves of success as a picture, a table and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from gatort.runtime.errors import MissingDependency
+from gatort.sim.trials.robustness import Curve
+
+from .trial_report import trial_record
+
+COLUMNS = 4
+PANEL_IN = (2.7, 2.3)
+DPI = 110
+
+
+def card_table(name: str, curves: Sequence[Curve]) -> Table:
+    """Return the success rates of every curve, one row each."""
+    episodes = curves[0].results[0].episodes
+    table = Table(title=f"{name}, {episodes} trials at each value", title_justify="left")
+    table.add_column("property")
+    table.add_column("success at each value")
+    for curve in curves:
+        pairs = zip(curve.property.values, curve.results, strict=True)
+        cells = [f"{value:g}: {summary.success_rate:.0%}" for value, summary in pairs]
+        table.add_row(f"{curve.property.name}, {curve.property.unit}", "   ".join(cells))
+    return table
+
+
+def card_record(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+    """Return the JSON form of the curves."""
+    return [
+        {
+            "property": curve.property.name,
+            "unit": curve.property.unit,
+            "points": [
+                {"value": value, **trial_record(summary)}
+                for value, summary in zip(curve.property.values, curve.results, strict=True)
+            ],
+        }
+        for curve in curves
+    ]
+
+
+def draw_card(path: Path, name: str, curves: Sequence[Curve]) -> None:
+    """Draw every curve with its 95 % Wilson interval into a PNG.
+
+    Raises:
+        MissingDependency: matplotlib is absent.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependency(
+            "the card's picture needs matplotlib: pip install 'gatort[trials]'"
+        ) from error
+
+    rows = -(-len(curves) // COLUMNS)
+    size = (PANEL_IN[0] * COLUMNS, PANEL_IN[1] * rows + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, COLUMNS, squeeze=False, sharey=True).ravel()
+    for panel, curve in zip(panels, curves, strict=False):
+        _draw_curve(panel, curve)
+    for unused in panels[len(curves) :]:
+        unused.set_axis_off()
+
+    episodes = curves[0].results[0].episodes
+    figure.suptitle(f"{name}: success, {episodes} trials at each value, 95 % Wilson", fontsize=10)
+    figure.savefig(path, dpi=DPI, format="png")
+
+
+def _draw_curve(panel: Any, curve: Curve) -> None:
+    values = curve.property.values
+    low, high = zip(*(summary.wilson_95 for summary in curve.results), strict=True)
+    panel.fill_between(values, low, high, alpha=0.2)
+    panel.plot(values, [summary.success_rate for summary in curve.results], "o-")
+    panel.set(ylim=(-0.03, 1.03), xlabel=f"{curve.property.name}, {curve.property.unit}")
+    panel.grid(alpha=0.3)

@@ -176,7 +176,8 @@ def _require_camera(options: TrialOptions, manifest: Manifest) -> None:
         )
     if options.freeze_camera not in (None, *cameras):
         raise ConfigError(
-            f"--freeze-camera: expected one of {', '.join(cameras)}, found {options.freeze_camera!r}"
+            f"--freeze-camera: expected one of {', '.join(cameras)}, "
+            f"found {options.freeze_camera!r}"
         )
 
 

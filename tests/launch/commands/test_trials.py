@@ -236,7 +236,7 @@ def test_a_sweep_continues_after_ctrl_c_with_a_journal_for_each_link(
         (("--sweep", "delay", "--delay-ms", "5"), "--sweep delay sets --delay-ms itself"),
         (("--sweep", "loss", "--values", "0", "2"), "--values: loss: input should be less than"),
         (("--values", "5"), "add --sweep delay"),
-        (("--loss", "0.1", "--record"), "leave out the link's conditions"),
+        (("--loss", "0.1", "--record"), "leave out the conditions of link and view"),
         (("--sweep", "latency"), "latency"),
         (("--loss", "1.5"), "less than or equal to 1"),
     ],

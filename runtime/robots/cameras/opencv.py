@@ -1,4 +1,4 @@
-"""OpenCV: the only file that imports cv2. Decoding, resizing, devices, files and RTSP streams."""
+"""OpenCV, imported here alone. Decoding, resizing, devices, files and RTSP streams."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .config import CameraConfig, Crop
 from .frames import BadFrame, CameraFault, SourceEnded, SourceLost, VideoFrame
 
 try:
-    import cv2
+    import cv2 as cv2  # noqa: PLC0414  # other files import it from here
 except ImportError as error:
     raise MissingDependency("real cameras need OpenCV: pip install 'gatort[cameras]'") from error
 

@@ -47,6 +47,9 @@ COMMANDS = {
     "faults": (
         "Inject every fault that gatort must survive, and compare the reactions with their bounds."
     ),
+    "cameras": (
+        "List the connected cameras, or measure sources and compare them with the simulated scene."
+    ),
     "doctor": "List the parts of this machine, and how to install the missing ones.",
 }
 """Line of each command in `gatort --help`: the first sentence of its function's docstring."""
@@ -65,6 +68,7 @@ EXTRAS = {
     "tensorrt_rtx": "tensorrt",
     "cuda": "tensorrt",
     "pylibfranka": "franka",
+    "cv2": "cameras",
 }
 """Optional package by import name, and the extra of gatort that installs it."""
 

@@ -15,7 +15,7 @@ VIDEO_DEVICES: Final = Path("/sys/class/video4linux")
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class CameraDevice:
     """One source of frames that may be opened."""
 
     source: str
@@ -24,13 +24,13 @@ class Device:
     """Name that the device gives itself."""
 
 
-def list_devices(folder: Path = VIDEO_DEVICES) -> list[Device]:
+def list_devices(folder: Path = VIDEO_DEVICES) -> list[CameraDevice]:
     """Return the cameras of this computer: V4L2 devices, then RealSense cameras.
 
     A USB camera has a second device for metadata, with index 1. It is left out.
     """
     devices = [
-        Device(f"v4l2:/dev/{entry.name}", _read(entry / "name"))
+        CameraDevice(f"v4l2:/dev/{entry.name}", _read(entry / "name"))
         for entry in sorted(folder.glob("video*"))
         if _read(entry / "index") in ("0", "")
     ]
@@ -38,7 +38,7 @@ def list_devices(folder: Path = VIDEO_DEVICES) -> list[Device]:
         serials = serial_numbers()
     except MissingDependency:
         serials = []
-    return devices + [Device(f"realsense:{serial}", "RealSense") for serial in serials]
+    return devices + [CameraDevice(f"realsense:{serial}", "RealSense") for serial in serials]
 
 
 def _read(file: Path) -> str:

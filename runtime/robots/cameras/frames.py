@@ -149,6 +149,6 @@ class CameraStatus:
     def __str__(self) -> str:
         counted = ", ".join(f"{count}× {fault}" for fault, count in self.bad.items())
         return (
-            f"{self.sentence or 'good'}; {self.frames} good frames, {self.connections} connections"
+            f"{self.sentence or 'good'}; {self.frames} good frames, opened {self.connections}×"
             + (f", {counted}" if counted else "")
         )

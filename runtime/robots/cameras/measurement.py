@@ -18,7 +18,7 @@ READ_NS = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class CameraMeasurement:
     """One camera over a few seconds."""
 
     frame_size: tuple[int, int] | None
@@ -35,7 +35,7 @@ class Measurement:
     """Status and counters at the end."""
 
 
-def measure(camera: Camera, clock: Clock, seconds: float) -> Measurement:
+def measure(camera: Camera, clock: Clock, seconds: float) -> CameraMeasurement:
     """Read a camera as a control loop does.
 
     Args:
@@ -58,7 +58,7 @@ def measure(camera: Camera, clock: Clock, seconds: float) -> Measurement:
     gaps_ns = np.diff(arrivals_ns)
     frame = camera.intake.frame
     height, width = frame.pixels.shape[:2] if frame is not None else (0, 0)
-    return Measurement(
+    return CameraMeasurement(
         frame_size=(width, height) if frame is not None else None,
         rate_hz=1e9 / float(gaps_ns.mean()) if len(gaps_ns) else 0.0,
         gaps=Percentiles.of_ns(gaps_ns),

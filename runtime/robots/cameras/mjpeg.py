@@ -20,7 +20,7 @@ from gatort.runtime.clock import Clock
 from .config import CameraConfig
 from .frames import BadFrame, SourceLost, VideoFrame
 from .jpeg import check_jpeg
-from .multipart import LONGEST_HEADER, MultipartParser, Part
+from .multipart import LONGEST_HEADER, MultipartParser, StreamPart
 from .opencv import decode_jpeg
 
 POLL_S: Final = 0.02
@@ -42,7 +42,7 @@ class HttpSource:
         self._clock = clock
         self._socket: socket.socket | None = None
         self._parser: MultipartParser | None = None
-        self._parts: list[Part | BadFrame] = []
+        self._parts: list[StreamPart | BadFrame] = []
         """Parts that came with the answer's header."""
 
     def open(self) -> None:
@@ -64,12 +64,12 @@ class HttpSource:
         parts = self._receive()
         arrived_ns = self._clock.now_ns()
         frames: list[VideoFrame | BadFrame] = [part for part in parts if isinstance(part, BadFrame)]
-        whole = [part for part in parts if isinstance(part, Part)]
+        whole = [part for part in parts if isinstance(part, StreamPart)]
         if whole:
             frames.append(_decode(whole[-1], arrived_ns))
         return frames
 
-    def _receive(self) -> list[Part | BadFrame]:
+    def _receive(self) -> list[StreamPart | BadFrame]:
         """Return the parts that are complete now. Older ones come first."""
         connection, parser = self._socket, self._parser
         if connection is None or parser is None:
@@ -99,7 +99,7 @@ class HttpSource:
             self._socket = None
 
 
-def _decode(part: Part, arrived_ns: int) -> VideoFrame | BadFrame:
+def _decode(part: StreamPart, arrived_ns: int) -> VideoFrame | BadFrame:
     body = part.body.rstrip(b"\r\n\0")
     bad = check_jpeg(body)
     if bad is not None:

@@ -16,7 +16,7 @@ _JPEG_END: Final = b"\xff\xd9"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StreamPart:
     """One part of the stream."""
 
     body: bytes
@@ -42,15 +42,15 @@ class MultipartParser:
         """Header of the part whose body is arriving."""
         self._searched = 0
 
-    def feed(self, data: bytes) -> list[Part | BadFrame]:
+    def feed(self, data: bytes) -> list[StreamPart | BadFrame]:
         """Add bytes, and return the parts that are now whole or known to be bad."""
         self._buffer += data
-        found: list[Part | BadFrame] = []
+        found: list[StreamPart | BadFrame] = []
         while (part := self._next()) is not None:
             found.append(part)
         return found
 
-    def _next(self) -> Part | BadFrame | None:
+    def _next(self) -> StreamPart | BadFrame | None:
         if self._part is None:
             bad = self._read_header()
             if bad is not None or self._part is None:
@@ -78,7 +78,7 @@ class MultipartParser:
         self._searched = 0
         return None
 
-    def _read_body(self, header: _Header) -> Part | BadFrame | None:
+    def _read_body(self, header: _Header) -> StreamPart | BadFrame | None:
         """Take the body from the buffer, once its length or the next boundary is there."""
         buffer = self._buffer
         next_part = buffer.find(self._delimiter, self._searched)
@@ -99,7 +99,7 @@ class MultipartParser:
         body = bytes(buffer[:length])
         del buffer[:length]
         self._part = None
-        return Part(body, header.taken_ns)
+        return StreamPart(body, header.taken_ns)
 
     def _guess_length(self, next_part: int) -> int | None:
         """Return the length of a body without one: up to a JPEG's end, or to the next boundary."""

@@ -37,13 +37,16 @@ def shrink(
 
     Each pixel of the picture is the mean of the area that it covers.
     """
-    left, top, kept_width, kept_height = crop or centre(
-        pixels.shape[1], pixels.shape[0], width / height
-    )
-    kept = pixels[top : top + kept_height, left : left + kept_width]
+    kept = kept_part(pixels, crop, width / height)
     picture: Any = cv2.resize(kept, (width, height), interpolation=cv2.INTER_AREA)
     rgb: NDArray[np.uint8] = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
     return rgb
+
+
+def kept_part(pixels: NDArray[np.uint8], crop: Crop | None, proportion: float) -> NDArray[np.uint8]:
+    """Return the cropped frame: `crop`, or the centre with a width of `proportion` heights."""
+    left, top, width, height = crop or centre(pixels.shape[1], pixels.shape[0], proportion)
+    return pixels[top : top + height, left : left + width]
 
 
 def centre(width: int, height: int, proportion: float) -> Crop:

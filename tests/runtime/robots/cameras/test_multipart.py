@@ -7,7 +7,7 @@ import pytest
 
 from gatort.runtime.robots.cameras.frames import BadFrame, CameraFault
 from gatort.runtime.robots.cameras.jpeg import check_jpeg
-from gatort.runtime.robots.cameras.multipart import LONGEST_HEADER, MultipartParser, Part
+from gatort.runtime.robots.cameras.multipart import LONGEST_HEADER, MultipartParser, StreamPart
 from gatort.runtime.robots.cameras.opencv import encode
 
 from .conftest import numbered_frame
@@ -22,7 +22,7 @@ def part(body: bytes, length: int | None = None, boundary: bytes = b"--frame") -
     return b"\r\n".join([*lines, b"", body, b""])
 
 
-def feed(parser: MultipartParser, stream: bytes, step: int) -> list[Part | BadFrame]:
+def feed(parser: MultipartParser, stream: bytes, step: int) -> list[StreamPart | BadFrame]:
     pieces = (stream[at : at + step] for at in range(0, len(stream), step))
     return [found for piece in pieces for found in parser.feed(piece)]
 
@@ -34,8 +34,8 @@ def test_parts_come_whole_however_the_bytes_are_cut(
 ) -> None:
     stream = b"".join(part(body, len(body) if with_length else None) for body in jpegs[:3])
     found = feed(MultipartParser("frame", LARGEST), stream, step)
-    assert [each.body for each in found if isinstance(each, Part)] == jpegs[:3]
-    assert {each.taken_ns for each in found if isinstance(each, Part)} == {12_500_000_000}
+    assert [each.body for each in found if isinstance(each, StreamPart)] == jpegs[:3]
+    assert {each.taken_ns for each in found if isinstance(each, StreamPart)} == {12_500_000_000}
 
 
 @pytest.mark.parametrize("declared", ["frame", "--frame", '"frame"'])
@@ -43,7 +43,7 @@ def test_a_boundary_is_found_with_the_dashes_of_any_server(
     jpegs: list[bytes], declared: str
 ) -> None:
     found = MultipartParser(declared, LARGEST).feed(part(jpegs[0], len(jpegs[0])))
-    assert [type(each) for each in found] == [Part]
+    assert [type(each) for each in found] == [StreamPart]
 
 
 def test_a_part_that_is_shorter_than_it_says_is_torn_and_the_next_one_is_whole(
@@ -53,7 +53,7 @@ def test_a_part_that_is_shorter_than_it_says_is_torn_and_the_next_one_is_whole(
     torn, whole = MultipartParser("frame", LARGEST).feed(stream)
     assert isinstance(torn, BadFrame)
     assert torn.fault is CameraFault.TORN
-    assert isinstance(whole, Part)
+    assert isinstance(whole, StreamPart)
     assert whole.body == jpegs[1]
 
 
@@ -68,14 +68,14 @@ def test_a_part_over_the_limit_is_refused_and_takes_no_more_memory(
         assert len(parser._buffer) <= LARGEST + LONGEST_HEADER + 10_000
     found += parser.feed(part(jpegs[0], len(jpegs[0])))
     assert [each.fault for each in found if isinstance(each, BadFrame)] == [CameraFault.TOO_LARGE]
-    assert [each.body for each in found if isinstance(each, Part)] == [jpegs[0]]
+    assert [each.body for each in found if isinstance(each, StreamPart)] == [jpegs[0]]
 
 
 def test_a_header_without_an_end_is_refused(jpegs: list[bytes]) -> None:
     parser = MultipartParser("frame", LARGEST)
     (bad,) = parser.feed(b"--frame\r\n" + b"x" * (LONGEST_HEADER + 1))
     assert isinstance(bad, BadFrame)
-    assert [type(each) for each in parser.feed(part(jpegs[0], len(jpegs[0])))] == [Part]
+    assert [type(each) for each in parser.feed(part(jpegs[0], len(jpegs[0])))] == [StreamPart]
 
 
 def test_random_bytes_never_make_the_parser_fail_or_grow() -> None:

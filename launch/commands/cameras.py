@@ -1,0 +1,182 @@
+"""`gatort cameras`: the cameras that are there, how well they work, and where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+from pydantic import Field, FiniteFloat, ValidationError
+from rich.console import Console
+
+from gatort.launch.camera_report import (
+    Comparison,
+    camera_record,
+    camera_table,
+    compare,
+    device_table,
+    profile_text,
+    write_comparisons,
+)
+from gatort.launch.options import resolve
+from gatort.launch.refusals import describe
+from gatort.launch.report import require_writable, screen, write_json
+from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.errors import ConfigError
+from gatort.runtime.robots.cameras.camera import Camera, open_cameras
+from gatort.runtime.robots.cameras.config import CameraConfig, CamerasProfile
+from gatort.runtime.robots.cameras.devices import list_devices
+from gatort.runtime.robots.cameras.measurement import CameraMeasurement, measure
+from gatort.runtime.robots.cameras.opencv import encode
+from gatort.runtime.robots.cameras.placement import Board, draw_board
+from gatort.runtime.spec import Strict
+
+NO_DEVICE: Final = (
+    "no V4L2 device and no RealSense camera found: connect one, or name a stream with "
+    "--source front=http://HOST/stream"
+)
+
+
+Joints = tuple[
+    FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat
+]
+
+
+class CheckOptions(Strict):
+    """Duration of the measurement, and the scene to compare with."""
+
+    seconds: Annotated[FiniteFloat, Field(gt=0, le=3600)] = 5.0
+    """Duration of the measurement, in seconds."""
+    task: str = "stacking"
+    """Task whose scene the live picture is compared with."""
+    joints: Joints | None = None
+    """Joint angles of the arm (7 values, in rad). Default: the posture around which trials
+    start."""
+    fovy_rad: Annotated[FiniteFloat, Field(gt=0.05, lt=3.0)] | None = None
+    """Vertical field of view of the kept part of the frame, in rad. Default: that of the scene's
+    camera."""
+    board: Board = Board()
+    """Board on the table, and its place."""
+
+
+def cameras(
+    *,
+    source: list[str] | None = None,
+    profile: Path | None = None,
+    picture: Path | None = None,
+    print_board: Path | None = None,
+    write: Path | None = None,
+    json: Path | None = None,
+    options: Annotated[CheckOptions | None, Parameter(name="*")] = None,
+) -> int:
+    """List the connected cameras, or measure sources and compare them with the simulated scene.
+
+    Without a source it lists V4L2 devices and RealSense cameras. With sources it prints rate, age,
+    gaps and faults of each. Exit status 1 when a picture was refused meanwhile.
+
+    Parameters
+    ----------
+    source
+        Camera to measure, NAME=SOURCE, such as front=v4l2:/dev/video0. May be given several times.
+    profile
+        Launch profile whose `[cameras.NAME]` tables are measured instead.
+    picture
+        Write the live picture, the simulated one and an overlay of both into this .png file, and
+        estimate the error of placement from a board.
+    print_board
+        Write the board into this .png file, to be printed at its exact size.
+    write
+        Write the cameras as tables of a new launch profile.
+    json
+        Write the measurements to this file as well.
+    """
+    options = resolve(CheckOptions, options, None)
+    require_writable(picture, print_board, write, json)
+    _require_png(picture, print_board)
+    if write is not None and write.exists():
+        raise ConfigError(f"--write {write}: expected a new file, found one that exists")
+    console = screen()
+    if print_board is not None:
+        print_board.write_bytes(encode(draw_board(options.board), ".png"))
+    if source is None and profile is None:
+        return _list(console) if print_board is None else 0
+
+    configs = _configs(source or [], profile)
+    clock = MonotonicClock()
+    with ExitStack() as stack:
+        opened = open_cameras(configs, clock)
+        for camera in opened:
+            stack.callback(camera.close)
+        measured = _measure(opened, clock, options.seconds)
+        console.print(camera_table(measured))
+        comparisons = _compare(opened, options, console) if picture is not None else {}
+
+    if picture is not None:
+        write_comparisons(picture, list(comparisons.values()))
+        console.print(f"live, simulated, overlay: {picture}")
+    if write is not None:
+        write.write_text(profile_text(_with_sizes(configs, measured)), encoding="utf-8")
+        console.print(f"launch profile: {write}")
+    records = {name: camera_record(each, comparisons.get(name)) for name, each in measured.items()}
+    write_json(json, {"cameras": records})
+    return int(any(each.refused for each in measured.values()))
+
+
+def _require_png(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None and path.suffix != ".png":
+            raise ConfigError(f"expected a name that ends in .png, found {path}")
+
+
+def _list(console: Console) -> int:
+    devices = list_devices()
+    console.print(device_table(devices) if devices else NO_DEVICE)
+    return 0
+
+
+def _configs(sources: Sequence[str], profile: Path | None) -> dict[str, CameraConfig]:
+    """Return the cameras of a profile, and those of the command line.
+
+    Raises:
+        ConfigError: a name, a source or the profile is not valid.
+    """
+    configs = dict(resolve(CamerasProfile, None, profile).cameras) if profile is not None else {}
+    for text in sources:
+        name, _, address = text.partition("=")
+        try:
+            given = CamerasProfile.model_validate({"cameras": {name: {"source": address}}})
+        except ValidationError as error:
+            raise ConfigError(describe(error, f"--source {text}", CamerasProfile)) from error
+        configs |= given.cameras
+    return configs
+
+
+def _measure(
+    cameras: Sequence[Camera], clock: MonotonicClock, seconds: float
+) -> dict[str, CameraMeasurement]:
+    """Measure cameras one after the other, so that their loops do not disturb each other."""
+    return {camera.name: measure(camera, clock, seconds) for camera in cameras}
+
+
+def _compare(
+    cameras: Sequence[Camera], options: CheckOptions, console: Console
+) -> dict[str, Comparison]:
+    compared = {}
+    for camera in cameras:
+        compared[camera.name] = compare(
+            camera, options.task, options.joints, options.board, options.fovy_rad
+        )
+        console.print(compared[camera.name].sentence)
+    return compared
+
+
+def _with_sizes(
+    configs: dict[str, CameraConfig], measured: dict[str, CameraMeasurement]
+) -> dict[str, CameraConfig]:
+    """Return the cameras with the frame sizes that were found, so that another size is refused."""
+    return {
+        name: config.model_copy(update={"frame_size": measured[name].frame_size})
+        for name, config in configs.items()
+    }

@@ -29,7 +29,7 @@ PICTURE_HEIGHT: Final = MOST_PIXELS[0]
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ViewComparison:
     """A live picture beside the simulated one."""
 
     picture: NDArray[np.uint8]
@@ -67,7 +67,7 @@ def camera_table(measured: Mapping[str, CameraMeasurement]) -> Table:
     return table
 
 
-def camera_record(each: CameraMeasurement, comparison: Comparison | None) -> dict[str, Any]:
+def camera_record(each: CameraMeasurement, comparison: ViewComparison | None) -> dict[str, Any]:
     """Return the JSON form of one camera."""
     error = comparison.error if comparison is not None else None
     return {
@@ -89,7 +89,7 @@ def compare(
     joints_rad: Sequence[float] | None,
     board: Board,
     fovy_rad: float | None,
-) -> Comparison:
+) -> ViewComparison:
     """Put a camera's newest frame beside the picture of the scene's camera of its name.
 
     Raises:
@@ -106,7 +106,9 @@ def compare(
     live = shrink(frame.pixels, config.crop, height, width)
     kept = np.ascontiguousarray(kept_part(frame.pixels, config.crop, proportion))
     error, sentence = _placement(kept, view, board, fovy_rad or view.fovy_rad)
-    return Comparison(beside(live, view.picture, view.arm), error, f"{camera.key.name}: {sentence}")
+    return ViewComparison(
+        beside(live, view.picture, view.arm), error, f"{camera.key.name}: {sentence}"
+    )
 
 
 def _placement(
@@ -125,7 +127,7 @@ def _placement(
     )
 
 
-def write_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:
+def write_comparisons(path: Path, comparisons: Sequence[ViewComparison]) -> None:
     """Write all comparisons into one picture, one below the other."""
     width = max(each.picture.shape[1] for each in comparisons)
     rows = [

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.robots.cameras.pose import CameraPose
+from gatort.runtime.robots.cameras.pose import OpticalPose
 from gatort.runtime.spec import PolicySpec
 
 from .make import make_robot
@@ -42,7 +42,7 @@ class SimulatedView:
     """(height, width, 3) RGB."""
     arm: NDArray[np.bool_]
     """(height, width), true where the arm is seen."""
-    pose: CameraPose
+    pose: OpticalPose
     """Pose of the scene's camera at these joint angles."""
     fovy_rad: float
     """Vertical field of view of the picture."""
@@ -79,7 +79,7 @@ def simulated_view(
         return SimulatedView(
             picture,
             _arm_in(simulator, camera, picture),
-            CameraPose(
+            OpticalPose(
                 simulator.data.cam_xpos[number].copy(),
                 simulator.data.cam_xmat[number].reshape(3, 3) @ _AXES,
             ),

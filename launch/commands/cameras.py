@@ -12,7 +12,7 @@ from pydantic import Field, FiniteFloat, ValidationError
 from rich.console import Console
 
 from gatort.launch.camera_report import (
-    Comparison,
+    ViewComparison,
     camera_record,
     camera_table,
     compare,
@@ -162,7 +162,7 @@ def _measure(
 
 def _compare(
     cameras: Sequence[Camera], options: CheckOptions, console: Console
-) -> dict[str, Comparison]:
+) -> dict[str, ViewComparison]:
     compared = {}
     for camera in cameras:
         compared[camera.name] = compare(

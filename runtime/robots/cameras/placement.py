@@ -16,7 +16,7 @@ from gatort.runtime.errors import ObservationError
 from gatort.runtime.spec import Strict
 
 from .opencv import cv2
-from .pose import CameraPose
+from .pose import OpticalPose
 
 CHARUCO_MARKERS: Final = cv2.aruco.DICT_5X5_100
 TAGS: Final = cv2.aruco.DICT_APRILTAG_36h11
@@ -58,7 +58,7 @@ class Board(Strict):
 class Placement:
     """Pose of a camera, estimated from one picture."""
 
-    pose: CameraPose
+    pose: OpticalPose
     """Estimated pose."""
     corners: int
     """Number of corners that were found."""
@@ -92,7 +92,7 @@ def place_camera(picture: NDArray[np.uint8], board: Board, fovy_rad: float) -> P
 
     rotation = np.array(cv2.Rodrigues(turn)[0], np.float64)  # R_camera_world
     position = centre - rotation.T @ np.ravel(shift)
-    return Placement(CameraPose(position, rotation.T), len(points), residual_px)
+    return Placement(OpticalPose(position, rotation.T), len(points), residual_px)
 
 
 def camera_matrix(height: int, width: int, fovy_rad: float) -> NDArray[np.float64]:

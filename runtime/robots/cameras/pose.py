@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
-class CameraPose:
+class OpticalPose:
     """Pose of a camera."""
 
     position_m: NDArray[np.float64]
@@ -37,7 +37,7 @@ class PoseError:
         return float(np.linalg.norm(self.offset_m))
 
 
-def compare_poses(found: CameraPose, wanted: CameraPose) -> PoseError:
+def compare_poses(found: OpticalPose, wanted: OpticalPose) -> PoseError:
     """Return the difference of two poses."""
     turn = wanted.rotation.T @ found.rotation
     sine = np.linalg.norm(

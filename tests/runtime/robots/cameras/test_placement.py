@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gatort.runtime.errors import ObservationError
 from gatort.runtime.robots.cameras.opencv import cv2
 from gatort.runtime.robots.cameras.placement import Board, camera_matrix, draw_board, place_camera
-from gatort.runtime.robots.cameras.pose import CameraPose, compare_poses
+from gatort.runtime.robots.cameras.pose import OpticalPose, compare_poses
 
 HEIGHT, WIDTH = 480, 640
 FOVY_RAD = np.radians(45.0)
@@ -18,22 +18,24 @@ CHARUCO = Board(position_m=(0.5, 0.05, 0.01), yaw_rad=0.3)
 TAG = Board(kind="apriltag", tag=7, marker_m=0.16, position_m=(0.5, 0.05, 0.01), yaw_rad=-0.4)
 
 
-def looking(position_m: tuple[float, float, float], at_m: tuple[float, float, float]) -> CameraPose:
+def looking(
+    position_m: tuple[float, float, float], at_m: tuple[float, float, float]
+) -> OpticalPose:
     """A camera that looks at a point, with the world's z axis up in its picture."""
     forward = np.subtract(at_m, position_m)
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, (0.0, 0.0, 1.0))
     right /= np.linalg.norm(right)
     rotation = np.column_stack([right, np.cross(forward, right), forward])
-    return CameraPose(np.array(position_m), rotation)
+    return OpticalPose(np.array(position_m), rotation)
 
 
-def project(pose: CameraPose, points: NDArray[np.float64]) -> NDArray[np.float64]:
+def project(pose: OpticalPose, points: NDArray[np.float64]) -> NDArray[np.float64]:
     seen = (points - pose.position_m) @ pose.rotation @ camera_matrix(HEIGHT, WIDTH, FOVY_RAD).T
     return seen[:, :2] / seen[:, 2:]
 
 
-def photograph(board: Board, pose: CameraPose) -> NDArray[np.uint8]:
+def photograph(board: Board, pose: OpticalPose) -> NDArray[np.uint8]:
     """Draw the board on a grey table, each pixel the mean of 16, with a little noise."""
     print_of_it = draw_board(board)
     rows, columns = print_of_it.shape
@@ -83,7 +85,7 @@ def test_a_displaced_and_turned_camera_shows_its_displacement() -> None:
     assert error.angle_rad < 1e-9
 
     turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    turned = CameraPose(wanted.position_m, turn @ wanted.rotation)
+    turned = OpticalPose(wanted.position_m, turn @ wanted.rotation)
     assert compare_poses(turned, wanted).angle_rad == pytest.approx(np.pi / 2)
 
 

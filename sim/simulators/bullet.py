@@ -8,24 +8,20 @@ shapes.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import math
-import os
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gatort.runtime.errors import RobotError
 from gatort.runtime.robots.driver import INNER_PERIOD_NS
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M, JOINT_DAMPING_NMS_RAD
 
+from .bullet_client import PANDA_URDF, BulletClient, pybullet, quietly
+from .bullet_look import BulletCameras, Place
 from .simulator import (
     FINGER_DAMPING_NS_M,
     FINGER_FORCE_N,
@@ -40,33 +36,6 @@ from .simulator import (
     Simulator,
 )
 
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Hold back the output of Bullet's C code. If the block fails, write it to standard error."""
-    flush = ctypes.CDLL(None).fflush
-    with tempfile.TemporaryFile() as said:
-        streams = [(number, os.dup(number)) for number in (1, 2)]
-        sys.stdout.flush()
-        for number, _ in streams:
-            os.dup2(said.fileno(), number)
-        try:
-            yield
-            flush(None)
-            said.truncate(0)
-        finally:
-            flush(None)
-            for number, kept in streams:
-                os.dup2(kept, number)
-                os.close(kept)
-            said.seek(0)
-            sys.stderr.write(said.read().decode(errors="replace"))
-
-
-with _quietly():
-    import pybullet
-    import pybullet_data
-
 _ARM: Final = list(range(7))
 _HAND: Final = 8
 _FINGERS: Final = [9, 10]
@@ -75,23 +44,10 @@ _TOOL_FROM_HAND_M: Final = np.array([0.0, 0.0, 0.1034])
 """Same as in panda.xml. The URDF's own grasp target lies 1.6 mm farther out."""
 _GRIP_GAIN: Final = FINGER_STIFFNESS_N_M / FINGER_DAMPING_NS_M * INNER_PERIOD_NS * 1e-9
 """Share of the gap to its target that a free finger closes in one step."""
-_URDF: Final = Path(pybullet_data.getDataPath(), "franka_panda", "panda.urdf")
-
-
-class _Simulation:
-    """Bullet's functions, bound to one of the simulations that a process may hold."""
-
-    def __init__(self) -> None:
-        self._client = pybullet.connect(pybullet.DIRECT)
-        if self._client < 0:
-            raise RobotError("PyBullet has no room for another simulation in this process")
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return partial(getattr(pybullet, name), physicsClientId=self._client)
 
 
 class BulletSimulator(Simulator):
-    """PyBullet's Panda. It draws no pictures, so a target is a place and nothing else.
+    """PyBullet's Panda. A target is a place, and a ball in pictures.
 
     Raises:
         RobotError: from `settle` when the physics has diverged.
@@ -101,15 +57,17 @@ class BulletSimulator(Simulator):
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
-        with _quietly():
-            self._bullet = _Simulation()
+        self._bullet = BulletClient()
         self._cubes: dict[str, int] = {}
+        self._edges_m: dict[str, float] = {}
         self._targets = {name: np.zeros(3) for name in scene.targets}
+        self._cameras: BulletCameras | None = None
 
     def close(self) -> None:
         """Leave the simulation."""
-        if self._bullet.isConnected():
-            self._bullet.disconnect()
+        self._bullet.close()
+        if self._cameras is not None:
+            self._cameras.close()
 
     # -- Placing -------------------------------------------------------------------------------
 
@@ -132,8 +90,11 @@ class BulletSimulator(Simulator):
 
     def _load_arm(self, joints_rad: Array) -> None:
         bullet = self._bullet
-        with _quietly():
-            self._arm = bullet.loadURDF(str(_URDF), useFixedBase=True)
+        with quietly():
+            # BulletCameras draws, in a simulation of its own. Meshes would only slow this one.
+            self._arm = bullet.loadURDF(
+                str(PANDA_URDF), useFixedBase=True, flags=pybullet.URDF_IGNORE_VISUAL_SHAPES
+            )
         for link in range(-1, bullet.getNumJoints(self._arm)):
             bullet.changeDynamics(self._arm, link, linearDamping=0, angularDamping=0)
         for joint, position in zip(_MOVING, [*joints_rad, *(GRIPPER_OPEN_M / 2,) * 2], strict=True):
@@ -161,6 +122,7 @@ class BulletSimulator(Simulator):
         for body in self._cubes.values():
             self._bullet.removeBody(body)
         self._cubes = {cube.name: self._make(cube) for cube in cubes}
+        self._edges_m = {cube.name: cube.edge_m for cube in cubes}
 
     def _make(self, cube: Cube) -> int:
         bullet = self._bullet
@@ -225,8 +187,8 @@ class BulletSimulator(Simulator):
 
     # -- State ---------------------------------------------------------------------------------
 
-    def _places(self) -> list[tuple[Sequence[float], Sequence[float]]]:
-        """Return place (3,) and quaternion (x, y, z, w) of each cube."""
+    def _places(self) -> list[Place]:
+        """Return the place of each cube."""
         return [self._bullet.getBasePositionAndOrientation(body) for body in self._cubes.values()]
 
     def arm(self) -> ArmState:
@@ -276,6 +238,29 @@ class BulletSimulator(Simulator):
         return ArmModel(
             jacobian.reshape(6, -1)[:, :7], mass_matrix[:7, :7] + ROTOR_INERTIA_KGM2 * np.eye(7)
         )
+
+    # -- Pictures ------------------------------------------------------------------------------
+
+    def add_camera(self, name: str, height: int, width: int) -> None:
+        """See `Simulator.add_camera`."""
+        if self._cameras is None:
+            self._cameras = BulletCameras(self.scene)
+        self._cameras.add(name, height, width)
+
+    def draw(self, name: str) -> NDArray[np.uint8]:
+        """See `Simulator.draw`."""
+        if self._cameras is None:
+            raise KeyError(name)
+        bullet = self._bullet
+        links = range(bullet.getNumJoints(self._arm))
+        states = bullet.getLinkStates(self._arm, links, computeForwardKinematics=1)
+
+        self._cameras.show_arm([(state[4], state[5]) for state in states])
+        for (cube, edge_m), place in zip(self._edges_m.items(), self._places(), strict=True):
+            self._cameras.show_cube(cube, edge_m, place)
+        for target, position in self._targets.items():
+            self._cameras.show_target(target, position.tolist())
+        return self._cameras.draw(name)
 
 
 def _rotation(quaternion: Sequence[float]) -> Array:

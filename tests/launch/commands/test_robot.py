@@ -464,17 +464,9 @@ def test_new_layouts_are_for_a_simulated_arm(capsys: pytest.CaptureFixture[str])
     assert "--again lays out simulated blocks" in refused(capsys, "robot", "franka", "--again")
 
 
-@pytest.mark.parametrize(
-    ("arm", "sentence"),
-    [
-        ("pybullet", "PyBullet draws no pictures"),
-        ("franka", "--interface is for a simulated arm: leave it out for franka, found camera"),
-    ],
-)
-def test_only_mujocos_arm_has_cameras(
-    capsys: pytest.CaptureFixture[str], arm: str, sentence: str
-) -> None:
-    assert sentence in refused(capsys, "robot", arm, "--interface", "camera")
+def test_a_real_arm_has_no_interface_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = refused(capsys, "robot", "franka", "--interface", "camera")
+    assert "--interface is for a simulated arm: leave it out for franka, found camera" in sentence
 
 
 def test_without_consent_no_robot_is_even_connected(capsys: pytest.CaptureFixture[str]) -> None:

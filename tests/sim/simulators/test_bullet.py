@@ -20,6 +20,7 @@ from gatort.sim.randomisation import Randomisation
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.simulators.bullet import BulletSimulator
 from gatort.sim.simulators.simulator import FINGER_FORCE_N
+from gatort.sim.tasks import task_named
 from gatort.sim.tasks.seeds import VALIDATION_SEEDS
 from gatort.sim.tasks.stacking.layout import draw_layout
 from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC
@@ -213,15 +214,60 @@ def test_it_starts_without_a_word() -> None:
 def test_a_failed_start_says_what_bullet_said(
     clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("gatort.sim.simulators.bullet._URDF", "no such arm.urdf")
+    monkeypatch.setattr("gatort.sim.simulators.bullet.PANDA_URDF", "no such arm.urdf")
     with pytest.raises(pybullet.error, match="Cannot load URDF"):
         BulletRobot(clock, SEED)
     assert "no such arm.urdf" in capsys.readouterr().err
 
 
-def test_an_interface_with_cameras_is_refused_by_name(clock: VirtualClock) -> None:
-    with pytest.raises(ConfigError, match=r"PyBullet draws no pictures.*'front' \(64×64\)"):
-        BulletRobot(clock, SEED, spec=CAMERA_SPEC)
+def test_cameras_change_no_bit_of_the_physics(clock: VirtualClock) -> None:
+    trails = []
+    for cameras in (False, True):
+        simulator = BulletSimulator(task_named("stacking").scene)
+        if cameras:
+            simulator.add_camera("wrist", 64, 64)
+        layout = draw_layout(SEED)
+        simulator.place_arm(np.array(layout.joints_rad))
+        simulator.place_cubes(layout.cubes)
+        trail = []
+        for step in range(300):
+            simulator.step(np.array([4.0, 10.0, -3.0, 8.0, 1.0, 1.0, 0.5]), 0.0)
+            trail.append(simulator.positions)
+            if cameras and step % 50 == 0:
+                simulator.draw("wrist")
+        trails.append(np.array(trail))
+        simulator.close()
+    np.testing.assert_array_equal(*trails)
+
+
+def test_a_policy_with_cameras_sees_pybullets_pictures(clock: VirtualClock) -> None:
+    robot = BulletRobot(clock, SEED, spec=CAMERA_SPEC)
+    observation = robot.observe()
+    for key, value in zip(CAMERA_SPEC.observations, observation.values, strict=True):
+        assert value.shape == key.shape
+    pictures = observation.values[:2]
+    robot.reset(SEED + 1)
+    assert (robot.observe().values[0] != pictures[0]).any()
+    robot.reset(SEED)
+    for picture, again in zip(pictures, robot.observe().values, strict=False):
+        np.testing.assert_array_equal(picture, again)
+    robot.close()
+
+
+def test_an_unknown_camera_is_refused_with_the_names_of_the_others(
+    simulator: BulletSimulator,
+) -> None:
+    with pytest.raises(ConfigError, match="one of front, view, wrist; found 'ceiling'"):
+        simulator.add_camera("ceiling", 64, 64)
+
+
+def test_a_target_has_its_own_colour(clock: VirtualClock) -> None:
+    simulator = BulletRobot(clock, SEED, task="reach").simulator
+    simulator.add_camera("front", 64, 64)
+    picture = simulator.draw("front").astype(int)
+    orange = (picture[..., 0] > 180) & (picture[..., 2] < 60)
+    assert orange.sum() >= 3  # A ball of 4 cm, a metre away.
+    simulator.close()
 
 
 def test_randomised_physics_is_refused(clock: VirtualClock) -> None:

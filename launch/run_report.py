@@ -31,7 +31,8 @@ def run_sentence(live: LiveRun, options: RunOptions) -> str:
 def recording_sentence(recorder: Recorder) -> str:
     """Return the line on the recording at the end of a run."""
     if recorder.complete:
-        return f"recording: {recorder.path}"
+        note = f" ({recorder.note})" if recorder.note is not None else ""
+        return f"recording: {recorder.path}{note}"
     dropped = f", {recorder.dropped} messages dropped" if recorder.dropped else ""
     return f"recording DEGRADED: {recorder.path} is incomplete: {recorder.degraded}{dropped}"
 

@@ -17,13 +17,16 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 from mcap.well_known import MessageEncoding, SchemaEncoding
 from mcap.writer import Writer
 
 from gatort.runtime.clock import Clock, MonotonicClock
+
+if TYPE_CHECKING:
+    from .pictures import PictureWriter
 
 READY = b"ready"
 FINISHED = b"finished"
@@ -52,6 +55,17 @@ class ChannelRecord(msgspec.Struct, frozen=True):
     """JSON Schema of its messages."""
 
 
+class PictureRecord(msgspec.Struct, frozen=True):
+    """Channel of a camera's JPEG pictures."""
+
+    topic: str
+    """Name of the topic."""
+    field: str
+    """Field of an observation's values that holds the picture."""
+    frame: str
+    """Name of the camera's frame of reference."""
+
+
 class MetadataRecord(msgspec.Struct, frozen=True):
     """MCAP metadata record."""
 
@@ -70,6 +84,12 @@ class Start(msgspec.Struct, frozen=True):
     """Channels of the file."""
     metadata: list[MetadataRecord]
     """Metadata at the beginning of the file."""
+    observations: int = 0
+    """Channel whose messages hold pictures."""
+    pictures: list[PictureRecord] = []
+    """Pictures to write as JPEG too."""
+    wall_clock_offset_ns: int = 0
+    """UTC minus the clock of an observation's stamp."""
 
 
 class _File:
@@ -85,6 +105,8 @@ class _File:
         for each in start.metadata:
             self._writer.add_metadata(each.name, each.data)
         self._channels = [self._register(channel) for channel in start.channels]
+        self._observations = start.observations
+        self._pictures = _picture_writer(self._writer, start) if start.pictures else None
         self.sync()
 
     def _register(self, channel: ChannelRecord) -> int:
@@ -119,6 +141,8 @@ class _File:
                 self._add_metadata(data)
             else:
                 self._writer.add_message(self._channels[channel], log_ns, data, log_ns, sequence)
+                if channel == self._observations and self._pictures is not None:
+                    self._pictures.add(data, log_ns, sequence)
 
     def _add_metadata(self, data: bytes) -> None:
         """Write metadata after the messages: its claims about them hold once they are synced."""
@@ -131,6 +155,23 @@ class _File:
         self._writer.finish()  # type: ignore[no-untyped-call]
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _load_encoder() -> None:
+    """Load the encoder before the first tick, which would share a core with this process."""
+    # NumPy and the encoder take 0.3 s to import, and most recordings need neither.
+    from .pictures import warm_up
+
+    warm_up()
+
+
+def _picture_writer(writer: Writer, start: Start) -> PictureWriter:
+    from .pictures import PictureWriter
+
+    made = PictureWriter(writer, start.wall_clock_offset_ns)
+    for each in start.pictures:
+        made.register(each.topic, each.field, each.frame)
+    return made
 
 
 class _Packets:
@@ -179,6 +220,8 @@ def main() -> None:
         except OSError as error:
             link.send(_refusal(start, error))
             return
+        if start.pictures:
+            _load_encoder()
         link.send(READY)
         _serve(link, file, start)
 

@@ -24,12 +24,15 @@ from .messages import (
     CHANNELS,
     AnyMessage,
     FaultMessage,
+    ObservationMessage,
     Outcome,
     PolicyRecord,
     RunRecord,
+    field_names,
     json_schema,
     to_metadata,
 )
+from .pictures import RAW_ONLY, can_encode
 from .process import (
     FINISHED,
     HEADER,
@@ -39,6 +42,7 @@ from .process import (
     READY,
     ChannelRecord,
     MetadataRecord,
+    PictureRecord,
     Start,
 )
 
@@ -68,6 +72,8 @@ class Recorder:
         """Reason why messages are missing; `None` while the recording is complete."""
         self.dropped = 0
         """Number of messages lost before they reached the writing process."""
+        self.note: str | None = None
+        """Sentence on the pictures that viewers do not show; `None` if they show all."""
         self._offset_ns = run.wall_clock_offset_ns
         self._encode = msgspec.json.Encoder().encode
         self._channels = {kind: number for number, kind in enumerate(CHANNELS.values())}
@@ -92,7 +98,28 @@ class Recorder:
         metadata = [MetadataRecord("run", to_metadata(run))]
         if policy is not None:
             metadata.append(MetadataRecord("policy", to_metadata(policy)))
-        return Start(str(self.path.absolute()), channels, metadata)
+        return Start(
+            str(self.path.absolute()),
+            channels,
+            metadata,
+            observations=self._channels[ObservationMessage],
+            pictures=self._pictures(run),
+            wall_clock_offset_ns=self._offset_ns,
+        )
+
+    def _pictures(self, run: RunRecord) -> list[PictureRecord]:
+        """Return the channels of JPEG pictures; none, with a note, if nothing encodes them."""
+        keys = run.interface.observations
+        named = zip(field_names(keys), keys, strict=True)
+        found = [
+            PictureRecord(f"/picture/{key.name}", field, key.name)
+            for field, key in named
+            if key.encoding == "image"
+        ]
+        if found and not can_encode():
+            self.note = RAW_ONLY
+            return []
+        return found
 
     def _hand_over(self, start: Start) -> None:
         """Send the first packet and wait for the answer; end the process if it is not READY."""

@@ -12,11 +12,12 @@ from gatort.launch import cli
 from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.episode import Episode
-from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID
-from gatort.sim.tasks.stacking.specifications import STACK_SPEC
+from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, PolicySpec
+from gatort.sim.graphics import INSTALL_HINT, choose_gl
+from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC, STACK_SPEC
 
 
-def write_random_bundle(directory: Path) -> Path:
+def write_random_bundle(directory: Path, spec: PolicySpec = STACK_SPEC) -> Path:
     import torch
 
     from gatort.export.bundle_writer import write_bundle
@@ -24,9 +25,7 @@ def write_random_bundle(directory: Path) -> Path:
     from gatort.policies.presets import preset
 
     torch.manual_seed(0)
-    model = Gato(
-        STACK_SPEC, preset("tiny").model_copy(update={"first_token_id": FIRST_CONTINUOUS_ID})
-    )
+    model = Gato(spec, preset("tiny").model_copy(update={"first_token_id": FIRST_CONTINUOUS_ID}))
     with torch.no_grad():
         # Only bins of small torques are ever the likeliest, so the arm stays within its sensors'
         # speed.
@@ -61,6 +60,14 @@ def slow_clock() -> type[VirtualClock]:
 @pytest.fixture(scope="session")
 def pristine_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_bundle(tmp_path_factory.mktemp("bundle") / "random")
+
+
+@pytest.fixture(scope="session")
+def camera_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy with two cameras, for tests that leave it as it is."""
+    if choose_gl() is None:
+        pytest.skip(INSTALL_HINT)
+    return write_random_bundle(tmp_path_factory.mktemp("cameras") / "random", CAMERA_SPEC)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from mcap.reader import make_reader
 
 from gatort.export.bundle_writer import write_bundle
 from gatort.launch import cli
@@ -63,6 +64,25 @@ def test_the_same_seed_draws_every_token_again(pristine_bundle: Path) -> None:
     assert replay() == 0
     record = found()
     assert record["equal_tokens"] == record["tokens"] > 0
+
+
+def test_a_policy_with_cameras_gives_every_token_again_from_its_exact_pictures(
+    camera_bundle: Path,
+) -> None:
+    run(camera_bundle)
+    assert replay() == 0
+    record = found()
+    assert record["equal_tokens"] == record["tokens"] == 8 * record["ticks"] > 0
+    with Path("run.mcap").open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None
+    assert summary.statistics is not None
+    counts = {
+        channel.topic: summary.statistics.channel_message_counts.get(number, 0)
+        for number, channel in summary.channels.items()
+    }
+    for camera in ("front", "wrist"):
+        assert counts[f"/picture/camera/{camera}"] == counts["/observation"] > 0
 
 
 def test_the_prompt_of_a_run_precedes_its_replay_or_nothing_is_compared(

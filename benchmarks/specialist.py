@@ -1,11 +1,11 @@
-"""Train the mark that a token policy has to reach: a small MLP that regresses the expert's action
-from the same data.
+"""Train the mark that a token policy has to reach: a network that regresses the expert's action.
 
-    python benchmarks/specialist.py runs/demos runs/stack/round* --out runs/specialist \
-        --json runs/specialist.json
+    python benchmarks/specialist.py runs/demos --out runs/specialist --json runs/specialist.json \
+        --rounds 3 --randomise-view
 
-Not shipped. It sees the last four observations and no past actions. It learns the demonstrations
-and the labelled rollouts of the token policy, and runs the same trials in lockstep.
+Not shipped. It sees the last four joint states, the newest pictures if there are cameras, and no
+past actions. It learns the demonstrations that a token policy learns, then drives rounds of DAgger
+of its own under the same randomisation, and runs the same trials in lockstep.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,46 +26,90 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gatort.runtime.clock import VirtualClock
-from gatort.runtime.demonstrations import load_episodes
+from gatort.policies.pictures import varied
+from gatort.runtime.clock import MonotonicClock, VirtualClock
+from gatort.runtime.demonstrations import load_episodes, load_manifest
 from gatort.runtime.episode import Episode
 from gatort.runtime.robot import Observation
-from gatort.sim.make import MujocoRobot
+from gatort.runtime.spec import PolicySpec
+from gatort.sim.make import make_robot
+from gatort.sim.randomisation import Randomisation
 from gatort.sim.rollout import Act, rollout
-from gatort.sim.tasks.stacking.specifications import STACK_SPEC
+from gatort.sim.tasks import task_named
+from gatort.sim.tasks.seeds import TRAINING_SEEDS
 from gatort.sim.trials.statistics import wilson_95
+from gatort.sim.view_randomisation import ViewRandomisation
+from gatort.sim.workers import spread
 
 Array = NDArray[np.float32]
 
 HISTORY = 4
-BATCH = 512
-EPOCHS = 40
-LOW = np.array([actuator.low for actuator in STACK_SPEC.actuators], np.float32)
-HIGH = np.array([actuator.high for actuator in STACK_SPEC.actuators], np.float32)
+BATCH = 256
+FIRST_SEED = TRAINING_SEEDS.start + 700_000
+"""First layout seed of the specialist's own rollouts."""
+ROUND_SEEDS = 10_000
+CHANNELS = (32, 64, 64)
+SEEN = 128
+"""Numbers that the pictures of one camera become."""
 
 
 class Specialist(nn.Module):
-    """Three hidden layers of 512. (N, 4, features) observations give (N, A) actions in [−1, 1]."""
+    """Small convolutions for each camera, then three hidden layers of 512.
 
-    def __init__(self, features: int) -> None:
+    Inputs: (N, 4, features) joint states and (N, H, W, 3) pictures of each camera in [0, 255].
+    Output: (N, A) actions in [−1, 1].
+    """
+
+    def __init__(self, features: int, actions: int, sizes: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
-        sizes = [HISTORY * features, 512, 512, 512, len(LOW)]
+        self.eyes = nn.ModuleList(_eye(height, width) for height, width in sizes)
+        widths = [HISTORY * features + SEEN * len(sizes), 512, 512, 512, actions]
         layers: list[nn.Module] = []
-        for width_in, width_out in pairwise(sizes):
+        for width_in, width_out in pairwise(widths):
             layers += [nn.Linear(width_in, width_out), nn.GELU()]
         self.net = nn.Sequential(*layers[:-1])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise, flatten, regress."""
-        y: Tensor = self.net(((x - self.mean) / self.std).clamp(-5, 5).flatten(1))
+    def forward(self, x: Tensor, pictures: Sequence[Tensor]) -> Tensor:
+        """Normalise, look, regress."""
+        joints = ((x - self.mean) / self.std).clamp(-5, 5).flatten(1)
+        seen = [
+            eye(picture.permute(0, 3, 1, 2) / 127.5 - 1)
+            for eye, picture in zip(self.eyes, pictures, strict=True)
+        ]
+        y: Tensor = self.net(torch.cat([joints, *seen], dim=1))
         return y
 
 
-def features_of(values: tuple[Array, ...], lead: int) -> Array:
-    """Join observation arrays with `lead` leading axes into (…, features)."""
-    return np.concatenate([value.reshape(*value.shape[:lead], -1) for value in values], axis=-1)
+def _eye(height: int, width: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for before, after in pairwise((3, *CHANNELS)):
+        layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.GELU()]
+    cells = (height >> len(CHANNELS)) * (width >> len(CHANNELS))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(CHANNELS[-1] * cells, SEEN), nn.GELU())
+
+
+class Inputs:
+    """Split of an observation into joint states and pictures."""
+
+    def __init__(self, spec: PolicySpec) -> None:
+        images = [key.encoding == "image" for key in spec.observations]
+        self.pictures = [index for index, image in enumerate(images) if image]
+        self.numbers = [index for index, image in enumerate(images) if not image]
+        self.sizes = [spec.observations[index].shape[:2] for index in self.pictures]
+        self.low = np.array([actuator.low for actuator in spec.actuators], np.float32)
+        self.high = np.array([actuator.high for actuator in spec.actuators], np.float32)
+
+    def features(self, values: Sequence[Array], lead: int) -> Array:
+        """Join the numbers of observations with `lead` leading axes into (…, features)."""
+        chosen = [values[index] for index in self.numbers]
+        return np.concatenate([v.reshape(*v.shape[:lead], -1) for v in chosen], axis=-1)
+
+    def empty(self, spec: PolicySpec) -> Specialist:
+        """Return an untrained specialist of this interface."""
+        features = sum(spec.observations[index].size for index in self.numbers)
+        return Specialist(features, len(self.low), self.sizes)
 
 
 def with_history(x: Array) -> Array:
@@ -73,53 +118,84 @@ def with_history(x: Array) -> Array:
     return x[index]
 
 
-def fit(episodes: list[Episode]) -> Specialist:
+def fit(model: Specialist, spec: PolicySpec, episodes: list[Episode], steps: int) -> None:
     """Fit a specialist to the expert's action of every tick."""
-    x = np.concatenate([with_history(features_of(episode.observations, 1)) for episode in episodes])
+    inputs = Inputs(spec)
+    rng = np.random.default_rng(0)
+    joints = [with_history(inputs.features(episode.observations, 1)) for episode in episodes]
+    x = torch.from_numpy(np.concatenate(joints))
+    seen = [
+        np.concatenate([episode.observations[index] for episode in episodes])
+        for index in inputs.pictures
+    ]
     y = np.concatenate([episode.expert_actions for episode in episodes])
-    inputs = torch.from_numpy(x)
-    targets = torch.from_numpy(np.clip((y - LOW) / (HIGH - LOW) * 2 - 1, -1, 1))
-    model = Specialist(x.shape[-1])
-    model.mean.copy_(inputs[:, -1].mean(0))
-    model.std.copy_(inputs[:, -1].std(0) + 1e-4)
-    steps = EPOCHS * len(inputs) // BATCH
+    share = (y - inputs.low) / (inputs.high - inputs.low)
+    targets = torch.from_numpy(np.clip(share * 2 - 1, -1, 1))
+    model.mean.copy_(x[:, -1].mean(0))
+    model.std.copy_(x[:, -1].std(0) + 1e-4)
+
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 1e-3, total_steps=steps, pct_start=0.05
     )
-    for _ in track(range(steps), f"{len(inputs)} ticks"):
-        pick = torch.randint(len(inputs), (BATCH,))
-        loss = nn.functional.smooth_l1_loss(model(inputs[pick]), targets[pick], beta=0.05)
+    for _ in track(range(steps), f"{len(x)} ticks"):
+        pick = rng.integers(len(x), size=BATCH)
+        pictures = [
+            varied(torch.from_numpy(picture[pick])[:, None], 2, 0.1, rng)[:, 0] for picture in seen
+        ]
+        found = model(x[pick], pictures)
+        loss = nn.functional.smooth_l1_loss(found, targets[pick], beta=0.05)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return model
 
 
-def follow(model: Specialist) -> Act:
-    """Return a chooser of actions that sees the last four observations."""
+def follow(model: Specialist, inputs: Inputs) -> Act:
+    """Return a chooser of actions that sees the last four joint states and the newest pictures."""
     past: deque[Array] = deque(maxlen=HISTORY)
 
     def act(observation: Observation, _: NDArray[np.float64]) -> NDArray[np.float64]:
-        x = features_of(observation.values, 0)
+        x = inputs.features(observation.values, 0)
         past.extend([x] if past else [x] * HISTORY)
+        pictures = [torch.from_numpy(observation.values[index])[None] for index in inputs.pictures]
         with torch.inference_mode():
-            y = model(torch.from_numpy(np.stack(past))[None])[0].numpy()
-        return (LOW + (y + 1) / 2 * (HIGH - LOW)).astype(np.float64)
+            y = model(torch.from_numpy(np.stack(past))[None], pictures)[0].numpy()
+        share = (y + 1) / 2
+        return (inputs.low + share * (inputs.high - inputs.low)).astype(np.float64)
 
     return act
 
 
-def run_trials(weights: Path, seeds: list[int]) -> int:
-    """Run trials in a worker process. Return the number of successes."""
-    torch.set_num_threads(1)
-    state = load_file(weights)
-    model = Specialist(len(state["mean"]))
-    model.load_state_dict(state)
-    clock = VirtualClock()
-    robot = MujocoRobot(clock)
-    return sum(rollout(robot, clock, seed, follow(model)).succeeded for seed in seeds)
+class Driver:
+    """A specialist in a worker process."""
+
+    def __init__(
+        self,
+        weights: Path,
+        task: str,
+        spec: PolicySpec,
+        physics: Randomisation | None,
+        view: ViewRandomisation | None,
+        keep: Path | None,
+        seconds: float | None,
+    ) -> None:
+        torch.set_num_threads(1)
+        self.inputs = Inputs(spec)
+        self.model = self.inputs.empty(spec)
+        self.model.load_state_dict(load_file(weights))
+        self.clock = VirtualClock()
+        self.robot = make_robot("mujoco", task, self.clock, spec, 0, physics, view)
+        self.keep = keep
+        self.seconds = seconds
+
+    def __call__(self, seed: int) -> bool:
+        """Run the trial of one seed, and keep it as an episode if there is a folder for it."""
+        act = follow(self.model, self.inputs)
+        episode = rollout(self.robot, self.clock, seed, act, self.seconds)
+        if self.keep is not None:
+            episode.save(self.keep / f"{seed}.npz", self.robot.spec)
+        return episode.succeeded
 
 
 def main() -> None:
@@ -127,27 +203,62 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("demos", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=6000, help="optimizer steps in all")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds of DAgger")
+    parser.add_argument("--round-episodes", type=int, default=200)
+    parser.add_argument("--randomise", action="store_true", help="physics in the rounds")
+    parser.add_argument("--randomise-view", action="store_true", help="pictures in the rounds")
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=5000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+
+    clock = MonotonicClock()
+    start_ns = clock.now_ns()
+    manifest = load_manifest(args.demos[0])
+    task = manifest.task or "stacking"
+    spec = task_named(task).interface_for(manifest.spec)
+    physics = Randomisation() if args.randomise else None
+    view = ViewRandomisation() if args.randomise_view else None
     weights = args.out / "specialist.safetensors"
+    drive = partial(Driver, weights, task, spec)
+
+    args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    episodes = [episode for folder in args.demos for episode in load_episodes(folder, STACK_SPEC)]
-    save_file(fit(episodes).state_dict(), weights)
-    seeds = list(range(args.seed, args.seed + args.episodes))
-    shares = [seeds[worker :: args.workers] for worker in range(args.workers)]
-    with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
-        successes = sum(pool.map(run_trials, [weights] * args.workers, shares))
-    result = {
-        "episodes": args.episodes,
-        "first_seed": args.seed,
-        "successes": successes,
-        "success_rate": successes / args.episodes,
-        "wilson_95": wilson_95(successes, args.episodes),
+    model = Inputs(spec).empty(spec)
+    episodes = [episode for folder in args.demos for episode in load_episodes(folder, spec)]
+    rounds: list[float] = []
+    for index in range(args.rounds + 1):
+        fit(model, spec, episodes, args.steps // (args.rounds + 1))
+        save_file(model.state_dict(), weights)
+        if index < args.rounds:
+            folder = args.out / f"round{index}"
+            folder.mkdir(exist_ok=True)
+            first = FIRST_SEED + index * ROUND_SEEDS
+            seeds = range(first, first + args.round_episodes)
+            made = partial(drive, physics, view, folder, manifest.seconds)
+            rounds.append(float(np.mean(list(spread(made, seeds, args.workers)))))
+            episodes += [Episode.load(folder / f"{seed}.npz", spec) for seed in seeds]
+    trained_s = (clock.now_ns() - start_ns) * 1e-9
+
+    seeds = range(args.seed, args.seed + args.episodes)
+    result: dict[str, Any] = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training_s": trained_s,
+        "rounds": rounds,
     }
+    looks = {"nominal": None} | ({"randomised view": view} if view is not None else {})
+    for name, look in looks.items():
+        run = partial(drive, None, look, None, None)
+        successes = sum(spread(run, seeds, args.workers))
+        result[name] = {
+            "episodes": args.episodes,
+            "first_seed": args.seed,
+            "successes": successes,
+            "success_rate": successes / args.episodes,
+            "wilson_95": wilson_95(successes, args.episodes),
+        }
     print(json.dumps(result))
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")

@@ -365,7 +365,9 @@ def _bf16(device: torch.device) -> torch.autocast:
     if device.type == "cuda":
         supported = torch.cuda.is_bf16_supported()
     else:
-        supported = any(
-            torch.cpu.get_capabilities().get(name, False) for name in ("amx_bf16", "avx512_bf16")
+        capabilities = torch.cpu.get_capabilities()
+        supported = device.type == "cpu" and any(
+            capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16")
         )
-    return torch.autocast(device.type, torch.bfloat16, enabled=supported)
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    return torch.autocast(kind, torch.bfloat16, enabled=supported)

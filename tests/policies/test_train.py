@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from gatort.policies.batches import Batch
 from gatort.policies.demos import Frames, join, tokenize
 from gatort.policies.presets import preset
 from gatort.policies.recipe import TrainConfig, learning_rate
 from gatort.policies.train import Trainer, label_distribution
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError, DemonstrationError
-from gatort.runtime.spec import SEPARATOR_ID, PolicySpec
+from gatort.runtime.spec import SEPARATOR_ID, ObservationKey, PolicySpec
 from gatort.runtime.tokenizer import Tokenizer
 
 CONFIG = TrainConfig(
@@ -77,6 +78,95 @@ def test_windows_never_span_two_episodes(spec: PolicySpec) -> None:
     )
     assert frames.starts.tolist() == [0, 5, 8, 12]
     assert frames.windows(4).tolist() == [0, 1, 8]
+
+
+@pytest.fixture
+def seeing_spec(spec: PolicySpec) -> PolicySpec:
+    """The tests' specification with two pictures of different sizes."""
+    pictures = tuple(
+        ObservationKey(name=name, shape=shape, dtype="uint8", unit="1", encoding="image")
+        for name, shape in (("camera/front", (32, 16, 3)), ("camera/wrist", (16, 16, 3)))
+    )
+    keys = (*pictures, *spec.observations)
+    return PolicySpec(**{**spec.model_dump(exclude={"observations"}), "observations": keys})
+
+
+def seeing_episode(spec: PolicySpec, ticks: int) -> Episode:
+    """Return an episode whose first picture and whose bodies show the expert's action."""
+    rng = np.random.default_rng(3)
+    plain = episode(spec, ticks)
+    shares = rng.uniform(0.1, 0.9, ticks)
+    lows = np.array([actuator.low for actuator in spec.actuators])
+    highs = np.array([actuator.high for actuator in spec.actuators])
+    pictures = [
+        np.broadcast_to((255 * shares).astype(np.uint8)[:, None, None, None], (ticks, *key.shape))
+        for key in spec.observations[:2]
+    ]
+    return Episode(
+        seed=0,
+        succeeded=True,
+        observations=(*(picture.copy() for picture in pictures), *plain.observations[2:]),
+        actions=plain.actions,
+        expert_actions=(lows + shares[:, None] * (highs - lows)).astype(np.float32),
+        places=np.tile((0.4 * shares - 0.2)[:, None, None], (1, 2, 3)).astype(np.float32),
+    )
+
+
+def test_pictures_stay_bytes_until_a_batch_is_cut(seeing_spec: PolicySpec) -> None:
+    one = seeing_episode(seeing_spec, ticks=5)
+    frames = join([tokenize([one], seeing_spec), tokenize([one, one], seeing_spec)])
+    assert [picture.dtype for picture in frames.pictures] == [np.uint8, np.uint8]
+    np.testing.assert_array_equal(frames.pictures[0][5:10], one.observations[0])
+    np.testing.assert_array_equal(frames.places[10:], one.places)
+
+
+@pytest.mark.parametrize(
+    ("locate", "share_left"),
+    [(0.0, 0.9), (100.0, 0.5)],  # A weight of 100 makes the places nearly all of the loss.
+)
+def test_training_learns_from_pictures_to_act_and_to_localise(
+    seeing_spec: PolicySpec, tmp_path: Path, locate: float, share_left: float
+) -> None:
+    frames = tokenize([seeing_episode(seeing_spec, ticks=60)], seeing_spec)
+    config = CONFIG.model_copy(update={"locate": locate, "steps": 80, "label_std_bins": 60.0})
+    trainer = Trainer(seeing_spec, preset("tiny"), config, tmp_path, bodies=2)
+    batch = Batch.of(frames, np.arange(0, 56, 4), 4)
+
+    before = trainer._loss(batch, np.random.default_rng(0)).item()
+    trainer.fit(frames, until_step=config.steps)
+    assert trainer._loss(batch, np.random.default_rng(0)).item() < share_left * before
+
+
+def test_places_that_are_unknown_are_refused_where_they_are_to_be_learned(
+    spec: PolicySpec, tmp_path: Path
+) -> None:
+    frames = tokenize([episode(spec, ticks=8)], spec)
+    config = CONFIG.model_copy(update={"locate": 1.0})
+    with pytest.raises(DemonstrationError, match="places of their bodies"):
+        Trainer(spec, preset("tiny"), config, tmp_path, bodies=2).fit(frames, until_step=1)
+
+
+def test_every_input_of_a_step_moves_to_the_device(seeing_spec: PolicySpec, tmp_path: Path) -> None:
+    """A tensor left on the CPU raises: PyTorch never mixes the meta device with another."""
+    frames = tokenize([seeing_episode(seeing_spec, ticks=8)], seeing_spec)
+    config = CONFIG.model_copy(update={"locate": 1.0, "shift_px": 1, "colour_gain": 0.1})
+    trainer = Trainer(
+        seeing_spec, preset("tiny"), config, tmp_path, bodies=2, device=torch.device("meta")
+    )
+    batch = Batch.of(frames, np.array([0, 2]), 4)
+    loss = trainer._loss(batch, np.random.default_rng(0))
+    loss.backward()
+    assert loss.device.type == "meta"
+
+
+def test_a_policy_lies_on_the_cpu_wherever_it_was_trained(spec: PolicySpec, tmp_path: Path) -> None:
+    """The exporter would mix devices. Weights on the meta device cannot be copied, which shows that
+    the copy is made."""
+    trained = Trainer(spec, preset("tiny"), CONFIG, tmp_path).policy()
+    assert {parameter.device.type for parameter in trained.parameters()} == {"cpu"}
+    elsewhere = Trainer(spec, preset("tiny"), CONFIG, tmp_path, device=torch.device("meta"))
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):
+        elsewhere.policy()
 
 
 def test_training_learns_the_experts_action_and_not_the_action_taken(

@@ -43,6 +43,7 @@ class MjpegServer:
         self.clients = 0
         """Number of connections that got a stream."""
         self._frames = frames
+        self._newest = frames[0]
         self._other_size = other_size
         self._clock = clock
         self._period_ns = round(1e9 / hz)
@@ -135,7 +136,9 @@ class MjpegServer:
             return False
         if fault == "stall":
             return not _left(client)
-        body = self._frames[0 if fault == "repeat" else 1 + number % (len(self._frames) - 1)]
+        if fault != "repeat":
+            self._newest = self._frames[number % len(self._frames)]
+        body = self._newest
         length = len(body)
         taken_ns = self._clock.now_ns()
         if fault == "late":

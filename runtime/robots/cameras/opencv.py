@@ -21,6 +21,9 @@ try:
 except ImportError as error:
     raise MissingDependency("real cameras need OpenCV: pip install 'gatort[cameras]'") from error
 
+# A pool of threads for pictures this small would only take cores from the loop.
+cv2.setNumThreads(1)
+
 OPEN_TIMEOUT_MS: Final = 2_000
 """Longest time that a stream may take to open."""
 READ_TIMEOUT_MS: Final = 1_000

@@ -22,6 +22,7 @@ from gatort.runtime.bundle import (
 from gatort.runtime.errors import BundleError
 
 from .precision import convert
+from .shared_weights import share_weights
 from .to_onnx import export_onnx
 
 RoundedPrecision = Literal["int8", "int4", "w8a8"]
@@ -96,6 +97,7 @@ def _write_graph(
 ) -> None:
     if rounding is None:
         export_onnx(model, target)
+        share_weights(target, target.with_name(WEIGHTS_FILE))
         return
     exact = scratch / ONNX_FILE
     export_onnx(model, exact)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from .half_floats import half
 from .rounding import Bits, Rounded, block_of, round_nearest
+from .shared_weights import unshare_weights
 
 # Nearly everything in onnx-ir's own annotations is optional.
 Model: TypeAlias = Any
@@ -84,6 +85,7 @@ def convert(
         on_matrix: called after each matrix.
     """
     model: Model = ir.load(source)
+    unshare_weights(model)
     rounded, kept = quantise(model, bits, round_activations, on_matrix) if bits else (0, ())
     if half_floats:
         half(model)

@@ -3,9 +3,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,6 +16,7 @@ from tests.export.conftest import onnx_parity
 from gatort.export import to_onnx
 from gatort.export.bundle_writer import write_bundle
 from gatort.export.parity import LOGIT_TOLERANCE
+from gatort.export.shared_weights import unshare_weights
 from gatort.policies.grid import snap
 from gatort.policies.model import Gato
 from gatort.policies.weights import read_model
@@ -29,6 +32,7 @@ from gatort.runtime.bundle import (
     write_manifest,
 )
 from gatort.runtime.errors import BundleError
+from gatort.runtime.external_data import external_locations
 
 
 @pytest.fixture
@@ -101,25 +105,35 @@ def test_a_bundle_holds_only_its_manifest_and_the_files_named_there(
     assert {path.name for path in bundle.iterdir()} == {"manifest.json", ONNX_FILE, WEIGHTS_FILE}
 
 
-def test_large_weights_lie_beside_the_graph_and_the_manifest_vouches_for_them(
+@pytest.mark.parametrize("largest_inline_bytes", [0, to_onnx.LARGEST_INLINE_EXPORT_BYTES])
+def test_the_graph_reads_its_weights_from_the_safetensors_file(
     tmp_path: Path,
     make_model: Callable[..., Gato],
     training: TrainingRecord,
     monkeypatch: pytest.MonkeyPatch,
+    largest_inline_bytes: int,
 ) -> None:
-    monkeypatch.setattr(to_onnx, "LARGEST_INLINE_EXPORT_BYTES", 0)
-    directory, data = tmp_path / "large", f"{ONNX_FILE}.data"
-    write_bundle(directory, "large", make_model(cameras=2), training)
-    assert set(verify(directory).files) == {ONNX_FILE, data, WEIGHTS_FILE}
-    assert (directory / ONNX_FILE).stat().st_size < 0.2 * (directory / data).stat().st_size
+    monkeypatch.setattr(to_onnx, "LARGEST_INLINE_EXPORT_BYTES", largest_inline_bytes)
+    directory = tmp_path / "shared"
+    write_bundle(directory, "shared", make_model(cameras=2), training)
+    assert set(verify(directory).files) == {ONNX_FILE, WEIGHTS_FILE}
+    assert external_locations(directory / ONNX_FILE) == {WEIGHTS_FILE}
+    assert (directory / ONNX_FILE).stat().st_size < 0.2 * (directory / WEIGHTS_FILE).stat().st_size
     assert onnx_parity(directory).agrees
-    content = bytearray((directory / data).read_bytes())
-    content[-1] ^= 1
-    (directory / data).write_bytes(content)
-    with pytest.raises(
-        BundleError, match=r"policy\.onnx\.data: changed since the bundle was written"
-    ):
-        verify(directory)
+
+
+def test_a_shared_graph_becomes_the_exported_one_before_it_is_rounded(
+    camera_bundle: Path, tmp_path: Path, make_model: Callable[..., Gato]
+) -> None:
+    to_onnx.export_onnx(make_model(cameras=2), tmp_path / ONNX_FILE)
+    exported: Any = ir.load(tmp_path / ONNX_FILE)
+    shared: Any = ir.load(camera_bundle / ONNX_FILE)
+    unshare_weights(shared)
+    expected = {name: value.const_value for name, value in exported.graph.initializers.items()}
+    found = {name: value.const_value for name, value in shared.graph.initializers.items()}
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name].numpy(), tensor.numpy())
 
 
 def test_each_step_is_announced_before_it_begins(

@@ -38,7 +38,7 @@ from gatort.sim.rollout import Act, rollout
 from gatort.sim.tasks import task_named
 from gatort.sim.tasks.seeds import TRAINING_SEEDS
 from gatort.sim.trials.statistics import wilson_95
-from gatort.sim.view_randomisation import ViewRandomisation
+from gatort.sim.view_randomisation import TRAINING_VIEW, ViewRandomisation
 from gatort.sim.workers import spread
 
 Array = NDArray[np.float32]
@@ -220,7 +220,7 @@ def main() -> None:
     task = manifest.task or "stacking"
     spec = task_named(task).interface_for(manifest.spec)
     physics = Randomisation() if args.randomise else None
-    view = ViewRandomisation() if args.randomise_view else None
+    view = TRAINING_VIEW if args.randomise_view else None
     weights = args.out / "specialist.safetensors"
     drive = partial(Driver, weights, task, spec)
 
@@ -248,7 +248,9 @@ def main() -> None:
         "training_s": trained_s,
         "rounds": rounds,
     }
-    looks = {"nominal": None} | ({"randomised view": view} if view is not None else {})
+    looks = {"nominal": None} | (
+        {"randomised view": ViewRandomisation()} if view is not None else {}
+    )
     for name, look in looks.items():
         run = partial(drive, None, look, None, None)
         successes = sum(spread(run, seeds, args.workers))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from gatort.runtime.errors import ConfigError, MissingDependency, RobotError
 from gatort.runtime.packages import installed_version
 
 from .graphics import INSTALL_HINT, choose_gl
+from .insets import with_insets
 from .simulators.simulator import Scene
 from .tasks import TASKS
 from .tasks.task import Layout
@@ -43,7 +44,14 @@ def film_obstacle(path: Path) -> str | None:
     return INSTALL_HINT if choose_gl() is None else None
 
 
-def film(path: Path, scene: Scene, layout: Layout, positions: NDArray[np.float64], hz: int) -> None:
+def film(
+    path: Path,
+    scene: Scene,
+    layout: Layout,
+    positions: NDArray[np.float64],
+    hz: int,
+    pictures: Sequence[NDArray[np.uint8]] = (),
+) -> None:
     """Draw the positions of a robot into a film.
 
     Args:
@@ -52,6 +60,8 @@ def film(path: Path, scene: Scene, layout: Layout, positions: NDArray[np.float64
         layout: layout of the trial; cubes get its sizes.
         positions: one row of `Simulator.positions` a frame, (N, 9 + 7·bodies).
         hz: frames a second.
+        pictures: pictures of each camera at each frame, (N, height, width, 3), shown as insets.
+            Frames beyond the last have none.
 
     Raises:
         MissingDependency: ffmpeg is absent.
@@ -70,8 +80,10 @@ def film(path: Path, scene: Scene, layout: Layout, positions: NDArray[np.float64
     )
     writer.send(None)
     try:
-        for picture in _draw(load_model(scene, layout.cubes), positions, FILM_SIZE, FILM_CAMERA):
-            writer.send(picture)
+        frames = _draw(load_model(scene, layout.cubes), positions, FILM_SIZE, FILM_CAMERA)
+        for index, frame in enumerate(frames):
+            seen = [camera[index] for camera in pictures if index < len(camera)]
+            writer.send(with_insets(frame, seen))
     finally:
         writer.close()
 

@@ -90,9 +90,9 @@ class ViewRandomisation(Strict):
     """Standard deviation of a pixel's noise, on the scale of 0 to 255."""
     jpeg_quality: tuple[int, int] | None = (40, 95)
     """Quality of JPEG compression, which half of the trials have. `None` for no compression."""
-    latency_ms: Range = (0.0, 60.0)
+    latency_ms: Range = (0.0, 0.0)
     """Age of a picture when it is read. A real camera is 20 to 60 ms late."""
-    outages_per_tick: FiniteFloat = 0.004
+    outages_per_tick: FiniteFloat = 0.0
     """Probability that a camera's picture freezes or goes black for some ticks."""
     frozen_camera: str | None = None
     """Camera whose picture stays frozen from some time on, or `None`. For trials only."""
@@ -186,10 +186,12 @@ NOMINAL_VIEW: Final = ViewRandomisation(
     blur_px=(0.0, 0.0),
     noise=(0.0, 0.0),
     jpeg_quality=None,
-    latency_ms=(0.0, 0.0),
-    outages_per_tick=0.0,
 )
 """Ranges that hold the nominal look alone. Sweeps widen one of them."""
+
+
+TRAINING_VIEW: Final = ViewRandomisation(latency_ms=(0.0, 60.0), outages_per_tick=0.004)
+"""Ranges of training. Pictures are late and fail for moments as well."""
 
 
 def _in_a_cube(rng: np.random.Generator) -> Array:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from threading import Event
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,15 @@ from numpy.typing import NDArray
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.onlooker import Onlooker
 
+from .insets import placed
 from .simulators.simulator import Scene
 from .tasks.task import Layout
 
+if TYPE_CHECKING:
+    import mujoco
+
+SMALLEST_WINDOW_PX = 100
+"""Height of a window below which it shows no camera pictures."""
 OPEN_S = 10.0
 """Longest wait for the window to open."""
 
@@ -41,12 +48,21 @@ class Viewer(Onlooker):
 
         super().__init__("viewer")
         self._model = load_model(scene, layout.cubes)
+        self._pictures: Sequence[NDArray[np.uint8]] = ()
         self._newest: NDArray[np.float64] = positions_of(mujoco.MjData(self._model))
         self._opened = Event()
 
-    def offer(self, positions: NDArray[np.float64]) -> None:
-        """Hand over a row of `Simulator.positions`, which is copied. Never waits."""
+    def offer(
+        self, positions: NDArray[np.float64], pictures: Sequence[NDArray[np.uint8]] = ()
+    ) -> None:
+        """Hand over the newest state. Never waits.
+
+        Args:
+            positions: a row of `Simulator.positions`, which is copied.
+            pictures: pictures (height, width, 3) that the policy got, which nobody may change.
+        """
         self._newest = positions.copy()
+        self._pictures = pictures
         self._offered.set()
 
     def _show(self) -> None:
@@ -65,6 +81,7 @@ class Viewer(Onlooker):
                 if not window.is_running():
                     return
                 show_positions(self._model, data, self._newest)
+                _show_pictures(window, self._pictures)
                 window.sync()
 
     def __enter__(self) -> Self:
@@ -72,3 +89,19 @@ class Viewer(Onlooker):
         # Opening a window holds the interpreter for 0.3 s, and no tick may wait for that.
         self._opened.wait(OPEN_S)
         return self
+
+
+def _show_pictures(window: mujoco.viewer.Handle, pictures: Sequence[NDArray[np.uint8]]) -> None:
+    """Lay the pictures over the lower left corner of the window."""
+    import mujoco
+
+    # A window that is not drawn yet, or no longer, has no height.
+    height_px = window.viewport.height if window.viewport is not None else 0
+    if not pictures or height_px < SMALLEST_WINDOW_PX:
+        return
+    window.set_images(
+        [
+            (mujoco.MjrRect(left, bottom, inset.shape[1], inset.shape[0]), inset)
+            for left, bottom, inset in placed(pictures, height_px)
+        ]
+    )

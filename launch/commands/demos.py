@@ -18,7 +18,7 @@ from gatort.sim.randomisation import Randomisation
 from gatort.sim.tasks import task_named
 from gatort.sim.tasks.seeds import TRAINING_SEEDS
 from gatort.sim.tasks.task import Task, with_pictures
-from gatort.sim.view_randomisation import ViewRandomisation
+from gatort.sim.view_randomisation import TRAINING_VIEW
 
 
 def demos(
@@ -74,7 +74,7 @@ def demos(
         episodes=episodes,
         noise_nm=noise_nm,
         randomisation=Randomisation() if randomise else None,
-        view_randomisation=ViewRandomisation() if randomise_view else None,
+        view_randomisation=TRAINING_VIEW if randomise_view else None,
     )
 
     manifest = show_collect(collection, workers or len(sched_getaffinity(0)))

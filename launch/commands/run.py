@@ -71,7 +71,8 @@ def run(
     viewer
         Show the run in a window; needs a screen.
     video
-        Film the run into this .mp4 file. The film is drawn after the run, never during it.
+        Film the run into this .mp4 file, with the policy's camera pictures in a corner. The film is
+        drawn after the run, never during it.
     plot
         File of the latency picture; runs/latency.png by default.
     json
@@ -94,7 +95,9 @@ def run(
     clock = MonotonicClock()
     with closing(_robot(options, policy, clock)) as robot:
         live = _live_run(policy, robot, clock, options)
-        track = FilmTrack(robot, live.ticks) if isinstance(robot, SimulatedRobot) else None
+        track = None
+        if isinstance(robot, SimulatedRobot):
+            track = FilmTrack(robot, live.ticks, filmed=video is not None)
         if options.simulator is None and not arm:
             _ask_consent(options.robot)
         recorder = run_recorded(live, options, record, console, track, viewer=viewer)

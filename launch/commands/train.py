@@ -33,7 +33,7 @@ from gatort.runtime.spec import PolicySpec
 from gatort.sim.collect import Collection, require_training_seeds
 from gatort.sim.randomisation import Randomisation
 from gatort.sim.tasks import task_named
-from gatort.sim.view_randomisation import ViewRandomisation
+from gatort.sim.view_randomisation import TRAINING_VIEW
 
 FIRST_ROUND_SEED = 1_500_000
 """First layout seed of the policy's own rollouts, past the seeds of the demonstrations."""
@@ -167,7 +167,7 @@ def _roll_out(task: str | None, spec: PolicySpec, options: TrainOptions) -> Roll
             episodes=options.round_episodes,
             policy=policy_source(bundle),
             randomisation=Randomisation() if options.randomise else None,
-            view_randomisation=ViewRandomisation() if options.randomise_view else None,
+            view_randomisation=TRAINING_VIEW if options.randomise_view else None,
         )
         return show_collect(collection, options.workers)
 

@@ -11,21 +11,31 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from gatort.runtime.live_run import KEPT_TICKS, LiveRun
+from gatort.runtime.loop import TickRecord
+from gatort.runtime.robot import Observation
 from gatort.runtime.telemetry import TICK
 from gatort.sim.film import film
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.viewer import Viewer
 
 from .live import PERIOD_NS, LiveTable, RunStatus
+from .picture_track import PictureTrack
 
 
 class FilmTrack:
     """Joint positions after each of the first KEPT_TICKS ticks, in memory that is fixed from the
     start.
+
+    Args:
+        robot: robot of the run.
+        ticks: largest number of ticks.
+        filmed: keep the policy's pictures too, for a film.
     """
 
-    def __init__(self, robot: SimulatedRobot, ticks: int) -> None:
+    def __init__(self, robot: SimulatedRobot, ticks: int, *, filmed: bool = False) -> None:
         self._robot = robot
+        kept = min(ticks, KEPT_TICKS) if filmed else 0
+        self._pictures = PictureTrack(robot.interface.observations, kept)
         self._kept = np.zeros((min(ticks, KEPT_TICKS), len(robot.positions)))  # (ticks, Q)
         self._count = 0
         self._viewer: Viewer | None = None
@@ -35,14 +45,15 @@ class FilmTrack:
         """Positions (N, Q) after each kept tick."""
         return self._kept[: self._count]
 
-    def keep(self) -> None:
-        """Keep the present positions and offer them to the window, without waiting."""
+    def keep(self, observation: Observation | None) -> None:
+        """Keep a tick's positions and pictures, and offer them to the window without waiting."""
         positions = self._robot.positions
+        self._pictures.keep(observation)
         if self._count < len(self._kept):
             self._kept[self._count] = positions
             self._count += 1
         if self._viewer is not None:
-            self._viewer.offer(positions)
+            self._viewer.offer(positions, self._pictures.newest)
 
     @contextmanager
     def window(self) -> Iterator[None]:
@@ -53,7 +64,8 @@ class FilmTrack:
 
     def draw(self, path: Path, hz: int) -> None:
         """Draw the kept positions into a film at `hz` frames a second."""
-        film(path, self._robot.task.scene, self._robot.layout, self.positions, hz)
+        robot = self._robot
+        film(path, robot.task.scene, robot.layout, self.positions, hz, self._pictures.pictures)
 
 
 class RunWatcher:
@@ -75,10 +87,10 @@ class RunWatcher:
             yield
             self._table.offer(self._status())
 
-    def look(self) -> None:
-        """Keep the positions, and offer the status four times a second."""
+    def look(self, tick: TickRecord) -> None:
+        """Keep the tick's positions and pictures, and offer the status four times a second."""
         if self._track is not None:
-            self._track.keep()
+            self._track.keep(tick.observation)
         now_ns = self._live.clock.now_ns()
         if now_ns - self._offered_ns >= PERIOD_NS:
             self._offered_ns = now_ns

@@ -23,7 +23,7 @@ KEPT_TICKS = 72_000
 """One hour at 20 Hz: number of the newest ticks whose stages are kept one by one."""
 
 
-def ignore_tick() -> None:
+def ignore_tick(_: TickRecord) -> None:
     """Do nothing: the default callback."""
 
 
@@ -76,7 +76,7 @@ class LiveRun:
         self.state = State.DISARMED
         """State of guard or robot after the last tick, whichever is further from RUN."""
         self._until_success = until_success
-        self._on_tick: Callable[[], None] = ignore_tick
+        self._on_tick: Callable[[TickRecord], None] = ignore_tick
         self._record: TickRecorder | None = None
 
     @property
@@ -107,12 +107,12 @@ class LiveRun:
         reasons = "".join(f"; {count}× {reason}" for reason, count in guard.refused.items())
         return f"stopped in {self.state} (by {cause}{reasons})"
 
-    def run(self, recorder: Recorder, on_tick: Callable[[], None] = ignore_tick) -> None:
+    def run(self, recorder: Recorder, on_tick: Callable[[TickRecord], None] = ignore_tick) -> None:
         """Run until success, the end of the time, or a stop; Ctrl-C is the operator's stop.
 
         Args:
             recorder: recorder of the prompt, the ticks and a failure.
-            on_tick: called in the slack after each tick.
+            on_tick: called in the slack after each tick with its record.
 
         Raises:
             ObservationError, RobotError, DeviceError: robot or GPU failed before the first tick.
@@ -138,7 +138,7 @@ class LiveRun:
             self._record(record)
         self.state = max(self.loop.guard.state, self.robot.state, key=list(State).index)
         self.stopped = self.loop.stopped
-        self._on_tick()
+        self._on_tick(record)
         return self._until_success and self.robot.succeeded
 
 

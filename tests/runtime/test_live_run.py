@@ -13,6 +13,7 @@ from gatort.runtime.context import Frame
 from gatort.runtime.engines.engine import Mark, no_mark
 from gatort.runtime.errors import RobotError
 from gatort.runtime.live_run import LiveRun, ignore_tick
+from gatort.runtime.loop import TickRecord
 from gatort.runtime.policy import Policy
 from gatort.runtime.recording.messages import FaultMessage, RunRecord
 from gatort.runtime.recording.reader import Recording
@@ -62,7 +63,7 @@ Run = Callable[..., LiveRun]
 @pytest.fixture
 def run(spec: PolicySpec, dims: ModelDims, tmp_path: Path) -> Run:
     def run(
-        on_tick: Callable[[], None] = ignore_tick,
+        on_tick: Callable[[TickRecord], None] = ignore_tick,
         *,
         success_at: int = 0,
         failure_at: int = 0,
@@ -99,7 +100,7 @@ def test_the_prompt_precedes_the_first_observation(run: Run) -> None:
 
 
 def test_ctrl_c_is_the_operator_s_stop(run: Run) -> None:
-    def press_ctrl_c() -> None:
+    def press_ctrl_c(_: TickRecord) -> None:
         raise KeyboardInterrupt
 
     live = run(press_ctrl_c)

@@ -19,9 +19,14 @@ from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import RobotError
 from gatort.runtime.live_run import LiveRun
 from gatort.runtime.loop import TickRecord
+from gatort.runtime.recording.messages import ObservationMessage, arrays
+from gatort.runtime.recording.reader import Recording
 from gatort.runtime.robot import Observation
 from gatort.sim import graphics
+from gatort.sim.film import FILM_SIZE
+from gatort.sim.insets import placed
 from gatort.sim.robot import SimulatedRobot
+from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +177,32 @@ def test_a_film_is_drawn_after_the_run(bundle: Path) -> None:
         pytest.skip(graphics.INSTALL_HINT)
     assert run(bundle, "--video", "run.mp4") == 0
     assert b"ftyp" in Path("run.mp4").read_bytes()[:12]
+
+
+def test_a_film_shows_the_pictures_that_the_policy_got(camera_bundle: Path) -> None:
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    # Random weights may be stopped before the time is up.
+    assert run(camera_bundle, "--video", "run.mp4", "--record", "run.mcap") in (0, 1)
+    keys = CAMERA_SPEC.observations
+    observed = [
+        arrays(each.message.values, keys)[:2]
+        for each in Recording(Path("run.mcap")).messages()
+        if isinstance(each.message, ObservationMessage)
+    ]
+    height, width = FILM_SIZE
+    decode = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", "run.mp4"]
+    raw = subprocess.run(
+        [*decode, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True
+    ).stdout
+    films = np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+    assert len(films) == len(observed) > 3
+    for frame, pictures in zip(films, observed, strict=True):
+        for left, bottom, inset in placed(pictures, height):
+            rows, columns = inset.shape[:2]
+            shown = frame[height - bottom - rows : height - bottom, left : left + columns]
+            # Levels of 255: the film's codec blurs edges. Another tick's picture is as close here,
+            # so test_picture_track.py checks that a tick keeps its own.
+            assert np.abs(shown.astype(int) - inset).mean() < 8
 
 
 def test_without_a_gl_library_a_run_goes_on_with_and_without_a_film(pristine_bundle: Path) -> None:

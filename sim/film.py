@@ -1,4 +1,4 @@
-"""Films and single frames of a run, drawn after it from recorded positions. Only MuJoCo draws."""
+"""Films and single frames of a run, drawn after it from recorded positions, always by MuJoCo."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from gatort.export.graph_engine import GraphEngine
 from gatort.export.parity import compare
 from gatort.export.precision import convert
 from gatort.export.rounding import BLOCK, best_scales, block_of, round_nearest
+from gatort.export.shared_weights import unshare_weights
 from gatort.policies import grid
 from gatort.policies.grid import on_grid
 from gatort.policies.weights import read_model
@@ -124,11 +126,13 @@ def test_dequantised_weights_compute_what_the_rounded_matrices_compute(
 ) -> None:
     # A float graph that holds the rounded values shows whether codes, packing, scales and axes fit.
     engine = GraphEngine(converted(bundle, tmp_path / "codes.onnx", bits, False))
-    model = ir.load(bundle / ONNX_FILE)
+    model: Any = ir.load(bundle / ONNX_FILE)
+    unshare_weights(model)
     for _, weight in precision.weights_of_products(model):
         matrix = weight.const_value.numpy()
         values = round_nearest(matrix, bits, block_of(bits, len(matrix))).values()
         weight.const_value = ir.tensor(values, name=weight.name)
+    ir.external_data.load_to_model(model)
     ir.save(model, tmp_path / "values.onnx")
     manifest = load_manifest(bundle)
     logits = []

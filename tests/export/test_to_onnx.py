@@ -7,9 +7,10 @@ from pathlib import Path
 import onnx
 import pytest
 
-from gatort.export.to_onnx import OPSET, export_onnx
+from gatort.export.bundle_writer import write_bundle
+from gatort.export.to_onnx import OPSET
 from gatort.policies.model import Gato
-from gatort.runtime.bundle import ONNX_FILE, load_manifest
+from gatort.runtime.bundle import ONNX_FILE, TrainingRecord, load_manifest
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +84,7 @@ def test_the_file_says_nothing_about_the_machine_that_made_it(camera_bundle: Pat
 
 
 def test_the_same_weights_give_the_same_bytes(
-    bundle: Path, tmp_path: Path, make_model: Callable[..., Gato]
+    bundle: Path, tmp_path: Path, make_model: Callable[..., Gato], training: TrainingRecord
 ) -> None:
-    export_onnx(make_model(), tmp_path / ONNX_FILE)
-    assert (tmp_path / ONNX_FILE).read_bytes() == (bundle / ONNX_FILE).read_bytes()
+    write_bundle(tmp_path / "again", "plain", make_model(), training)
+    assert (tmp_path / "again" / ONNX_FILE).read_bytes() == (bundle / ONNX_FILE).read_bytes()

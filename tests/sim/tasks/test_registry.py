@@ -12,6 +12,7 @@ from gatort.runtime.errors import ConfigError, SpecError
 from gatort.sim.make import SimulatorName
 from gatort.sim.tasks import TASKS, task_named, task_of
 from gatort.sim.tasks.seeds import TRAINING_SEEDS, TRIAL_SEEDS, VALIDATION_SEEDS
+from gatort.sim.tasks.task import with_pictures
 
 SIMULATORS: tuple[SimulatorName, ...] = ("mujoco", "pybullet")
 
@@ -65,4 +66,11 @@ def test_a_policy_that_reads_fewer_keys_gets_the_interface_that_has_them_all() -
     task = task_named("stacking")
     camera = task.interfaces["camera"]
     one_camera = camera.model_copy(update={"observations": camera.observations[1:]})
-    assert task.interface_for(one_camera) is camera
+    assert task.interface_for(one_camera) == camera
+
+
+def test_the_cameras_of_an_interface_have_the_size_that_the_policy_reads() -> None:
+    task = task_named("stacking")
+    wide = with_pictures(task.interfaces["camera"], {"camera/front": (96, 128, 3)})
+    offered = task.interface_for(wide)
+    assert [key.shape for key in offered.observations[:2]] == [(96, 128, 3), (64, 64, 3)]

@@ -11,6 +11,7 @@ from gatort.launch import cli
 from gatort.runtime.bundle import SuccessRecord, record_success
 from gatort.runtime.demonstrations import load_manifest, write_manifest
 from gatort.runtime.episode import Episode
+from gatort.sim.graphics import INSTALL_HINT, choose_gl
 from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
 
@@ -39,6 +40,33 @@ def test_demonstrations_are_episodes_with_a_manifest_that_counts_them(shown: Pat
     episodes = [Episode.load(path, STACK_SPEC) for path in sorted(shown.glob("*.npz"))]
     assert [episode.seed for episode in episodes] == [manifest.first_seed, manifest.last_seed]
     assert manifest.ticks == sum(episode.ticks for episode in episodes)
+
+
+def test_demonstrations_with_cameras_hold_pictures_of_the_size_asked_for(tmp_path: Path) -> None:
+    if choose_gl() is None:
+        pytest.skip(INSTALL_HINT)
+    folder = tmp_path / "seen"
+    flags = ["--cameras", "--pixels", "32", "--randomise-view", "--episodes", "1", "--workers", "1"]
+    assert cli.main(["demos", str(folder), *flags]) == 0
+    manifest = load_manifest(folder)
+    assert manifest.driver.endswith("randomised view")
+    (path,) = folder.glob("*.npz")
+    front, wrist, *_ = Episode.load(path, manifest.spec).observations
+    assert front.shape == wrist.shape == (manifest.ticks, 32, 32, 3)
+
+
+def test_a_picture_that_cannot_be_cut_into_patches_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    sentence = refusal(capsys, "demos", tmp_path / "demos", "--cameras", "--pixels", "40")
+    assert "--pixels: expected a multiple of 16, found 40" in sentence
+
+
+def test_a_task_without_cameras_has_none_to_demonstrate_with(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    sentence = refusal(capsys, "demos", tmp_path / "demos", "--cameras", "--task", "reach")
+    assert "--cameras: task 'reach' has no interface with cameras" in sentence
 
 
 def test_layouts_of_trials_are_not_for_demonstrations(

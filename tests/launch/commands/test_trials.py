@@ -64,6 +64,55 @@ def test_the_report_has_the_success_rate_its_interval_and_the_latency(
 
 
 @pytest.mark.usefixtures("short_trials")
+def test_trials_under_a_randomised_view_differ_and_repeat(
+    camera_bundle: Path, tmp_path: Path
+) -> None:
+    reports = []
+    for name, flags in {
+        "nominal": [],
+        "view": ["--randomise-view"],
+        "again": ["--randomise-view"],
+        "frozen": ["--freeze-camera", "wrist", "--freeze-from-s", "0.5"],
+    }.items():
+        assert trials(camera_bundle, tmp_path / f"{name}.json", 1, *flags) == 0
+        reports.append(json.loads((tmp_path / f"{name}.json").read_text()))
+    nominal, view, again, frozen = (report["view"] for report in reports)
+    assert nominal is None
+    assert view == again
+    assert view["surfaces"]
+    assert (frozen["frozen_camera"], frozen["frozen_from_s"]) == ("wrist", 0.5)
+    assert not frozen["surfaces"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (
+            ["--freeze-camera", "rear"],
+            "--freeze-camera: expected one of front, wrist, found 'rear'",
+        ),
+        (["--randomise-view", "--record"], "leave out the conditions of link and view"),
+    ],
+)
+def test_a_view_that_the_policy_cannot_have_is_refused(
+    camera_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    sentence: str,
+) -> None:
+    assert trials(camera_bundle, tmp_path / "t.json", 1, *flags) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_view_of_a_policy_without_cameras_is_refused(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trials(bundle, tmp_path / "t.json", 1, "--randomise-view") == 2
+    assert "'random' reads none" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("short_trials")
 def test_trials_continue_after_ctrl_c(
     bundle: Path,
     tmp_path: Path,

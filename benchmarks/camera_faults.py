@@ -27,10 +27,10 @@ from gatort.faults.mjpeg_server import STREAM_FAULTS, MjpegServer, StreamFault
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.loop import TickRecord
 from gatort.runtime.machine import this_machine
-from gatort.runtime.robots.cameras.camera import Camera
 from gatort.runtime.robots.cameras.config import CameraConfig
 from gatort.runtime.robots.cameras.frames import CameraFault
 from gatort.runtime.robots.cameras.opencv import encode
+from gatort.runtime.robots.cameras.process import CameraProcess
 from gatort.runtime.robots.cameras.rig import CameraRig, CameraRobot
 from gatort.runtime.robots.panda import PANDA
 from gatort.runtime.robots.scripted import ScriptedRobot
@@ -72,7 +72,7 @@ class Injection:
 class Run:
     """A loop that drives an arm while its camera fails."""
 
-    def __init__(self, server: MjpegServer, camera: Camera, clock: MonotonicClock) -> None:
+    def __init__(self, server: MjpegServer, camera: CameraProcess, clock: MonotonicClock) -> None:
         self._server = server
         self._camera = camera
         self._clock = clock
@@ -155,7 +155,9 @@ def inject_all(times: int, seed: int, latency_ms: float) -> list[Injection]:
     other = encode(np.zeros((240, 320, 3), np.uint8), ".jpg")
     found = []
     with MjpegServer(frames(12), other, clock) as server:
-        camera = Camera("front", CameraConfig(source=server.url, latency_ms=latency_ms), clock)
+        camera = CameraProcess(
+            "front", CameraConfig(source=server.url, latency_ms=latency_ms), clock
+        )
         camera.wait()
         faults = [fault for fault in STREAM_FAULTS for _ in range(times)]
         for fault in track(faults, description="injections", console=Console(stderr=True)):

@@ -14,7 +14,8 @@ from gatort.runtime.remote.console import Lines
 from gatort.runtime.robot import Robot
 from gatort.runtime.robots.cameras.config import CameraConfig, CamerasProfile
 from gatort.runtime.robots.cameras.frames import PictureSource
-from gatort.runtime.robots.cameras.rig import CameraRig, CameraRobot, with_cameras
+from gatort.runtime.robots.cameras.process import CameraProcess
+from gatort.runtime.robots.cameras.rig import CameraRig, CameraRobot, open_cameras, with_cameras
 from gatort.runtime.robots.driver import Driver
 from gatort.runtime.spec import Interface
 
@@ -70,11 +71,8 @@ def arm_with_cameras(arm: Driver, profile: Path | None, clock: Clock) -> Iterato
 
 
 def _open(base: Interface, configs: Mapping[str, CameraConfig], clock: Clock) -> CameraRig:
-    # OpenCV takes 0.1 s to import, and an arm without cameras needs none.
-    from gatort.runtime.robots.cameras.camera import open_cameras
-
     with ExitStack() as stack:
-        cameras = open_cameras(configs, clock)
+        cameras = open_cameras(configs, lambda name, config: CameraProcess(name, config, clock))
         for camera in cameras:
             stack.callback(camera.close)
         rig = CameraRig(base, cameras)

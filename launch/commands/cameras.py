@@ -25,12 +25,13 @@ from gatort.launch.refusals import describe
 from gatort.launch.report import require_writable, screen, write_json
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.robots.cameras.camera import Camera, open_cameras
+from gatort.runtime.robots.cameras.camera import Camera
 from gatort.runtime.robots.cameras.config import CameraConfig, CamerasProfile
 from gatort.runtime.robots.cameras.devices import list_devices
 from gatort.runtime.robots.cameras.measurement import CameraMeasurement, measure
 from gatort.runtime.robots.cameras.opencv import encode
 from gatort.runtime.robots.cameras.placement import Board, draw_board
+from gatort.runtime.robots.cameras.rig import open_cameras
 from gatort.runtime.spec import Strict
 
 NO_DEVICE: Final = (
@@ -106,7 +107,7 @@ def cameras(
     configs = _configs(source or [], profile)
     clock = MonotonicClock()
     with ExitStack() as stack:
-        opened = open_cameras(configs, clock)
+        opened = open_cameras(configs, lambda name, config: Camera(name, config, clock))
         for camera in opened:
             stack.callback(camera.close)
         measured = _measure(opened, clock, options.seconds)

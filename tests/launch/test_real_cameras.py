@@ -92,7 +92,9 @@ def test_an_arm_is_closed_when_a_camera_gives_no_picture(
         def close(self) -> None:
             closed.append(True)
 
-    monkeypatch.setattr("gatort.runtime.robots.cameras.camera.Camera.wait.__defaults__", (0.2,))
+    monkeypatch.setattr(
+        "gatort.runtime.robots.cameras.process.CameraProcess.wait.__defaults__", (0.2,)
+    )
     profile.write_text('[cameras.front]\nsource = "file:/nowhere.png"\n')
     clock = MonotonicClock()
     with (

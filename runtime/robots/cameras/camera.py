@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from threading import Event, Thread
 from typing import Final
 
@@ -39,7 +39,12 @@ class Camera:
     """One camera. `read` never waits: it returns the newest picture, or refuses."""
 
     def __init__(
-        self, name: str, config: CameraConfig, clock: Clock, source: FrameSource | None = None
+        self,
+        name: str,
+        config: CameraConfig,
+        clock: Clock,
+        source: FrameSource | None = None,
+        on_change: Callable[[Intake], None] | None = None,
     ) -> None:
         """Start reading. The pictures come later; see `wait`.
 
@@ -48,6 +53,7 @@ class Camera:
             config: its source and limits.
             clock: clock of the stamps.
             source: source of the frames. By default the one that the configuration names.
+            on_change: called in the camera's thread after each frame and each loss.
 
         Raises:
             MissingDependency: the package for the source is absent.
@@ -58,6 +64,7 @@ class Camera:
         """Judgement of the frames, with all counters."""
         self._clock = clock
         self._source = source if source is not None else make_source(config, clock)
+        self._on_change = on_change
         self._closed = Event()
         self._first = Event()
         # A daemon: a device driver that blocks for ever must not keep the process alive.
@@ -108,10 +115,10 @@ class Camera:
             try:
                 self._read_frames()
             except SourceEnded as end:
-                self.intake.refuse(BadFrame(CameraFault.ENDED, str(end)))
+                self._judge(BadFrame(CameraFault.ENDED, str(end)))
                 return
             except SourceLost as loss:
-                self.intake.refuse(BadFrame(CameraFault.LOST, str(loss)))
+                self._judge(BadFrame(CameraFault.LOST, str(loss)))
             finally:
                 self._source.close()
             retry_s = FIRST_RETRY_S if self.status.frames > before else retry_s
@@ -138,27 +145,9 @@ class Camera:
     def _judge(self, frame: VideoFrame | BadFrame) -> None:
         if isinstance(frame, BadFrame):
             self.intake.refuse(frame)
-            return
-        self.intake.take(frame)
+        else:
+            self.intake.take(frame)
         if self.intake.frame is not None:
             self._first.set()
-
-
-def open_cameras(configs: Mapping[str, CameraConfig], clock: Clock) -> list[Camera]:
-    """Start cameras, and wait for a picture of each.
-
-    Raises:
-        MissingDependency: the package for a source is absent.
-        RobotError: a camera gives no picture in time.
-    """
-    cameras: list[Camera] = []
-    try:
-        for name, config in configs.items():
-            cameras.append(Camera(name, config, clock))
-        for camera in cameras:
-            camera.wait()
-    except BaseException:
-        for camera in cameras:
-            camera.close()
-        raise
-    return cameras
+        if self._on_change is not None:
+            self._on_change(self.intake)

@@ -10,9 +10,10 @@ an age limit of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ from gatort.runtime.robots.driver import Driver, OnStep
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import Interface
 
+from .config import CameraConfig
 from .frames import PictureSource
 
 
@@ -214,3 +216,38 @@ class PacedCameraDriver(CameraDriver):
 def with_cameras(arm: Driver, rig: CameraRig) -> CameraDriver:
     """Return an arm of this process with cameras, at the arm's own pace."""
     return PacedCameraDriver(arm, rig) if arm.own_pace else CameraDriver(arm, rig)
+
+
+class StartedCamera(PictureSource, Protocol):
+    """A camera that may not have given a picture yet."""
+
+    def wait(self) -> None:
+        """Wait for the first good picture.
+
+        Raises:
+            RobotError: none came in time; the sentence has the reason.
+        """
+        ...
+
+
+Started = TypeVar("Started", bound=StartedCamera)
+
+
+def open_cameras(
+    configs: Mapping[str, CameraConfig], start: Callable[[str, CameraConfig], Started]
+) -> list[Started]:
+    """Start cameras with `start`, and wait for a picture of each.
+
+    Raises:
+        MissingDependency: the package for a source is absent.
+        RobotError: a camera gives no picture in time.
+    """
+    with ExitStack() as stack:
+        cameras = []
+        for name, config in configs.items():
+            cameras.append(start(name, config))
+            stack.callback(cameras[-1].close)
+        for camera in cameras:
+            camera.wait()
+        stack.pop_all()  # From here on the caller closes them.
+    return cameras

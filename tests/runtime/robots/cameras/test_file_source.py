@@ -94,7 +94,7 @@ def test_a_still_picture_is_shown_again_and_again_without_being_frozen(
 def test_the_end_of_a_film_is_the_end_of_the_camera(film: Path, clock: VirtualClock) -> None:
     camera = Camera("front", CameraConfig(source=f"file:{film}"), clock)
     camera._thread.join(10.0)
-    assert "found the end of" in str(camera.intake._trouble)
+    assert "found the end of" in str(camera.intake.last_trouble)
     assert camera.status.frames == FRAMES
     camera.close()
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
+from gatort.runtime.patches import PATCH_INTERVALS, patch_intervals
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     FIRST_CONTINUOUS_ID,
@@ -29,8 +30,6 @@ from gatort.runtime.spec import (
     PolicySpec,
 )
 
-PATCH_INTERVALS = 128
-"""Number of positions to which a patch's row and column are quantised (Gato, appendix C.3)."""
 PATCH_CHANNELS = 96
 PATCH_GROUPS = 32
 PATCH_STRIDE = 4
@@ -115,7 +114,8 @@ class PatchEmbedding(nn.Module):
         self.project = nn.Linear(PATCH_CHANNELS * PATCH_CELLS**2, width)
         self.row = nn.Embedding(PATCH_INTERVALS, width)
         self.column = nn.Embedding(PATCH_INTERVALS, width)
-        low, high = _patch_intervals(spec)
+        # On the CPU even under the meta device, because `blank` fills only parameters.
+        low, high = (torch.tensor(ends, device="cpu") for ends in patch_intervals(spec))
         self.register_buffer("low", low, persistent=False)  # (2, p)
         self.register_buffer("high", high, persistent=False)  # (2, p)
         self.low: Tensor
@@ -142,27 +142,6 @@ class PatchEmbedding(nn.Module):
         else:
             row, column = ((self.low + self.high) // 2).unbind()
         return row, column
-
-
-def _patch_intervals(spec: PolicySpec) -> tuple[Tensor, Tensor]:
-    """Return first and one-past-last position of each patch of a frame: two (2, p) int64.
-
-    The first row is the patch's row in its image, the second its column.
-    """
-    cells: list[tuple[int, int, int, int]] = []
-    for key in spec.observations:
-        if key.encoding == "image":
-            rows = key.shape[0] // PATCH_PIXELS
-            columns = key.shape[1] // PATCH_PIXELS
-            cells += [
-                (row, column, rows, columns) for row in range(rows) for column in range(columns)
-            ]
-
-    # On the CPU even under the meta device, because `blank` fills only parameters.
-    table = torch.tensor(cells, device="cpu").T  # (4, p)
-    index = table[:2]
-    count = table[2:]
-    return index * PATCH_INTERVALS // count, (index + 1) * PATCH_INTERVALS // count
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gatort.runtime.patches import PIXEL_OFFSET, PIXEL_SCALE
 from gatort.runtime.spec import PATCH_PIXELS
-from gatort.runtime.tokenizer import PIXEL_OFFSET, PIXEL_SCALE
 
 
 def cut(pictures: Sequence[Tensor]) -> Tensor:
     """Cut pictures (…, H, W, 3) in [0, 255] into patches (…, p, 3, 16, 16), in [−1, 1] / 4.
 
-    The values are those of `gatort.runtime.tokenizer.image_patches`.
+    The values are those of `gatort.runtime.patches.image_patches`.
     """
     return torch.cat([_cut_one(picture) for picture in pictures], dim=-4)
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import EngineError, ObservationError, SpecError
+from .patches import image_patches
 from .spec import (
     CONTINUOUS_BINS,
     DISCRETE_TOKENS,
@@ -40,26 +41,7 @@ Ids: TypeAlias = NDArray[np.int64]
 MU_LAW_MU = 100.0
 MU_LAW_M = 256.0
 _MU_LAW_SCALE = 1.0 / math.log(MU_LAW_MU * MU_LAW_M + 1.0)
-# uint8 → [−1, 1] / √16 in one multiplication and one subtraction.
-PIXEL_SCALE = np.float32(2.0 / 255.0 / 4.0)
-PIXEL_OFFSET = np.float32(1.0 / 4.0)
 _IDS_BELOW = {"text": TEXT_TOKENS, "discrete": DISCRETE_TOKENS}
-
-
-def image_patches(images: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
-    """Cut images (…, H, W, 3) into `out` (…, P, 3, 16, 16): raster order, pixels in [−1, 1] / 4."""
-    *lead, height, width, channels = images.shape
-    rows = height // PATCH_PIXELS
-    columns = width // PATCH_PIXELS
-    at = len(lead)
-
-    tiles = images.reshape(*lead, rows, PATCH_PIXELS, columns, PATCH_PIXELS, channels)
-    tiles = tiles.transpose(
-        *range(at), at, at + 2, at + 4, at + 1, at + 3
-    )  # (…, rows, columns, 3, 16, 16)
-    grid = out.reshape(tiles.shape)
-    np.multiply(tiles, PIXEL_SCALE, out=grid)
-    np.subtract(grid, PIXEL_OFFSET, out=grid)
 
 
 @dataclass(frozen=True, slots=True)

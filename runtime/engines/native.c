@@ -5,6 +5,7 @@
      LAYERS, WIDTH D, HEADS, HEAD h, HALF_WIDTH F, WINDOW W
      SPAN                     W rounded up to whole pairs of panels
      ROWS                     rows of the frame's longest pass
+     PATCHES, IMAGE_AT        image patches of a prefill, and the row of the first one
      BINS R                   action bins
      FIRST_ID, FIRST_BIN_ID   token ids of the embedding's first row and of the first bin
      MOST_THREADS             largest number of threads
@@ -19,8 +20,10 @@
    They go on when all chunks are done. A thread that comes late finds the phase done, so a tick never waits for a
    thread to wake up. */
 
+#define _GNU_SOURCE /* affinity of threads */
 #include <immintrin.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -37,7 +40,7 @@ enum {
     PARTS = 4,     /* a prefill has about 4 tiles; each fetches a quarter of the next chunk's weights */
     AHEAD = 1536,  /* a decode fetches a panel's weights this many numbers before it reads them */
     SPINS = 20000, /* about a millisecond */
-    PHASES_A_PASS = LAYERS * 5 + 3,
+    PHASES_A_PASS = LAYERS * 5 + 5,
     INNER = HEADS * HEAD,
     LONGEST = HALF_WIDTH > WIDTH ? HALF_WIDTH : WIDTH,
     INPUTS = LONGEST > INNER ? LONGEST : INNER,
@@ -73,7 +76,10 @@ struct layer {
     float *values; /* (H, h / 16, SPAN, 16) */
 };
 
+struct eye;
+
 struct model {
+    const struct eye *eye; /* NULL without images */
     const float *tokens, *local, *norm, *norm_bias;
     const float *head; /* panels of the bins' embeddings */
     struct layer layers[LAYERS];
@@ -86,6 +92,7 @@ struct pass {
     const uint8_t *mask;     /* (t, W) */
     const int64_t *write_index;
     const float *bias;
+    const float *patches; /* (p, 3, 16, 16), NULL for a pass without patches */
     int64_t *token;
     float *logits;
 };
@@ -110,6 +117,7 @@ struct phase {
 struct worker {
     struct engine *engine;
     struct scratch *scratch;
+    struct patch_scratch *patches; /* NULL without images */
     pthread_t thread;
     int index, phase;
     int passed; /* shares of this phase that are used up, its own first */
@@ -126,6 +134,7 @@ struct engine {
     float queries[ROWS][INNER] __attribute__((aligned(64)));
     float attended[ROWS][INNER] __attribute__((aligned(64)));
     float gated[ROWS][HALF_WIDTH] __attribute__((aligned(64)));
+    float seen[PATCHES + 1][16 * 96] __attribute__((aligned(64))); /* cells of each patch */
     struct phase *phases;
     struct worker workers[MOST_THREADS];
     pthread_mutex_t lock;
@@ -134,6 +143,8 @@ struct engine {
     int open;   /* 1 if threads may join the tick */
     int ended;  /* 1 if threads must end */
     int inside; /* threads in the tick, without the calling one */
+    cpu_set_t cores; /* cores that the threads may use */
+    int home;        /* core of the calling thread, which the others leave to it */
 };
 
 /* Threads */
@@ -331,6 +342,8 @@ INLINE void matrix_product(struct scratch *own, int rows, int P, const struct ma
     BY_TILES(rows, MATRIX_TILE);
 }
 
+#include "native_patches.h"
+
 /* A thread's own inputs. Each thread that takes a chunk computes them itself: that costs more than sharing, and less
    than waiting. */
 
@@ -369,6 +382,44 @@ INLINE void set_inputs(struct scratch *own, int rows, const float *x, size_t str
 
 /* Phases */
 
+/* A chunk is a few patches. */
+static void see(struct worker *me, const struct pass *pass) {
+    enum { CHUNKS = (PATCHES + TOGETHER - 1) / TOGETHER };
+    struct engine *e = me->engine;
+    EACH(chunk, CHUNKS) {
+        int first = chunk * TOGETHER, count = PATCHES - first < TOGETHER ? PATCHES - first : TOGETHER;
+        see_patches(me->patches, e->model->eye, pass->patches + (size_t)first * PATCH, count, e->seen + first);
+    }
+    finish_phase(me, CHUNKS);
+}
+
+/* Add the patches' embeddings to their rows. A chunk is one panel or two. */
+static void embed_patches(struct worker *me) {
+    enum { PANELS = WIDTH % (2 * LANES) ? 1 : 2, CHUNKS = WIDTH / LANES / PANELS };
+    struct engine *e = me->engine;
+    struct scratch *own = me->scratch;
+    const struct eye *eye = e->model->eye;
+    EACH(chunk, CHUNKS) {
+        int at = chunk * PANELS * LANES;
+        const float *w = eye->project + (size_t)at * SEEN;
+        (PANELS == 2 ? product_2 : product_1)(PATCHES, e->seen[0], SEEN, w, (size_t)LANES * SEEN, LANES, SEEN,
+                                              own->products[0], sizeof own->products[0] / sizeof(float));
+        for (int r = 0; r < PATCHES; r++)
+            for (int i = 0; i < PANELS * LANES; i += LANES) {
+                float *x = e->x[IMAGE_AT + r] + at + i;
+                store(x, load(x) + load(&own->products[r][i]) + load(eye->project_bias + at + i));
+            }
+    }
+    finish_phase(me, CHUNKS);
+}
+
+/* Return what a row is looked up as: a token's embedding, or the place of a patch. */
+INLINE const float *looked_up(const struct model *model, const struct pass *pass, int row) {
+    if (!pass->patches || row < IMAGE_AT) return model->tokens + (pass->ids[row] - FIRST_ID) * WIDTH;
+    if (row < IMAGE_AT + PATCHES) return model->eye->place + (size_t)(row - IMAGE_AT) * WIDTH;
+    return model->tokens + (pass->ids[row - PATCHES] - FIRST_ID) * WIDTH;
+}
+
 static void embed(struct worker *me, const struct pass *pass) {
     struct engine *e = me->engine;
     EACH(row, (int)pass->rows) {
@@ -377,7 +428,7 @@ static void embed(struct worker *me, const struct pass *pass) {
             e->cos[row][i] = pass->cos[row * (HEAD / 2) + i / 2];
             e->sin[row][i] = pass->sin[row * (HEAD / 2) + i / 2] * (i % 2 ? 1 : -1);
         }
-        const float *token = e->model->tokens + (pass->ids[row] - FIRST_ID) * WIDTH;
+        const float *token = looked_up(e->model, pass, row);
         const float *local = e->model->local + pass->local[row] * WIDTH;
         for (int i = 0; i < WIDTH; i += LANES) store(e->x[row] + i, load(token + i) + load(local + i));
     }
@@ -529,7 +580,9 @@ static void choose(struct worker *me, const struct pass *pass) {
 static void run_pass(struct worker *me, const struct pass *pass) {
     struct engine *e = me->engine;
     int rows = (int)pass->rows;
+    if (pass->patches) see(me, pass);
     embed(me, pass);
+    if (pass->patches) embed_patches(me);
     for (int index = 0; index < LAYERS; index++) {
         const struct layer *layer = &e->model->layers[index];
         /* Of the last layer, only the last position is needed. */
@@ -577,6 +630,11 @@ static void *zeros(size_t size) {
     return memory ? memset(memory, 0, size) : NULL;
 }
 
+static void free_memory(struct worker *worker) {
+    free(worker->scratch);
+    free(worker->patches);
+}
+
 /* Functions that Python calls */
 
 void stop(struct engine *e) {
@@ -586,7 +644,7 @@ void stop(struct engine *e) {
     pthread_mutex_unlock(&e->lock);
     for (int i = 0; i < e->threads; i++) {
         if (i) pthread_join(e->workers[i].thread, NULL);
-        free(e->workers[i].scratch);
+        free_memory(&e->workers[i]);
     }
     free(e->phases);
     free(e);
@@ -597,6 +655,8 @@ struct engine *start(const struct model *model, int threads, int most_passes) {
     struct engine *e = zeros(sizeof *e);
     if (!e) return NULL;
     e->model = model;
+    e->home = -1;
+    sched_getaffinity(0, sizeof e->cores, &e->cores);
     e->phases = zeros((size_t)most_passes * PHASES_A_PASS * sizeof(struct phase));
     pthread_mutexattr_t inherit; /* a thread that holds the lock inherits the priority of one that waits for it */
     pthread_mutexattr_init(&inherit);
@@ -607,9 +667,10 @@ struct engine *start(const struct model *model, int threads, int most_passes) {
     for (; e->phases && e->threads < threads; e->threads++) {
         struct worker *worker = &e->workers[e->threads];
         *worker = (struct worker){.engine = e, .scratch = zeros(sizeof(struct scratch)), .index = e->threads};
-        if (!worker->scratch) break;
-        if (e->threads && pthread_create(&worker->thread, NULL, serve, worker)) {
-            free(worker->scratch);
+        if (PATCHES) worker->patches = zeros(sizeof(struct patch_scratch));
+        int whole = worker->scratch && (!PATCHES || worker->patches);
+        if (!whole || (e->threads && pthread_create(&worker->thread, NULL, serve, worker))) {
+            free_memory(worker);
             break;
         }
     }
@@ -618,7 +679,19 @@ struct engine *start(const struct model *model, int threads, int most_passes) {
     return NULL;
 }
 
+/* Keep the other threads off the core of the calling one. Linux may wake a thread on the core of the thread that wakes
+   it, although another core is idle: after a pause of 10 ms a tick of two threads took longer than one of one thread. */
+static void keep_apart(struct engine *e) {
+    int home = sched_getcpu();
+    if (home == e->home || home < 0 || CPU_COUNT(&e->cores) < 2) return;
+    cpu_set_t others = e->cores;
+    CPU_CLR(home, &others);
+    for (int i = 1; i < e->threads; i++) pthread_setaffinity_np(e->workers[i].thread, sizeof others, &others);
+    e->home = home;
+}
+
 void tick(struct engine *e, const struct pass *passes, int count) {
+    keep_apart(e);
     pthread_mutex_lock(&e->lock);
     /* No thread may still be in the last tick's phases. */
     while (e->inside) pthread_cond_wait(&e->idle, &e->lock);

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gatort.runtime.bundle import WEIGHTS_FILE, Manifest
 from gatort.runtime.context import Block, Frame
 from gatort.runtime.errors import EngineError
+from gatort.runtime.patches import patch_intervals
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     FIRST_CONTINUOUS_ID,
@@ -24,7 +25,7 @@ from gatort.runtime.spec import (
 )
 
 from .engine import Mark, no_mark
-from .graph import BLOCK_INPUTS
+from .graph import BLOCK_INPUTS, PATCHES
 from .native_build import SOURCE, load_kernels
 from .native_weights import LANES, NativeModel, NativePrecision
 
@@ -34,7 +35,7 @@ MOST_THREADS = 16
 class _Pass(ctypes.Structure):
     _fields_ = [
         ("rows", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in (*BLOCK_INPUTS, "token", "logits")),
+        *((name, ctypes.c_void_p) for name in (*BLOCK_INPUTS, PATCHES, "token", "logits")),
     ]
 
 
@@ -81,7 +82,7 @@ class NativeEngine:
         self.name = f"native {precision}"
         spec = manifest.spec
         dims = manifest.model
-        _require_kernels(spec, dims)
+        _require_kernels(dims)
 
         decodes = spec.action_tokens - 1
         self._shape = ((spec.observation_tokens + 2, *[1] * decodes), spec.window_tokens)
@@ -94,6 +95,7 @@ class NativeEngine:
             dims,
             precision,
             _cache_rows(spec),
+            _patch_positions(spec),
             norm_biases=self.norm_biases,
         )
         self._engine = self._start(threads, spec.action_tokens)
@@ -146,12 +148,14 @@ class NativeEngine:
 
 
 def _pass(block: Block, token: NDArray[np.int64], logits: NDArray[np.float32]) -> _Pass:
-    read = (getattr(block, name) for name in BLOCK_INPUTS)
-    return _Pass(len(block.local), *(array.ctypes.data for array in (*read, token, logits)))
+    read = [getattr(block, name).ctypes.data for name in BLOCK_INPUTS]
+    patches = block.patches
+    pixels = patches.ctypes.data if patches is not None and len(patches) else None
+    return _Pass(len(block.local), *read, pixels, token.ctypes.data, logits.ctypes.data)
 
 
-def _require_kernels(spec: PolicySpec, dims: ModelDims) -> None:
-    """Check that `native.c` has kernels for the processor and the policy.
+def _require_kernels(dims: ModelDims) -> None:
+    """Check that `native.c` has kernels for the processor and the model.
 
     Raises:
         EngineError: it has none.
@@ -159,12 +163,6 @@ def _require_kernels(spec: PolicySpec, dims: ModelDims) -> None:
     if platform.machine() != "x86_64":
         raise EngineError(
             f"--engine native is written for x86-64, found {platform.machine()}; use --engine onnx"
-        )
-    if spec.image_tokens:
-        images = [key.name for key in spec.observations if key.encoding == "image"]
-        raise EngineError(
-            f"--engine native embeds no image patches, and the policy reads {images}; "
-            "use --engine onnx"
         )
     if dims.first_token_id > FIRST_CONTINUOUS_ID:
         raise EngineError(
@@ -183,6 +181,14 @@ def _cache_rows(spec: PolicySpec) -> int:
     return -(-spec.window_tokens // (2 * LANES)) * 2 * LANES
 
 
+def _patch_positions(spec: PolicySpec) -> NDArray[np.int64]:
+    """Return the mean row and column of each patch of a frame, (2, p)."""
+    if not spec.image_tokens:
+        return np.empty((2, 0), np.int64)
+    low, high = patch_intervals(spec)
+    return (low + high) // 2
+
+
 def _constants(spec: PolicySpec, dims: ModelDims, precision: NativePrecision) -> tuple[str, ...]:
     """Return the definitions with which `native.c` is compiled."""
     values = {
@@ -194,6 +200,8 @@ def _constants(spec: PolicySpec, dims: ModelDims, precision: NativePrecision) ->
         "WINDOW": spec.window_tokens,
         "SPAN": _cache_rows(spec),
         "ROWS": spec.observation_tokens + 2,
+        "PATCHES": spec.image_tokens,
+        "IMAGE_AT": 1 + sum(key.tokens for key in spec.observations if key.encoding == "text"),
         "BINS": CONTINUOUS_BINS,
         "FIRST_ID": dims.first_token_id,
         "FIRST_BIN_ID": FIRST_CONTINUOUS_ID,

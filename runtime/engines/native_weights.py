@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from gatort.runtime.errors import EngineError
+from gatort.runtime.patches import PATCH_INTERVALS
 from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, VOCABULARY, ModelDims
 
 LANES = 16
@@ -53,10 +54,23 @@ class _Layer(ctypes.Structure):
     ]
 
 
+_EYE_LAYERS = ("root", "norm_1", "conv_1", "norm_2", "conv_2", "project")
+PATCH_CHANNELS = 96
+PATCH_CELLS = 16
+"""Cells of a patch, four by four."""
+
+
+class _Eye(ctypes.Structure):
+    _fields_ = [
+        *((f"{layer}{part}", ctypes.c_void_p) for layer in _EYE_LAYERS for part in ("", "_bias")),
+        ("place", ctypes.c_void_p),
+    ]
+
+
 @cache
 def _model_type(layers: int) -> type[ctypes.Structure]:
     """Return the C struct of a model with this number of layers."""
-    names = ("tokens", "local", "norm", "norm_bias", "head")
+    names = ("eye", "tokens", "local", "norm", "norm_bias", "head")
     fields = [*((name, ctypes.c_void_p) for name in names), ("layers", _Layer * layers)]
     return type("_Model", (ctypes.Structure,), {"_fields_": fields})
 
@@ -78,6 +92,7 @@ class NativeModel:
         dims: ModelDims,
         precision: NativePrecision,
         cache_rows: int,
+        patch_positions: NDArray[np.int64],
         *,
         norm_biases: bool,
     ) -> None:
@@ -88,6 +103,7 @@ class NativeModel:
             dims: dimensions of the model.
             precision: precision of the layers' matrices.
             cache_rows: rows of a head's cache, in whole pairs of panels.
+            patch_positions: row and column of each patch of a frame, (2, p).
             norm_biases: true if the model's norms have a bias.
 
         Raises:
@@ -95,7 +111,10 @@ class NativeModel:
         """
         try:
             weights: Weights = load_file(path)
-            _require_shapes(weights, dims, norm_biases=norm_biases)
+            expected = _expected_shapes(dims, norm_biases=norm_biases)
+            if patch_positions.size:
+                expected |= _eye_shapes(dims)
+            _require_shapes(weights, expected)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise EngineError(
                 f"{path}: expected the weights of the manifest's model: {error}"
@@ -110,7 +129,8 @@ class NativeModel:
         layers = (_Layer * dims.layers)(*(self._layer(index) for index in range(dims.layers)))
         embeddings = [self._keep(weights[f"{name}.weight"]) for name in ("tokens", "local")]
         head = self._keep(_panels(_bin_embeddings(weights, dims)))
-        self.struct = _model_type(dims.layers)(*embeddings, *self._norm("norm"), head, layers)
+        eye = self._eye(patch_positions) if patch_positions.size else None
+        self.struct = _model_type(dims.layers)(eye, *embeddings, *self._norm("norm"), head, layers)
         del self._weights
 
     def _layer(self, index: int) -> _Layer:
@@ -126,6 +146,20 @@ class NativeModel:
             keys.ctypes.data,
             values.ctypes.data,
         )
+
+    def _eye(self, positions: NDArray[np.int64]) -> int:
+        """Return the address of the patches' embedding. It stays in float32 at every precision."""
+        weights = self._weights
+        matrices = {name: _eye_matrix(name, weights) for name in _EYE_LAYERS if "norm" not in name}
+        addresses: list[int] = []
+        for layer in _EYE_LAYERS:
+            weight = weights[f"patches.{layer}.weight"]
+            kept = _panels(matrices[layer]) if layer in matrices else weight
+            addresses += [self._keep(kept), self._keep(weights[f"patches.{layer}.bias"])]
+        row, column = positions
+        place = weights["patches.row.weight"][row] + weights["patches.column.weight"][column]
+        self._eye_struct = _Eye(*addresses, self._keep(place))
+        return ctypes.addressof(self._eye_struct)
 
     def _norm(self, name: str) -> list[int | None]:
         """Return the addresses of a norm's weight and bias; `None` for a bias that it lacks."""
@@ -152,13 +186,26 @@ class NativeModel:
         return int(self._kept[-1].ctypes.data)
 
 
-def _require_shapes(weights: Weights, dims: ModelDims, *, norm_biases: bool) -> None:
+def _eye_matrix(layer: str, weights: Weights) -> NDArray[np.float32]:
+    """Return a layer's weight as (N, K), with K in the order of the rows of `native_patches.h`."""
+    weight = weights[f"patches.{layer}.weight"]
+    match layer:
+        case "root":  # (N, colours, 4, 4), read in this order
+            return weight.reshape(len(weight), -1)
+        case "project":  # (N, channels · cells), read cell after cell
+            cells = weight.reshape(len(weight), PATCH_CHANNELS, PATCH_CELLS)
+            return cells.swapaxes(1, 2).reshape(len(weight), -1)
+        case _:  # (N, channels, 3, 3), read neighbour after neighbour
+            return weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+
+
+def _require_shapes(weights: Weights, expected: dict[str, tuple[int, ...]]) -> None:
     """Check every array that a kernel reads through a bare address.
 
     Raises:
         KeyError, ValueError: an array is absent, of another shape or not finite; names it.
     """
-    for name, shape in _expected_shapes(dims, norm_biases=norm_biases).items():
+    for name, shape in expected.items():
         found = weights[name]
         if found.shape != shape or found.dtype != np.float32:
             raise ValueError(f"{name}: expected float32 {shape}, found {found.dtype} {found.shape}")
@@ -187,6 +234,24 @@ def _expected_shapes(dims: ModelDims, *, norm_biases: bool) -> dict[str, tuple[i
 
     parts = _NORM_PARTS if norm_biases else _NORM_PARTS[:1]
     return shapes | {f"{norm}.{part}": (width,) for norm in norms for part in parts}
+
+
+def _eye_shapes(dims: ModelDims) -> dict[str, tuple[int, ...]]:
+    width = dims.width
+    channels = PATCH_CHANNELS
+    shapes: dict[str, tuple[int, ...]] = {
+        "root.weight": (channels, 3, 4, 4),
+        "project.weight": (width, channels * PATCH_CELLS),
+        "project.bias": (width,),
+        "row.weight": (PATCH_INTERVALS, width),
+        "column.weight": (PATCH_INTERVALS, width),
+        "root.bias": (channels,),
+    }
+    for index in (1, 2):
+        shapes |= {f"norm_{index}.{part}": (channels,) for part in ("weight", "bias")}
+        shapes[f"conv_{index}.weight"] = (channels, channels, 3, 3)
+        shapes[f"conv_{index}.bias"] = (channels,)
+    return {f"patches.{name}": shape for name, shape in shapes.items()}
 
 
 # -- Panels --------------------------------------------------------------------------------------

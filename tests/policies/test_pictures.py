@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from gatort.policies.pictures import cut, varied
-from gatort.runtime.tokenizer import image_patches
+from gatort.runtime.patches import image_patches
 
 
 def drawn(*shape: int) -> np.ndarray:

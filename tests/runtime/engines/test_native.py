@@ -22,7 +22,13 @@ from gatort.runtime.engines.native import NativeEngine
 from gatort.runtime.engines.native_weights import NativePrecision
 from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine
 from gatort.runtime.errors import EngineError, MissingDependency
-from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    FIRST_CONTINUOUS_ID,
+    ModelDims,
+    ObservationKey,
+    PolicySpec,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import Exported
@@ -116,6 +122,60 @@ def test_models_of_other_shapes_agree_with_pytorch(
     report = compare(model, NativeEngine(tmp_path, manifest, 2, precision), precision=precision)
     assert report.largest_logit > 1.0  # Otherwise the tolerances prove nothing.
     assert report.largest_difference < (1e-4 if precision == "fp32" else 0.5), report
+
+
+@pytest.mark.parametrize("precision", ["fp32", "w8a8"])
+@pytest.mark.parametrize("cameras", [1, 2])
+def test_a_model_with_pictures_agrees_with_pytorch(
+    precision: NativePrecision, cameras: int, spec: PolicySpec, tmp_path: Path
+) -> None:
+    """Two cameras of 6 and 2 patches: whole chunks of three patches and a chunk of two. A text key
+    stands before the pictures."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file as save_tensors
+
+    from gatort.export.parity import compare
+    from gatort.policies.model import Gato
+
+    keys = (
+        ObservationKey(name="task", shape=(2,), dtype="int32", unit="1", encoding="text"),
+        *(
+            ObservationKey(name=name, shape=shape, dtype="uint8", unit="1", encoding="image")
+            for name, shape in (("front", (32, 48, 3)), ("wrist", (32, 16, 3)))[:cameras]
+        ),
+        *spec.observations,
+    )
+    seeing = PolicySpec(**{**spec.model_dump(exclude={"observations"}), "observations": keys})
+    dims = ModelDims(
+        layers=2, heads=2, head_size=32, width=48, ff_half_width=64, first_token_id=0,
+        local_positions=32,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Gato(seeing, dims).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.mul_(1.5 if name.startswith("patches.") else 3.0)
+        for norm in (model.patches.norm_1, model.patches.norm_2):
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.uniform_(-0.5, 0.5)
+    save_tensors(model.state_dict(), tmp_path / WEIGHTS_FILE)
+    training = TrainingRecord(recipe="none", demonstrations="none", parameters=0, steps=0)
+    manifest = Manifest(name="seeing", spec=seeing, model=dims, files={}, training=training)
+    report = compare(model, NativeEngine(tmp_path, manifest, 2, precision), precision=precision)
+    assert report.wraps >= 3
+    assert report.largest_logit > 1.0  # Otherwise the tolerances prove nothing.
+    assert report.largest_difference < (1e-4 if precision == "fp32" else 0.5), report
+
+
+def test_weights_of_a_picture_are_refused_by_name(exported: Exported, tmp_path: Path) -> None:
+    manifest = load_manifest(exported.bundle)
+    picture = ObservationKey(name="a", shape=(16, 16, 3), dtype="uint8", unit="1", encoding="image")
+    keys = (picture, *manifest.spec.observations)
+    spec = PolicySpec(
+        **{**manifest.spec.model_dump(exclude={"observations"}), "observations": keys}
+    )
+    with pytest.raises(EngineError, match=r"patches\.root\.weight"):
+        NativeEngine(exported.bundle, manifest.model_copy(update={"spec": spec}), threads=1)
 
 
 def test_an_engines_threads_end_with_the_engine(shipped: Manifest) -> None:

@@ -4,8 +4,8 @@
         --rounds 3 --randomise-view
 
 Not shipped. It sees the last four joint states, the newest pictures if there are cameras, and no
-past actions. It learns the demonstrations that a token policy learns, then drives rounds of DAgger
-of its own under the same randomisation, and runs the same trials in lockstep.
+past actions. It learns the demonstrations that a token policy learns. Then it drives rounds of
+DAgger of its own under the same randomisation, and runs the same trials in lockstep.
 """
 
 from __future__ import annotations

@@ -20,6 +20,9 @@ from gatort.runtime.policy import Policy
 from gatort.runtime.spec import Precision, Strict
 
 SHIPPED_BUNDLE = Path(__file__).parent / "stack"
+"""Policy that is told where the blocks lie."""
+SHIPPED_CAMERA_BUNDLE = Path(__file__).parent / "stack_camera"
+"""Policy that sees the blocks with two cameras."""
 
 EngineName = Literal[
     "onnx", "native", "onnx-cuda", "onnx-tensorrt",

@@ -23,9 +23,10 @@ from gatort.launch.report import (
 )
 from gatort.launch.run_report import recording_sentence, robot_sentences, run_record, run_sentence
 from gatort.launch.watching import FilmTrack
-from gatort.policies.loading import load_policy
+from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, load_policy
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.decoding import Sampler
+from gatort.runtime.engines.native_build import can_compile
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError, MissingDependency
 from gatort.runtime.live_run import LiveRun
@@ -35,6 +36,7 @@ from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.keys import ControllerKeys
 from gatort.runtime.robot import Robot
 from gatort.sim.film import film_obstacle
+from gatort.sim.graphics import INSTALL_HINT, choose_gl
 from gatort.sim.make import make_robot
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.tasks import task_of
@@ -81,14 +83,14 @@ def run(
         File of the recording (.mcap), for `gatort info` and `gatort replay`; a new file in runs/ by
         default.
     """
-    options = resolve(RunOptions, options, profile)
+    console = screen()
+    options = _with_policy(resolve(RunOptions, options, profile), console)
     if plot is None or record is None:
         make_directory(RECORDINGS)
     plot = plot or DEFAULT_PLOT
     record = record or new_file(options.seed)
     require_writable(video, plot, json, record)
     _check(options, arm, viewer, video)
-    console = screen()
     video = _possible_film(console, video)
 
     policy = load_policy(options, Sampler(options.temperature, options.seed))
@@ -112,6 +114,25 @@ def run(
             track.draw(video, policy.spec.control_hz)
             console.print(f"film: {video}")
     return INTERRUPTED if live.interrupted else int(live.stopped)
+
+
+def _with_policy(options: RunOptions, console: Console) -> RunOptions:
+    """Choose the policy with cameras where none is named and pictures can be drawn.
+
+    It takes the native engine where that compiles, because a tick has 25 ms.
+    """
+    given = options.model_fields_set & {"bundle", "task", "prompt"}
+    if given or options.robot != "mujoco" or not SHIPPED_CAMERA_BUNDLE.is_dir():
+        return options
+    if choose_gl() is None:
+        console.print(
+            f"no pictures, so a policy runs that is told where the blocks lie; {INSTALL_HINT}"
+        )
+        return options
+    chosen: dict[str, object] = {"bundle": SHIPPED_CAMERA_BUNDLE}
+    if "engine" not in options.model_fields_set and can_compile():
+        chosen["engine"] = "native"
+    return options.model_copy(update=chosen)
 
 
 def _robot(options: RunOptions, policy: Policy, clock: Clock) -> Robot:

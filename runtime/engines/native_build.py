@@ -7,6 +7,7 @@ compiled file can later be found, trusted or out of date.
 from __future__ import annotations
 
 import ctypes
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -29,6 +30,11 @@ _OPTIONS = (
     "-Wl,-Bsymbolic",
     f"-I{SOURCE.parent}",
 )
+
+
+def can_compile() -> bool:
+    """Check if this machine has the processor and the compiler of `native.c`."""
+    return platform.machine() == "x86_64" and shutil.which(COMPILER) is not None
 
 
 @cache

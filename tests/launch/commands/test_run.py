@@ -284,3 +284,21 @@ def test_a_bundle_that_is_damaged_or_made_for_another_robot_is_refused(
     damage(bundle)
     assert run(bundle) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_without_a_bundle_the_policy_with_cameras_runs_where_pictures_can_be_drawn(
+    camera_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatort.launch.commands.run.SHIPPED_CAMERA_BUNDLE", camera_bundle)
+    assert cli.main(["run", "--seconds", "0.2", "--json", "r.json"]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["bundle"] == "random"
+
+
+def test_without_pictures_the_policy_without_cameras_runs_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gatort.launch.commands.run.choose_gl", lambda: None)
+    assert cli.main(["run", "--seconds", "0.5", "--json", "r.json"]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["bundle"] == "stack"
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no pictures, so a policy runs that is told where the blocks lie" in said

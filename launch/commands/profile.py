@@ -51,7 +51,8 @@ def profile(
     ----------
     profile
         Launch profile: a TOML file, or the name of a shipped one. A flag overrides the file.
-        The file may not have the keys which only a run has: robot, seconds, until, keys, prompt.
+        The file may not have the keys which only a run has: robot, seconds, until, keys, prompt,
+        cameras.
     ticks
         Number of ticks to time, after two that warm up.
     paced

@@ -119,7 +119,7 @@ static void norm_and_bend(float x[][CHANNELS], const float *weight, const float 
 
 /* Compute the block of `count` patches and write their cells to `seen` (count, 1536). */
 static void see_patches(struct patch_scratch *own, const struct eye *eye, const float *patches, int count,
-                        float seen[][SEEN]) {
+                        float seen[][APART(SEEN)]) {
     enum { K = COLOURS * SIDE * SIDE };
     float(*x)[CHANNELS] = own->x, (*y)[CHANNELS] = own->y, (*bent)[CHANNELS] = own->bent;
     int rows = count * CELLS;

@@ -40,13 +40,13 @@ enum {
     PARTS = 4,     /* a prefill has about 4 tiles; each fetches a quarter of the next chunk's weights */
     AHEAD = 1536,  /* a decode fetches a panel's weights this many numbers before it reads them */
     SPINS = 20000, /* about a millisecond */
-    PHASES_A_PASS = LAYERS * 5 + 5,
+    PHASES_A_PASS = LAYERS * 5 + 9,
     INNER = HEADS * HEAD,
     LONGEST = HALF_WIDTH > WIDTH ? HALF_WIDTH : WIDTH,
     INPUTS = LONGEST > INNER ? LONGEST : INNER,
 };
 /* Numbers from one row of a product's inputs to the next. An odd number of cache lines spreads the rows of a tile over
-   the nearest cache. At 2 KB apart they push each other out, and the product takes 1.4 times as long. */
+   the nearest cache. At 2 KB apart they can push each other out: a product alone then took 1.4 times as long. */
 #define APART(K) (((K) / LANES | 1) * LANES)
 #define NORM_EPSILON 1e-5f
 #define HIDDEN -1e30f     /* score of a cache row that the mask hides */
@@ -120,7 +120,6 @@ struct phase {
 struct worker {
     struct engine *engine;
     struct scratch *scratch;
-    struct patch_scratch *patches; /* NULL without images */
     pthread_t thread;
     int index, phase;
     int passed; /* shares of this phase that are used up, its own first */
@@ -137,7 +136,7 @@ struct engine {
     float queries[ROWS][APART(INNER)] __attribute__((aligned(64)));
     float attended[ROWS][APART(INNER)] __attribute__((aligned(64)));
     float gated[ROWS][APART(HALF_WIDTH)] __attribute__((aligned(64)));
-    float seen[PATCHES + 1][APART(16 * 96)] __attribute__((aligned(64))); /* cells of each patch */
+    struct sight *sight; /* NULL without images */
     struct phase *phases;
     struct worker workers[MOST_THREADS];
     pthread_mutex_t lock;
@@ -245,7 +244,7 @@ INLINE void float_tile(int R, int P, const float *x, size_t stride, const float 
         for (int p = 0; p < P; p++) {
             weights[p] = load(w + p * apart + k * step);
             if (!next) __builtin_prefetch(w + p * apart + k * step + AHEAD);
-            else if (k % PARTS == 0) __builtin_prefetch(next + p * apart + k / PARTS * LANES, 0, 2);
+            else if (k % PARTS == 0) __builtin_prefetch(next + p * apart + k / PARTS * LANES, 0, 3);
         }
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++)
@@ -385,37 +384,6 @@ INLINE void set_inputs(struct scratch *own, int rows, const float *x, size_t str
 
 /* Phases */
 
-/* A chunk is a few patches. */
-static void see(struct worker *me, const struct pass *pass) {
-    enum { CHUNKS = (PATCHES + TOGETHER - 1) / TOGETHER };
-    struct engine *e = me->engine;
-    EACH(chunk, CHUNKS) {
-        int first = chunk * TOGETHER, count = PATCHES - first < TOGETHER ? PATCHES - first : TOGETHER;
-        see_patches(me->patches, e->model->eye, pass->patches + (size_t)first * PATCH, count, e->seen + first);
-    }
-    finish_phase(me, CHUNKS);
-}
-
-/* Add the patches' embeddings to their rows. A chunk is one panel or two. */
-static void embed_patches(struct worker *me) {
-    enum { PANELS = WIDTH % (2 * LANES) ? 1 : 2, CHUNKS = WIDTH / LANES / PANELS };
-    struct engine *e = me->engine;
-    struct scratch *own = me->scratch;
-    const struct eye *eye = e->model->eye;
-    EACH(chunk, CHUNKS) {
-        int at = chunk * PANELS * LANES;
-        const float *w = eye->project + (size_t)at * SEEN;
-        (PANELS == 2 ? product_2 : product_1)(PATCHES, e->seen[0], APART(SEEN), w, (size_t)LANES * SEEN, LANES, SEEN,
-                                              own->products[0], sizeof own->products[0] / sizeof(float));
-        for (int r = 0; r < PATCHES; r++)
-            for (int i = 0; i < PANELS * LANES; i += LANES) {
-                float *x = e->x[IMAGE_AT + r] + at + i;
-                store(x, load(x) + load(&own->products[r][i]) + load(eye->project_bias + at + i));
-            }
-    }
-    finish_phase(me, CHUNKS);
-}
-
 /* Return what a row is looked up as: a token's embedding, or the place of a patch. */
 INLINE const float *looked_up(const struct model *model, const struct pass *pass, int row) {
     if (!pass->patches || row < IMAGE_AT) return model->tokens + (pass->ids[row] - FIRST_ID) * WIDTH;
@@ -511,7 +479,10 @@ static void attend(struct worker *me, const struct pass *pass, const struct laye
             product_1(rows, scores[0], SPAN, values + (HEAD - LANES) * SPAN, 0, LANES, WINDOW, y + HEAD - LANES,
                       APART(INNER));
         for (int r = 0; r < rows; r++)
-            for (int i = 0; i < HEAD; i += LANES) store(y + r * APART(INNER) + i, load(y + r * APART(INNER) + i) * scales[r]);
+            for (int i = 0; i < HEAD; i += LANES) {
+                float *to = y + r * APART(INNER) + i;
+                store(to, load(to) * scales[r]);
+            }
     }
     finish_phase(me, HEADS * tiles);
 }
@@ -634,11 +605,6 @@ static void *zeros(size_t size) {
     return memory ? memset(memory, 0, size) : NULL;
 }
 
-static void free_memory(struct worker *worker) {
-    free(worker->scratch);
-    free(worker->patches);
-}
-
 /* Functions that Python calls */
 
 void stop(struct engine *e) {
@@ -648,8 +614,9 @@ void stop(struct engine *e) {
     pthread_mutex_unlock(&e->lock);
     for (int i = 0; i < e->threads; i++) {
         if (i) pthread_join(e->workers[i].thread, NULL);
-        free_memory(&e->workers[i]);
+        free(e->workers[i].scratch);
     }
+    free(e->sight);
     free(e->phases);
     free(e);
 }
@@ -668,13 +635,13 @@ struct engine *start(const struct model *model, int threads, int most_passes) {
     pthread_mutex_init(&e->lock, &inherit);
     pthread_cond_init(&e->wake, NULL);
     pthread_cond_init(&e->idle, NULL);
-    for (; e->phases && e->threads < threads; e->threads++) {
+    if (PATCHES) e->sight = zeros(sizeof(struct sight));
+    int whole = e->phases && (!PATCHES || e->sight);
+    for (; whole && e->threads < threads; e->threads++) {
         struct worker *worker = &e->workers[e->threads];
         *worker = (struct worker){.engine = e, .scratch = zeros(sizeof(struct scratch)), .index = e->threads};
-        if (PATCHES) worker->patches = zeros(sizeof(struct patch_scratch));
-        int whole = worker->scratch && (!PATCHES || worker->patches);
-        if (!whole || (e->threads && pthread_create(&worker->thread, NULL, serve, worker))) {
-            free_memory(worker);
+        if (!worker->scratch || (e->threads && pthread_create(&worker->thread, NULL, serve, worker))) {
+            free(worker->scratch);
             break;
         }
     }

@@ -187,7 +187,10 @@ class NativeModel:
 
 
 def _eye_matrix(layer: str, weights: Weights) -> NDArray[np.float32]:
-    """Return a layer's weight as (N, K), with K in the order of the rows of `native_patches.h`."""
+    """Return a layer's weight as (N, K), with K in the order of the rows of `native_patches.h`.
+
+    A convolution gives a matrix for each point, one below the other: (36 N, channels).
+    """
     weight = weights[f"patches.{layer}.weight"]
     match layer:
         case "root":  # (N, colours, 4, 4), read in this order
@@ -195,8 +198,24 @@ def _eye_matrix(layer: str, weights: Weights) -> NDArray[np.float32]:
         case "project":  # (N, channels · cells), read cell after cell
             cells = weight.reshape(len(weight), PATCH_CHANNELS, PATCH_CELLS)
             return cells.swapaxes(1, 2).reshape(len(weight), -1)
-        case _:  # (N, channels, 3, 3), read neighbour after neighbour
-            return weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+        case _:  # (N, channels, 3, 3), a matrix for each of 36 points
+            values = _tap_values()
+            points = np.einsum("vd,ncde,we->vwnc", values, weight, values)  # (6, 6, N, channels)
+            rounded: NDArray[np.float32] = points.astype(np.float32)
+            return rounded.reshape(-1, PATCH_CHANNELS)
+
+
+def _tap_values() -> NDArray[np.float64]:
+    """Return the values (6, 3) of three taps as a polynomial at the points of `native_patches.h`.
+
+    A point's scale is that of Lagrange's interpolation: one over the product of the distances to
+    the other points.
+    """
+    points = np.array([0.0, 0.75, -0.75, 1.5, -1.5])  # and infinity
+    apart = points[:, None] - points
+    np.fill_diagonal(apart, 1.0)
+    values = np.vander(points, 3, increasing=True) / apart.prod(axis=1, keepdims=True)
+    return np.vstack((values, [0.0, 0.0, 1.0]))
 
 
 def _require_shapes(weights: Weights, expected: dict[str, tuple[int, ...]]) -> None:

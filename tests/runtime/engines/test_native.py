@@ -125,12 +125,12 @@ def test_models_of_other_shapes_agree_with_pytorch(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "w8a8"])
-@pytest.mark.parametrize("cameras", [1, 2])
+@pytest.mark.parametrize(("cameras", "threads"), [(1, 1), (2, 2)])
 def test_a_model_with_pictures_agrees_with_pytorch(
-    precision: NativePrecision, cameras: int, spec: PolicySpec, tmp_path: Path
+    precision: NativePrecision, cameras: int, threads: int, spec: PolicySpec, tmp_path: Path
 ) -> None:
-    """Two cameras of 6 and 2 patches: whole chunks of three patches and a chunk of two. A text key
-    stands before the pictures."""
+    """The cameras have 6 and 2 patches: tiles of six rows and of one. A text key stands before the
+    pictures."""
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file as save_tensors
 
@@ -161,7 +161,8 @@ def test_a_model_with_pictures_agrees_with_pytorch(
     save_tensors(model.state_dict(), tmp_path / WEIGHTS_FILE)
     training = TrainingRecord(recipe="none", demonstrations="none", parameters=0, steps=0)
     manifest = Manifest(name="seeing", spec=seeing, model=dims, files={}, training=training)
-    report = compare(model, NativeEngine(tmp_path, manifest, 2, precision), precision=precision)
+    engine = NativeEngine(tmp_path, manifest, threads, precision)
+    report = compare(model, engine, precision=precision)
     assert report.wraps >= 3
     assert report.largest_logit > 1.0  # Otherwise the tolerances prove nothing.
     assert report.largest_difference < (1e-4 if precision == "fp32" else 0.5), report

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -129,18 +129,15 @@ class ViewRandomisation(Strict):
         self, rng: np.random.Generator, cubes: Sequence[str], cameras: Sequence[str]
     ) -> Look:
         light = rng.uniform(*self.light)
-        lamps = draw_lamps(rng, light) if self.lamps else None
+        lamps = draw_lamps(rng, light) if self.lamps else Look(brightness=light)
         surfaces = draw_surfaces(rng) if self.surfaces else PLAIN
-        return Look(
-            table=surfaces.table,
-            table_repeats=surfaces.table_repeats,
-            background=surfaces.background,
-            arm=surfaces.arm,
-            grain=surfaces.grain,
+        return replace(
+            surfaces,
             cubes=draw_colours(rng, cubes, self.block_colours) if self.block_colours else None,
-            ambient=np.full(3, 0.45 * light) if lamps is None else lamps.ambient,
-            headlight=np.full(3, 0.55 * light) if lamps is None else lamps.headlight,
-            lights=() if lamps is None else lamps.lights,
+            brightness=lamps.brightness,
+            ambient=lamps.ambient,
+            headlight=lamps.headlight,
+            lights=lamps.lights,
             cameras=tuple((name, self._draw_shift(rng, name)) for name in cameras),
             clutter=draw_clutter(rng) if self.clutter else (),
         )
@@ -304,7 +301,6 @@ def _lamp(rng: np.random.Generator, colour: Array, *, shadow: bool) -> Light:
         direction=target - position,
         colour=colour,
         casts_shadow=shadow,
-        directional=True,
     )
 
 

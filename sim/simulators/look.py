@@ -24,7 +24,7 @@ look."""
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """A lamp."""
+    """A lamp of parallel light."""
 
     position: Array
     """Place in W, (3,) m."""
@@ -33,8 +33,6 @@ class Light:
     colour: Array
     """Diffuse intensity, (3,)."""
     casts_shadow: bool
-    directional: bool
-    """True for parallel light, false for a spot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +76,8 @@ class Look:
     """Brightness of arm and cubes over their surface, (64, 64); 255 is nominal."""
     cubes: Array | None = None
     """Colour of each cube in the scene's order, (cubes, 3)."""
+    brightness: float = 1.0
+    """Factor on the scene's own light. Lights below that are given replace that light."""
     ambient: Array | None = None
     """Light from everywhere, (3,)."""
     headlight: Array | None = None

@@ -9,7 +9,16 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from .look import MOST_CLUTTER, MOST_LIGHTS, PLAIN, CameraShift, Clutter, Light, Look
+from .look import (
+    MOST_CLUTTER,
+    MOST_LIGHTS,
+    PLAIN,
+    TEXTURE_PIXELS,
+    CameraShift,
+    Clutter,
+    Light,
+    Look,
+)
 
 SHADOW_PIXELS: Final = 256
 """Edge of the shadow map. MuJoCo's 4096 takes 20 ms a picture on a CPU."""
@@ -17,13 +26,15 @@ MOST_GEOMS: Final = 1000
 _TABLE: Final = "floor"
 _SKY: Final = "sky"
 _GRAIN: Final = "grain"
-_FADE: Final = np.linspace(0.0, 1.0, 64)[:, None, None]
+_FADE: Final = np.linspace(0.0, 1.0, TEXTURE_PIXELS)[:, None, None]
 """Share of the lower colour in each row of the background."""
+_FACES: Final = (-1, TEXTURE_PIXELS, TEXTURE_PIXELS, 3)
+"""Shape of a cube's texture: a picture for each face."""
 
 # Arrays of a model that only pictures depend on, and that a look changes.
 _SEEN: Final = (
     "mat_rgba", "mat_texrepeat", "geom_rgba", "tex_data",
-    "light_pos", "light_dir", "light_diffuse", "light_active", "light_castshadow", "light_type",
+    "light_pos", "light_dir", "light_diffuse", "light_active", "light_castshadow",
     "cam_pos", "cam_quat", "cam_fovy",
 )  # fmt: skip
 
@@ -128,10 +139,10 @@ class MujocoCameras:
             self._texture(_TABLE)[:] = look.table
             model.mat_texrepeat[model.material("floor").id] = look.table_repeats
         if look.background is not None:
-            sky = self._texture(_SKY).reshape(-1, 64, 64, 3)  # A face of the sky's cube each.
+            sky = self._texture(_SKY).reshape(_FACES)  # A face of the sky's cube each.
             sky[:] = 255 * (look.background[0] * (1 - _FADE) + look.background[1] * _FADE)
         if look.grain is not None:
-            faces = self._texture(_GRAIN).reshape(-1, 64, 64, 3)
+            faces = self._texture(_GRAIN).reshape(_FACES)
             faces[:] = look.grain[..., None]
         if look.arm is not None:
             for material, colour in zip(("white", "grey"), look.arm, strict=True):
@@ -151,6 +162,9 @@ class MujocoCameras:
 
     def _light(self, look: Look) -> None:
         headlight = self._model.vis.headlight
+        headlight.ambient[:] *= look.brightness
+        headlight.diffuse[:] *= look.brightness
+        self._model.light_diffuse[:] *= look.brightness
         if look.ambient is not None:
             headlight.ambient[:] = look.ambient
         if look.headlight is not None:
@@ -162,15 +176,11 @@ class MujocoCameras:
 
     def _switch_on(self, index: int, light: Light) -> None:
         model = self._model
-        kinds = mujoco.mjtLightType
         model.light_active[index] = 1
         model.light_pos[index] = light.position
         model.light_dir[index] = light.direction / np.linalg.norm(light.direction)
         model.light_diffuse[index] = light.colour
         model.light_castshadow[index] = light.casts_shadow
-        model.light_type[index] = (
-            kinds.mjLIGHT_DIRECTIONAL if light.directional else kinds.mjLIGHT_SPOT
-        )
 
     def _move(self, name: str, shift: CameraShift) -> None:
         model = self._model

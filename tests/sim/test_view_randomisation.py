@@ -112,6 +112,16 @@ def test_a_picture_is_as_late_as_its_trial_says(clock: VirtualClock, plain: Simu
     late.close()
 
 
+def test_half_the_light_makes_the_table_half_as_bright(clock: VirtualClock) -> None:
+    brightness = []
+    for light in (0.5, 0.25):  # At more light, bright colours are cut off at white.
+        robot = seeing_robot(clock, NOMINAL_VIEW.model_copy(update={"light": (light, light)}))
+        # The lowest rows show the table. The background shines by itself.
+        brightness.append(pictures(robot.observe())[:, -8:].mean())
+        robot.close()
+    assert brightness[1] / brightness[0] == pytest.approx(0.5, abs=0.02)
+
+
 def numbered(value: int) -> np.ndarray:
     return np.full((16, 16, 3), value, np.uint8)
 

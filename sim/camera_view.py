@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.robots.cameras.pose import OpticalPose
-from gatort.runtime.spec import PolicySpec
 
 from .make import make_robot
 from .tasks import task_named
-from .tasks.task import HOME_RAD, Task
+from .tasks.task import HOME_RAD
 
 if TYPE_CHECKING:
     import mujoco
@@ -68,7 +67,10 @@ def simulated_view(
     if joints.shape != HOME_RAD.shape:
         raise ConfigError(f"expected {HOME_RAD.size} joint angles in rad, found {joints.size}")
     chosen = task_named(task)
-    robot = make_robot("mujoco", chosen, VirtualClock(), _with_pictures(chosen))
+    interface = chosen.interface_with_cameras  # It makes a GL context.
+    if interface is None:
+        raise ConfigError(f"expected a task with cameras, found {task!r}: use stacking")
+    robot = make_robot("mujoco", chosen, VirtualClock(), interface)
     simulator: MujocoSimulator = robot.simulator  # type: ignore[assignment]  # made above
     try:
         number = _camera_number(simulator.model, camera)
@@ -87,14 +89,6 @@ def simulated_view(
         )
     finally:
         robot.close()
-
-
-def _with_pictures(task: Task) -> PolicySpec:
-    """Return the first interface with cameras, which makes a GL context."""
-    for interface in task.interfaces.values():
-        if interface.image_tokens:
-            return interface
-    raise ConfigError(f"expected a task with cameras, found {task.name!r}: use stacking")
 
 
 def _camera_number(model: mujoco.MjModel, name: str) -> int:

@@ -95,8 +95,7 @@ def _interface(task: Task, cameras: bool, pixels: int) -> PolicySpec:
         return task.interface
     if pixels % PATCH_PIXELS:
         raise ConfigError(f"--pixels: expected a multiple of {PATCH_PIXELS}, found {pixels}")
-    seeing = [spec for spec in task.interfaces.values() if spec.image_tokens]
-    if not seeing:
+    seeing = task.interface_with_cameras
+    if seeing is None:
         raise ConfigError(f"--cameras: task {task.name!r} has no interface with cameras")
-    shapes = {key.name: (pixels, pixels, 3) for key in seeing[0].observations}
-    return with_pictures(seeing[0], shapes)
+    return with_pictures(seeing, {key.name: (pixels, pixels, 3) for key in seeing.observations})

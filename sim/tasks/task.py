@@ -100,6 +100,11 @@ class Task(ABC):
         """The default interface."""
         return next(iter(self.interfaces.values()))
 
+    @property
+    def interface_with_cameras(self) -> PolicySpec | None:
+        """The first interface that has pictures, or `None`."""
+        return next((spec for spec in self.interfaces.values() if spec.image_tokens), None)
+
     def interface_named(self, name: str) -> PolicySpec:
         """Return the interface of this name.
 

@@ -7,7 +7,6 @@ from threading import Event, Thread
 from typing import Final
 
 from gatort.runtime.clock import Clock
-from gatort.runtime.errors import RobotError
 from gatort.runtime.spec import ObservationKey
 
 from .config import CameraConfig
@@ -88,10 +87,7 @@ class Camera:
             RobotError: none came in time; the sentence has the reason.
         """
         if not self._first.wait(seconds):
-            raise RobotError(
-                f"expected a picture from {self.config.address.shown} within {seconds:g} s; "
-                f"{self.status.sentence}: check it with `gatort cameras`"
-            )
+            raise self.intake.no_picture(seconds)
 
     def read(self) -> CameraPicture:
         """Return the newest good picture.

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from gatort.runtime.clock import Clock, MonotonicClock
-from gatort.runtime.errors import GatortError, RobotError
+from gatort.runtime.errors import GatortError
 
 from .config import CameraConfig
 from .frames import BadFrame, CameraFault, CameraPicture, CameraStatus
@@ -121,10 +121,7 @@ class CameraProcess(PictureReader):
         until_ns = self._clock.now_ns() + round(seconds * 1e9)
         while not self.status.frames:
             if self._clock.now_ns() >= until_ns or self._process.poll() is not None:
-                raise RobotError(
-                    f"expected a picture from {self._config.address.shown} within {seconds:g} s; "
-                    f"{self.status.sentence}: check it with `gatort cameras`"
-                )
+                raise self.no_picture(seconds)
             self._clock.sleep_until_ns(self._clock.now_ns() + LOOK_NS)
 
     def read(self) -> CameraPicture:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from gatort.runtime.clock import Clock
-from gatort.runtime.errors import ObservationError
+from gatort.runtime.errors import ObservationError, RobotError
 from gatort.runtime.spec import ObservationKey
 
 from .config import CameraConfig
@@ -87,6 +87,13 @@ class PictureReader:
                 f"found one {age_ns * 1e-6:.0f} ms old",
             )
         return None
+
+    def no_picture(self, seconds: float) -> RobotError:
+        """Return the error for a first picture that did not come within `seconds`."""
+        return RobotError(
+            f"expected a picture from {self._config.address.shown} within {seconds:g} s; "
+            f"{self.status.sentence}: check it with `gatort cameras`"
+        )
 
     @property
     def status(self) -> CameraStatus:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import zmq
+from tests.waiting import eventually
 
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.errors import ConfigError, GatortError, ObservationError, RobotError
@@ -44,15 +45,6 @@ class SlowClock(MonotonicClock):
 
     def now_ns(self) -> int:
         return super().now_ns() // SLOWER
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    """Wait, for at most 20 s, until another thread has made a condition true."""
-    clock = MonotonicClock()
-    deadline_ns = clock.now_ns() + LONGEST_WAIT_NS
-    while not true():
-        assert clock.now_ns() < deadline_ns, "it never became true"
-        clock.sleep_until_ns(clock.now_ns() + MS)
 
 
 class Served:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.waiting import eventually
 
 from gatort.launch import cli
 from gatort.runtime.clock import MonotonicClock, VirtualClock
@@ -290,15 +291,6 @@ class Gripper:
     ) -> None:
         self.width = max(width, 0.05)
         self.did.append(f"grasp {width:.2f}")
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    """Wait, for at most 20 s, until another thread has made a condition true."""
-    clock = MonotonicClock()
-    deadline_ns = clock.now_ns() + 20_000 * MS
-    while not true():
-        assert clock.now_ns() < deadline_ns, "it never became true"
-        clock.sleep_until_ns(clock.now_ns() + MS)
 
 
 def test_the_hand_closes_with_force_opens_by_moving_and_reports_its_width(

@@ -6,10 +6,11 @@ The tests assert states and counts that must come true within whole seconds, and
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from tests.waiting import becomes
 
 from gatort.faults.mjpeg_server import MjpegServer, StreamFault
 from gatort.runtime.clock import MonotonicClock
@@ -21,15 +22,6 @@ from gatort.runtime.robots.cameras.frames import CameraFault
 WITHIN_S = 10
 PATIENT = {"silence_ms": 400.0, "age_limit_ms": 500.0}
 """Limits that a pause of a busy machine does not reach."""
-
-
-def becomes(true: Callable[[], bool]) -> bool:
-    """Return whether a condition becomes true within whole seconds."""
-    clock = MonotonicClock()
-    until_ns = clock.now_ns() + WITHIN_S * 1_000_000_000
-    while not true() and clock.now_ns() < until_ns:
-        clock.sleep_until_ns(clock.now_ns() + 2_000_000)
-    return true()
 
 
 @pytest.fixture
@@ -53,7 +45,7 @@ def test_a_picture_has_the_keys_shape_in_rgb(camera: Camera) -> None:
 
 def test_pictures_follow_each_other(camera: Camera) -> None:
     first = camera.read()
-    assert becomes(lambda: camera.status.frames > first.sequence + 3)
+    assert becomes(lambda: camera.status.frames > first.sequence + 3, WITHIN_S)
     assert camera.read().stamp_ns > first.stamp_ns
 
 
@@ -72,20 +64,20 @@ def test_a_fault_of_the_stream_is_named_refused_and_over_when_the_stream_is_well
     server: MjpegServer, camera: Camera, fault: StreamFault, named: CameraFault
 ) -> None:
     server.fault = fault
-    assert becomes(lambda: camera.status.fault is named), camera.status
+    assert becomes(lambda: camera.status.fault is named, WITHIN_S), camera.status
     with pytest.raises(ObservationError, match="camera/front: expected"):
         camera.read()
     assert camera.status.refused[named] == 1
 
     shown = camera.status.frames
     server.fault = "none"
-    assert becomes(lambda: camera.status.frames > shown and camera.status.fault is None)
+    assert becomes(lambda: camera.status.frames > shown and camera.status.fault is None, WITHIN_S)
     camera.read()
 
 
 def test_a_stalled_stream_is_opened_again(server: MjpegServer, camera: Camera) -> None:
     server.fault = "stall"
-    assert becomes(lambda: camera.status.connections >= 2)
+    assert becomes(lambda: camera.status.connections >= 2, WITHIN_S)
     assert camera.status.bad[CameraFault.LOST] >= 1
 
 
@@ -94,7 +86,7 @@ def test_late_frames_are_refused(server: MjpegServer) -> None:
     camera = Camera("front", config, MonotonicClock())
     camera.wait(WITHIN_S)
     server.fault = "late"
-    assert becomes(lambda: camera.status.fault is CameraFault.LATE)
+    assert becomes(lambda: camera.status.fault is CameraFault.LATE, WITHIN_S)
     camera.close()
 
 
@@ -111,6 +103,6 @@ def test_a_refused_connection_is_said_with_its_reason() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     camera = Camera("front", CameraConfig(source=f"http://127.0.0.1:{port}/"), MonotonicClock())
-    assert becomes(lambda: camera.status.bad.get(CameraFault.LOST, 0) >= 2)
+    assert becomes(lambda: camera.status.bad.get(CameraFault.LOST, 0) >= 2, WITHIN_S)
     assert "Connection refused" in camera.status.sentence
     camera.close()

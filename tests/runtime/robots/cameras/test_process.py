@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.waiting import becomes
 
 from gatort.faults.mjpeg_server import MjpegServer
 from gatort.runtime.clock import MonotonicClock
@@ -17,15 +18,6 @@ from gatort.runtime.robots.cameras.frames import CameraFault
 from gatort.runtime.robots.cameras.process import CameraProcess, CameraReport, ReportSlot
 
 WITHIN_S = 30
-
-
-def becomes(true: Callable[[], bool]) -> bool:
-    """Return whether a condition becomes true within whole seconds."""
-    clock = MonotonicClock()
-    until_ns = clock.now_ns() + WITHIN_S * 1_000_000_000
-    while not true() and clock.now_ns() < until_ns:
-        clock.sleep_until_ns(clock.now_ns() + 2_000_000)
-    return true()
 
 
 @pytest.fixture
@@ -42,7 +34,7 @@ def test_pictures_come_from_the_process_in_rgb(camera: CameraProcess) -> None:
     assert first.pixels.shape == camera.key.shape
     # JPEG rounds colours by a few steps; the frames are blue, with little green.
     assert abs(first.pixels[:, :, 2].mean() - 200) < 10
-    assert becomes(lambda: camera.read().sequence > first.sequence + 3)
+    assert becomes(lambda: camera.read().sequence > first.sequence + 3, WITHIN_S)
     assert camera.read().stamp_ns > first.stamp_ns
 
 
@@ -50,17 +42,17 @@ def test_a_fault_is_named_and_over_when_the_stream_is_well(
     server: MjpegServer, camera: CameraProcess
 ) -> None:
     server.fault = "tear"
-    assert becomes(lambda: camera.status.fault is CameraFault.TORN)
+    assert becomes(lambda: camera.status.fault is CameraFault.TORN, WITHIN_S)
     with pytest.raises(ObservationError, match="torn: expected"):
         camera.read()
     assert camera.status.bad[CameraFault.TORN] > 1
     server.fault = "none"
-    assert becomes(lambda: camera.status.fault is None)
+    assert becomes(lambda: camera.status.fault is None, WITHIN_S)
 
 
 def test_a_process_that_ends_is_a_lost_source(camera: CameraProcess) -> None:
     camera._process.kill()
-    assert becomes(lambda: camera.status.fault is CameraFault.LOST)
+    assert becomes(lambda: camera.status.fault is CameraFault.LOST, WITHIN_S)
     with pytest.raises(ObservationError, match="running process of the camera, found it ended"):
         camera.read()
 
@@ -70,7 +62,7 @@ def test_the_process_ends_with_the_camera_which_then_refuses(camera: CameraProce
     camera.close()
     assert camera._process.returncode == 0
     assert camera.status.frames > 0
-    assert becomes(lambda: camera.status.fault is CameraFault.SILENT)
+    assert becomes(lambda: camera.status.fault is CameraFault.SILENT, WITHIN_S)
 
 
 def test_the_reason_for_no_picture_comes_from_the_process(tmp_path: Path) -> None:

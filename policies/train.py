@@ -175,11 +175,13 @@ class Trainer:
         self.model.train()
         rng = np.random.default_rng((self.config.training_seed, self.step, self.rank))
         batches = self._batches(frames, windows, until_step - self.step, rng)
+        start_ns = self._clock.now_ns()
         for batch in ahead(batches):
-            start_ns = self._clock.now_ns()
             loss = self._learn(batch, rng)
             self.step += 1
-            self.tokens_per_s = self._batch_tokens * 1e9 / (self._clock.now_ns() - start_ns)
+            now_ns = self._clock.now_ns()
+            self.tokens_per_s = self._batch_tokens * 1e9 / (now_ns - start_ns)
+            start_ns = now_ns
 
             if self.step % self.config.checkpoint_steps == 0:
                 self.save()

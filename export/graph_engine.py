@@ -42,6 +42,9 @@ class GraphEngine:
             for name in self._caches
         }
 
+    def see(self, frame: Frame) -> None:
+        """See `Engine.see`. A prefill stays whole."""
+
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         """See `Engine.tick`."""
         read = self._inputs.keys() - self._past.keys()

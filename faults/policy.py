@@ -64,6 +64,10 @@ class FaultyEngine:
         self._inner, self._clock, self._spoil = inner, clock, spoil
         self._good_ticks, self._once = good_ticks, once
 
+    def see(self, frame: Frame) -> None:
+        """See `Engine.see`."""
+        self._inner.see(frame)
+
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         """See `Engine.tick`."""
         self._good_ticks -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,10 @@ class WrappedRobot:
     def arm(self) -> None:
         """See `Robot.arm`."""
         self._robot.arm()
+
+    def look(self) -> tuple[NDArray[Any], ...] | None:
+        """See `Robot.look`."""
+        return self._robot.look()
 
     def observe(self) -> Observation:
         """See `Robot.observe`."""

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from gatort.policies.loading import PolicyOptions, load_policy
+from gatort.policies.loading import EngineName, PolicyOptions, load_policy
 from gatort.runtime.demonstrations import DemonstrationManifest
 from gatort.runtime.episode import Episode
 from gatort.sim.collect import (
@@ -23,9 +23,9 @@ from gatort.sim.trials.runner import TrialSetup, run_trials
 from .report import progress_bar, screen
 
 
-def policy_source(bundle: Path) -> PolicySource:
+def policy_source(bundle: Path, engine: EngineName = "onnx") -> PolicySource:
     """Return a bundle's policy on one thread, for workers that share the cores."""
-    options = PolicyOptions(bundle=bundle, threads=1)
+    options = PolicyOptions(bundle=bundle, engine=engine, threads=1)
     return PolicySource(bundle=bundle, load=partial(load_policy, options))
 
 

@@ -9,7 +9,7 @@ A frame sees itself causally and the n−1 frames before it whole. Letters: O, A
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import prod
 from typing import Any
@@ -83,6 +83,15 @@ class Frame:
     last.
 
     The ids of decode i are the memory of token i − 1: a pass feeds the next one."""
+    sight: Block | None
+    """Beginning of the prefill (t = 1 + P): the last action token and the pictures.
+
+    A view of the prefill. It can be run before the joints are read. `None` for a policy without
+    images, and for one with text, which precedes images."""
+    rest: Block
+    """Part of the prefill after `sight`, a view of it. All of it where `sight` is `None`."""
+    seen: bool
+    """True if the engine has run `sight` for this frame's pictures."""
     bias: NDArray[np.float32]
     """(A, R) biases of all passes, a row each."""
     tokens: NDArray[np.int64]
@@ -148,6 +157,41 @@ def _block(
     return Block(ids, patches if has_images else None, local, cos, sin, mask, write_index, bias)
 
 
+def _split(
+    prefill: Block, spec: PolicySpec, rest_at: NDArray[np.int64]
+) -> tuple[Block | None, Block]:
+    """Return views of the prefill up to the last picture and after it.
+
+    Args:
+        prefill: block to split.
+        spec: keys of the policy.
+        rest_at: (1,) array for the first cache row of the second part.
+    """
+    texts = any(key.encoding == "text" for key in spec.observations)
+    if prefill.patches is None or texts:
+        return None, prefill
+    end = 1 + spec.image_tokens
+    sight = replace(
+        prefill,
+        ids=prefill.ids[:, :1],
+        local=prefill.local[:end],
+        cos=prefill.cos[:end],
+        sin=prefill.sin[:end],
+        mask=prefill.mask[:end],
+    )
+    rest = replace(
+        prefill,
+        ids=prefill.ids[:, 1:],
+        patches=prefill.patches[:0],
+        local=prefill.local[end:],
+        cos=prefill.cos[end:],
+        sin=prefill.sin[end:],
+        mask=prefill.mask[end:],
+        write_index=rest_at,
+    )
+    return sight, rest
+
+
 def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
     """Allocate a tick's arrays in one buffer."""
     prefill = spec.observation_tokens + 2
@@ -156,6 +200,7 @@ def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
     wanted: list[_Wanted] = [
         ((1, prefill - spec.image_tokens), np.int64),
         ((actions, CONTINUOUS_BINS), np.float32),
+        ((1,), np.int64),
         *_block_arrays(prefill, spec.image_tokens, spec, dims),
         *_block_arrays(1, 0, spec, dims) * (actions - 1),
         (
@@ -164,7 +209,7 @@ def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
         ),  # a token a row, so that each is aligned
         ((actions, CONTINUOUS_BINS), np.float32),
     ]
-    memory, (prefill_ids, bias, *inputs, tokens, logits) = _allot(wanted)
+    memory, (prefill_ids, bias, rest_at, *inputs, tokens, logits) = _allot(wanted)
     ids = [prefill_ids, *(tokens[index : index + 1, :1] for index in range(actions - 1))]
     each = len(inputs) // actions
     passes = tuple(
@@ -178,7 +223,18 @@ def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
         for index in range(actions)
     )
     outputs_at = tokens.ctypes.data - memory.ctypes.data
-    return Frame(memory, outputs_at, passes, bias, tokens[:, 0], logits)
+    sight, rest = _split(passes[0], spec, rest_at)
+    return Frame(
+        memory=memory,
+        outputs_at=outputs_at,
+        passes=passes,
+        sight=sight,
+        rest=rest,
+        seen=False,
+        bias=bias,
+        tokens=tokens[:, 0],
+        logits=logits,
+    )
 
 
 class Context:
@@ -253,6 +309,8 @@ class Context:
             block.cos[:] = self._turned[within].real
             block.sin[:] = self._turned[within].imag
             block.write_index[0] = first + start
+        self.frame.rest.write_index[0] = first + int(self.frame.rest.local[0])
+        self.frame.seen = False
 
 
 def require_dims_fit(spec: PolicySpec, dims: ModelDims) -> None:

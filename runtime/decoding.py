@@ -1,5 +1,6 @@
 """The one home of a tick's decision: an observation's values in, action tokens and an action out.
 
+    see(pictures)                    optional: tokenize and prefill pictures ahead of the joints
     decide(values) → Decision        tokenize, then one prefill and A − 1 decodes
     commit()                         let the decided frame stand in the context
     force(values, action) → Decision the same frame with a given action, for prompts and replays
@@ -105,6 +106,12 @@ class Decoder:
         self.tokenizer = Tokenizer(spec)
         self._context = Context(spec, dims)
         self._last_token: int | None = None
+        self._pictures = [
+            index for index, key in enumerate(spec.observations) if key.encoding == "image"
+        ]
+        """Place of each picture among an observation's values."""
+        self._seen: tuple[NDArray[Any], ...] = ()
+        """Pictures that stand in the frame; empty before `see`."""
 
     @property
     def frames(self) -> int:
@@ -122,6 +129,30 @@ class Decoder:
         self.engine.reset()
         self._context.reset()
         self._last_token = None
+        self._seen = ()
+
+    def see(self, pictures: Sequence[NDArray[Any]]) -> None:
+        """Tokenize and prefill the pictures of the next `decide`, before the joints are read.
+
+        `decide` then runs only what follows the pictures in the frame. It does the same by itself
+        when its values hold other arrays, so this call changes times alone.
+
+        Args:
+            pictures: one array per image key, in the specification's order.
+
+        Raises:
+            ObservationError: a picture has the wrong shape or dtype.
+            EngineError: the pass failed.
+        """
+        frame = self._context.frame
+        frame.seen = False
+        self._seen = ()
+        if frame.sight is None:
+            return
+        self.tokenizer.encode_pictures(pictures, self._context.patches)
+        self.engine.see(frame)
+        frame.seen = True
+        self._seen = tuple(pictures)
 
     def decide(self, values: Sequence[NDArray[Any]], mark: Mark = no_mark) -> Decision:
         """Decide on an action for an observation.
@@ -171,8 +202,20 @@ class Decoder:
     def _tokenize(self, values: Sequence[NDArray[Any]], mark: Mark) -> None:
         self._last_token = None
         context = self._context
-        self.tokenizer.encode(values, context.observation_ids, context.patches)
+        seen, self._seen = self._seen, ()
+        context.frame.seen = bool(seen) and self._are_in(values, seen)
+        if context.frame.seen:
+            self.tokenizer.encode_without_pictures(values, context.observation_ids)
+        else:
+            self.tokenizer.encode(values, context.observation_ids, context.patches)
         mark()
+
+    def _are_in(self, values: Sequence[NDArray[Any]], pictures: Sequence[NDArray[Any]]) -> bool:
+        """Check if the pictures of an observation are these arrays."""
+        return len(values) == len(self.spec.observations) and all(
+            values[index] is picture
+            for index, picture in zip(self._pictures, pictures, strict=True)
+        )
 
     def _infer(self, mark: Mark) -> Decision:
         frame = self._context.frame

@@ -59,13 +59,19 @@ class ControlLoop:
         """Sentence of the last refused tick."""
 
     def step(self, record: TickRecord) -> None:
-        """Observe, decide, guard, command, commit. Fills `record` as far as the tick comes.
+        """Look, observe, decide, guard, command, commit. Fills `record` as far as the tick comes.
 
         Raises:
             ObservationError: nothing was sent; the next tick takes the same frame.
             EngineError: nothing was sent; the next tick takes the same frame.
         """
         mark = self.telemetry.mark
+
+        if self.selection.pictures:
+            pictures = self.robot.look()
+            if pictures is not None:
+                self.decoder.see(self.selection.select_pictures(pictures))
+            mark()
 
         observation = self.robot.observe()
         record.observation = observation

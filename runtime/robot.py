@@ -58,6 +58,22 @@ class Robot(Protocol):
         """
         ...
 
+    def look(self) -> tuple[NDArray[Any], ...] | None:
+        """Take the pictures of the next `observe` ahead of the joints.
+
+        A policy tokenizes them while the joints are not yet read. The next observation holds these
+        very arrays.
+
+        Returns:
+            One array per image key, in the interface's order; `None` if this robot gives its
+            pictures with the joints, or has none.
+
+        Raises:
+            ObservationError: a camera has nothing fresh; the next call may succeed.
+            RobotError: the robot failed.
+        """
+        ...
+
     def observe(self) -> Observation:
         """Read the sensors now.
 

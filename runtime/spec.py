@@ -279,6 +279,8 @@ class KeySelection:
     """Number of keys that the robot offers."""
     indices: tuple[int, ...]
     """Place of each of the policy's keys in the robot's observations."""
+    pictures: tuple[int, ...]
+    """Place of each of the policy's image keys among the robot's image keys."""
 
     def select(self, values: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """Return the arrays that the policy reads, in the policy's order; nothing is copied.
@@ -291,6 +293,10 @@ class KeySelection:
                 f"expected an observation of {self.offered} arrays, found {len(values)}"
             )
         return tuple(values[index] for index in self.indices)
+
+    def select_pictures(self, pictures: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        """Return the pictures that the policy reads among those of `Robot.look`."""
+        return tuple(pictures[index] for index in self.pictures)
 
 
 def select_keys(policy: Interface, robot: Interface) -> KeySelection:
@@ -327,7 +333,13 @@ def select_keys(policy: Interface, robot: Interface) -> KeySelection:
 
     names = [key.name for key in robot.observations]
     indices = tuple(names.index(key.name) for key in policy.observations)
-    return KeySelection(len(names), indices)
+    offered_pictures = _picture_names(robot)
+    pictures = tuple(offered_pictures.index(name) for name in _picture_names(policy))
+    return KeySelection(len(names), indices, pictures)
+
+
+def _picture_names(interface: Interface) -> list[str]:
+    return [key.name for key in interface.observations if key.encoding == "image"]
 
 
 def _require_same(what: str, wanted: Strict, offered: Strict) -> None:

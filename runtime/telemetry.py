@@ -30,11 +30,14 @@ def stage_names(spec: PolicySpec, stepwise: bool = True) -> tuple[str, ...]:
     """Return the names of a tick's stages.
 
     They are observe, tokenize, prefill, decode_1 … decode_{A−1}, detokenize, guard, command. An
-    engine that is not stepwise runs prefill and decodes as one stage, `passes`.
+    engine that is not stepwise runs prefill and decodes as one stage, `passes`. A policy with
+    images begins with the stage `see`. Its pictures are taken, tokenized and prefilled there, if
+    the robot can take them before the joints.
     """
     decodes = (f"decode_{index}" for index in range(1, spec.action_tokens))
     passes = ("prefill", *decodes) if stepwise else ("passes",)
-    return ("observe", "tokenize", *passes, "detokenize", "guard", "command")
+    look = ("see",) if spec.image_tokens else ()
+    return (*look, "observe", "tokenize", *passes, "detokenize", "guard", "command")
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,9 +172,38 @@ class Tokenizer:
             ObservationError: a shape, dtype or id is wrong, or a value is not finite; names the
                 key.
         """
-        self._encode_ids(values, out_ids, self._scratch)
+        self.encode_without_pictures(values, out_ids)
         if self._parts_image:
-            self._encode_images(values, out_patches)
+            self._encode_images([values[part.source] for part in self._parts_image], out_patches)
+
+    def encode_without_pictures(self, values: Sequence[AnyArray], out_ids: Ids) -> None:
+        """Tokenize text and tensors of one observation in place. Arguments as for `encode`.
+
+        Raises:
+            ObservationError: as `encode`.
+        """
+        self._encode_ids(values, out_ids, self._scratch)
+
+    def encode_pictures(
+        self, pictures: Sequence[AnyArray], out_patches: NDArray[np.float32] | None
+    ) -> None:
+        """Cut the pictures of one observation into patches.
+
+        Args:
+            pictures: one array per image key, in the specification's order.
+            out_patches: as for `encode`.
+
+        Raises:
+            ObservationError: there are more or fewer pictures than keys, or a shape or dtype is
+                wrong; names the key.
+        """
+        if len(pictures) != len(self._parts_image):
+            raise ObservationError(
+                f"expected {len(self._parts_image)} pictures, found {len(pictures)}"
+            )
+        for part, picture in zip(self._parts_image, pictures, strict=True):
+            _check_array(part.key, picture, ())
+        self._encode_images(pictures, out_patches)
 
     def encode_batch(self, values: Sequence[AnyArray]) -> tuple[Ids, NDArray[np.float32]]:
         """Tokenize N observations at once, for training.
@@ -191,7 +220,7 @@ class Tokenizer:
         ids = self.encode_ids(values)
         shape = (len(ids), self.spec.image_tokens, 3, PATCH_PIXELS, PATCH_PIXELS)
         patches = np.empty(shape, np.float32)
-        self._encode_images(values, patches)
+        self._encode_images([values[part.source] for part in self._parts_image], patches)
         return ids, patches
 
     def encode_ids(self, values: Sequence[AnyArray]) -> Ids:
@@ -224,14 +253,14 @@ class Tokenizer:
             self._encode_real(values, ids, work)
 
     def _encode_images(
-        self, values: Sequence[AnyArray], patches: NDArray[np.float32] | None
+        self, pictures: Sequence[AnyArray], patches: NDArray[np.float32] | None
     ) -> None:
-        for part in self._parts_image:
+        for part, picture in zip(self._parts_image, pictures, strict=True):
             if patches is None:
                 raise ObservationError(
                     f"{part.key.name}: expected a buffer for {part.key.tokens} patches, found none"
                 )
-            image_patches(values[part.source], patches[..., part.ids, :, :, :])
+            image_patches(picture, patches[..., part.ids, :, :, :])
 
     def _encode_real(self, values: Sequence[AnyArray], ids: Ids, work: _Scratch) -> None:
         """Clip, squash and cut all C continuous values together."""

@@ -75,6 +75,8 @@ class SimulatedRobot(Driver):
         self._hold_ns = round(task.hold_s * 1e9)
         images = [key for key in spec.observations if key.encoding == "image"]
         self._cameras = [key.name.removeprefix(CAMERA) for key in images]
+        self._looked: dict[str, NDArray[np.uint8]] = {}
+        """Pictures by camera that `look` took and no observation has used."""
         for name, key in zip(self._cameras, images, strict=True):
             simulator.add_camera(name, *key.shape[:2])
         self.reset(seed)
@@ -93,6 +95,7 @@ class SimulatedRobot(Driver):
         self.inner_loop = InnerLoop(self.spec, self.inner_loop.safe_after_ns)
         self._time_ns = self._clock.now_ns()
         self._sequence = 0
+        self._looked.clear()
         self._lay(layout)
         self._open_shutters(seed)
 
@@ -241,7 +244,19 @@ class SimulatedRobot(Driver):
         reading: NDArray[np.float32] = value.astype(np.float32)
         return reading
 
+    def look(self) -> tuple[NDArray[Any], ...] | None:
+        """See `Robot.look`. The pictures show the arm at this instant."""
+        if not self._cameras:
+            return None
+        self.advance()
+        self._looked = {name: self._draw(name) for name in self._cameras}
+        return tuple(self._looked.values())
+
     def _picture(self, camera: str) -> NDArray[np.uint8]:
+        looked = self._looked.pop(camera, None)
+        return looked if looked is not None else self._draw(camera)
+
+    def _draw(self, camera: str) -> NDArray[np.uint8]:
         if self._shutters:
             return self._shutters[camera].read(self._time_ns - self._began_ns)
         return self.simulator.draw(camera)

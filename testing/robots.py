@@ -67,6 +67,14 @@ class RobotContract:
         yield made
         made.close()
 
+    def test_an_observation_holds_the_pictures_of_the_look_before_it(self, robot: Robot) -> None:
+        """Look, observe, and compare the arrays themselves."""
+        keys = robot.interface.observations
+        pictures = robot.look()
+        values = robot.observe().values
+        own = [value for key, value in zip(keys, values, strict=True) if key.encoding == "image"]
+        assert pictures is None or [id(each) for each in pictures] == [id(each) for each in own]
+
     def test_an_observation_holds_every_key_in_order_with_its_shape_and_dtype(
         self, robot: Robot
     ) -> None:

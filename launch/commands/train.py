@@ -27,6 +27,7 @@ from gatort.policies.weights import read_model
 from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.bundle import load_manifest as load_bundle_manifest
 from gatort.runtime.demonstrations import DemonstrationManifest, load_manifest
+from gatort.runtime.engines.native_build import can_compile
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.packages import require_torch
 from gatort.runtime.spec import PolicySpec
@@ -165,7 +166,7 @@ def _roll_out(task: str | None, spec: PolicySpec, options: TrainOptions) -> Roll
             directory=directory,
             first_seed=_round_seeds(index, options)[0],
             episodes=options.round_episodes,
-            policy=policy_source(bundle),
+            policy=policy_source(bundle, "native" if can_compile() else "onnx"),
             randomisation=Randomisation() if options.randomise else None,
             view_randomisation=TRAINING_VIEW if options.randomise_view else None,
         )

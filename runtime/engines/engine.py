@@ -28,8 +28,21 @@ class Engine(Protocol):
         """True if the host sees each pass end; false if a device runs them in one piece."""
         ...
 
+    def see(self, frame: Frame) -> None:
+        """Run `frame.sight`, which needs no joint state. The caller then sets `frame.seen`.
+
+        An engine that cannot split a prefill does nothing here, and all of it in `tick`.
+
+        Raises:
+            EngineError: the pass failed.
+        """
+        ...
+
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         """Run the frame's A passes and write its tokens and logits.
+
+        The prefill is run in the same two parts whether its pictures were seen before or not. So
+        both ways give the same logits to the bit.
 
         A pass's token is the bin with the largest logits + bias; the next pass reads it. A stepwise
         engine calls `mark` at the end of each pass, another one once at the end of all passes.
@@ -53,6 +66,9 @@ class ScriptedEngine:
     def __init__(self, tokens: Sequence[int]) -> None:
         self._tokens = list(tokens)
         self.reset()
+
+    def see(self, frame: Frame) -> None:
+        """Do nothing: the script has no pictures."""
 
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         """See `Engine.tick`."""

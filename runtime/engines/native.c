@@ -97,7 +97,7 @@ struct pass {
     const float *bias;
     const float *patches; /* (p, 3, 16, 16), NULL for a pass without patches */
     int64_t *token;
-    float *logits;
+    float *logits; /* NULL for a pass that fills the cache alone */
 };
 
 /* Memory of one thread */
@@ -560,9 +560,10 @@ static void run_pass(struct worker *me, const struct pass *pass) {
     if (pass->patches) embed_patches(me);
     for (int index = 0; index < LAYERS; index++) {
         const struct layer *layer = &e->model->layers[index];
-        /* Of the last layer, only the last position is needed. */
-        int from = index + 1 < LAYERS ? 0 : rows - 1, left = rows - from;
+        /* Of the last layer, only the last position is needed, or none. */
+        int from = index + 1 < LAYERS ? 0 : pass->logits ? rows - 1 : rows, left = rows - from;
         project(me, pass, layer);
+        if (!left) return;
         attend(me, pass, layer, from);
         add_product(me, left, &layer->out, e->attended[0], INNER, from);
         gate(me, left, layer);

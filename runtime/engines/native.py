@@ -45,7 +45,9 @@ class _Bound(NamedTuple):
     frame: Frame
     """Frame, kept alive so that its id and its memory stay its own."""
     passes: ctypes.Array[_Pass]
-    """Passes as `native.c` reads them."""
+    """Passes as `native.c` reads them: `sight` first, if there is one."""
+    ahead: int
+    """Number of passes that run before the joints are read: 1 with a `sight`, else 0."""
 
 
 class NativeEngine:
@@ -88,6 +90,7 @@ class NativeEngine:
         self._shape = ((spec.observation_tokens + 2, *[1] * decodes), spec.window_tokens)
         self._first_id = dims.first_token_id
         self._bound: dict[int, _Bound] = {}
+        passes = len(self._shape[0]) + 1  # A prefill may come in two.
 
         self._library = load_kernels(self.source, _constants(spec, dims, precision))
         self._model = NativeModel(
@@ -98,7 +101,7 @@ class NativeEngine:
             _patch_positions(spec),
             norm_biases=self.norm_biases,
         )
-        self._engine = self._start(threads, spec.action_tokens)
+        self._engine = self._start(threads, passes)
 
     def _start(self, threads: int, passes: int) -> int:
         """Start the threads and return the address of the C engine."""
@@ -111,6 +114,16 @@ class NativeEngine:
         weakref.finalize(self, self._library.stop, engine).atexit = False
         return engine
 
+    def see(self, frame: Frame) -> None:
+        """See `Engine.see`.
+
+        Raises:
+            EngineError: the frame belongs to another policy, or an id has no embedding.
+        """
+        bound = self._bound.get(id(frame)) or self._bind(frame)
+        if frame.sight is not None:
+            self._run(bound, frame.sight.ids, 0, bound.ahead)
+
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         """See `Engine.tick`.
 
@@ -118,14 +131,19 @@ class NativeEngine:
             EngineError: the frame belongs to another policy, or an id has no embedding.
         """
         bound = self._bound.get(id(frame)) or self._bind(frame)
-        ids = frame.prefill.ids
+        first = bound.ahead if frame.seen else 0
+        self._run(bound, frame.prefill.ids, first, len(bound.passes))
+        mark()
+
+    def _run(self, bound: _Bound, ids: NDArray[np.int64], first: int, end: int) -> None:
+        """Run the passes from `first` to before `end`, which read `ids`."""
         if ids.min() < self._first_id or ids.max() >= VOCABULARY:
             raise EngineError(
                 f"expected token ids in [{self._first_id}, {VOCABULARY}), "
                 f"found {ids.min()} to {ids.max()}"
             )
-        self._library.tick(self._engine, bound.passes, len(bound.passes))
-        mark()
+        at = ctypes.byref(bound.passes, first * ctypes.sizeof(_Pass))
+        self._library.tick(self._engine, at, end - first)
 
     def _bind(self, frame: Frame) -> _Bound:
         """Take the addresses of a frame's arrays once."""
@@ -133,11 +151,12 @@ class NativeEngine:
         if found != self._shape:
             raise EngineError(f"expected a frame of passes and window {self._shape}, found {found}")
 
-        passes = [
-            _pass(block, frame.tokens[index : index + 1], frame.logits[index])
-            for index, block in enumerate(frame.passes)
-        ]
-        bound = _Bound(frame, (_Pass * len(passes))(*passes))
+        passes = [] if frame.sight is None else [_pass(frame.sight)]
+        ahead = len(passes)
+        for index, block in enumerate((frame.rest, *frame.passes[1:])):
+            token, logits = frame.tokens[index : index + 1], frame.logits[index]
+            passes.append(_pass(block, token.ctypes.data, logits.ctypes.data))
+        bound = _Bound(frame, (_Pass * len(passes))(*passes), ahead)
         self._bound[id(frame)] = bound
         return bound
 
@@ -147,11 +166,12 @@ class NativeEngine:
             cached.fill(0)
 
 
-def _pass(block: Block, token: NDArray[np.int64], logits: NDArray[np.float32]) -> _Pass:
+def _pass(block: Block, token: int | None = None, logits: int | None = None) -> _Pass:
+    """Return a pass over a block. It fills the cache alone without token and logits."""
     read = [getattr(block, name).ctypes.data for name in BLOCK_INPUTS]
     patches = block.patches
     pixels = patches.ctypes.data if patches is not None and len(patches) else None
-    return _Pass(len(block.local), *read, pixels, token.ctypes.data, logits.ctypes.data)
+    return _Pass(len(block.local), *read, pixels, token, logits)
 
 
 def _require_kernels(dims: ModelDims) -> None:

@@ -51,8 +51,10 @@ class _Bound(NamedTuple):
 
     frame: Frame
     """Frame, kept alive so that its id stays its own."""
+    sight: _Pass | None
+    """Binding of the pictures' pass; `None` where the prefill is not split."""
     passes: list[_Pass]
-    """Bindings in the order of the passes."""
+    """Bindings in the order of the passes that follow."""
 
 
 class OnnxEngine:
@@ -121,12 +123,23 @@ class OnnxEngine:
     def _ort(self, array: NDArray[Any]) -> Any:
         return self._runtime.OrtValue.ortvalue_from_numpy(array, self._device, 0)
 
+    def see(self, frame: Frame) -> None:
+        """See `Engine.see`. On a GPU a prefill stays whole: one more launch takes longer."""
+        bound = self._bound.get(id(frame)) or self._bind(frame)
+        if bound.sight is not None:
+            self._run([bound.sight], no_mark)
+
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         """See `Engine.tick`."""
+        if not frame.seen:
+            self.see(frame)
         bound = self._bound.get(id(frame)) or self._bind(frame)
+        self._run(bound.passes, mark)
+
+    def _run(self, passes: list[_Pass], mark: Mark) -> None:
         self._denormals_off.put_on()
         try:
-            for one in bound.passes:
+            for one in passes:
                 for value, array in one.renewed:
                     value.update_inplace(array)
                 self._session.run_with_iobinding(one.binding)
@@ -139,12 +152,18 @@ class OnnxEngine:
 
     def _bind(self, frame: Frame) -> _Bound:
         """Bind a frame's memory once; a pass writes its token into the ids of the next one."""
+        splits = self._device == "cpu" and frame.sight is not None
+        first = frame.rest if splits else frame.prefill
         passes = []
-        for index, block in enumerate(frame.passes):
+        for index, block in enumerate((first, *frame.passes[1:])):
             token = frame.tokens[index : index + 1].reshape(1, 1)
             passes.append(self._bind_pass(block, frame.logits[index], token))
 
-        bound = _Bound(frame, passes)
+        sight = None
+        if splits and frame.sight is not None:
+            unread = np.empty(CONTINUOUS_BINS, np.float32), np.empty((1, 1), np.int64)
+            sight = self._bind_pass(frame.sight, *unread)
+        bound = _Bound(frame, sight, passes)
         self._bound[id(frame)] = bound
         return bound
 

@@ -145,6 +145,9 @@ class TensorrtEngine:
         context.set_device_memory(scratch, scratch_bytes)
         return context
 
+    def see(self, frame: Frame) -> None:
+        """See `Engine.see`. A tick is one graph, so a prefill stays whole."""
+
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         """See `Engine.tick`.
 

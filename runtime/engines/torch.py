@@ -90,6 +90,9 @@ class TorchEngine:
             # rotations and gates between the products become one kernel each.
             self._forward = self._torch.compile(model.forward_cached, dynamic=False)
 
+    def see(self, frame: Frame) -> None:
+        """See `Engine.see`. The reference keeps a prefill whole."""
+
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         """See `Engine.tick`.
 

@@ -108,6 +108,9 @@ class RemoteRobot:
         self._ask(request, wire.Armed, lambda armed: armed.sequence == request.sequence, CONSENT_NS)
         self.state = State.RUN
 
+    def look(self) -> None:
+        """See `Robot.look`. Pictures come over the wire with the joints."""
+
     def observe(self) -> Observation:
         """See `Robot.observe`.
 

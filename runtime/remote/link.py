@@ -179,6 +179,9 @@ class LinkedRobot:
         self._delivered = -1
         self._pass_until(self._clock.now_ns() + self._delay_ns)
 
+    def look(self) -> None:
+        """See `Robot.look`. Pictures come over the wire with the joints."""
+
     def observe(self) -> Observation:
         """See `Robot.observe`. Ask again every `RETRY_NS` until an answer comes.
 

@@ -154,6 +154,10 @@ class Driver(ABC):
         """
         self._advance(self._clock.now_ns())
 
+    def look(self) -> tuple[NDArray[Any], ...] | None:
+        """See `Robot.look`. By default an arm gives its pictures with the joints."""
+        return None
+
     def observe(self) -> Observation:
         """See `Robot.observe`."""
         self.advance()

@@ -39,11 +39,19 @@ class ScriptedRobot(Driver):
             lambda _: [np.zeros(key.shape, key.dtype) for key in spec.observations]
         )
         self._stepped_ns = clock.now_ns()
+        self._pictures = [
+            index for index, key in enumerate(spec.observations) if key.encoding == "image"
+        ]
 
     def _advance(self, now_ns: int) -> None:
         while self._stepped_ns + INNER_PERIOD_NS <= now_ns:
             self._stepped_ns += INNER_PERIOD_NS
             self._in_effect(self._stepped_ns)
+
+    def look(self) -> tuple[NDArray[Any], ...] | None:
+        """See `Robot.look`."""
+        values = self._script(self._sequence + 1)
+        return tuple(values[index] for index in self._pictures) or None
 
     def _read(self) -> tuple[int, Sequence[NDArray[Any]]]:
         return self._clock.now_ns(), self._script(self._sequence)

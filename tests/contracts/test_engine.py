@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, EngineName, PolicyOptions, load_policy
 from gatort.runtime.bundle import ONNX_FILE, load_manifest
+from gatort.runtime.clock import VirtualClock
 from gatort.runtime.context import Context, rotary_tables
 from gatort.runtime.engines.engine import Engine, ScriptedEngine
 from gatort.runtime.engines.native import NativeEngine
 from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine
 from gatort.runtime.engines.tensorrt import Builder, TensorrtEngine
 from gatort.runtime.engines.torch import TorchEngine
+from gatort.runtime.policy import Policy
+from gatort.runtime.robots.scripted import scripted_robot
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 from gatort.testing import EngineContract, ModelEngineContract
 from gatort.testing.engines import random_observations, run_frames
@@ -70,6 +75,7 @@ ENGINES = [make_scripted, *MODELS]
 FLOAT32, FLOAT16 = 2e-5, 2e-2
 """Sums in another order differ by 2e-6 in float32 on logits up to 4. float16 keeps 13 bits less."""
 ABANDONED = frozenset({2, 5, 9})
+Values = tuple[NDArray[Any], ...]
 
 
 class TestEngine(EngineContract):
@@ -130,3 +136,58 @@ def test_over_four_wraps_the_ring_equals_one_pass_over_the_whole_stream_under_th
         ring, whole, atol=FLOAT16 if "tensorrt" in model_engine.name else FLOAT32
     )
     assert np.ptp(whole) > 1.0
+
+
+@pytest.fixture(params=["onnx", pytest.param("native", marks=pytest.mark.native), "torch"])
+def seeing(request: pytest.FixtureRequest) -> Policy:
+    """The shipped policy with cameras on a CPU engine."""
+    return load_policy(PolicyOptions(bundle=SHIPPED_CAMERA_BUNDLE, engine=request.param))
+
+
+def observations(policy: Policy, count: int) -> list[Values]:
+    robot = scripted_robot(policy.spec, VirtualClock(0), seed=3)
+    return [robot.observe().values for _ in range(count)]
+
+
+def test_pictures_that_are_seen_before_the_joints_change_no_logit(seeing: Policy) -> None:
+    read = observations(seeing, 5)
+    together = []
+    for values in read:
+        together.append(seeing.decide(values).logits.copy())
+        seeing.commit()
+
+    seeing.reset()
+    for values, expected in zip(read, together, strict=True):
+        seeing.see(values[:2])
+        np.testing.assert_array_equal(seeing.decide(values).logits, expected)
+        seeing.commit()
+
+
+def test_a_decision_is_made_from_its_own_pictures_not_from_those_that_were_seen(
+    seeing: Policy,
+) -> None:
+    first, second = observations(seeing, 2)
+    expected = seeing.decide(second).logits.copy()
+    seeing.see(first[:2])
+    np.testing.assert_array_equal(seeing.decide(second).logits, expected)
+    assert np.abs(seeing.decide((*first[:2], *second[2:])).logits - expected).max() > 0.01
+
+
+def test_a_given_up_look_leaves_no_trace(seeing: Policy) -> None:
+    first, second = observations(seeing, 2)
+    expected = seeing.decide(second).logits.copy()
+    seeing.see(first[:2])
+    seeing.see(second[:2])
+    np.testing.assert_array_equal(seeing.decide(second).logits, expected)
+
+
+@pytest.mark.parametrize("name", ["onnx", pytest.param("native", marks=pytest.mark.native)])
+def test_engines_on_the_cpu_do_not_read_seen_pictures_again(name: EngineName) -> None:
+    policy = load_policy(PolicyOptions(bundle=SHIPPED_CAMERA_BUNDLE, engine=name))
+    (values,) = observations(policy, 1)
+    expected = policy.decide(values).logits.copy()
+    policy.see(values[:2])
+    patches = policy._context.patches
+    assert patches is not None
+    patches[:] = 0
+    np.testing.assert_array_equal(policy.decide(values).logits, expected)

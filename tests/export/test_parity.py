@@ -25,6 +25,9 @@ class Disturbed:
     def __init__(self, engine: Engine, disturb: Callable[[Block], None]) -> None:
         self.engine, self.disturb = engine, disturb
 
+    def see(self, frame: Frame) -> None:
+        self.engine.see(frame)
+
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         for block in frame.passes:
             self.disturb(block)

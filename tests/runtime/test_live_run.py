@@ -30,6 +30,9 @@ class StillEngine:
     name = "still"
     stepwise = True
 
+    def see(self, frame: Frame) -> None:
+        pass
+
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         frame.logits[:] = 0.0
         frame.logits[:, 512] = 1.0

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.context import Frame
 from gatort.runtime.engines.engine import Mark, ScriptedEngine, no_mark
-from gatort.runtime.errors import DeviceError, EngineError, RobotError
+from gatort.runtime.errors import DeviceError, EngineError, ObservationError, RobotError
 from gatort.runtime.guard import Refusal
 from gatort.runtime.loop import ControlLoop, TickRecord
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import STOPPED, Command, State
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, ObservationKey, PolicySpec
 from gatort.runtime.telemetry import Telemetry
 
 MS = 1_000_000
@@ -278,3 +278,64 @@ def test_a_thousand_ticks_leave_no_memory_behind(build: Build) -> None:
     finally:
         tracemalloc.stop()
     assert held[1] - held[0] < 2_000
+
+
+class OrderedEngine(ScriptedEngine):
+    """Notes its calls."""
+
+    def __init__(self, calls: list[str]) -> None:
+        super().__init__(TOKENS)
+        self.calls = calls
+
+    def see(self, _: Frame) -> None:
+        self.calls.append("engine sees")
+
+    def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
+        self.calls.append(f"engine decides, seen: {frame.seen}")
+        super().tick(frame, mark)
+
+
+class OrderedRobot(ScriptedRobot):
+    """Notes when it is read. At its second look a camera gives nothing."""
+
+    def __init__(self, spec: PolicySpec, clock: VirtualClock, calls: list[str]) -> None:
+        picture = np.zeros((16, 16, 3), np.uint8)
+        super().__init__(spec, clock, lambda _: [picture, np.zeros(3, np.float32)])
+        self.calls = calls
+
+    def look(self) -> tuple[NDArray[Any], ...] | None:
+        self.calls.append("look")
+        if self.calls.count("look") == 2:
+            raise ObservationError("camera/front: no fresh picture")
+        return super().look()
+
+    def observe(self) -> Observation:
+        self.calls.append("observe")
+        return super().observe()
+
+
+def test_pictures_are_seen_before_the_joints_are_read(
+    spec: PolicySpec, clock: VirtualClock
+) -> None:
+    keys = (
+        ObservationKey(
+            name="camera/front", shape=(16, 16, 3), dtype="uint8", unit="1", encoding="image"
+        ),
+        ObservationKey(name="x", shape=(3,), dtype="float32", unit="1", encoding="mu_law"),
+    )
+    seeing = PolicySpec(**{**spec.model_dump(exclude={"observations"}), "observations": keys})
+    dims = ModelDims(
+        layers=1, heads=2, head_size=16, width=32, ff_half_width=32, first_token_id=1024,
+        local_positions=32,
+    )  # fmt: skip
+    calls: list[str] = []
+    policy = Policy.of(seeing, dims, OrderedEngine(calls))
+    loop = policy.control(OrderedRobot(seeing, clock, calls), clock)
+    calls.clear()
+
+    refusals = []
+    loop.run(3, lambda record: refusals.append(record.refusal))
+    whole = ["look", "engine sees", "observe", "engine decides, seen: True"]
+    assert calls == ["observe", *whole, "look", *whole]
+    assert refusals == [None, "camera/front: no fresh picture", None]
+    assert loop.telemetry.stages[:3] == ("see", "observe", "tokenize")

@@ -167,3 +167,24 @@ def test_a_clear_lens_changes_nothing_and_a_faulty_one_does() -> None:
     compressed = Lens(jpeg_quality=30).expose(picture, rng)
     assert compressed.shape == picture.shape
     assert (compressed != picture).any()
+
+
+@pytest.mark.parametrize("ranges", [None, ViewRandomisation(latency_ms=(20.0, 40.0))])
+def test_a_look_before_the_observation_changes_nothing_in_lockstep(
+    ranges: ViewRandomisation | None,
+) -> None:
+    read = []
+    for looks in (False, True):
+        clock = VirtualClock()
+        robot = seeing_robot(clock, ranges)
+        for _ in range(3):
+            looked = robot.look() if looks else None
+            values = robot.observe().values
+            assert looked is None or [id(each) for each in looked] == [
+                id(each) for each in values[:2]
+            ]
+            clock.advance_ns(TICK_NS)
+        read.append(values)
+        robot.close()
+    for alone, after_a_look in zip(*read, strict=True):
+        np.testing.assert_array_equal(alone, after_a_look)

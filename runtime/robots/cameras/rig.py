@@ -50,6 +50,7 @@ class CameraRig:
                     "or choose an interface without cameras"
                 )
         keys = (*base.observations, *(camera.key for camera in cameras))
+        self._robot_keys = len(base.observations)
         self.interface = Interface(
             observations=keys,
             actuators=base.actuators,
@@ -60,15 +61,38 @@ class CameraRig:
         given = [key.name for key in keys]
         self._order = [given.index(key.name) for key in self.interface.observations]
 
-    def join(self, values: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
-        """Return a robot's values and a copy of each newest picture, in the interface's order.
+        self._pictures_at = [
+            at for at, key in enumerate(self.interface.observations) if key.encoding == "image"
+        ]
+        self._robot_has_pictures = any(key.encoding == "image" for key in base.observations)
+        self._looked: tuple[NDArray[Any], ...] | None = None
+
+    def look(self) -> tuple[NDArray[Any], ...] | None:
+        """Copy each newest picture for the next `join`. See `Robot.look`.
 
         Raises:
             ObservationError: a camera has no fresh picture.
         """
-        pictures = (camera.read().pixels.copy() for camera in self.cameras)
+        if self._robot_has_pictures:  # They come with its joints, so a policy cannot start yet.
+            return None
+        self._looked = None
+        self._looked = self._read()
+        return tuple(self._looked[self._order[at] - self._robot_keys] for at in self._pictures_at)
+
+    def join(self, values: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
+        """Return a robot's values and the pictures, in the interface's order.
+
+        The pictures are those of the last `look`, or a copy of each newest one.
+
+        Raises:
+            ObservationError: a camera has no fresh picture.
+        """
+        pictures, self._looked = self._looked or self._read(), None
         joined = (*values, *pictures)
         return tuple(joined[index] for index in self._order)
+
+    def _read(self) -> tuple[NDArray[Any], ...]:
+        return tuple(camera.read().pixels.copy() for camera in self.cameras)
 
     def close(self) -> None:
         """Close the cameras. A second call does nothing."""
@@ -104,8 +128,12 @@ class CameraRobot:
         """See `Robot.arm`."""
         self.robot.arm()
 
+    def look(self) -> tuple[NDArray[Any], ...] | None:
+        """See `Robot.look`."""
+        return self._rig.look()
+
     def observe(self) -> Observation:
-        """See `Robot.observe`. The pictures are taken after the robot has answered.
+        """See `Robot.observe`. Pictures without a `look` are taken after the robot has answered.
 
         Raises:
             ObservationError: the robot or a camera has nothing fresh.
@@ -170,8 +198,12 @@ class CameraDriver(Driver):
         """See `Robot.arm`."""
         self._driven.arm()
 
+    def look(self) -> tuple[NDArray[Any], ...] | None:
+        """See `Robot.look`."""
+        return self._rig.look()
+
     def observe(self) -> Observation:
-        """See `Robot.observe`. The pictures are taken after the arm was read.
+        """See `Robot.observe`. Pictures without a `look` are taken after the arm was read.
 
         Raises:
             ObservationError: the arm or a camera has nothing fresh.

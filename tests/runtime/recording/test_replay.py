@@ -63,6 +63,9 @@ class ChainEngine:
         self._clock, self._faults = clock, faults or {}
         self.passes = 0
 
+    def see(self, frame: Frame) -> None:
+        pass
+
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         for index, block in enumerate(frame.passes):
             last = int(frame.tokens[index - 1] if index else block.ids[0, 0]) + int(

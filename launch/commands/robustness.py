@@ -88,13 +88,12 @@ def robustness(
 
     share = workers or len(sched_getaffinity(0))
     measure = partial(_measure, options, manifest, seeds, share, json)
-    curves = [
-        Curve(
-            each,
-            [measure(f"{each.name} {x:g} {each.unit}", each.at(x)) for x in each.values],
-        )
-        for each in PROPERTIES
-    ]
+    results: dict[ViewRandomisation, TrialSummary] = {}
+    for each in PROPERTIES:
+        for x in each.values:
+            if each.at(x) not in results:  # The nominal view is a point of every curve.
+                results[each.at(x)] = measure(f"{each.name} {x:g} {each.unit}", each.at(x))
+    curves = [Curve(each, [results[each.at(x)] for x in each.values]) for each in PROPERTIES]
 
     screen().print(card_table(manifest.name, curves))
     machine = asdict(this_machine())

@@ -141,10 +141,13 @@ def assess(options: PolicyOptions, device: Device, paced_ms: float, flat_out_ms:
 def passes_p50_ms(telemetry: Telemetry) -> float:
     """Return the median of prefill and decodes together, over the ticks that reached their end.
 
+    The stage `see` is a part of the prefill. It holds the taking of the pictures too, which is
+    nothing with a scripted robot.
+
     Raises:
         EngineError: no tick reached its end.
     """
-    within = [name.startswith(("prefill", "decode_", "passes")) for name in telemetry.stages]
+    within = [name.startswith(("see", "prefill", "decode_", "passes")) for name in telemetry.stages]
     passes_ns = telemetry.stage_durations_ns()[:, within]  # (N, A or 1)
     whole_ns = passes_ns[passes_ns[:, -1] > 0].sum(axis=1)
     if not len(whole_ns):

@@ -27,8 +27,9 @@ from gatort.sim.workers import spread
 
 from .journal import Journal, Trial
 
-POLICY_STAGES = slice(1, -2)
-"""Stages from tokenize to detokenize: the policy's part of a tick, without robot and guard."""
+OTHER_STAGES = ("see", "observe", "guard", "command")
+"""Stages that are not the policy's part of a tick. `see` is empty here: pictures come over the link
+with the joints."""
 
 
 class TrialSetup(Strict):
@@ -103,7 +104,8 @@ class TrialRunner:
 
 
 def _policy_us(loop: ControlLoop) -> tuple[int, ...]:
-    policy_ns = loop.telemetry.stage_durations_ns()[:, POLICY_STAGES].sum(axis=1)  # (ticks,)
+    within = [name not in OTHER_STAGES for name in loop.telemetry.stages]
+    policy_ns = loop.telemetry.stage_durations_ns()[:, within].sum(axis=1)  # (ticks,)
     return tuple((policy_ns[policy_ns > 0] // 1000).tolist())
 
 

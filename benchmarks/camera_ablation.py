@@ -1,4 +1,4 @@
-"""Ablate the training of the policy with cameras: leave out one part at a time and measure the loss.
+"""Ablate the training of the policy with cameras: leave out one part at a time, measure the loss.
 
     python benchmarks/camera_ablation.py runs/ablation --start runs/nominal/bundle
 

@@ -135,10 +135,12 @@ class Decoder:
         """Tokenize and prefill the pictures of the next `decide`, before the joints are read.
 
         `decide` then runs only what follows the pictures in the frame. It does the same by itself
-        when its values hold other arrays, so this call changes times alone.
+        when its values hold other arrays, so this call changes times alone. It gives up a decision
+        that is not committed.
 
         Args:
-            pictures: one array per image key, in the specification's order.
+            pictures: one array per image key, in the specification's order. Nobody may write to
+                them before `decide`.
 
         Raises:
             ObservationError: a picture has the wrong shape or dtype.
@@ -147,6 +149,7 @@ class Decoder:
         frame = self._context.frame
         frame.seen = False
         self._seen = ()
+        self._last_token = None  # The pictures overwrite the rows of an open decision.
         if frame.sight is None:
             return
         self.tokenizer.encode_pictures(pictures, self._context.patches)

@@ -62,7 +62,8 @@ class Robot(Protocol):
         """Take the pictures of the next `observe` ahead of the joints.
 
         A policy tokenizes them while the joints are not yet read. The next observation holds these
-        very arrays.
+        very arrays. They are copies, and nobody writes to them. If no observation follows within a
+        period, the next one has fresh pictures.
 
         Returns:
             One array per image key, in the interface's order; `None` if this robot gives its

@@ -76,6 +76,7 @@ class SimulatedRobot(Driver):
         images = [key for key in spec.observations if key.encoding == "image"]
         self._cameras = [key.name.removeprefix(CAMERA) for key in images]
         self._looked: dict[str, NDArray[np.uint8]] = {}
+        self._looked_ns = 0
         """Pictures by camera that `look` took and no observation has used."""
         for name, key in zip(self._cameras, images, strict=True):
             simulator.add_camera(name, *key.shape[:2])
@@ -102,6 +103,7 @@ class SimulatedRobot(Driver):
     def lay_out(self, seed: int) -> None:
         """Lay out the bodies of another seed while the arm stays. Success is watched anew."""
         self.advance()
+        self._looked.clear()
         self._lay(self.task.layout(seed))
 
     def _draw_variation(self, seed: int) -> None:
@@ -249,12 +251,14 @@ class SimulatedRobot(Driver):
         if not self._cameras:
             return None
         self.advance()
+        self._looked_ns = self._time_ns
         self._looked = {name: self._draw(name) for name in self._cameras}
         return tuple(self._looked.values())
 
     def _picture(self, camera: str) -> NDArray[np.uint8]:
         looked = self._looked.pop(camera, None)
-        return looked if looked is not None else self._draw(camera)
+        is_fresh = self._time_ns - self._looked_ns <= self.spec.period_ns
+        return looked if looked is not None and is_fresh else self._draw(camera)
 
     def _draw(self, camera: str) -> NDArray[np.uint8]:
         if self._shutters:

@@ -68,12 +68,16 @@ class RobotContract:
         made.close()
 
     def test_an_observation_holds_the_pictures_of_the_look_before_it(self, robot: Robot) -> None:
-        """Look, observe, and compare the arrays themselves."""
+        """Look, observe, and compare the arrays themselves and their contents."""
         keys = robot.interface.observations
         pictures = robot.look()
+        before = [each.copy() for each in pictures or ()]
         values = robot.observe().values
         own = [value for key, value in zip(keys, values, strict=True) if key.encoding == "image"]
         assert pictures is None or [id(each) for each in pictures] == [id(each) for each in own]
+        robot.look()
+        for picture, copied in zip(own, before, strict=False):
+            np.testing.assert_array_equal(picture, copied)
 
     def test_an_observation_holds_every_key_in_order_with_its_shape_and_dtype(
         self, robot: Robot

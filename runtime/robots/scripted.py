@@ -39,6 +39,8 @@ class ScriptedRobot(Driver):
             lambda _: [np.zeros(key.shape, key.dtype) for key in spec.observations]
         )
         self._stepped_ns = clock.now_ns()
+        self._ahead: Sequence[NDArray[Any]] = ()
+        """Values of the next observation, whose pictures were looked at."""
         self._pictures = [
             index for index, key in enumerate(spec.observations) if key.encoding == "image"
         ]
@@ -50,11 +52,14 @@ class ScriptedRobot(Driver):
 
     def look(self) -> tuple[NDArray[Any], ...] | None:
         """See `Robot.look`."""
-        values = self._script(self._sequence + 1)
-        return tuple(values[index] for index in self._pictures) or None
+        if not self._pictures:
+            return None
+        self._ahead = self._script(self._sequence + 1)
+        return tuple(self._ahead[index] for index in self._pictures)
 
     def _read(self) -> tuple[int, Sequence[NDArray[Any]]]:
-        return self._clock.now_ns(), self._script(self._sequence)
+        values, self._ahead = self._ahead or self._script(self._sequence), ()
+        return self._clock.now_ns(), values
 
     def close(self) -> None:
         """Do nothing: a scripted robot holds nothing."""

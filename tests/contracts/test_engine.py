@@ -181,6 +181,14 @@ def test_a_given_up_look_leaves_no_trace(seeing: Policy) -> None:
     np.testing.assert_array_equal(seeing.decide(second).logits, expected)
 
 
+def test_pictures_give_up_a_decision_that_is_not_committed(seeing: Policy) -> None:
+    first, second = observations(seeing, 2)
+    seeing.decide(first)
+    seeing.see(second[:2])
+    with pytest.raises(RuntimeError, match="expected a decision since the last commit"):
+        seeing.commit()
+
+
 @pytest.mark.parametrize("name", ["onnx", pytest.param("native", marks=pytest.mark.native)])
 def test_engines_on_the_cpu_do_not_read_seen_pictures_again(name: EngineName) -> None:
     policy = load_policy(PolicyOptions(bundle=SHIPPED_CAMERA_BUNDLE, engine=name))

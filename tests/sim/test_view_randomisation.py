@@ -188,3 +188,17 @@ def test_a_look_before_the_observation_changes_nothing_in_lockstep(
         robot.close()
     for alone, after_a_look in zip(*read, strict=True):
         np.testing.assert_array_equal(alone, after_a_look)
+
+
+def test_pictures_of_an_old_look_are_drawn_again(
+    clock: VirtualClock, plain: SimulatedRobot
+) -> None:
+    plain.look()
+    plain.lay_out(SEED + 1)
+    fresh = pictures(plain.observe())
+    looked = plain.look()
+    assert looked is not None
+    np.testing.assert_array_equal(np.stack(looked), fresh)
+    clock.advance_ns(2 * TICK_NS)
+    values = plain.observe().values
+    assert values[0] is not looked[0]

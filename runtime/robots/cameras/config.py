@@ -105,7 +105,7 @@ class CameraConfig(Strict):
     latency_ms: Annotated[FiniteFloat, Field(ge=0, le=500)] = 30.0
     """Time from the light to the arrival of a frame. The default is one frame at 30 Hz."""
     age_limit_ms: Annotated[FiniteFloat, Field(gt=0, le=500)] = 120.0
-    """Oldest picture that an observation may hold.
+    """Oldest picture that is taken for an observation.
 
     60 ms of latency, 33 ms between two frames and 27 ms of jitter.
     """

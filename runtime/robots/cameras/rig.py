@@ -25,7 +25,7 @@ from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import Interface
 
 from .config import CameraConfig
-from .frames import PictureSource
+from .frames import CameraPicture, PictureSource
 
 
 class CameraRig:
@@ -65,7 +65,8 @@ class CameraRig:
             at for at, key in enumerate(self.interface.observations) if key.encoding == "image"
         ]
         self._robot_has_pictures = any(key.encoding == "image" for key in base.observations)
-        self._looked: tuple[NDArray[Any], ...] | None = None
+        self._looked: tuple[CameraPicture, ...] = ()
+        """Pictures of the last `look`, a copy each, that no observation holds yet."""
 
     def look(self) -> tuple[NDArray[Any], ...] | None:
         """Copy each newest picture for the next `join`. See `Robot.look`.
@@ -73,31 +74,50 @@ class CameraRig:
         Raises:
             ObservationError: a camera has no fresh picture.
         """
-        if self._robot_has_pictures:  # They come with its joints, so a policy cannot start yet.
+        # Pictures that come with the robot's joints hold up those that come before them.
+        if self._robot_has_pictures or not self.cameras:
             return None
-        self._looked = None
-        self._looked = self._read()
-        return tuple(self._looked[self._order[at] - self._robot_keys] for at in self._pictures_at)
+        self._looked = ()
+        self._looked = tuple(_copy(picture) for picture in self._read())
+        return tuple(
+            self._looked[self._order[at] - self._robot_keys].pixels for at in self._pictures_at
+        )
 
     def join(self, values: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
         """Return a robot's values and the pictures, in the interface's order.
 
-        The pictures are those of the last `look`, or a copy of each newest one.
+        The pictures are those of the last `look`, unless a camera has one by now that is newer by
+        more than a period. Then they are a copy of each newest one.
 
         Raises:
             ObservationError: a camera has no fresh picture.
         """
-        pictures, self._looked = self._looked or self._read(), None
-        joined = (*values, *pictures)
+        looked, self._looked = self._looked, ()
+        newest = self._read()
+        if not looked or self._are_outdated(looked, newest):
+            looked = tuple(_copy(picture) for picture in newest)
+        joined = (*values, *(picture.pixels for picture in looked))
         return tuple(joined[index] for index in self._order)
 
-    def _read(self) -> tuple[NDArray[Any], ...]:
-        return tuple(camera.read().pixels.copy() for camera in self.cameras)
+    def _are_outdated(
+        self, looked: Sequence[CameraPicture], newest: Sequence[CameraPicture]
+    ) -> bool:
+        return any(
+            new.stamp_ns - old.stamp_ns > self.interface.period_ns
+            for old, new in zip(looked, newest, strict=True)
+        )
+
+    def _read(self) -> tuple[CameraPicture, ...]:
+        return tuple(camera.read() for camera in self.cameras)
 
     def close(self) -> None:
         """Close the cameras. A second call does nothing."""
         for camera in self.cameras:
             camera.close()
+
+
+def _copy(picture: CameraPicture) -> CameraPicture:
+    return replace(picture, pixels=picture.pixels.copy())
 
 
 class CameraRobot:
@@ -200,6 +220,7 @@ class CameraDriver(Driver):
 
     def look(self) -> tuple[NDArray[Any], ...] | None:
         """See `Robot.look`."""
+        self._driven.advance()
         return self._rig.look()
 
     def observe(self) -> Observation:

@@ -184,3 +184,22 @@ def test_a_run_does_not_begin_while_a_camera_gives_nothing(
     with pytest.raises(ObservationError, match="camera/front"):
         loop.run(3)
     assert arm.state is State.DISARMED
+
+
+@pytest.mark.parametrize("make", [driver, robot])
+def test_pictures_of_a_look_that_no_observation_followed_are_not_used_later(
+    spec: PolicySpec, clock: VirtualClock, cameras: list[FedCamera], make: Any
+) -> None:
+    arm = make(spec, clock, cameras)
+    looked = arm.look()
+    assert looked is not None
+    clock.advance_ns(10 * spec.period_ns)
+    values = arm.observe().values
+    assert all(value is not picture for value, picture in zip(values, looked, strict=False))
+    assert any((value != picture).any() for value, picture in zip(values, looked, strict=False))
+
+    arm.look()
+    cameras[0].fault = CameraFault.SILENT
+    clock.advance_ns(1_000_000_000)
+    with pytest.raises(ObservationError, match="camera/wrist"):
+        arm.observe()

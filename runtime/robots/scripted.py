@@ -55,6 +55,8 @@ class ScriptedRobot(Driver):
         if not self._pictures:
             return None
         self._ahead = self._script(self._sequence + 1)
+        if len(self._ahead) != len(self.interface.observations):  # The script leaves values out.
+            return None
         return tuple(self._ahead[index] for index in self._pictures)
 
     def _read(self) -> tuple[int, Sequence[NDArray[Any]]]:

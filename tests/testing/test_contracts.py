@@ -52,7 +52,7 @@ def run_contract(directory: Path, dtype: str) -> subprocess.CompletedProcess[str
 def test_a_driver_of_two_methods_passes_at_fifty_hertz(tmp_path: Path) -> None:
     done = run_contract(tmp_path, "float32")
     assert done.returncode == 0, done.stdout
-    assert "13 passed" in done.stdout
+    assert "14 passed" in done.stdout
 
 
 def test_a_driver_with_another_dtype_than_its_interface_fails_and_shows_both(

@@ -143,7 +143,8 @@ def fit(model: Specialist, spec: PolicySpec, episodes: list[Episode], steps: int
         pictures = [
             varied(torch.from_numpy(picture[pick])[:, None], 2, 0.1, rng)[:, 0] for picture in seen
         ]
-        found = model(x[pick], pictures)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model(x[pick], pictures).float()
         loss = nn.functional.smooth_l1_loss(found, targets[pick], beta=0.05)
         optimizer.zero_grad()
         loss.backward()

@@ -19,15 +19,15 @@ from typing import Any, Final
 
 from gatort.export.bundle_writer import write_bundle
 from gatort.launch.progress import show_collect, show_trials
+from gatort.launch.trial_report import trial_record
 from gatort.policies.demos import Frames, tokenize
-from gatort.policies.loading import PolicyOptions, load_policy
+from gatort.policies.loading import PolicyOptions, load_policy, quickest_cpu_engine
 from gatort.policies.presets import preset
 from gatort.policies.recipe import TrainConfig
 from gatort.policies.train import Trainer
 from gatort.policies.weights import read_model
 from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.demonstrations import load_episodes
-from gatort.runtime.engines.native_build import can_compile
 from gatort.sim.collect import Collection
 from gatort.sim.tasks.seeds import TRAINING_SEEDS, VALIDATION_SEEDS
 from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC
@@ -161,17 +161,10 @@ def _train(row: Row, frames: Frames, folder: Path, start: Path | None) -> Traine
 
 def _judge(bundle: Path, episodes: int, workers: int) -> dict[str, Any]:
     """Run trials under the whole look."""
-    engine = "native" if can_compile() else "onnx"
-    options = PolicyOptions(bundle=bundle, threads=1, engine=engine)
+    options = PolicyOptions(bundle=bundle, threads=1, engine=quickest_cpu_engine())
     setup = TrialSetup(load_policy=partial(load_policy, options), view=ViewRandomisation())
     seeds = range(TRIAL_SEED, TRIAL_SEED + episodes)
-    summary = summarise(show_trials(setup, seeds, workers, None, "trials"))
-    return {
-        "episodes": summary.episodes,
-        "first_seed": TRIAL_SEED,
-        "successes": summary.successes,
-        "wilson_95": summary.wilson_95,
-    }
+    return trial_record(summarise(show_trials(setup, seeds, workers, None, "trials")))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from gatort.runtime.decoding import Sampler
 from gatort.runtime.engines.cache import load_engine
 from gatort.runtime.engines.engine import Engine
 from gatort.runtime.engines.native import NativeEngine
+from gatort.runtime.engines.native_build import can_compile
 from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine, Provider
 from gatort.runtime.engines.tensorrt import Builder, TensorrtEngine
 from gatort.runtime.errors import ConfigError
@@ -80,6 +81,11 @@ def load_policy(options: PolicyOptions | None = None, sampler: Sampler | None = 
     policy = Policy.of(manifest.spec, manifest.model, engine, sampler)
     policy.manifest = manifest
     return policy
+
+
+def quickest_cpu_engine() -> EngineName:
+    """Return `native` where this machine can compile it, else `onnx`."""
+    return "native" if can_compile() else "onnx"
 
 
 def precision_of(options: PolicyOptions, exported: Precision) -> Precision:

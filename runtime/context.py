@@ -91,7 +91,7 @@ class Frame:
     rest: Block
     """Part of the prefill after `sight`, a view of it. All of it where `sight` is `None`."""
     seen: bool
-    """True if the engine has run `sight` for this frame's pictures."""
+    """True if the next tick builds on a `sight` that has been run. The decoder sets it."""
     bias: NDArray[np.float32]
     """(A, R) biases of all passes, a row each."""
     tokens: NDArray[np.int64]

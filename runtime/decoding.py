@@ -106,10 +106,6 @@ class Decoder:
         self.tokenizer = Tokenizer(spec)
         self._context = Context(spec, dims)
         self._last_token: int | None = None
-        self._pictures = [
-            index for index, key in enumerate(spec.observations) if key.encoding == "image"
-        ]
-        """Place of each picture among an observation's values."""
         self._seen: tuple[NDArray[Any], ...] = ()
         """Pictures that stand in the frame; empty before `see`."""
 
@@ -146,15 +142,13 @@ class Decoder:
             ObservationError: a picture has the wrong shape or dtype.
             EngineError: the pass failed.
         """
-        frame = self._context.frame
-        frame.seen = False
         self._seen = ()
         self._last_token = None  # The pictures overwrite the rows of an open decision.
+        frame = self._context.frame
         if frame.sight is None:
             return
         self.tokenizer.encode_pictures(pictures, self._context.patches)
         self.engine.see(frame)
-        frame.seen = True
         self._seen = tuple(pictures)
 
     def decide(self, values: Sequence[NDArray[Any]], mark: Mark = no_mark) -> Decision:
@@ -217,7 +211,7 @@ class Decoder:
         """Check if the pictures of an observation are these arrays."""
         return len(values) == len(self.spec.observations) and all(
             values[index] is picture
-            for index, picture in zip(self._pictures, pictures, strict=True)
+            for index, picture in zip(self.spec.pictures, pictures, strict=True)
         )
 
     def _infer(self, mark: Mark) -> Decision:

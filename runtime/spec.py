@@ -185,6 +185,13 @@ class Interface(Strict):
     action_delay_ms: PositiveInt
     """Constant time from an observation's stamp to the effect of its command."""
 
+    @cached_property
+    def pictures(self) -> tuple[int, ...]:
+        """Place of each image key among the observation keys."""
+        return tuple(
+            index for index, key in enumerate(self.observations) if key.encoding == "image"
+        )
+
     @property
     def period_ns(self) -> int:
         """Duration of one tick."""
@@ -333,13 +340,8 @@ def select_keys(policy: Interface, robot: Interface) -> KeySelection:
 
     names = [key.name for key in robot.observations]
     indices = tuple(names.index(key.name) for key in policy.observations)
-    offered_pictures = _picture_names(robot)
-    pictures = tuple(offered_pictures.index(name) for name in _picture_names(policy))
+    pictures = tuple(robot.pictures.index(indices[index]) for index in policy.pictures)
     return KeySelection(len(names), indices, pictures)
-
-
-def _picture_names(interface: Interface) -> list[str]:
-    return [key.name for key in interface.observations if key.encoding == "image"]
 
 
 def _require_same(what: str, wanted: Strict, offered: Strict) -> None:

@@ -174,7 +174,7 @@ class Tokenizer:
         """
         self.encode_without_pictures(values, out_ids)
         if self._parts_image:
-            self._encode_images([values[part.source] for part in self._parts_image], out_patches)
+            self._encode_images([values[index] for index in self.spec.pictures], out_patches)
 
     def encode_without_pictures(self, values: Sequence[AnyArray], out_ids: Ids) -> None:
         """Tokenize text and tensors of one observation in place. Arguments as for `encode`.
@@ -220,7 +220,7 @@ class Tokenizer:
         ids = self.encode_ids(values)
         shape = (len(ids), self.spec.image_tokens, 3, PATCH_PIXELS, PATCH_PIXELS)
         patches = np.empty(shape, np.float32)
-        self._encode_images([values[part.source] for part in self._parts_image], patches)
+        self._encode_images([values[index] for index in self.spec.pictures], patches)
         return ids, patches
 
     def encode_ids(self, values: Sequence[AnyArray]) -> Ids:

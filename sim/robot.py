@@ -76,8 +76,9 @@ class SimulatedRobot(Driver):
         images = [key for key in spec.observations if key.encoding == "image"]
         self._cameras = [key.name.removeprefix(CAMERA) for key in images]
         self._looked: dict[str, NDArray[np.uint8]] = {}
-        self._looked_ns = 0
         """Pictures by camera that `look` took and no observation has used."""
+        self._looked_ns = 0
+        """Instant of that look."""
         for name, key in zip(self._cameras, images, strict=True):
             simulator.add_camera(name, *key.shape[:2])
         self.reset(seed)

@@ -23,10 +23,9 @@ from gatort.launch.report import (
 )
 from gatort.launch.run_report import recording_sentence, robot_sentences, run_record, run_sentence
 from gatort.launch.watching import FilmTrack
-from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, load_policy
+from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, load_policy, quickest_cpu_engine
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.decoding import Sampler
-from gatort.runtime.engines.native_build import can_compile
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError, MissingDependency
 from gatort.runtime.live_run import LiveRun
@@ -130,8 +129,8 @@ def _with_policy(options: RunOptions, console: Console) -> RunOptions:
         )
         return options
     chosen: dict[str, object] = {"bundle": SHIPPED_CAMERA_BUNDLE}
-    if "engine" not in options.model_fields_set and can_compile():
-        chosen["engine"] = "native"
+    if "engine" not in options.model_fields_set:
+        chosen["engine"] = quickest_cpu_engine()
     return options.model_copy(update=chosen)
 
 

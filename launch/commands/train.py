@@ -19,6 +19,7 @@ from gatort.launch.options import resolve
 from gatort.launch.progress import policy_source, show_collect
 from gatort.launch.report import progress_bar, screen
 from gatort.policies.dagger import Course, CourseWatch, RollOut, WriteBundle
+from gatort.policies.loading import quickest_cpu_engine
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset as preset_named
 from gatort.policies.recipe import CourseConfig
@@ -27,7 +28,6 @@ from gatort.policies.weights import read_model
 from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.bundle import load_manifest as load_bundle_manifest
 from gatort.runtime.demonstrations import DemonstrationManifest, load_manifest
-from gatort.runtime.engines.native_build import can_compile
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.packages import require_torch
 from gatort.runtime.spec import PolicySpec
@@ -166,7 +166,7 @@ def _roll_out(task: str | None, spec: PolicySpec, options: TrainOptions) -> Roll
             directory=directory,
             first_seed=_round_seeds(index, options)[0],
             episodes=options.round_episodes,
-            policy=policy_source(bundle, "native" if can_compile() else "onnx"),
+            policy=policy_source(bundle, quickest_cpu_engine()),
             randomisation=Randomisation() if options.randomise else None,
             view_randomisation=TRAINING_VIEW if options.randomise_view else None,
         )

@@ -29,7 +29,7 @@ class Engine(Protocol):
         ...
 
     def see(self, frame: Frame) -> None:
-        """Run `frame.sight`, which needs no joint state. The caller then sets `frame.seen`.
+        """Run `frame.sight`, which needs no joint state. A tick with `frame.seen` builds on it.
 
         An engine that cannot split a prefill does nothing here, and all of it in `tick`.
 

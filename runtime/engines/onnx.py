@@ -53,6 +53,8 @@ class _Bound(NamedTuple):
     """Frame, kept alive so that its id stays its own."""
     sight: _Pass | None
     """Binding of the pictures' pass; `None` where the prefill is not split."""
+    unread: tuple[NDArray[np.float32], NDArray[np.int64]]
+    """Logits and token of the pictures' pass, kept alive because the binding only has addresses."""
     passes: list[_Pass]
     """Bindings in the order of the passes that follow."""
 
@@ -152,18 +154,16 @@ class OnnxEngine:
 
     def _bind(self, frame: Frame) -> _Bound:
         """Bind a frame's memory once; a pass writes its token into the ids of the next one."""
-        splits = self._device == "cpu" and frame.sight is not None
-        first = frame.rest if splits else frame.prefill
+        ahead = frame.sight if self._device == "cpu" else None
+        first = frame.prefill if ahead is None else frame.rest
         passes = []
         for index, block in enumerate((first, *frame.passes[1:])):
             token = frame.tokens[index : index + 1].reshape(1, 1)
             passes.append(self._bind_pass(block, frame.logits[index], token))
 
-        sight = None
-        if splits and frame.sight is not None:
-            unread = np.empty(CONTINUOUS_BINS, np.float32), np.empty((1, 1), np.int64)
-            sight = self._bind_pass(frame.sight, *unread)
-        bound = _Bound(frame, sight, passes)
+        unread = np.empty(CONTINUOUS_BINS, np.float32), np.empty((1, 1), np.int64)
+        sight = None if ahead is None else self._bind_pass(ahead, *unread)
+        bound = _Bound(frame, sight, unread, passes)
         self._bound[id(frame)] = bound
         return bound
 

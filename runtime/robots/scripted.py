@@ -41,9 +41,6 @@ class ScriptedRobot(Driver):
         self._stepped_ns = clock.now_ns()
         self._ahead: Sequence[NDArray[Any]] = ()
         """Values of the next observation, whose pictures were looked at."""
-        self._pictures = [
-            index for index, key in enumerate(spec.observations) if key.encoding == "image"
-        ]
 
     def _advance(self, now_ns: int) -> None:
         while self._stepped_ns + INNER_PERIOD_NS <= now_ns:
@@ -52,12 +49,12 @@ class ScriptedRobot(Driver):
 
     def look(self) -> tuple[NDArray[Any], ...] | None:
         """See `Robot.look`."""
-        if not self._pictures:
+        if not self.interface.pictures:
             return None
         self._ahead = self._script(self._sequence + 1)
         if len(self._ahead) != len(self.interface.observations):  # The script leaves values out.
             return None
-        return tuple(self._ahead[index] for index in self._pictures)
+        return tuple(self._ahead[index] for index in self.interface.pictures)
 
     def _read(self) -> tuple[int, Sequence[NDArray[Any]]]:
         values, self._ahead = self._ahead or self._script(self._sequence), ()

@@ -41,7 +41,6 @@ class CameraRig:
         Raises:
             ConfigError: the robot already offers a camera's key.
         """
-        self.cameras = tuple(cameras)
         offered = {key.name for key in base.observations}
         for camera in cameras:
             if camera.key.name in offered:
@@ -49,22 +48,19 @@ class CameraRig:
                     f"the robot already offers {camera.key.name}: name the camera differently, "
                     "or choose an interface without cameras"
                 )
-        keys = (*base.observations, *(camera.key for camera in cameras))
-        self._robot_keys = len(base.observations)
         self.interface = Interface(
-            observations=keys,
+            observations=(*base.observations, *(camera.key for camera in cameras)),
             actuators=base.actuators,
             control_hz=base.control_hz,
             action_delay_ms=base.action_delay_ms,
         )
         """Interface with the keys of robot and cameras, in Gato's order."""
-        given = [key.name for key in keys]
-        self._order = [given.index(key.name) for key in self.interface.observations]
-
-        self._pictures_at = [
-            at for at, key in enumerate(self.interface.observations) if key.encoding == "image"
-        ]
-        self._robot_has_pictures = any(key.encoding == "image" for key in base.observations)
+        order = [key.name for key in self.interface.observations]
+        self.cameras = tuple(sorted(cameras, key=lambda camera: order.index(camera.key.name)))
+        """Cameras, in the order of their keys."""
+        keys = (*base.observations, *(camera.key for camera in self.cameras))
+        self._order = [keys.index(key) for key in self.interface.observations]
+        self._robot_has_pictures = bool(base.pictures)
         self._looked: tuple[CameraPicture, ...] = ()
         """Pictures of the last `look`, a copy each, that no observation holds yet."""
 
@@ -79,9 +75,7 @@ class CameraRig:
             return None
         self._looked = ()
         self._looked = tuple(_copy(picture) for picture in self._read())
-        return tuple(
-            self._looked[self._order[at] - self._robot_keys].pixels for at in self._pictures_at
-        )
+        return tuple(picture.pixels for picture in self._looked)
 
     def join(self, values: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
         """Return a robot's values and the pictures, in the interface's order.

@@ -8,7 +8,7 @@ W = n·T.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -56,6 +56,16 @@ class Strict(BaseModel):
     """A frozen record that refuses unknown fields and values that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some fields changed: checked like a new record, nothing cached.
+
+        Raises:
+            pydantic.ValidationError: the changed fields break a rule of the record.
+        """
+        copied = super().model_copy(deep=deep)
+        fields = {name: getattr(copied, name) for name in self.model_fields_set}
+        return type(self)(**fields | dict(update or {}))
 
 
 class ObservationKey(Strict):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from gatort.runtime.errors import ObservationError, SpecError
 from gatort.runtime.spec import Interface, ObservationKey, PolicySpec, select_keys
@@ -58,3 +59,15 @@ def test_a_key_in_another_unit_is_refused_with_both_units(spec: PolicySpec) -> N
     robot = robot_like(spec, observations=(degrees, second))
     with pytest.raises(SpecError, match=r"'arm/position': the policy expects unit rad.*has deg"):
         select_keys(spec, robot)
+
+
+def test_a_changed_copy_is_checked_and_keeps_nothing_that_was_cached(spec: PolicySpec) -> None:
+    before = spec.observation_tokens
+    first, second = spec.observations
+    copy = spec.model_copy(update={"observations": (EXTRA, second, first)})
+    assert [key.name for key in copy.observations] == sorted(
+        key.name for key in (first, second, EXTRA)
+    )
+    assert copy.observation_tokens == before + EXTRA.tokens
+    with pytest.raises(ValidationError, match="window_frames"):
+        spec.model_copy(update={"window_frames": 0})

@@ -15,6 +15,7 @@ from gatort.runtime.loop import TickRecord
 from gatort.runtime.remote import wire
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.keys import ControllerKeys
+from gatort.runtime.remote.zmq_sockets import bounded_socket
 
 from .arm_process import ArmProcess
 from .bench import Bench
@@ -86,7 +87,7 @@ def forged(bench: Bench, _: int) -> InjectionResult:
     before = arm.counted("foreign")
     with (
         zmq.Context() as context,
-        wire.bounded_socket(context, zmq.DEALER, wire.LARGEST_ANSWER_BYTES) as forger,
+        bounded_socket(context, zmq.DEALER, wire.LARGEST_ANSWER_BYTES) as forger,
     ):
         forger.connect(arm.endpoint)
 

@@ -9,7 +9,6 @@ from threading import Event, Thread
 from typing import Final
 
 from gatort.runtime.clock import Clock
-from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.console import Lines
 from gatort.runtime.robot import Robot
 from gatort.runtime.robots.cameras.config import CameraConfig, CamerasProfile
@@ -25,9 +24,7 @@ WATCH_S: Final = 0.05
 """Time between two looks at the cameras' status."""
 
 
-def with_own_cameras(
-    robot: RemoteRobot, configs: Mapping[str, CameraConfig], clock: Clock
-) -> Robot:
+def with_own_cameras(robot: Robot, configs: Mapping[str, CameraConfig], clock: Clock) -> Robot:
     """Return a robot whose observations have the pictures of this computer's cameras.
 
     Without cameras the robot is returned as it is.

@@ -12,6 +12,7 @@ from gatort.runtime.errors import ConfigError
 
 from . import wire
 from .keys import ControllerKeys, require_keys_beyond_loopback
+from .zmq_sockets import bounded_socket, context
 
 
 class ControllerSocket:
@@ -32,8 +33,8 @@ class ControllerSocket:
         require_keys_beyond_loopback(endpoint, keyed=keys is not None)
         self._reasons = _reasons(keys)
         self._broken: str | None = None
-        self._context = wire.context()
-        self._socket = wire.bounded_socket(self._context, zmq.DEALER, wire.LARGEST_ANSWER_BYTES)
+        self._context = context()
+        self._socket = bounded_socket(self._context, zmq.DEALER, wire.LARGEST_ANSWER_BYTES)
         self._monitor = self._socket.get_monitor_socket(sum(self._reasons))
         if keys is not None:
             keys.apply(self._socket)

@@ -14,6 +14,7 @@ from . import wire
 from .keys import RobotKeys, require_keys_beyond_loopback
 from .transport import Arrival, Connection, RefusalCounts
 from .zap import ZapHandler
+from .zmq_sockets import bounded_socket, context
 
 REQUESTS_PER_TURN = 32
 """Most messages that one turn reads."""
@@ -92,8 +93,8 @@ class RobotSocket:
             ConfigError: the address cannot be bound, or other machines could reach it without keys.
         """
         require_keys_beyond_loopback(endpoint, keyed=keys is not None)
-        self._context = wire.context()
-        self._socket = wire.bounded_socket(self._context, zmq.ROUTER, wire.LARGEST_REQUEST_BYTES)
+        self._context = context()
+        self._socket = bounded_socket(self._context, zmq.ROUTER, wire.LARGEST_REQUEST_BYTES)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | _BROKEN_HANDSHAKE)
         self._zap = ZapHandler(self._context, keys) if keys is not None else None
         if self._zap is not None:
@@ -101,7 +102,8 @@ class RobotSocket:
         self._reader = PartReader()
         self._handshakes = 0
         self._bind(endpoint)
-        self._poller = self._make_poller()
+        self.poller = self._make_poller()
+        """Everything that ends `wait`. More may be registered."""
 
     def _bind(self, endpoint: str) -> None:
         try:
@@ -134,7 +136,7 @@ class RobotSocket:
 
     def wait(self, longest_ms: int) -> None:
         """See `RobotTransport.wait`."""
-        self._poller.poll(longest_ms)
+        self.poller.poll(longest_ms)
 
     def receive(self) -> list[Arrival]:
         """See `RobotTransport.receive`, with the bounds of `PartReader.read`."""

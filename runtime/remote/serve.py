@@ -5,7 +5,6 @@ Scheduling, recording, console and wire are put around one driver.
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -21,9 +20,9 @@ from gatort.runtime.spec import Strict
 
 from .bad_link import BadLink
 from .console import Lines, console
-from .keys import RobotKeys
+from .door import Door
+from .door_link import DoorSettings
 from .link import LinkConditions
-from .robot_socket import RobotSocket
 from .server import RobotServer, RobotStatus
 from .transport import RobotTransport
 from .trial_keeper import TrialKeeper
@@ -75,13 +74,9 @@ def serve(
     """
     with ExitStack() as stack:
         stack.enter_context(closing(driver))
-        _allow_most_connections()
         lines = stack.enter_context(Lines())
         realtime = REALTIME if config.realtime else RealtimeConfig()
-        keys = RobotKeys.load(config.keys) if config.keys is not None else None
-        with apply(realtime):  # The threads that carry the messages get the same scheduling.
-            transport = _listen(config, keys, clock)
-        stack.enter_context(closing(transport))
+        transport = stack.enter_context(closing(_listen(config, clock, lines)))
 
         trials = TrialKeeper(driver, clock, next_trial, trial_ns) if simulated else None
         server = RobotServer(
@@ -100,7 +95,9 @@ def serve(
         for refused in stack.enter_context(apply(realtime)):
             lines.offer(refused)
         stack.enter_context(console(server))
-        lines.offer(f"{name} at {server.endpoint}, {'keyed' if keys else 'plain'}, disarmed")
+        lines.offer(
+            f"{name} at {server.endpoint}, {'plain' if config.keys is None else 'keyed'}, disarmed"
+        )
 
         # Closed before all else: finishing a recording may take seconds, in which nobody would
         # drive the arm.
@@ -108,19 +105,11 @@ def serve(
             server.serve()
 
 
-def _allow_most_connections() -> None:
-    """Raise the limit of descriptors.
-
-    Each connection takes one, and without any left libzmq's thread spins.
-    """
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _listen(config: ServeConfig, keys: RobotKeys | None, clock: Clock) -> RobotTransport:
-    """Return the robot's socket, behind a simulated bad link only where one was asked for."""
-    socket = RobotSocket(config.bind, keys)
-    return socket if config.link.perfect else BadLink(socket, config.link, clock)
+def _listen(config: ServeConfig, clock: Clock, lines: Lines) -> RobotTransport:
+    """Return the door, behind a simulated bad link only where one was asked for."""
+    keys = str(config.keys) if config.keys is not None else None
+    door = Door(DoorSettings(config.bind, keys, config.realtime), clock, lines.offer)
+    return door if config.link.perfect else BadLink(door, config.link, clock)
 
 
 @contextmanager
@@ -155,5 +144,5 @@ def _sentence(status: RobotStatus) -> str:
         f"{status.state}, {control}; successes: {status.successes}, given up: {status.given_up}, "
         f"commands dropped: {status.dropped}, malformed: {status.malformed}, "
         f"foreign: {status.foreign}, unknown keys: {status.unknown_keys}, "
-        f"broken handshakes: {status.handshakes}"
+        f"broken handshakes: {status.handshakes}, too fast: {status.flooded}"
     )

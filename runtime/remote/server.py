@@ -56,6 +56,8 @@ class RobotStatus:
     handshakes: int = 0
     """Number of handshakes that failed otherwise: no key, the robot's key wrong, another
     protocol."""
+    flooded: int = 0
+    """Number of messages that came faster than a connection may send."""
 
 
 class RobotServer:
@@ -116,6 +118,7 @@ class RobotServer:
             foreign=self._sessions.foreign,
             unknown_keys=refused.unknown_keys,
             handshakes=refused.handshakes,
+            flooded=refused.flooded,
         )
 
     # -- Requests of the robot's own side; safe inside a signal handler -------------------------

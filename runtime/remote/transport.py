@@ -43,6 +43,17 @@ class RefusalCounts:
     handshakes: int = 0
     """Number of handshakes that failed otherwise: no key, the robot's key wrong, another
     protocol."""
+    flooded: int = 0
+    """Number of frames that came faster than a connection may send."""
+
+    def __add__(self, other: RefusalCounts) -> RefusalCounts:
+        """Return the sums of two counts."""
+        return RefusalCounts(
+            self.malformed + other.malformed,
+            self.unknown_keys + other.unknown_keys,
+            self.handshakes + other.handshakes,
+            self.flooded + other.flooded,
+        )
 
 
 class RobotTransport(Protocol):

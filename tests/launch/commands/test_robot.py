@@ -236,6 +236,24 @@ def shared_robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     robot.kill()
 
 
+def door_of(robot: Process) -> int:
+    """Identity of the process that talks to controllers."""
+    children = Path(f"/proc/{robot.process.pid}/task/{robot.process.pid}/children")
+    return int(children.read_text().split()[0])
+
+
+def maps_libzmq(pid: int) -> bool:
+    return "zmq" in Path(f"/proc/{pid}/maps").read_text()
+
+
+def network_sockets(pid: int) -> set[str]:
+    """Return the inodes of a process's TCP sockets."""
+    links = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    held = {link.removeprefix("socket:[")[:-1] for link in links if link.startswith("socket:")}
+    table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    return held & {line.split()[9] for line in table}
+
+
 class SlowClock(MonotonicClock):
     """A clock on which 20 seconds are one, so that no time-out of a controller is ever reached."""
 
@@ -291,7 +309,17 @@ def test_no_signal_of_a_terminal_suspends_the_robots_process(shared_robot: Proce
 def test_as_many_connections_as_the_system_allows_may_be_open(shared_robot: Process) -> None:
     endpoint_of(shared_robot)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert resource.prlimit(shared_robot.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    assert resource.prlimit(door_of(shared_robot), resource.RLIMIT_NOFILE) == (hard, hard)
+
+
+def test_only_the_door_holds_a_network_library_and_network_sockets(shared_robot: Process) -> None:
+    endpoint = endpoint_of(shared_robot)
+    arm, door = shared_robot.process.pid, door_of(shared_robot)
+    with controller(endpoint) as robot:
+        robot.observe()
+        assert (maps_libzmq(arm), maps_libzmq(door)) == (False, True)
+        assert not network_sockets(arm)
+        assert network_sockets(door)
 
 
 def test_a_policy_that_the_robot_does_not_suit_is_refused_by_the_keys_name_and_nothing_moves(

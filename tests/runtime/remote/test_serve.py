@@ -17,6 +17,8 @@ from gatort.runtime.recording.reader import Recording
 from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.remote import serve as serving
 from gatort.runtime.remote.bad_link import BadLink
+from gatort.runtime.remote.console import Lines
+from gatort.runtime.remote.door import Door
 from gatort.runtime.remote.link import LinkConditions
 from gatort.runtime.remote.robot_socket import RobotSocket
 from gatort.runtime.remote.serve import ServeConfig, serve
@@ -104,13 +106,13 @@ def test_an_address_in_use_costs_no_recording_and_the_arm_is_let_go_of(
 
 @pytest.mark.parametrize(
     ("link", "kind"),
-    [({}, RobotSocket), ({"link_seed": 7}, RobotSocket), ({"delay_ms": 3}, BadLink)],
+    [({}, Door), ({"link_seed": 7}, Door), ({"delay_ms": 3}, BadLink)],
     ids=["no conditions", "a seed alone", "a delay"],
 )
 def test_messages_pass_a_bad_link_only_where_one_was_asked_for(
     link: dict[str, Any], kind: type
 ) -> None:
     config = ServeConfig(bind=ANY_PORT, link=LinkConditions(**link))
-    transport = serving._listen(config, None, VirtualClock())
+    transport = serving._listen(config, VirtualClock(), Lines())
     transport.close()
     assert type(transport) is kind

@@ -29,6 +29,7 @@ from gatort.runtime.remote.keys import ControllerKeys, RobotKeys, make_keys
 from gatort.runtime.remote.robot_socket import PARTS_PER_TURN, REQUESTS_PER_TURN, RobotSocket
 from gatort.runtime.remote.server import RobotServer, RobotStatus
 from gatort.runtime.remote.transport import Arrival
+from gatort.runtime.remote.zmq_sockets import bounded_socket
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import PolicySpec
@@ -127,7 +128,7 @@ def stranger() -> Iterator[Callable[[str], Stranger]]:
     sockets = []
 
     def start(endpoint: str) -> Stranger:
-        sockets.append(wire.bounded_socket(context, zmq.DEALER, wire.LARGEST_ANSWER_BYTES))
+        sockets.append(bounded_socket(context, zmq.DEALER, wire.LARGEST_ANSWER_BYTES))
         sockets[-1].connect(endpoint)
         return Stranger(sockets[-1])
 

@@ -1,0 +1,250 @@
+"""The arm's side of the door: starts the process that talks to controllers, and watches it.
+
+A door that ends, falls silent or sends nonsense costs the session, so the arm fades and latches.
+The door is then started again, later each time. That arms nobody: a controller must connect and
+consent anew.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+
+from gatort.runtime.clock import Clock
+from gatort.runtime.errors import ConfigError, WireError
+
+from .door_link import DoorLink, DoorSettings, Kind, Packet
+from .transport import Arrival, Connection, RefusalCounts
+
+START_S: Final = 20.0
+"""Longest wait for a door's first packet. Python and libzmq start in less than 1 s."""
+CLOSE_S: Final = 1.0
+"""Longest wait for the end of the door. It is then killed."""
+SILENT_NS: Final = 2_000_000_000
+"""Age of the last packet at which a door is killed. It sends ten a second."""
+FIRST_PAUSE_NS: Final = 250_000_000
+"""Pause before a door is started again. The arm has faded by then."""
+LONGEST_PAUSE_NS: Final = 8_000_000_000
+"""Longest pause. Each door that ends early doubles the pause."""
+STEADY_NS: Final = 10_000_000_000
+"""Age at which a door no longer counts as one that ended early."""
+EXIT_S: Final = 0.001
+"""Longest wait for the exit status of a door whose link has closed."""
+PACKETS_PER_TURN: Final = 32
+"""Most packets that one turn reads."""
+_TAIL_BYTES: Final = 4_096
+_LONGEST_REASON: Final = 200
+
+
+class Door:
+    """Controllers' connections, held by a process beside this one. Implements `RobotTransport`."""
+
+    def __init__(
+        self, settings: DoorSettings, clock: Clock, on_change: Callable[[str], None] | None = None
+    ) -> None:
+        """Start the door and wait until it listens.
+
+        Args:
+            settings: address, keys and scheduling of the door.
+            clock: the monotonic clock.
+            on_change: receives a sentence when a door ends and when the next one listens.
+
+        Raises:
+            ConfigError: the address cannot be bound, or the keys cannot be used.
+        """
+        self.refused = RefusalCounts()
+        """See `RobotTransport.refused`. Counts of all doors together."""
+        self._settings = settings
+        self._clock = clock
+        self._on_change = on_change
+        self._before = RefusalCounts()
+        self._connected: set[int] = set()
+        self._ended: list[int] = []
+        self._pause_ns = FIRST_PAUSE_NS
+        self._next_start_ns = 0
+        self._is_closed = False
+        self._link: DoorLink | None = None
+        link = self._start()
+        self.endpoint = self._wait_until_listening(link)
+        """See `RobotTransport.endpoint`."""
+        # A door that is started again must listen where controllers expect it.
+        self._settings = msgspec.structs.replace(settings, bind=self.endpoint)
+
+    # -- The process ---------------------------------------------------------------------------
+
+    def _start(self) -> DoorLink:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._errors = os.memfd_create("door")  # Output of a libzmq that aborts.
+        settings = msgspec.json.encode(self._settings).decode()
+        module = "gatort.runtime.remote.door_process"
+        command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid())]
+        with theirs:
+            # A session of its own: Ctrl-C at the terminal is for the arm's process alone.
+            self._process = subprocess.Popen(
+                [*command, settings],
+                stdin=subprocess.DEVNULL,
+                stdout=self._errors,
+                stderr=self._errors,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        self._link = DoorLink(ours)
+        self._started_ns = self._heard_ns = self._clock.now_ns()
+        return self._link
+
+    def _wait_until_listening(self, link: DoorLink) -> str:
+        packet = None
+        with suppress(EOFError, WireError):
+            if _poll([link.fileno()], round(START_S * 1e3)):
+                packet = link.receive()
+        if packet is not None and packet.kind is Kind.LISTENING:
+            return packet.frame.decode()
+
+        sentence = packet.frame.decode() if packet is not None else self._last_words()
+        self.close()
+        raise ConfigError(sentence or "the door's process did not start")
+
+    def _last_words(self) -> str:
+        """Return the last line that the door's process wrote, for a sentence."""
+        size = os.fstat(self._errors).st_size
+        tail = os.pread(self._errors, _TAIL_BYTES, max(size - _TAIL_BYTES, 0))
+        lines = tail.decode(errors="replace").split("\n")
+        words = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return "".join(each for each in words if each.isprintable())[:_LONGEST_REASON]
+
+    def _lose(self, reason: str) -> None:
+        """End a door that failed, and all its connections. Another one is started later."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        self._process.kill()
+        self._ended += self._connected
+        self._connected.clear()
+        self._before = self.refused
+
+        now_ns = self._clock.now_ns()
+        if now_ns - self._started_ns > STEADY_NS:
+            self._pause_ns = FIRST_PAUSE_NS
+        self._next_start_ns = now_ns + self._pause_ns
+        self._tell(
+            f"the door's process {reason}; all controllers are cut off, "
+            f"another door starts in {self._pause_ns * 1e-9:g} s"
+        )
+        self._pause_ns = min(2 * self._pause_ns, LONGEST_PAUSE_NS)
+
+    def _reason(self) -> str:
+        """Return why the door's process ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(EXIT_S)
+        status = self._process.returncode
+        words = self._last_words()
+        said = f" ({words})" if words else ""
+        if status is None or status >= 0:
+            return f"ended{said}"
+        return f"was ended by {signal.Signals(-status).name}{said}"
+
+    def _tell(self, sentence: str) -> None:
+        if self._on_change is not None:
+            self._on_change(sentence)
+
+    # -- RobotTransport ------------------------------------------------------------------------
+
+    def wait(self, longest_ms: int) -> None:
+        """See `RobotTransport.wait`."""
+        _poll([self._link.fileno()] if self._link is not None else [], longest_ms)
+
+    def receive(self) -> list[Arrival]:
+        """See `RobotTransport.receive`. Start a door where none runs and its pause is over."""
+        if self._link is None:
+            self._start_again()
+        if self._link is None:
+            return []
+        arrivals: list[Arrival] = []
+        try:
+            self._link.flush()
+            for _ in range(PACKETS_PER_TURN):
+                packet = self._link.receive()
+                if packet is None:
+                    self._require_life()
+                    break
+                self._heard_ns = self._clock.now_ns()
+                self._take(packet, arrivals)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            self._lose(self._reason())
+        except (WireError, msgspec.MsgspecError, ValueError) as error:
+            self._lose(f"broke the link: {error}")
+        return arrivals
+
+    def _start_again(self) -> None:
+        if self._is_closed or self._clock.now_ns() < self._next_start_ns:
+            return
+        if self._process.poll() is None:  # It still has the address.
+            return
+        os.close(self._errors)
+        self._start()
+
+    def _require_life(self) -> None:
+        if self._clock.now_ns() - self._heard_ns > SILENT_NS:
+            self._lose(f"was silent for {SILENT_NS * 1e-9:g} s")
+
+    def _take(self, packet: Packet, arrivals: list[Arrival]) -> None:
+        match packet.kind:
+            case Kind.REQUEST:
+                self._connected.add(packet.connection.descriptor)
+                arrivals.append(Arrival(packet.connection, packet.frame))
+            case Kind.ENDED:
+                self._connected.discard(packet.connection.descriptor)
+                self._ended.append(packet.connection.descriptor)
+            case Kind.COUNTS:
+                counts = msgspec.msgpack.decode(packet.frame, type=RefusalCounts)
+                self.refused = self._before + counts
+            case Kind.LISTENING:
+                self._tell(f"the door listens again at {packet.frame.decode()}")
+            case Kind.REFUSAL:
+                self._lose(f"ended: {packet.frame.decode()}")
+            case Kind.ANSWER:
+                raise WireError("expected a packet for the arm's process, found an answer")
+
+    def ended(self) -> list[int]:
+        """See `RobotTransport.ended`. A door that ends, ends all its connections."""
+        ended = self._ended
+        self._ended = []
+        return ended
+
+    def send(self, connection: Connection, frame: bytes) -> None:
+        """See `RobotTransport.send`."""
+        if self._link is not None:
+            with suppress(BrokenPipeError, ConnectionResetError):  # `receive` says why.
+                self._link.send(Packet(Kind.ANSWER, frame, connection))
+
+    def close(self) -> None:
+        """See `RobotTransport.close`."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        try:
+            self._process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._errors)
+
+
+def _poll(descriptors: list[int], longest_ms: int) -> bool:
+    """Wait for something to read, at most `longest_ms`. Return true if there is something."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(longest_ms))

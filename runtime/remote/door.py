@@ -45,6 +45,10 @@ _TAIL_BYTES: Final = 4_096
 _LONGEST_REASON: Final = 200
 
 
+class DoorError(Exception):
+    """Clause about a door that must be replaced."""
+
+
 class Door:
     """Controllers' connections, held by a process beside this one. Implements `RobotTransport`."""
 
@@ -178,6 +182,8 @@ class Door:
                     break
                 self._heard_ns = self._clock.now_ns()
                 self._take(packet, arrivals)
+        except DoorError as failure:
+            self._lose(str(failure))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._lose(self._reason())
         except (WireError, msgspec.MsgspecError, ValueError) as error:
@@ -194,7 +200,7 @@ class Door:
 
     def _require_life(self) -> None:
         if self._clock.now_ns() - self._heard_ns > SILENT_NS:
-            self._lose(f"was silent for {SILENT_NS * 1e-9:g} s")
+            raise DoorError(f"was silent for {SILENT_NS * 1e-9:g} s")
 
     def _take(self, packet: Packet, arrivals: list[Arrival]) -> None:
         match packet.kind:
@@ -210,7 +216,7 @@ class Door:
             case Kind.LISTENING:
                 self._tell(f"the door listens again at {packet.frame.decode()}")
             case Kind.REFUSAL:
-                self._lose(f"ended: {packet.frame.decode()}")
+                raise DoorError(f"ended: {packet.frame.decode()}")
             case Kind.ANSWER:
                 raise WireError("expected a packet for the arm's process, found an answer")
 

@@ -80,6 +80,8 @@ class Doorkeeper:
         self._malformed = 0
         self._flooded = 0
         self._told_ns = 0
+        # Opened now: a flood of connections leaves no descriptor.
+        self._memory = os.open("/proc/self/statm", os.O_RDONLY)
         transport.poller.register(link.fileno(), zmq.POLLIN)
 
     def serve(self) -> None:
@@ -134,27 +136,26 @@ class Doorkeeper:
         if now_ns < self._told_ns + COUNTS_MS * 1_000_000:
             return
         self._told_ns = now_ns
-        _require_memory()
+        self._require_memory()
         seen = self._transport.refused
         counts = RefusalCounts(
             seen.malformed + self._malformed, seen.unknown_keys, seen.handshakes, self._flooded
         )
         self._link.send(Packet(Kind.COUNTS, msgspec.msgpack.encode(counts)))
 
+    def _require_memory(self) -> None:
+        """Check the memory in use.
 
-def _require_memory() -> None:
-    """Check the memory in use.
-
-    Raises:
-        RobotError: a peer has made libzmq take too much.
-    """
-    pages = int(Path("/proc/self/statm").read_bytes().split()[1])
-    resident_bytes = pages * resource.getpagesize()
-    if resident_bytes > LARGEST_RESIDENT_BYTES:
-        raise RobotError(
-            f"expected at most {LARGEST_RESIDENT_BYTES >> 20} MiB in use, "
-            f"found {resident_bytes >> 20} MiB: a peer sends a message that does not end"
-        )
+        Raises:
+            RobotError: a peer has made libzmq take too much.
+        """
+        pages = int(os.pread(self._memory, 64, 0).split()[1])
+        resident_bytes = pages * resource.getpagesize()
+        if resident_bytes > LARGEST_RESIDENT_BYTES:
+            raise RobotError(
+                f"expected at most {LARGEST_RESIDENT_BYTES >> 20} MiB in use, "
+                f"found {resident_bytes >> 20} MiB: a peer sends a message that does not end"
+            )
 
 
 def _bound_this_process(realtime: bool) -> None:

@@ -161,6 +161,20 @@ def test_an_address_in_use_is_refused_at_once() -> None:
         Door(DoorSettings(first.endpoint), VirtualClock())
 
 
+def test_a_door_whose_address_is_taken_meanwhile_is_tried_again_until_it_is_free(
+    serve: Serve,
+) -> None:
+    served = serve()
+    os.kill(served.door_pid(), signal.SIGKILL)
+    eventually(partial(served.has_news, 1))
+    with closing(RobotSocket(served.door.endpoint)):
+        served.pass_time(FIRST_PAUSE_NS)
+        eventually(partial(served.has_news, 2))
+        assert "Address already in use" in served.news[1]
+    served.pass_time(2 * FIRST_PAUSE_NS)
+    eventually(lambda: served.news[-1].startswith("the door listens again"))
+
+
 def test_keys_that_cannot_be_used_are_refused_by_their_own_sentence(tmp_path: Path) -> None:
     settings = DoorSettings(ANY_PORT.bind, str(tmp_path))
     with pytest.raises(ConfigError, match=r"robot\.key"):

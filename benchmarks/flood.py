@@ -1,11 +1,11 @@
-"""Flood a robot in every way that a stranger can, and measure what it costs the inner loop.
+"""Flood a robot in every way open to a stranger, and measure the cost to the inner loop.
 
     python benchmarks/flood.py --json runs/flood.json
 
-Each flood meets an arm of its own that a controller drives: on one core and on all, with keys and
-without, at several limits of descriptors. The arm asks for real-time scheduling, as it would on a
-robot's computer. A second process computes meanwhile, at the arm's priority, and tells for how long
-the machine paused.
+Each flood meets an arm of its own that a controller drives. The arm runs on one core and on all,
+with keys and without, at several limits of descriptors. It asks for real-time scheduling, as it
+would on a robot's computer. A second process computes meanwhile and tells for how long the machine
+paused.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _greet(peer: socket.socket) -> None:
 
 @dataclass(frozen=True)
 class FloodResult:
-    """What one flood did to one arm."""
+    """Effect of one flood on one arm."""
 
     flood: str
     keyed: bool

@@ -33,6 +33,9 @@ good reading, 25 ms of action delay, 95 ms to SAFE and the fade make 160 ms, of 
 allowed.
 """
 LONGEST_QUEUE = 4
+MOST_HOLDS = 8
+"""HOLDs within `HOLDS_NS` that stop the arm: every second command is missing."""
+HOLDS_NS = 1_000_000_000
 _NEVER_NS = 1 << 62
 
 
@@ -67,6 +70,8 @@ class InnerLoop:
         self.state = State.DISARMED
         self.dropped: Counter[Drop] = Counter()
         """Number of dropped commands since construction, by reason."""
+        self.reason: str | None = None
+        """Reason for which the watchdog stopped the arm since it was last armed."""
         self._period_ns = interface.period_ns
         self.safe_after_ns = (
             2 * self._period_ns - SAFE_LEAD_NS if safe_after_ns is None else safe_after_ns
@@ -86,6 +91,7 @@ class InnerLoop:
         self._fade_from = list(self._safe)
         self._in_effect = np.array(self._safe)  # (A,)
         self._queue: deque[tuple[Command, list[float]]] = deque()
+        self._holds: deque[int] = deque(maxlen=MOST_HOLDS)  # Instants at which HOLD began.
         self._moving = False
         self._sequence = -1
         self._last_ns = -_NEVER_NS
@@ -101,6 +107,8 @@ class InnerLoop:
         if self.state is State.SAFE:
             return
         self._queue.clear()
+        self._holds.clear()
+        self.reason = None
         self._sequence = -1
         self._target = list(self._safe)
         self._moving = self._values != self._target
@@ -191,11 +199,21 @@ class InnerLoop:
                 self._effect_ns = at_ns
                 self._enter(State.RUN, at_ns + min(command.valid_for_ns + 1, self.safe_after_ns))
             elif self.state is State.RUN:
-                self._enter(State.HOLD, self._effect_ns + self.safe_after_ns)
+                self._hold(at_ns)
             elif self.state is State.HOLD:
+                self.reason = f"no command for {self.safe_after_ns * 1e-6:g} ms"
                 self._fade(at_ns)
             else:
                 self._enter(State.LATCHED, _NEVER_NS)
+
+    def _hold(self, at_ns: int) -> None:
+        """Begin HOLD, or SAFE if commands were missing too often."""
+        self._holds.append(at_ns)
+        if len(self._holds) == MOST_HOLDS and at_ns - self._holds[0] <= HOLDS_NS:
+            self.reason = f"{MOST_HOLDS} times without a command in time within 1 s"
+            self._fade(at_ns)
+        else:
+            self._enter(State.HOLD, self._effect_ns + self.safe_after_ns)
 
     def _enter(self, state: State, ends_ns: int) -> None:
         self.state, self._state_ends_ns = state, ends_ns

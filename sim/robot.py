@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
+from gatort.runtime.envelope import Envelope
 from gatort.runtime.inner_loop import InnerLoop
 from gatort.runtime.robots.driver import INNER_PERIOD_NS, Driver
+from gatort.runtime.robots.panda import PANDA_LIMITS
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import PolicySpec
 
@@ -62,7 +64,7 @@ class SimulatedRobot(Driver):
         randomisation: Randomisation | None = None,
         view_randomisation: ViewRandomisation | None = None,
     ) -> None:
-        super().__init__(spec, clock)
+        super().__init__(spec, clock, limits=PANDA_LIMITS)
         self.task = task
         self.simulator = simulator
         self.spec = spec
@@ -95,6 +97,7 @@ class SimulatedRobot(Driver):
         self.simulator.place_arm(np.array(layout.joints_rad))
 
         self.inner_loop = InnerLoop(self.spec, self.inner_loop.safe_after_ns)
+        self.envelope = Envelope(PANDA_LIMITS)
         self._time_ns = self._clock.now_ns()
         self._sequence = 0
         self._looked.clear()
@@ -165,8 +168,12 @@ class SimulatedRobot(Driver):
         while self._time_ns + INNER_PERIOD_NS <= now_ns:
             command = self._in_effect(self._time_ns)
             torque_nm, width_m = command[:7], float(command[7])
+            position_rad, velocity_rad_s = self._sense_joints()
             if self.inner_loop.state is State.LATCHED:
-                torque_nm = torque_nm - BRAKING_NMS_RAD * self.simulator.arm().joint_velocity
+                torque_nm = torque_nm - BRAKING_NMS_RAD * velocity_rad_s
+            torque_nm = self._within_envelope(
+                torque_nm, position_rad, velocity_rad_s, self._time_ns
+            )
 
             # Nothing moves before the operator's consent.
             disarmed = self.inner_loop.state is State.DISARMED
@@ -179,6 +186,10 @@ class SimulatedRobot(Driver):
             if self._shutters and self._is_shutter_due():
                 self._take_pictures()
         self.simulator.settle()
+
+    def _sense_joints(self) -> tuple[Array, Array]:
+        """Return the joints' positions and velocities as the arm's own sensors give them."""
+        return self.simulator.joints()
 
     def _is_shutter_due(self) -> bool:
         """Check if a picture of now has the trial's latency when the next tick begins."""

@@ -35,9 +35,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
-from gatort.runtime.inner_loop import InnerLoop
+from gatort.runtime.envelope import ArmLimits, Envelope
+from gatort.runtime.inner_loop import FADE_NS, InnerLoop
 from gatort.runtime.robot import Observation
-from gatort.runtime.safety import Command, State
+from gatort.runtime.safety import STOPPED, Command, State
 from gatort.runtime.spec import Interface
 
 INNER_PERIOD_NS = 1_000_000
@@ -60,7 +61,11 @@ class Driver(ABC):
     """True if `advance` waits for the arm's own next cycle. The caller then never waits itself."""
 
     def __init__(
-        self, interface: Interface, clock: Clock, safe_after_ns: int | None = None
+        self,
+        interface: Interface,
+        clock: Clock,
+        safe_after_ns: int | None = None,
+        limits: ArmLimits | None = None,
     ) -> None:
         """Start disarmed. The arm stays at rest until `arm`.
 
@@ -68,10 +73,16 @@ class Driver(ABC):
             interface: observation keys, actuators with their limits and safe values, control rate.
             clock: the only source of time.
             safe_after_ns: age of a command at which SAFE begins. See `InnerLoop` for the default.
+            limits: limits of the arm, for `_within_envelope`. Its joints are the first actuators.
 
         Raises:
-            ConfigError: the age is out of range.
+            ConfigError: the age is out of range, or SAFE would fade faster than the arm allows.
         """
+        self.envelope = Envelope(limits) if limits is not None else None
+        """Limits of the arm itself; `None` for an arm that has none of its own."""
+        if self.envelope is not None:
+            torques = [max(-each.low, each.high) for each in interface.actuators]
+            self.envelope.require_fade(torques[: len(self.envelope.limits.low_rad)], FADE_NS * 1e-9)
         self.interface = interface
         self.inner_loop = InnerLoop(interface, safe_after_ns)
         self.on_step: OnStep | None = None
@@ -129,12 +140,42 @@ class Driver(ABC):
             self.on_step(at_ns, self.inner_loop.state, values)
         return values
 
+    def _within_envelope(
+        self,
+        torque_nm: NDArray[np.float64],
+        position_rad: NDArray[np.float64],
+        velocity_rad_s: NDArray[np.float64],
+        at_ns: int,
+    ) -> NDArray[np.float64]:
+        """Return the torques (J,) to write in this cycle, and stop an arm that must not go on.
+
+        See `Envelope.limit`.
+        """
+        envelope = self.envelope
+        if envelope is None:
+            return torque_nm
+        written = envelope.limit(
+            torque_nm.tolist(),
+            position_rad.tolist(),
+            velocity_rad_s.tolist(),
+            is_driven=self.state not in STOPPED,
+        )
+        if envelope.reason is not None:
+            self.inner_loop.stop(at_ns)
+        return np.array(written)
+
     # -- Robot ---------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
         """See `Robot.state`."""
         return self.inner_loop.state
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Reason for which envelope or watchdog stopped the arm since it was last armed."""
+        by_envelope = self.envelope.reason if self.envelope is not None else None
+        return by_envelope or self.inner_loop.reason
 
     @property
     def succeeded(self) -> bool:
@@ -144,7 +185,13 @@ class Driver(ABC):
     def arm(self) -> None:
         """See `Robot.arm`."""
         self.advance()
+        self._reset_envelope()
         self.inner_loop.arm(self._clock.now_ns())
+
+    def _reset_envelope(self) -> None:
+        """Forget why the envelope stopped the arm, unless the arm still fades."""
+        if self.envelope is not None and self.state is not State.SAFE:
+            self.envelope.reset()
 
     def advance(self) -> None:
         """Bring the arm to the clock's present. The caller does so every millisecond.

@@ -19,7 +19,7 @@ from gatort.runtime.safety import Command, State
 
 from .driver import Driver
 from .hand import start_hand
-from .panda import JOINT_DAMPING_NMS_RAD, PANDA
+from .panda import JOINT_DAMPING_NMS_RAD, PANDA, PANDA_LIMITS
 
 _AT_REST = frozenset({State.DISARMED, State.LATCHED})
 
@@ -41,7 +41,7 @@ class FrankaRobot(Driver):
             MissingDependency: pylibfranka is absent.
             RobotError: no arm or no hand answers there, or the arm is not ready to be driven.
         """
-        super().__init__(PANDA, clock, safe_after_ns)
+        super().__init__(PANDA, clock, safe_after_ns, PANDA_LIMITS)
         self._franka = _import_pylibfranka()
         self._control: Any = None
         """Torque control of pylibfranka while the arm is driven, otherwise `None`."""
@@ -69,6 +69,7 @@ class FrankaRobot(Driver):
         except RuntimeError as error:
             raise RobotError(f"the arm refused torque control: {error}") from error
 
+        self._reset_envelope()
         # The age of the safe command counts from the moment at which the arm listens, not earlier.
         self.inner_loop.arm(self._clock.now_ns())
         self._commanded_ns = math.inf
@@ -100,7 +101,10 @@ class FrankaRobot(Driver):
             + np.array(self._model.coriolis(state))
             - JOINT_DAMPING_NMS_RAD * np.array(state.dq)
         )
-        torques = self._franka.Torques(torque_nm.tolist())
+        written = self._within_envelope(
+            torque_nm, np.array(state.q), np.array(state.dq), self._read_ns
+        )
+        torques = self._franka.Torques(written.tolist())
         torques.motion_finished = self.state in _AT_REST
         self._control.writeOnce(torques)
         if torques.motion_finished:

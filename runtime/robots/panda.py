@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
+from gatort.runtime.envelope import ArmLimits
 from gatort.runtime.spec import Actuator, Interface, ObservationKey
 
 # The part of Panda's joint range that stacking uses. A bin is then 2 to 4 mrad wide, and a value
@@ -21,6 +23,34 @@ TORQUE_NM: Final = (30.0, 30.0, 30.0, 30.0, 12.0, 12.0, 12.0)
 """Largest torque that a policy may command, without gravity. The robot allows 87 and 12 N·m."""
 TORQUE_RATE_NM_S: Final = 1000.0
 """Fastest change of torque that the robot allows, on each joint."""
+PANDA_LIMITS: Final = ArmLimits(
+    low_rad=(-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973),
+    high_rad=(2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973),
+    speed_rad_s=JOINT_FASTEST_RAD_S,
+    acceleration_rad_s2=(15.0, 7.5, 10.0, 12.5, 15.0, 20.0, 20.0),
+    torque_nm=(87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0),
+    torque_rate_nm_s=(TORQUE_RATE_NM_S,) * 7,
+    brake_nm=TORQUE_NM,
+    # Stable at 1 kHz for a wrist of 0.01 kg·m².
+    brake_nms_rad=(50.0, 50.0, 50.0, 50.0, 5.0, 5.0, 5.0),
+    # Chosen here: far above the joints' friction, far below the largest commanded torque.
+    pressed_nm=(8.0, 8.0, 8.0, 8.0, 4.0, 4.0, 4.0),
+    # The last frame is the flange's, moved out to the tool between the finger pads.
+    frames=(
+        (0.0, 0.0, 0.333),
+        (0.0, -math.pi / 2, 0.0),
+        (0.0, math.pi / 2, 0.316),
+        (0.0825, math.pi / 2, 0.0),
+        (-0.0825, -math.pi / 2, 0.384),
+        (0.0, math.pi / 2, 0.0),
+        (0.088, math.pi / 2, 0.0),
+        (0.0, 0.0, 0.107 + 0.1034),
+    ),
+    # The table is at the height of the base. The arm reaches 0.855 m from its shoulder.
+    box_low_m=(-0.855, -0.855, -0.005),
+    box_high_m=(0.855, 0.855, 1.4),
+)
+"""Limits of the arm (Franka Robotics, "Robot and interface specifications"), and its workspace."""
 GRIPPER_OPEN_M: Final = 0.08
 """Width of the open hand."""
 CONTROL_HZ: Final = 20

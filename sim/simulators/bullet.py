@@ -191,6 +191,11 @@ class BulletSimulator(Simulator):
         """Return the place of each cube."""
         return [self._bullet.getBasePositionAndOrientation(body) for body in self._cubes.values()]
 
+    def joints(self) -> tuple[Array, Array]:
+        """See `Simulator.joints`."""
+        position, velocity = self._joints()
+        return np.array(position[:7]), np.array(velocity[:7])
+
     def arm(self) -> ArmState:
         """See `Simulator.arm`."""
         position, velocity = self._joints()

@@ -179,6 +179,10 @@ class MujocoSimulator(Simulator):
 
     # -- State ---------------------------------------------------------------------------------
 
+    def joints(self) -> tuple[Array, Array]:
+        """See `Simulator.joints`."""
+        return self.data.qpos[_ARM], self.data.qvel[_ARM]
+
     def arm(self) -> ArmState:
         """See `Simulator.arm`."""
         data = self.data

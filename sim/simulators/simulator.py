@@ -167,6 +167,13 @@ class Simulator(ABC):
         """
 
     @abstractmethod
+    def joints(self) -> tuple[Array, Array]:
+        """Return positions (7,) in rad and velocities (7,) in rad/s of the arm's joints.
+
+        The arrays may be views that the next step changes.
+        """
+
+    @abstractmethod
     def arm(self) -> ArmState:
         """Return the state of the arm."""
 

@@ -282,3 +282,38 @@ def test_the_command_is_copied_so_that_its_owner_may_reuse_it(armed: InnerLoop) 
     armed.accept(sent, 0)
     sent.values[:] = 99
     assert armed.step(40 * MS).tolist() == [20, -10, 0]
+
+
+def missing_every(nth: int, commands: int) -> InnerLoop:
+    """Return a watchdog after commands of which every nth was lost."""
+    loop = InnerLoop(STREAM_SPEC)
+    loop.arm(0)
+    for step_ns in range(0, commands * PERIOD_NS, MS):
+        number, since_ns = divmod(step_ns + 20 * MS, PERIOD_NS)
+        if since_ns == 0 and number % nth:  # It arrives 20 ms before it takes effect.
+            loop.accept(command(number, number * PERIOD_NS, 1.0), step_ns)
+        loop.step(step_ns)
+    return loop
+
+
+STREAM_SPEC = PolicySpec(
+    observations=(
+        ObservationKey(name="q", shape=(1,), dtype="int32", unit="1", encoding="discrete"),
+    ),
+    actuators=(Actuator(name="j", unit="N·m", low=-30, high=30, safe=0, rate_per_s=1000),),
+    control_hz=20,
+    action_delay_ms=25,
+    window_frames=1,
+)
+
+
+def test_every_second_command_lost_for_a_second_stops_the_arm() -> None:
+    loop = missing_every(2, commands=25)
+    assert loop.state is State.LATCHED
+    assert loop.reason == "8 times without a command in time within 1 s"
+
+
+def test_every_fourth_command_may_be_lost_for_as_long_as_it_likes() -> None:
+    loop = missing_every(4, commands=200)
+    assert loop.state in (State.RUN, State.HOLD)
+    assert loop.reason is None

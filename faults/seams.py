@@ -75,6 +75,11 @@ class WrappedRobot:
         return self._robot.state
 
     @property
+    def stop_reason(self) -> str | None:
+        """See `Robot.stop_reason`."""
+        return self._robot.stop_reason
+
+    @property
     def succeeded(self) -> bool:
         """See `Robot.succeeded`."""
         return self._robot.succeeded

@@ -3,8 +3,8 @@
     policy's values ─▶ inner loop ─▶ envelope ─▶ motors
                                         └─ a reason ─▶ SAFE, LATCHED
 
-It knows the arm and no controller. In each cycle it sees the joints, and the torque that is about
-to be written: the command and all that the driver adds, without gravity. It
+It knows the arm and no controller. In each cycle it sees the joints and the torque to write: the
+command and all additions of the driver, without gravity. It
 
 - keeps the torque within its range, and its change per cycle within the arm's rate;
 - lets no torque push a joint towards its limit once the way to stop runs out, and brakes it there;

@@ -71,7 +71,7 @@ class InnerLoop:
         self.dropped: Counter[Drop] = Counter()
         """Number of dropped commands since construction, by reason."""
         self.reason: str | None = None
-        """Reason for which the watchdog stopped the arm since it was last armed."""
+        """Reason for which the arm was stopped since it was last armed; `None` while it was not."""
         self._period_ns = interface.period_ns
         self.safe_after_ns = (
             2 * self._period_ns - SAFE_LEAD_NS if safe_after_ns is None else safe_after_ns
@@ -118,8 +118,8 @@ class InnerLoop:
             State.RUN, now_ns + min(self._period_ns + COMMAND_MARGIN_NS + 1, self.safe_after_ns)
         )
 
-    def stop(self, now_ns: int) -> None:
-        """Stop for the operator: fade to the safe command from now, then latch.
+    def stop(self, now_ns: int, reason: str) -> None:
+        """Stop: fade to the safe command from now, then latch.
 
         The fade begins at the values of the last step. Steps may be overdue: a slew since the last
         one would reach the arm as a jump. A robot that is not armed or already stopping stays as it
@@ -130,6 +130,7 @@ class InnerLoop:
         if self.state not in STOPPED:
             self._values = applied
             self._in_effect[:] = applied
+            self.reason = reason
             self._fade(max(now_ns, self._last_ns))
 
     def accept(self, command: Command, now_ns: int) -> bool:

@@ -103,7 +103,7 @@ class LiveRun:
         if guard.state in STOPPED:
             cause = "the guard"
         else:
-            cause = "the robot: its watchdog, or the operator beside it"
+            cause = f"the robot: {self.robot.stop_reason or 'it does not say why'}"
         reasons = "".join(f"; {count}× {reason}" for reason, count in guard.refused.items())
         return f"stopped in {self.state} (by {cause}{reasons})"
 

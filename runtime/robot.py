@@ -44,6 +44,14 @@ class Robot(Protocol):
         ...
 
     @property
+    def stop_reason(self) -> str | None:
+        """Clause that says why the robot was stopped since it was last armed; `None` if it was not.
+
+        It is as old as `state`.
+        """
+        ...
+
+    @property
     def succeeded(self) -> bool:
         """True if the task is done. A real arm cannot tell, and returns False."""
         ...

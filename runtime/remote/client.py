@@ -65,6 +65,8 @@ class RemoteRobot:
         """
         self.endpoint = endpoint
         self.state = State.DISARMED
+        self.stop_reason: str | None = None
+        """See `Robot.stop_reason`."""
         """See `Robot.state`; as of the last answer."""
         self.successes = 0
         """Number of times that the task succeeded since this session began."""
@@ -107,6 +109,7 @@ class RemoteRobot:
         request = wire.Arm(self._session, self._consents)
         self._ask(request, wire.Armed, lambda armed: armed.sequence == request.sequence, CONSENT_NS)
         self.state = State.RUN
+        self.stop_reason = None
 
     def look(self) -> None:
         """See `Robot.look`. Pictures come over the wire with the joints."""
@@ -210,6 +213,7 @@ class RemoteRobot:
             self._successes_before = answer.successes
         self.successes = answer.successes - self._successes_before
         self.state = answer.state
+        self.stop_reason = answer.reason or None
         self.dropped = answer.dropped
 
         # The offset is an estimate, but nothing is read after its answer has arrived.

@@ -52,7 +52,10 @@ def console(server: RobotServer) -> Iterator[None]:
     Ctrl-C, SIGTERM and SIGHUP end the process.
     """
     before = {each: signal.signal(each, lambda *_: server.end()) for each in _ENDING}
-    before |= {each: signal.signal(each, lambda *_: server.stop()) for each in _STOPPING}
+    before |= {
+        each: signal.signal(each, lambda number, _: server.stop(signal.Signals(number).name))
+        for each in _STOPPING
+    }
     before |= {each: signal.signal(each, signal.SIG_IGN) for each in _IGNORED}
     before[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, lambda *_: server.allow_arming())
     try:
@@ -85,6 +88,6 @@ def _read_keys(stdin: int, server: RobotServer) -> None:
     with suppress(OSError):
         while key := os.read(stdin, 1):
             if key in (b"\n", b"\r", b" "):
-                server.stop()
+                server.stop("a key")
             elif key == b"a":
                 server.allow_arming()

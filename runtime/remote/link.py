@@ -168,6 +168,11 @@ class LinkedRobot:
         return self._driver.state
 
     @property
+    def stop_reason(self) -> str | None:
+        """See `Robot.stop_reason`."""
+        return self._driver.stop_reason
+
+    @property
     def succeeded(self) -> bool:
         """See `Robot.succeeded`."""
         return self._driver.succeeded

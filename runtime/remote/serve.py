@@ -140,9 +140,16 @@ def _sentence(status: RobotStatus) -> str:
         control = "controlled"
     else:
         control = "free"
-    return (
-        f"{status.state}, {control}; successes: {status.successes}, given up: {status.given_up}, "
-        f"commands dropped: {status.dropped}, malformed: {status.malformed}, "
-        f"foreign: {status.foreign}, unknown keys: {status.unknown_keys}, "
-        f"broken handshakes: {status.handshakes}, too fast: {status.flooded}"
-    )
+    counted = {
+        "successes": status.successes,
+        "given up": status.given_up,
+        "commands dropped": status.dropped,
+        "malformed": status.malformed,
+        "foreign": status.foreign,
+        "too fast": status.flooded,
+        "unknown keys": status.unknown_keys,
+        "broken handshakes": status.handshakes,
+    }
+    counts = ", ".join(f"{name}: {count}" for name, count in counted.items() if count)
+    reason = f" ({status.reason})" if status.reason is not None else ""
+    return f"{status.state}{reason}, {control}{'; ' if counts else ''}{counts}"

@@ -37,6 +37,8 @@ class RobotStatus:
 
     state: State
     """State of the watchdog."""
+    reason: str | None = None
+    """Clause that says why the arm was stopped since it was last armed."""
     controlled: bool = False
     """True if a controller has a session."""
     blocked: bool = False
@@ -92,7 +94,7 @@ class RobotServer:
         self._sessions = Sessions(driver, clock, name=name, simulated=simulated)
         self._trials = trials
         self._on_change = on_change
-        self._stop_asked = False
+        self._stop_asked: str | None = None
         self._allow_asked = False
         self._end_asked = False
         self._shown = self._news(self.status)
@@ -109,6 +111,7 @@ class RobotServer:
         trials = self._trials
         return RobotStatus(
             state=self._driver.state,
+            reason=self._driver.stop_reason,
             controlled=self._sessions.current is not None,
             blocked=self._sessions.blocked,
             successes=trials.successes if trials is not None else 0,
@@ -123,10 +126,14 @@ class RobotServer:
 
     # -- Requests of the robot's own side; safe inside a signal handler -------------------------
 
-    def stop(self) -> None:
-        """Stop the arm. Only `allow_arming` lets a controller arm it again."""
+    def stop(self, by: str) -> None:
+        """Stop the arm. Only `allow_arming` lets a controller arm it again.
+
+        Args:
+            by: key or signal that asks for it.
+        """
         self._allow_asked = False  # An older permission must not undo this stop.
-        self._stop_asked = True
+        self._stop_asked = by
 
     def allow_arming(self) -> None:
         """Take back a stop of the robot's own side.
@@ -189,16 +196,16 @@ class RobotServer:
         self._tell_change()
 
     def _obey_own_side(self) -> None:
-        if self._stop_asked:
-            self._stop_asked = False
+        if self._stop_asked is not None:
             self._sessions.blocked = True
-            self._driver.stop()
+            self._driver.stop(f"stopped at the robot by {self._stop_asked}")
+            self._stop_asked = None
         if self._allow_asked:
             self._allow_asked = False
             self._sessions.blocked = False
         if self._end_asked:
             self._sessions.ending = True
-            self._driver.stop()
+            self._driver.stop("the robot's process was told to end")
 
     def _watch_connections(self) -> None:
         for descriptor in self._transport.ended():
@@ -242,7 +249,7 @@ class RobotServer:
 
     def _fail(self, reason: str) -> None:
         """Tell the controller the reason, fade the arm, and wait for the controller to hang up."""
-        self._driver.stop()
+        self._driver.stop(reason)
         try:
             if self._sessions.current is not None:
                 refused = wire.Refused(reason[: wire.LONGEST_SENTENCE])

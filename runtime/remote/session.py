@@ -127,6 +127,7 @@ class Sessions:
             stamp_ns=observation.stamp_ns,
             answered_ns=self._clock.now_ns(),
             state=self._driver.state,
+            reason=(self._driver.stop_reason or "")[: wire.LONGEST_SENTENCE],
             successes=successes,
             dropped=self._driver.inner_loop.dropped.total(),
             applied=observation.applied.tolist(),
@@ -138,10 +139,10 @@ class Sessions:
     def connection_ended(self, descriptor: int) -> None:
         """Stop the arm if the connection that ended was the session's."""
         if self.current is not None and self.current.connection.descriptor == descriptor:
-            self._end()
+            self._end("its controller hung up")
 
-    def _end(self) -> None:
-        self._driver.stop()
+    def _end(self, reason: str) -> None:
+        self._driver.stop(reason)
         self.current = None
         self._asked = None
 
@@ -163,7 +164,7 @@ class Sessions:
         if session is None or session.connection != connection:
             if session is not None and self._driver.state not in STOPPED:
                 return wire.Refused(f"{self._name} is taken: another controller has armed it")
-            self._end()
+            self._end("another controller took over")
             session = Session(secrets.randbits(63), connection)
             self.current = session
 

@@ -21,7 +21,7 @@ from gatort.runtime.errors import WireError
 from gatort.runtime.safety import State
 from gatort.runtime.spec import Interface
 
-VERSION = 1
+VERSION = 2
 """Version of the protocol. `Hello` and `Refused` are the same in each, to report a mismatch."""
 
 LARGEST_REQUEST_BYTES = 4_096
@@ -138,6 +138,8 @@ class WireObservation(_Message, tag=18, frozen=True):
     """Instant at which the robot sent this answer, on the robot's clock."""
     state: State
     """State of the robot's watchdog."""
+    reason: Sentence
+    """Clause that says why the arm was stopped since it was last armed; empty if it was not."""
     successes: Count
     """Number of times that the task succeeded since the robot's process began."""
     dropped: Count

@@ -44,6 +44,8 @@ from gatort.runtime.spec import Interface
 INNER_PERIOD_NS = 1_000_000
 """Period of the inner loop: 1 kHz."""
 
+BY_CONTROLLER = "stopped by its controller"
+
 OnStep = Callable[[int, State, NDArray[np.float64]], None]
 """Callback after each inner step: instant in ns, state of the watchdog, values (A,) in effect.
 
@@ -161,7 +163,7 @@ class Driver(ABC):
             is_driven=self.state not in STOPPED,
         )
         if envelope.reason is not None:
-            self.inner_loop.stop(at_ns)
+            self.inner_loop.stop(at_ns, envelope.reason)
         return np.array(written)
 
     # -- Robot ---------------------------------------------------------------------------------
@@ -173,9 +175,8 @@ class Driver(ABC):
 
     @property
     def stop_reason(self) -> str | None:
-        """Reason for which envelope or watchdog stopped the arm since it was last armed."""
-        by_envelope = self.envelope.reason if self.envelope is not None else None
-        return by_envelope or self.inner_loop.reason
+        """See `Robot.stop_reason`."""
+        return self.inner_loop.reason
 
     @property
     def succeeded(self) -> bool:
@@ -218,6 +219,10 @@ class Driver(ABC):
         """See `Robot.command`."""
         self.inner_loop.accept(command, self._clock.now_ns())
 
-    def stop(self) -> None:
-        """See `Robot.stop`."""
-        self.inner_loop.stop(self._clock.now_ns())
+    def stop(self, reason: str = BY_CONTROLLER) -> None:
+        """See `Robot.stop`.
+
+        Args:
+            reason: clause for `stop_reason`.
+        """
+        self.inner_loop.stop(self._clock.now_ns(), reason)

@@ -122,7 +122,7 @@ def test_a_stop_that_an_arm_behind_its_time_is_asked_for_acts_once_it_has_caught
         clock.advance_ns(
             20 * MS
         )  # No step was taken for so long, and the torque rises all the while.
-        server.stop()
+        server.stop("a key")
         server.turn()
         clock.advance_ns(100 * MS)
         server.turn()

@@ -248,7 +248,7 @@ def test_a_flood_of_commands_fills_the_queue_and_no_more(armed: InnerLoop) -> No
 def test_an_operators_stop_fades_from_the_values_in_effect_and_latches(armed: InnerLoop) -> None:
     armed.accept(command(1, 0), 0)
     armed.step(30 * MS)
-    armed.stop(30 * MS)
+    armed.stop(30 * MS, "a test")
     assert armed.state is State.SAFE
     assert armed.step(50 * MS).tolist() == [10, -5, 0]
     armed.step(70 * MS)
@@ -258,7 +258,7 @@ def test_an_operators_stop_fades_from_the_values_in_effect_and_latches(armed: In
 def test_a_stop_on_overdue_steps_moves_no_value_at_once(armed: InnerLoop) -> None:
     armed.accept(command(1, 0), 0)
     assert armed.step(10 * MS).tolist() == [10, -10, 0]
-    armed.stop(14 * MS)
+    armed.stop(14 * MS, "a test")
     assert armed.in_effect.tolist() == [10, -10, 0]
     for at_ms in range(11, 15):  # The steps that were overdue.
         assert armed.step(at_ms * MS).tolist() == [10, -10, 0]
@@ -267,7 +267,7 @@ def test_a_stop_on_overdue_steps_moves_no_value_at_once(armed: InnerLoop) -> Non
 
 
 def test_a_stop_before_arming_stays_disarmed(loop: InnerLoop) -> None:
-    loop.stop(0)
+    loop.stop(0, "a test")
     assert loop.state is State.DISARMED
 
 

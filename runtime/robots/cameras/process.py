@@ -31,7 +31,7 @@ FIRST_PICTURE_S: Final = 10.0
 """Longest wait for the first good picture: the process starts in 1 s, a stream in a few."""
 LOOK_NS: Final = 10_000_000
 """Time between two looks for the first picture."""
-CLOSE_S: Final = 1.0
+CLOSE_S: Final = 5.0
 """Longest wait for the end of the process, which is then killed."""
 OTHER_BYTES: Final = 65_536
 """Room in a report beside the picture."""

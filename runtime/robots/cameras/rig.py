@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.inner_loop import InnerLoop
 from gatort.runtime.robot import Observation, Robot
-from gatort.runtime.robots.driver import Driver, OnStep
+from gatort.runtime.robots.driver import BY_CONTROLLER, Driver, OnStep
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import Interface
 
@@ -134,6 +134,11 @@ class CameraRobot:
         return self.robot.state
 
     @property
+    def stop_reason(self) -> str | None:
+        """See `Robot.stop_reason`."""
+        return self.robot.stop_reason
+
+    @property
     def succeeded(self) -> bool:
         """See `Robot.succeeded`."""
         return self.robot.succeeded
@@ -204,6 +209,11 @@ class CameraDriver(Driver):
         self._driven.on_step = on_step
 
     @property
+    def stop_reason(self) -> str | None:
+        """See `Robot.stop_reason`."""
+        return self._driven.stop_reason
+
+    @property
     def succeeded(self) -> bool:
         """See `Robot.succeeded`."""
         return self._driven.succeeded
@@ -231,9 +241,9 @@ class CameraDriver(Driver):
         """See `Robot.command`."""
         self._driven.command(command)
 
-    def stop(self) -> None:
-        """See `Robot.stop`."""
-        self._driven.stop()
+    def stop(self, reason: str = BY_CONTROLLER) -> None:
+        """See `Driver.stop`."""
+        self._driven.stop(reason)
 
     def advance(self) -> None:
         """See `Driver.advance`."""

@@ -289,10 +289,10 @@ def test_a_signal_stops_the_arm_and_no_controller_arms_it_until_another_allows_i
             robot.arm()
         before = len(shared_robot.text)
         shared_robot.send(signal.SIGUSR2)
-        shared_robot.wait_for("latched, controlled", before)
+        shared_robot.wait_for(r"latched \(.*\), controlled", before)
         robot.arm()
         wait_until(robot, State.LATCHED)
-    shared_robot.wait_for("latched, free", before)
+    shared_robot.wait_for(r"latched \(no command for 200 ms\), free", before)
 
 
 def test_no_signal_of_a_terminal_suspends_the_robots_process(shared_robot: Process) -> None:
@@ -403,7 +403,7 @@ def test_a_run_that_a_signal_ends_leaves_the_robot_free(
     run = start_run(start, shared_robot)
     run.send(signal.SIGTERM)
     assert run.status() in (130, 1, 2), run.text
-    shared_robot.wait_for("(latched|disarmed), free[^\n]*\n$", before)
+    shared_robot.wait_for("(latched.*|disarmed), free[^\n]*\n$", before)
 
 
 @pytest.mark.slow

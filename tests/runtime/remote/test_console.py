@@ -19,8 +19,8 @@ class Asked:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def stop(self) -> None:
-        self.asked.append("stop")
+    def stop(self, by: str) -> None:
+        self.asked.append(f"stop by {by}")
 
     def allow_arming(self) -> None:
         self.asked.append("allow")
@@ -45,8 +45,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
         (signal.SIGQUIT, "end"),
         (signal.SIGTERM, "end"),
         (signal.SIGHUP, "end"),
-        (signal.SIGUSR1, "stop"),
-        (signal.SIGTSTP, "stop"),
+        (signal.SIGUSR1, "stop by SIGUSR1"),
+        (signal.SIGTSTP, "stop by SIGTSTP"),
         (signal.SIGUSR2, "allow"),
     ],
 )

@@ -224,7 +224,7 @@ def test_a_real_arm_has_no_trials(spec: PolicySpec) -> None:
 def test_after_a_stop_at_the_robot_only_its_console_allows_arming(desk: Desk) -> None:
     robot = desk.connect()
     robot.arm()
-    desk.server.stop()
+    desk.server.stop("a key")
     desk.pass_ms(60)
     assert desk.arm.state is State.LATCHED
     refusal = "stopped on the robot's own side: only its console allows arming again"
@@ -240,7 +240,7 @@ def test_after_a_stop_at_the_robot_only_its_console_allows_arming(desk: Desk) ->
 
 def test_a_stop_after_arming_was_allowed_still_counts(desk: Desk) -> None:
     desk.server.allow_arming()
-    desk.server.stop()
+    desk.server.stop("a key")
     desk.turn()
     assert desk.server.status.blocked
     desk.server.allow_arming()
@@ -254,7 +254,7 @@ def test_a_stop_acts_after_the_steps_that_are_overdue(desk: Desk) -> None:
     act(robot, 1, 30.0, 30.0, 30.0)
     desk.pass_ms(30)
     desk.clock.advance_ns(20 * MS)  # The process was held up for so long, while the torque rises.
-    desk.server.stop()
+    desk.server.stop("a key")
     desk.pass_ms(100)
     assert max(value for _, _, value in desk.steps) == pytest.approx(26, abs=1)
     assert desk.states[-3:] == [State.RUN, State.SAFE, State.LATCHED]

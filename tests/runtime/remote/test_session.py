@@ -73,7 +73,7 @@ def test_a_repeated_hello_gives_the_same_session(desk: Desk) -> None:
 
 def test_another_version_is_refused_naming_both(desk: Desk) -> None:
     assert desk.ask(wire.Hello(wire.VERSION + 1)) == wire.Refused(
-        "protocol version: the robot speaks 1, the controller 2"
+        "protocol version: the robot speaks 2, the controller 3"
     )
 
 

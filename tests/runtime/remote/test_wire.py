@@ -71,7 +71,7 @@ def test_the_vectors_hold_every_message_and_every_state() -> None:
     ("direction", "frame"), REFUSED, ids=[vector["why"] for vector in VECTORS["refused"]]
 )
 def test_a_frame_that_is_no_message_is_refused_in_one_way(direction: str, frame: bytes) -> None:
-    with pytest.raises(WireError, match="expected a message of protocol 1"):
+    with pytest.raises(WireError, match="expected a message of protocol 2"):
         DECODERS[direction](frame)
 
 

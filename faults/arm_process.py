@@ -128,7 +128,7 @@ class ArmProcess:
         if keys is not None:
             options["keys"] = str(keys)
         module = "gatort.faults.arm"
-        command = [sys.executable, "-m", module, str(folder), json.dumps(options)]
+        command = [sys.executable, "-P", "-m", module, str(folder), json.dumps(options)]
         with self._log.open("wb") as log:
             return subprocess.Popen(
                 command,

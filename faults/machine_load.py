@@ -26,7 +26,9 @@ GARBAGE = 100_000
 
 @contextmanager
 def _hogs() -> Iterator[None]:
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(HOGS)]
+    processes = [
+        subprocess.Popen([sys.executable, "-P", "-c", "while True: pass"]) for _ in range(HOGS)
+    ]
     try:
         yield
     finally:

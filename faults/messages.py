@@ -35,7 +35,7 @@ def flooded(kind: Flood, bench: Bench, seed: int) -> InjectionResult:
     """A process floods the robot while a controller drives it."""
     arm = bench.arm
     before = arm.counted("malformed")
-    command = [sys.executable, "-m", "gatort.faults.messages", arm.endpoint, kind, str(seed)]
+    command = [sys.executable, "-P", "-m", "gatort.faults.messages", arm.endpoint, kind, str(seed)]
     with bench.controller(arm) as robot, subprocess.Popen(command) as flooding:
         drive = bench.drive(robot, FLOOD_TICKS)
         arrived = flooding.wait() == 0

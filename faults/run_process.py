@@ -16,7 +16,7 @@ from typing import Any
 
 from .judging import Deviation
 
-GATORT = (sys.executable, "-m", "gatort")
+GATORT = (sys.executable, "-P", "-m", "gatort")
 END_S = 60.0
 """Longest time that a run may take to end and to write its report."""
 

@@ -79,6 +79,6 @@ def jump(bench: Bench, seed: int) -> InjectionResult:
 
 def _wall_clock_s(environment: dict[str, str]) -> float:
     """Return the time of day that a process under the library sees."""
-    command = [sys.executable, "-c", "import time; print(time.time())"]
+    command = [sys.executable, "-P", "-c", "import time; print(time.time())"]
     variables = {**os.environ, **environment}
     return float(subprocess.run(command, env=variables, capture_output=True, check=True).stdout)

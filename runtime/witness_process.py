@@ -43,7 +43,7 @@ class WitnessProcess:
             GatortError: the process ended, or it did no work in time.
         """
         self._records = tempfile.TemporaryFile()
-        command = [sys.executable, "-m", "gatort.runtime.witness_process", str(os.getpid())]
+        command = [sys.executable, "-P", "-m", "gatort.runtime.witness_process", str(os.getpid())]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._records)
         deadline_ns = self._clock.now_ns() + START_NS
         while self.between(0, self._clock.now_ns()) is None:

@@ -47,7 +47,7 @@ def _draws(candidate: str) -> bool:
     environment = os.environ | {"MUJOCO_GL": candidate}
     try:
         tried = subprocess.run(
-            [sys.executable, "-c", _PROBE],
+            [sys.executable, "-P", "-c", _PROBE],
             env=environment,
             capture_output=True,
             timeout=30,

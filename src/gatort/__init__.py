@@ -13,9 +13,14 @@ The names below are the public ones. Each loads its module when it is first used
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# ONNX Runtime would report each session, and keep a database of its reports open in the process
+# that controls the robot. It reads this once, before its first import; child processes inherit it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:  # Type checkers need the names; the program loads them in `__getattr__`.
     from gatort.policies.loading import PolicyOptions, load_policy

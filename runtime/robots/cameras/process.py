@@ -104,7 +104,7 @@ class CameraProcess(PictureReader):
         self._slot = ReportSlot(descriptor, config)
         # A session of its own: Ctrl-C at the terminal is for the arm's process alone.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, name, str(descriptor), config.model_dump_json()],
+            [sys.executable, "-P", "-m", __name__, name, str(descriptor), config.model_dump_json()],
             stdin=subprocess.PIPE,
             pass_fds=(descriptor,),
             start_new_session=True,

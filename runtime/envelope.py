@@ -18,7 +18,6 @@ one call, however late: a late cycle gets the change of one cycle.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -32,8 +31,8 @@ TORQUE_MARGIN: Final = 0.99
 SLOWING_SHARE: Final = 0.85
 """Share of its speed limit from which torque no longer speeds a joint up as asked. At the limit no
 driving torque is left, and the joint is damped besides."""
-TREND_CYCLES: Final = 5
-"""Cycles from which a joint's acceleration is taken."""
+TREND_CYCLES: Final = 3
+"""Cycles over which a joint's acceleration is smoothed."""
 TOO_FAST_CYCLES: Final = 5
 """Cycles above its speed limit after which a joint is stopped. A gripper that touches a block makes
 a light wrist jump by 1 to 2 rad/s for 3 ms."""
@@ -56,6 +55,8 @@ CONSISTENCY_RAD: Final = 0.03
 """Largest difference between the two."""
 REPEATED_CYCLES: Final = 50
 """Cycles in which positions and velocities may be the same to the last bit under torque."""
+REPEATED_NM: Final = 1.0
+"""A torque above this one moves an arm, so that its readings change."""
 TOOL_CYCLES: Final = 10
 """The tool's place is worked out once in this many cycles."""
 
@@ -92,6 +93,134 @@ class ArmLimits:
     """Largest mechanical power that the torques may give to the joints."""
 
 
+class Joint:
+    """One joint: its limits, and the readings that its rules remember."""
+
+    __slots__ = (
+        "_acceleration", "_brake_nm", "_brake_nms_rad", "_deceleration_rad_s2", "_far_high",
+        "_far_low", "_fastest", "_high", "_lead_cycles_nm", "_low", "_most", "_number", "_pressed",
+        "_pressed_nm", "_slowing", "_start", "_step", "_too_fast", "_travel", "_velocity",
+        "written_nm",
+    )  # fmt: skip
+
+    def __init__(self, number: int, limits: ArmLimits) -> None:
+        index = number - 1
+        self._number = number
+        self._low, self._high = limits.low_rad[index], limits.high_rad[index]
+        self._fastest = limits.speed_rad_s[index]
+        self._slowing = SLOWING_SHARE * self._fastest
+        self._deceleration_rad_s2 = limits.acceleration_rad_s2[index]
+        self._brake_nm = limits.brake_nm[index]
+        self._brake_nms_rad = limits.brake_nms_rad[index]
+        self._pressed_nm = limits.pressed_nm[index]
+        self._most = TORQUE_MARGIN * limits.torque_nm[index]
+        self._step = TORQUE_MARGIN * limits.torque_rate_nm_s[index] * CYCLE_S
+        # The torque falls to zero in torque / step cycles, at half of it on average.
+        self._lead_cycles_nm = 0.5 / self._step
+        farthest = self._way_to_stop(self._fastest, self._most) + KEEP_OFF_RAD + LIMIT_ZONE_RAD
+        self._far_low, self._far_high = self._low + farthest, self._high - farthest
+        self.written_nm = 0.0
+        """Torque that was written last."""
+        self._velocity = 0.0
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the readings."""
+        self._acceleration = 0.0
+        self._too_fast = 0
+        self._pressed = 0
+        self._start = math.nan
+        self._travel = 0.0
+
+    def limit(self, wanted_nm: float, position_rad: float, velocity_rad_s: float) -> float:
+        """Return the torque to write in this cycle, in N·m."""
+        wanted, before = wanted_nm, self.written_nm
+        readings = wanted + position_rad + velocity_rad_s
+        if readings - readings != 0.0:  # NaN or infinite. `reason` stops the arm.
+            wanted = 0.0
+        else:
+            gained = velocity_rad_s - self._velocity
+            self._velocity = velocity_rad_s
+            self._acceleration += (gained - self._acceleration) / TREND_CYCLES
+            coming = velocity_rad_s + self._acceleration * abs(before) * self._lead_cycles_nm
+            if not self._far_low < position_rad < self._far_high:
+                wanted = self._keep_off_limit(wanted, position_rad, velocity_rad_s)
+            if not -self._slowing < coming < self._slowing and coming * velocity_rad_s > 0.0:
+                wanted = self._slow_down(wanted, coming)
+
+        wanted = min(max(wanted, -self._most), self._most)
+        self.written_nm = min(max(wanted, before - self._step), before + self._step)
+        return self.written_nm
+
+    def _slow_down(self, wanted: float, coming: float) -> float:
+        """Fade out the torque that drives a joint which is soon too fast, and damp it.
+
+        The torque can only fall at its rate, and until then the joint goes on speeding up.
+        """
+        over = abs(coming) - self._slowing
+        if wanted * coming > 0.0:
+            wanted *= max(1.0 - over / (self._fastest - self._slowing), 0.0)
+        return wanted - math.copysign(self._brake_nms_rad * over, coming)
+
+    def _keep_off_limit(self, wanted: float, position: float, velocity: float) -> float:
+        """Fade out the torque towards a joint limit, and brake once the way to stop is used up."""
+        for sign, room in ((1.0, self._high - position), (-1.0, position - self._low)):
+            speed = max(sign * velocity, 0.0)
+            left = room - KEEP_OFF_RAD - self._way_to_stop(speed, sign * self.written_nm)
+            if left >= LIMIT_ZONE_RAD:
+                continue
+            if sign * wanted > 0:
+                wanted *= max(left / LIMIT_ZONE_RAD, 0.0)
+            if left < 0 and speed > 0:
+                wanted -= sign * self._brake_nm * min(-left / BRAKING_ZONE_RAD, 1.0)
+        return wanted
+
+    def _way_to_stop(self, speed: float, driving_nm: float) -> float:
+        """Return the angle in which a joint stops, from the change over to braking on."""
+        change_s = max(driving_nm + self._brake_nm, 0.0) / self._step * CYCLE_S
+        return speed * change_s + speed * speed / (2 * self._deceleration_rad_s2)
+
+    def reason(self, position_rad: float, velocity_rad_s: float) -> str | None:
+        """Return why an arm must be stopped after `limit`; `None` if it may go on."""
+        speed = abs(velocity_rad_s)
+        self._travel += velocity_rad_s
+        self._too_fast = self._too_fast + 1 if speed > self._fastest else 0
+        is_pressed = speed < STILL_RAD_S and abs(self.written_nm) > self._pressed_nm
+        self._pressed = self._pressed + 1 if is_pressed else 0
+
+        if not self._low + LIMIT_MARGIN_RAD <= position_rad <= self._high - LIMIT_MARGIN_RAD:
+            if not math.isfinite(position_rad):
+                return f"joint {self._number}: its position is not finite"
+            return (
+                f"joint {self._number} came to {position_rad:.3f} rad, "
+                f"at its limit ({self._low:g} to {self._high:g})"
+            )
+        if not math.isfinite(speed):
+            return f"joint {self._number}: its velocity is not finite"
+        if self._too_fast >= TOO_FAST_CYCLES:
+            return (
+                f"joint {self._number} turned at {speed:.2f} rad/s, "
+                f"above its limit of {self._fastest:g}"
+            )
+        if self._pressed * CYCLE_S >= PRESSED_S:
+            return (
+                f"joint {self._number} was pressed with {abs(self.written_nm):.0f} N·m "
+                f"for {PRESSED_S:g} s and did not move"
+            )
+        return None
+
+    def compare(self, position_rad: float) -> str | None:
+        """Compare the way since the last call with the sum of the velocities."""
+        difference = abs(position_rad - self._start - self._travel * CYCLE_S)
+        self._start, self._travel = position_rad, 0.0
+        if difference > CONSISTENCY_RAD:  # Never at the first call, where it is NaN.
+            return (
+                f"joint {self._number}: its position and its velocity differ by "
+                f"{difference:.3f} rad after {CONSISTENCY_CYCLES} cycles"
+            )
+        return None
+
+
 class Envelope:
     """Limits each cycle's torques, and says why the arm must be stopped."""
 
@@ -100,46 +229,39 @@ class Envelope:
         self.limits = limits
         self.reason: str | None = None
         """Reason for SAFE since `reset`; `None` while there is none."""
-        self._joints = range(len(limits.low_rad))
-        self._most = [TORQUE_MARGIN * torque for torque in limits.torque_nm]
-        self._step = [TORQUE_MARGIN * rate * CYCLE_S for rate in limits.torque_rate_nm_s]
-        self._slowing = [SLOWING_SHARE * speed for speed in limits.speed_rad_s]
-        self._written = [0.0 for _ in self._joints]
-        self._cycles = 0
+        self._joints = [Joint(number, limits) for number in range(1, len(limits.low_rad) + 1)]
         self.reset()
 
-    def require_fade(self, highest: Sequence[float], fade_s: float) -> None:
+    def require_fade(self, highest_nm: Sequence[float], fade_s: float) -> None:
         """Check that torques can fade to zero as fast as SAFE asks for.
 
         Args:
-            highest: largest commanded torque of each joint in N·m.
+            highest_nm: largest commanded torque of each joint.
             fade_s: duration of the fade.
 
         Raises:
             ConfigError: the fade of a joint is faster than the arm's torque may change.
         """
-        for joint, torque, step in zip(self._joints, highest, self._step, strict=True):
-            fastest = torque / fade_s * CYCLE_S
-            if fastest > step:
+        rates = self.limits.torque_rate_nm_s
+        for number, (torque, rate) in enumerate(zip(highest_nm, rates, strict=True), 1):
+            if torque / fade_s > TORQUE_MARGIN * rate:
                 raise ConfigError(
-                    f"joint {joint + 1}: a fade from {torque:g} N·m in {fade_s * 1e3:g} ms changes "
-                    f"{fastest:.2f} N·m a cycle, expected at most {step:.2f}; lower its range"
+                    f"joint {number}: a fade from {torque:g} N·m in {fade_s * 1e3:g} ms changes "
+                    f"{torque / fade_s:.0f} N·m/s, expected at most {TORQUE_MARGIN * rate:.0f}; "
+                    "lower its range"
                 )
 
     def reset(self) -> None:
         """Forget the reason and the readings, for an arm that is armed anew.
 
-        The torque that was written last is kept.
+        The torques that were written last are kept.
         """
         self.reason = None
-        self._pressed = [0 for _ in self._joints]
-        self._velocities: deque[Sequence[float]] = deque(maxlen=TREND_CYCLES)
-        self._too_fast = [0 for _ in self._joints]
+        self._cycles = 0
         self._repeated = 0
         self._last: tuple[Sequence[float], Sequence[float]] = ((), ())
-        self._cycles = 0
-        self._travel: list[float] = [0.0 for _ in self._joints]
-        self._start: Sequence[float] = ()
+        for joint in self._joints:
+            joint.forget()
 
     def limit(
         self,
@@ -158,166 +280,44 @@ class Envelope:
             is_driven: true while a controller's values are in effect. Only then the rules that ask
                 for SAFE apply: a person may move an arm that is at rest.
         """
-        written = [
-            self._limit_joint(*each)
-            for each in zip(
-                self._joints, torque_nm, position_rad, velocity_rad_s, self._written, strict=True
-            )
-        ]
-        self._written = written
-        self._velocities.append(velocity_rad_s)
+        each = zip(self._joints, torque_nm, position_rad, velocity_rad_s, strict=True)
+        written = [joint.limit(*readings) for joint, *readings in each]
         if is_driven and self.reason is None:
             self.reason = self._find_reason(written, position_rad, velocity_rad_s)
         return written
 
-    # -- Limiting ------------------------------------------------------------------------------
-
-    def _limit_joint(
-        self, joint: int, wanted: float, position: float, velocity: float, before: float
-    ) -> float:
-        if not math.isfinite(wanted + position + velocity):
-            wanted = 0.0  # `_find_reason` stops the arm. Until then it is let go of at its rate.
-        else:
-            wanted = self._keep_off_limit(joint, wanted, position, velocity, before)
-            wanted = self._keep_slow(joint, wanted, velocity, before)
-
-        most, step = self._most[joint], self._step[joint]
-        wanted = min(max(wanted, -most), most)
-        return min(max(wanted, before - step), before + step)
-
-    def _keep_slow(self, joint: int, wanted: float, velocity: float, before: float) -> float:
-        """Fade out the torque that drives a joint which is soon too fast, and damp it.
-
-        The torque can only fall at its rate, and until then the joint goes on speeding up.
-        """
-        gained = velocity - self._velocities[0][joint] if self._velocities else 0.0
-        lead_cycles = abs(before) / self._step[joint] / 2
-        coming = velocity + gained * lead_cycles / TREND_CYCLES
-        over = abs(coming) - self._slowing[joint]
-        if over <= 0.0 or coming * velocity < 0.0:
-            return wanted
-        if wanted * coming > 0.0:
-            share = over / (self.limits.speed_rad_s[joint] - self._slowing[joint])
-            wanted *= max(1.0 - share, 0.0)
-        return wanted - math.copysign(self.limits.brake_nms_rad[joint] * over, coming)
-
-    def _keep_off_limit(
-        self, joint: int, wanted: float, position: float, velocity: float, before: float
-    ) -> float:
-        """Fade out the torque towards a joint limit, and brake once the way to stop is used up.
-
-        The way to stop begins with the time in which the torque changes over to braking.
-        """
-        limits = self.limits
-        brake = limits.brake_nm[joint]
-        for sign, room in (
-            (1.0, limits.high_rad[joint] - position),
-            (-1.0, position - limits.low_rad[joint]),
-        ):
-            speed = max(sign * velocity, 0.0)
-            change_s = max(sign * before + brake, 0.0) / self._step[joint] * CYCLE_S
-            stopping = speed * change_s + speed * speed / (2 * limits.acceleration_rad_s2[joint])
-            left = room - KEEP_OFF_RAD - stopping
-            if left >= LIMIT_ZONE_RAD:
-                continue
-            if sign * wanted > 0:
-                wanted *= max(left / LIMIT_ZONE_RAD, 0.0)
-            if left < 0 and speed > 0:
-                wanted -= sign * brake * min(-left / BRAKING_ZONE_RAD, 1.0)
-        return wanted
-
-    # -- Reasons to stop -----------------------------------------------------------------------
-
     def _find_reason(
         self, written: Sequence[float], position: Sequence[float], velocity: Sequence[float]
     ) -> str | None:
-        if not all(map(math.isfinite, (*position, *velocity))):
-            return "a joint's reading is not finite"
+        each = zip(self._joints, position, velocity, strict=True)
+        reasons = [reason for joint, at, speed in each if (reason := joint.reason(at, speed))]
+        if reasons:
+            return reasons[0]
+
         self._cycles += 1
-        return (
-            self._out_of_limits(position, velocity)
-            or self._pressed_still(written, velocity)
-            or self._inconsistent(written, position, velocity)
-            or self._too_strong(written, velocity)
-            or (self._outside_box(position) if self._cycles % TOOL_CYCLES == 0 else None)
-        )
+        if self._are_repeated(written, position, velocity):
+            return f"the joints' readings were the same for {REPEATED_CYCLES} cycles under torque"
+        if self._cycles % CONSISTENCY_CYCLES == 1:
+            compared = [joint.compare(at) for joint, at in zip(self._joints, position, strict=True)]
+            if any(compared):
+                return next(reason for reason in compared if reason)
+        if self.limits.power_w < math.inf and (reason := self._too_strong(written, velocity)):
+            return reason
+        return self._outside_box(position) if self._cycles % TOOL_CYCLES == 0 else None
 
-    def _out_of_limits(self, position: Sequence[float], velocity: Sequence[float]) -> str | None:
-        limits = self.limits
-        for joint, at, speed, low, high, fastest in zip(
-            self._joints,
-            position,
-            velocity,
-            limits.low_rad,
-            limits.high_rad,
-            limits.speed_rad_s,
-            strict=True,
-        ):
-            self._too_fast[joint] = self._too_fast[joint] + 1 if abs(speed) > fastest else 0
-            if self._too_fast[joint] >= TOO_FAST_CYCLES:
-                return (
-                    f"joint {joint + 1} turned at {abs(speed):.2f} rad/s, "
-                    f"above its limit of {fastest:g}"
-                )
-            if not low + LIMIT_MARGIN_RAD <= at <= high - LIMIT_MARGIN_RAD:
-                return f"joint {joint + 1} came to {at:.3f} rad, at its limit ({low:g} to {high:g})"
-        return None
-
-    def _pressed_still(self, written: Sequence[float], velocity: Sequence[float]) -> str | None:
-        for joint, torque, speed, pressed in zip(
-            self._joints, written, velocity, self.limits.pressed_nm, strict=True
-        ):
-            if abs(torque) <= pressed or abs(speed) >= STILL_RAD_S:
-                self._pressed[joint] = 0
-                continue
-            self._pressed[joint] += 1
-            if self._pressed[joint] * CYCLE_S >= PRESSED_S:
-                return (
-                    f"joint {joint + 1} was pressed with {abs(torque):.0f} N·m for {PRESSED_S:g} s "
-                    "and did not move"
-                )
-        return None
-
-    def _inconsistent(
+    def _are_repeated(
         self, written: Sequence[float], position: Sequence[float], velocity: Sequence[float]
-    ) -> str | None:
-        is_under_torque = max(map(abs, written)) > 1.0
-        if is_under_torque and (position, velocity) == self._last:
-            self._repeated += 1
-        else:
+    ) -> bool:
+        if (position, velocity) != self._last or max(map(abs, written)) <= REPEATED_NM:
             self._repeated = 0
             self._last = (position, velocity)
-        if self._repeated >= REPEATED_CYCLES:
-            return f"the joints' readings were the same for {REPEATED_CYCLES} cycles under torque"
-
-        if not self._start:
-            self._start = position
-            self._travel = [0.0 for _ in self._joints]
-            self._compare_at = self._cycles + CONSISTENCY_CYCLES
-            return None
-        self._travel = [
-            travel + speed for travel, speed in zip(self._travel, velocity, strict=True)
-        ]
-        if self._cycles < self._compare_at:
-            return None
-        start, self._start = self._start, ()
-        for joint, at, then, travel in zip(
-            self._joints, position, start, self._travel, strict=True
-        ):
-            difference = at - then - travel * CYCLE_S
-            if abs(difference) > CONSISTENCY_RAD:
-                return (
-                    f"joint {joint + 1}: its position and its velocity differ by "
-                    f"{abs(difference):.3f} rad after {CONSISTENCY_CYCLES} cycles"
-                )
-        return None
+            return False
+        self._repeated += 1
+        return self._repeated >= REPEATED_CYCLES
 
     def _too_strong(self, written: Sequence[float], velocity: Sequence[float]) -> str | None:
-        if self.limits.power_w == math.inf:
-            return None
-        power_w = sum(
-            max(torque * speed, 0.0) for torque, speed in zip(written, velocity, strict=True)
-        )
+        powers = [torque * speed for torque, speed in zip(written, velocity, strict=True)]
+        power_w = sum(power for power in powers if power > 0.0)
         if power_w <= self.limits.power_w:
             return None
         return f"the joints got {power_w:.0f} W, above the limit of {self.limits.power_w:g}"

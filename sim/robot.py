@@ -168,7 +168,7 @@ class SimulatedRobot(Driver):
         while self._time_ns + INNER_PERIOD_NS <= now_ns:
             command = self._in_effect(self._time_ns)
             torque_nm, width_m = command[:7], float(command[7])
-            position_rad, velocity_rad_s = self._sense_joints()
+            position_rad, velocity_rad_s = self.simulator.joints()
             if self.inner_loop.state is State.LATCHED:
                 torque_nm = torque_nm - BRAKING_NMS_RAD * velocity_rad_s
             torque_nm = self._within_envelope(
@@ -186,10 +186,6 @@ class SimulatedRobot(Driver):
             if self._shutters and self._is_shutter_due():
                 self._take_pictures()
         self.simulator.settle()
-
-    def _sense_joints(self) -> tuple[Array, Array]:
-        """Return the joints' positions and velocities as the arm's own sensors give them."""
-        return self.simulator.joints()
 
     def _is_shutter_due(self) -> bool:
         """Check if a picture of now has the trial's latency when the next tick begins."""

@@ -1,0 +1,241 @@
+"""Drive a simulated arm where it must not go, and measure how the envelope answers.
+
+    python benchmarks/envelope.py --json runs/envelope.json
+
+Each joint is pushed with the largest torque in both directions. The arm is pressed onto the table,
+and the joints' readings are spoiled in flight. All times are those of a virtual clock, in cycles of
+1 ms. Every case is repeated with the fault in another millisecond of the tick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from gatort.runtime.clock import VirtualClock
+from gatort.runtime.robots.panda import PANDA_LIMITS, TORQUE_NM
+from gatort.runtime.safety import STOPPED, Command, State
+from gatort.sim.make import SimulatorName, make_robot
+
+MS: Final = 1_000_000
+PERIOD_NS: Final = 50 * MS
+PHASES: Final = (0, 13, 27, 41)
+"""Milliseconds by which a fault is moved within a tick."""
+FAULT_MS: Final = 1_000
+"""Millisecond of a run in which a sensor's fault begins."""
+RUN_MS: Final = 6_000
+TURN_NM: Final = (8.0, 0.0, 0.0, -4.0, 2.0, 0.0, 2.0)
+"""Torques that move the arm while a sensor fails, in turns of half a second."""
+
+Array = NDArray[np.float64]
+Readings = tuple[Array, Array]
+
+
+@dataclass(frozen=True)
+class EnvelopeResult:
+    """Answer of the envelope to one case."""
+
+    case: str
+    simulator: str
+    runs: int
+    stopped: int
+    """Number of runs that ended in SAFE and LATCHED."""
+    safe_ms: float | None
+    """Longest time from the fault to SAFE; `None` where no sensor failed."""
+    torque_gone_ms: float | None
+    """Longest time from the fault to a written torque of zero."""
+    least_room_rad: float
+    """Least distance of a joint to its stop."""
+    fastest_share: float
+    """Largest speed of a joint, as a share of its limit."""
+    largest_step_nm: float
+    """Largest change of a written torque from one cycle to the next."""
+    reasons: tuple[str, ...]
+    """Reasons that the robot gave."""
+
+
+class Spoiled:
+    """Readings of the joints, spoiled from one instant on."""
+
+    def __init__(self, spoil: Callable[[Readings, Readings, int], Readings], from_ms: int) -> None:
+        self._spoil = spoil
+        self._from_ms = from_ms
+        self._good: Readings | None = None
+        self.cycle = 0
+
+    def __call__(self, readings: Readings) -> Readings:
+        """Return the readings of this cycle."""
+        self.cycle += 1
+        position, velocity = (np.array(each) for each in readings)
+        if self.cycle < self._from_ms or self._good is None:
+            self._good = position, velocity
+            return position, velocity
+        return self._spoil((position, velocity), self._good, self.cycle - self._from_ms)
+
+
+def _frozen(_: Readings, good: Readings, __: int) -> Readings:
+    return good
+
+
+def _frozen_position(now: Readings, good: Readings, _: int) -> Readings:
+    return good[0], now[1]
+
+
+def _drifting_position(now: Readings, _: Readings, cycles: int) -> Readings:
+    return now[0] + np.eye(7)[0] * 0.5e-3 * cycles, now[1]
+
+
+def _not_finite(now: Readings, _: Readings, __: int) -> Readings:
+    return now[0], np.full(7, np.nan)
+
+
+SENSORS: Final = {
+    "readings frozen": _frozen,
+    "positions frozen": _frozen_position,
+    "position drifts by 0.5 rad/s": _drifting_position,
+    "velocities NaN": _not_finite,
+}
+
+
+def run(
+    simulator: SimulatorName,
+    torque_at: Callable[[int], Array],
+    phase_ms: int,
+    spoil: Callable[[Readings, Readings, int], Readings] | None = None,
+) -> tuple[dict[str, float], str | None, bool]:
+    """Drive one arm. Return its figures, the reason for its stop, and if it stopped."""
+    clock = VirtualClock()
+    robot = make_robot(simulator, "reach", clock, seed=900_000)
+    fault_ms = FAULT_MS + phase_ms
+    torques: list[Array] = []
+    readings: list[Readings] = []
+    states: list[State] = []
+    step, joints = robot.simulator.step, robot.simulator.joints
+
+    def watched(torque_nm: Array, width_m: float | None) -> None:
+        torques.append(np.array(torque_nm))
+        readings.append(tuple(np.array(each) for each in joints()))  # type: ignore[arg-type]  # two
+        states.append(robot.state)
+        step(torque_nm, width_m)
+
+    robot.simulator.step = watched  # type: ignore[method-assign]  # of this one simulator
+    if spoil is not None:
+        spoiled = Spoiled(spoil, fault_ms)
+        robot.simulator.joints = lambda: spoiled(joints())  # type: ignore[method-assign]
+
+    robot.arm()
+    values = np.zeros(len(robot.interface.actuators))
+    for tick in range(RUN_MS * MS // PERIOD_NS):
+        observation = robot.observe()
+        values[:7] = torque_at(tick)
+        apply_at_ns = observation.stamp_ns + 25 * MS
+        robot.command(Command(tick + 1, observation.sequence, apply_at_ns, 60 * MS, values.copy()))
+        clock.advance_ns(PERIOD_NS)
+        robot.advance()
+    robot.close()
+
+    written = np.array(torques)
+    position = np.array([each[0] for each in readings])
+    velocity = np.abs(np.array([each[1] for each in readings]))
+    room = np.minimum(position - PANDA_LIMITS.low_rad, PANDA_LIMITS.high_rad - position)
+    figures = {
+        "room": float(room.min()),
+        "share": float((velocity / PANDA_LIMITS.speed_rad_s).max()),
+        "step": float(np.abs(np.diff(written, axis=0)).max()),
+    }
+    safe = [index for index, state in enumerate(states) if state in (State.SAFE, State.LATCHED)]
+    if safe and spoil is not None:
+        latched = states.index(State.LATCHED) if State.LATCHED in states else len(states)
+        figures |= {"safe": safe[0] - fault_ms, "gone": latched - fault_ms}
+    return figures, robot.stop_reason, bool(safe) and robot.state in STOPPED
+
+
+def measure(
+    case: str,
+    simulator: SimulatorName,
+    torque_at: Callable[[int], Array],
+    spoil: Callable[[Readings, Readings, int], Readings] | None = None,
+) -> EnvelopeResult:
+    """Run one case in all phases."""
+    runs = [run(simulator, torque_at, phase, spoil) for phase in PHASES]
+    figures = [figure for figure, _, _ in runs]
+
+    def worst(name: str) -> float | None:
+        return max((each[name] for each in figures if name in each), default=None)
+
+    return EnvelopeResult(
+        case=case,
+        simulator=simulator,
+        runs=len(runs),
+        stopped=sum(stopped for _, _, stopped in runs),
+        safe_ms=worst("safe"),
+        torque_gone_ms=worst("gone"),
+        least_room_rad=min(each["room"] for each in figures),
+        fastest_share=max(each["share"] for each in figures),
+        largest_step_nm=max(each["step"] for each in figures),
+        reasons=tuple(sorted({reason for _, reason, _ in runs if reason})),
+    )
+
+
+def cases() -> dict[str, tuple[Callable[[int], Array], object]]:
+    """Return torques by tick and a sensor's fault for each case."""
+    found: dict[str, tuple[Callable[[int], Array], object]] = {}
+    for joint, torque in enumerate(TORQUE_NM):
+        for sign, word in ((1.0, "up"), (-1.0, "down")):
+            push = np.eye(7)[joint] * sign * torque
+            found[f"joint {joint + 1} {word} with {torque:g} N·m"] = (lambda _, p=push: p), None
+    press = np.array([0.0, 30.0, 0.0, -10.0, 0.0, 0.0, 0.0])
+    found["the hand onto the table"] = (lambda _: press), None
+    for name, spoil in SENSORS.items():
+        found[name] = (lambda tick: np.array(TURN_NM) * (1 if tick // 10 % 2 else -1)), spoil
+    return found
+
+
+def table_of(results: list[EnvelopeResult]) -> Table:
+    """Return the results as a table."""
+    table = Table("case", "arm", "stopped", "SAFE ms", "fade over ms", "room rad", "speed", "step")
+    for each in results:
+        table.add_row(
+            each.case,
+            each.simulator,
+            f"{each.stopped} of {each.runs}",
+            "–" if each.safe_ms is None else f"{each.safe_ms:.0f}",
+            "–" if each.torque_gone_ms is None else f"{each.torque_gone_ms:.0f}",
+            f"{each.least_room_rad:.3f}",
+            f"{each.fastest_share:.0%}",
+            f"{each.largest_step_nm:.2f}",
+        )
+    return table
+
+
+def main() -> None:
+    """Measure all cases in both simulators."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    simulators: tuple[SimulatorName, ...] = ("mujoco", "pybullet")
+    todo = [(*case, simulator) for case in cases().items() for simulator in simulators]
+    results = [
+        measure(name, simulator, torque_at, spoil)  # type: ignore[arg-type]
+        for name, (torque_at, spoil), simulator in track(todo, "cases")
+    ]
+    Console(width=120).print(table_of(results))
+    for each in results:
+        for reason in each.reasons:
+            print(f"{each.case}, {each.simulator}: {reason}")
+    if args.json:
+        args.json.write_text(json.dumps([asdict(each) for each in results], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

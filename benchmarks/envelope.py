@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,8 @@ from rich.progress import track
 from rich.table import Table
 
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.robots.panda import PANDA_LIMITS, TORQUE_NM
+from gatort.runtime.robots.driver import Driver
+from gatort.runtime.robots.panda import PANDA, PANDA_LIMITS, TORQUE_NM
 from gatort.runtime.safety import STOPPED, Command, State
 from gatort.sim.make import SimulatorName, make_robot
 
@@ -34,11 +35,18 @@ PHASES: Final = (0, 13, 27, 41)
 FAULT_MS: Final = 1_000
 """Millisecond of a run in which a sensor's fault begins."""
 RUN_MS: Final = 6_000
+LATE_SHARE: Final = 0.1
+"""Share of random cycles that come late."""
 TURN_NM: Final = (8.0, 0.0, 0.0, -4.0, 2.0, 0.0, 2.0)
 """Torques that move the arm while a sensor fails, in turns of half a second."""
 
 Array = NDArray[np.float64]
 Readings = tuple[Array, Array]
+Spoil = Callable[[Readings, Readings, int], Readings]
+"""From the readings now, the last good ones and the cycles since, return wrong readings."""
+TorqueAt = Callable[[int, Array, Array], Array]
+"""From a tick, and the joints' positions and velocities, return torques (7,)."""
+HELD_RAD: Final = np.array([0.0, 0.0, 0.0, -2.2, 0.0, 2.2, 0.8])
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class EnvelopeResult:
 class Spoiled:
     """Readings of the joints, spoiled from one instant on."""
 
-    def __init__(self, spoil: Callable[[Readings, Readings, int], Readings], from_ms: int) -> None:
+    def __init__(self, spoil: Spoil, from_ms: int) -> None:
         self._spoil = spoil
         self._from_ms = from_ms
         self._good: Readings | None = None
@@ -109,9 +117,9 @@ SENSORS: Final = {
 
 def run(
     simulator: SimulatorName,
-    torque_at: Callable[[int], Array],
+    torque_at: TorqueAt,
     phase_ms: int,
-    spoil: Callable[[Readings, Readings, int], Readings] | None = None,
+    spoil: Spoil | None = None,
 ) -> tuple[dict[str, float], str | None, bool]:
     """Drive one arm. Return its figures, the reason for its stop, and if it stopped."""
     clock = VirtualClock()
@@ -137,7 +145,7 @@ def run(
     values = np.zeros(len(robot.interface.actuators))
     for tick in range(RUN_MS * MS // PERIOD_NS):
         observation = robot.observe()
-        values[:7] = torque_at(tick)
+        values[:7] = torque_at(tick, *joints())
         apply_at_ns = observation.stamp_ns + 25 * MS
         robot.command(Command(tick + 1, observation.sequence, apply_at_ns, 60 * MS, values.copy()))
         clock.advance_ns(PERIOD_NS)
@@ -156,15 +164,15 @@ def run(
     safe = [index for index, state in enumerate(states) if state in (State.SAFE, State.LATCHED)]
     if safe and spoil is not None:
         latched = states.index(State.LATCHED) if State.LATCHED in states else len(states)
-        figures |= {"safe": safe[0] - fault_ms, "gone": latched - fault_ms}
+        figures |= {"safe": max(safe[0] - fault_ms, 0), "gone": latched - fault_ms}
     return figures, robot.stop_reason, bool(safe) and robot.state in STOPPED
 
 
 def measure(
     case: str,
     simulator: SimulatorName,
-    torque_at: Callable[[int], Array],
-    spoil: Callable[[Readings, Readings, int], Readings] | None = None,
+    torque_at: TorqueAt,
+    spoil: Spoil | None = None,
 ) -> EnvelopeResult:
     """Run one case in all phases."""
     runs = [run(simulator, torque_at, phase, spoil) for phase in PHASES]
@@ -187,18 +195,77 @@ def measure(
     )
 
 
-def cases() -> dict[str, tuple[Callable[[int], Array], object]]:
-    """Return torques by tick and a sensor's fault for each case."""
-    found: dict[str, tuple[Callable[[int], Array], object]] = {}
+def _press_table(_: int, position: Array, velocity: Array) -> Array:
+    """Push joint 2 down with 20 N·m, and hold the posture of all others."""
+    held = 12.0 * (HELD_RAD - position) - 0.5 * velocity
+    held[1] = 20.0
+    return np.clip(held, -np.array(TORQUE_NM), TORQUE_NM)
+
+
+def cases() -> dict[str, tuple[TorqueAt, Spoil | None]]:
+    """Return torques and a sensor's fault for each case."""
+    found: dict[str, tuple[TorqueAt, Spoil | None]] = {}
     for joint, torque in enumerate(TORQUE_NM):
         for sign, word in ((1.0, "up"), (-1.0, "down")):
             push = np.eye(7)[joint] * sign * torque
-            found[f"joint {joint + 1} {word} with {torque:g} N·m"] = (lambda _, p=push: p), None
-    press = np.array([0.0, 30.0, 0.0, -10.0, 0.0, 0.0, 0.0])
-    found["the hand onto the table"] = (lambda _: press), None
+            found[f"joint {joint + 1} {word} with {torque:g} N·m"] = (lambda *_, p=push: p), None
+    found["the hand onto the table with 20 N·m"] = _press_table, None
     for name, spoil in SENSORS.items():
-        found[name] = (lambda tick: np.array(TURN_NM) * (1 if tick // 10 % 2 else -1)), spoil
+        found[name] = (lambda tick, *_: np.array(TURN_NM) * (1 if tick // 10 % 2 else -1)), spoil
     return found
+
+
+class Motors(Driver):
+    """An arm without physics that notes the torques which are written to it."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(PANDA, clock, limits=PANDA_LIMITS)
+        self.position = np.array([0.0, -0.4, 0.0, -2.2, 0.0, 1.8, 0.8])
+        self.velocity = np.zeros(7)
+        self.written = np.zeros(7)
+        self.largest_step_nm = 0.0
+
+    def _advance(self, now_ns: int) -> None:
+        before = self.written
+        wanted = self._in_effect(now_ns)[:7] - 3.0 * self.velocity
+        self.written = self._within_envelope(wanted, self.position, self.velocity, now_ns)
+        step = float(np.abs(self.written - before).max())
+        self.largest_step_nm = max(self.largest_step_nm, step)
+
+    def _read(self) -> tuple[int, Sequence[Array]]:
+        return self._clock.now_ns(), [self.position, self.velocity, np.zeros(1)]
+
+    def close(self) -> None:
+        """Do nothing: there is no arm."""
+
+
+def largest_step_nm(cycles: int, seed: int) -> float:
+    """Return the largest step of a written torque in random sequences of commands.
+
+    Commands are legal and illegal, cycles up to 20 ms late, and the arm is armed and stopped at any
+    instant.
+    """
+    draw, clock = np.random.default_rng(seed), VirtualClock()
+    motors = Motors(clock)
+    sequence = 0
+    for _ in track(range(cycles), "random cycles"):
+        late = draw.random() < LATE_SHARE
+        clock.advance_ns(int(draw.integers(1, 20_000)) * 1_000 if late else MS)
+        motors.velocity = draw.normal(0, 0.6, 7)
+        motors.advance()
+        chance = draw.random()
+        if chance < 0.02:
+            sequence += 1
+            torque = draw.choice([draw.uniform(-30, 30), 1e6, -87.0, np.nan])
+            values = np.append(draw.uniform(-1, 1, 7) * torque, 0.04)
+            apply_at_ns = clock.now_ns() + int(draw.integers(0, 30)) * MS
+            motors.command(Command(sequence, sequence, apply_at_ns, 60 * MS, values))
+        elif chance < 0.023:
+            motors.stop()
+        elif chance < 0.03:
+            motors.arm()
+            sequence = 0
+    return motors.largest_step_nm
 
 
 def table_of(results: list[EnvelopeResult]) -> Table:
@@ -222,17 +289,20 @@ def main() -> None:
     """Measure all cases in both simulators."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--cycles", type=int, default=1_000_000)
     args = parser.parse_args()
     simulators: tuple[SimulatorName, ...] = ("mujoco", "pybullet")
     todo = [(*case, simulator) for case in cases().items() for simulator in simulators]
     results = [
-        measure(name, simulator, torque_at, spoil)  # type: ignore[arg-type]
+        measure(name, simulator, torque_at, spoil)
         for name, (torque_at, spoil), simulator in track(todo, "cases")
     ]
     Console(width=120).print(table_of(results))
     for each in results:
         for reason in each.reasons:
             print(f"{each.case}, {each.simulator}: {reason}")
+    step_nm = largest_step_nm(args.cycles, seed=0)
+    print(f"{args.cycles:,} random cycles: the largest step of a torque was {step_nm:.3f} N·m")
     if args.json:
         args.json.write_text(json.dumps([asdict(each) for each in results], indent=2) + "\n")
 

@@ -28,6 +28,8 @@ from .trace import TRACE_FILE, Trace
 
 LAYOUT_SEED = 5000
 """Seed of the blocks' layout."""
+DRIFT_RAD_S = 0.5
+"""Drift of a joint's position in the arm's own readings."""
 JUMP_RAD = 1.0
 """Jump of a joint's reading; in one tick no joint of a Panda turns farther than 0.13 rad."""
 
@@ -47,10 +49,29 @@ class FaultyArm(SimulatedRobot):
         self._sensors = sensors
         self._good: Reading = (0, [])
         self._readings = 0
+        self._true_joints = self.simulator.joints
+        self._good_joints = self._true_joints()
+        self.simulator.joints = self._own_joints  # type: ignore[method-assign]  # of this one arm
         self.on_step = self._write_step
 
     def _write_step(self, at_ns: int, state: State, values: NDArray[np.float64]) -> None:
         self._trace.add(at_ns, self._clock.now_ns(), state, values)
+
+    def _own_joints(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the joints' readings that the arm itself has, spoiled by a fault of an encoder."""
+        position, velocity = self._true_joints()
+        component, _, kind = self._sensors.fault.partition(" ")
+        if component != "encoder" or not self._sensors.began_ns:
+            self._good_joints = position.copy(), velocity.copy()
+            return position, velocity
+        match kind:
+            case "frozen":
+                return self._good_joints
+            case "drift":
+                since_s = (self._time_ns - self._sensors.began_ns) * 1e-9
+                return position + DRIFT_RAD_S * since_s * np.eye(7)[0], velocity
+            case _:
+                return position, np.full(7, np.nan)
 
     def arm(self) -> None:
         """See `Robot.arm`; readings count from here."""
@@ -76,6 +97,8 @@ class FaultyArm(SimulatedRobot):
 
         self._sensors.begin(self._good[0], self._clock.now_ns())
         component, kind = self._sensors.fault.split()
+        if component == "encoder":
+            return stamp_ns, values
         match kind:
             case "frozen":
                 return self._frozen(component, values)

@@ -164,6 +164,12 @@ class ArmProcess:
         """True while the process runs."""
         return self.process.poll() is None
 
+    @property
+    def door_pid(self) -> int:
+        """Identity of the process that talks to controllers."""
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
     def press(self, key: bytes) -> None:
         """Press a key on its console."""
         os.write(self._terminal, key)

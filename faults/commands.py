@@ -1,4 +1,4 @@
-"""Faults of commands on their way (rows 8 and 9): lost, repeated, reordered or old."""
+"""Faults of commands on their way (rows 8, 9 and 26): lost, repeated, reordered or old."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from .loop_bench import LoopBench
 from .policy import RUNNING
 from .seams import WrappedRobot
 from .sensors import good_ticks
+
+MANY_TICKS = 60
+"""Ticks of a run that a habit of the link must stop."""
 
 
 class LosingLink(WrappedRobot):
@@ -54,6 +57,36 @@ def lost(commands: int, bench: LoopBench, seed: int) -> InjectionResult:
 
 
 lost_once, lost_for_good = partial(lost, 1), partial(lost, 1_000)
+
+
+class AlternatingLink(WrappedRobot):
+    """A link that delivers a number of commands, and then only every second one."""
+
+    def __init__(self, robot: Robot, good: int) -> None:
+        super().__init__(robot)
+        self.first_lost_ns = 0
+        """Instant at which the first lost command would have taken effect."""
+        self._good = good
+
+    def command(self, command: Command) -> None:
+        """See `Robot.command`."""
+        self._good -= 1
+        if self._good < 0 and self._good % 2:
+            self.first_lost_ns = self.first_lost_ns or command.apply_at_ns
+            return
+        super().command(command)
+
+
+def every_second_lost(bench: LoopBench, seed: int) -> InjectionResult:
+    """Lose every second command. Times count from the instant of the first lost one's effect."""
+    arm = bench.arm
+    with bench.controller(arm) as robot:
+        link = AlternatingLink(robot, good_ticks(seed))
+        drive = bench.drive(link, MANY_TICKS)
+    drive.require_fault(link.first_lost_ns > 0)
+    arm.rest()
+    safe_ns = arm.trace.since(drive.began_ns).first(State.SAFE)
+    return must_stop(arm, drive.began_ns, link.first_lost_ns, safe_ns)
 
 
 class RepeatingLink(WrappedRobot):

@@ -1,9 +1,11 @@
-"""Faults of whole processes (rows 14 to 16): killed or suspended, on either side of the wire."""
+"""Faults of whole processes (rows 14 to 16 and 27): killed or suspended, at both ends."""
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import replace
+from functools import partial
 
 from gatort.runtime.errors import RobotError
 from gatort.runtime.safety import STOPPED, State
@@ -53,6 +55,34 @@ def controller_suspended(bench: Bench, seed: int) -> InjectionResult:
     if after.sequence != [State.LATCHED] or (after.values != after.values[:1]).any():
         return replace(result, wrong="something moved after SIGCONT without new consent")
     return result
+
+
+def _door_fails(number: signal.Signals, bench: Bench, seed: int) -> InjectionResult:
+    """Send a signal to the arm's door: the arm stops, and the next door finds it at rest."""
+    with bench.own_arm() as arm, running(arm.endpoint, bench.new_folder()) as run:
+        armed_ns = bench.wait_for_motion(arm, run)
+        bench.wait_within_a_tick(seeded(seed))
+        sent_ns = bench.clock.now_ns()
+        os.kill(arm.door_pid, number)
+        arm.rest()
+        # The age of a command that passed a silent door counts from its effect.
+        is_silent = number is signal.SIGSTOP
+        fault_ns = max(sent_ns, arm.sensors.last_effect_ns) if is_silent else sent_ns
+        result = must_stop(arm, armed_ns, fault_ns)
+
+        listens = arm.wait_until(lambda: "the door listens again" in arm.said)
+        run.process.wait(END_S)
+        if not listens:
+            return replace(result, wrong="no other door was started")
+        with bench.controller(arm) as robot:
+            robot.observe()
+            if robot.state not in STOPPED:
+                return replace(result, wrong=f"after it the arm was found in {robot.state}")
+    return result
+
+
+door_killed = partial(_door_fails, signal.SIGKILL)
+door_suspended = partial(_door_fails, signal.SIGSTOP)
 
 
 def robot_killed(bench: Bench, seed: int) -> InjectionResult:

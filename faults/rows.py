@@ -11,6 +11,7 @@ from . import (
     bundles,
     commands,
     configuration,
+    encoders,
     keys,
     machine_load,
     messages,
@@ -245,5 +246,34 @@ ROWS = (
             Fault("output", "unread", onlookers.output_unread),
             Fault("viewer", "hang", onlookers.viewer_hung),
         ),
+    ),
+    Row(
+        25,
+        "SAFE by the arm's envelope",
+        tuple(
+            Fault(
+                "encoder", kind, partial(encoders.encoder, cast(SensorFault, f"encoder {kind}")), 3
+            )
+            for kind in ("frozen", "drift", "nan")
+        ),
+        200,
+        250,
+    ),
+    Row(
+        26,
+        "SAFE by the robot's watchdog",
+        (Fault("link", "every_second", commands.every_second_lost, 3),),
+        900,
+        1_000,
+    ),
+    Row(
+        27,
+        "SAFE; another door, and nobody armed",
+        (
+            Fault("door", "kill", processes.door_killed, 3),
+            Fault("door", "suspend", processes.door_suspended, 2),
+        ),
+        100,
+        150,
     ),
 )

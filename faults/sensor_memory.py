@@ -10,6 +10,7 @@ import numpy as np
 SensorFault = Literal[
     "none", "camera frozen", "camera absent", "joint_state frozen", "joint_state absent",
     "joint_state nan", "joint_state inf", "joint_state jump",
+    "encoder frozen", "encoder drift", "encoder nan",
 ]  # fmt: skip
 SENSOR_FAULTS: tuple[SensorFault, ...] = get_args(SensorFault)
 SENSORS_FILE = "sensors"

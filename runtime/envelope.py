@@ -132,11 +132,16 @@ class Joint:
         self._start = math.nan
         self._travel = 0.0
 
+    def let_go(self) -> float:
+        """Return the torque to write in this cycle, on its way to zero, in N·m."""
+        self.written_nm -= min(max(self.written_nm, -self._step), self._step)
+        return self.written_nm
+
     def limit(self, wanted_nm: float, position_rad: float, velocity_rad_s: float) -> float:
         """Return the torque to write in this cycle, in N·m."""
         wanted, before = wanted_nm, self.written_nm
         readings = wanted + position_rad + velocity_rad_s
-        if readings - readings != 0.0:  # NaN or infinite. `reason` stops the arm.
+        if readings - readings != 0.0:  # NaN or infinite: the envelope stops the arm.
             wanted = 0.0
         else:
             gained = velocity_rad_s - self._velocity
@@ -183,20 +188,15 @@ class Joint:
     def reason(self, position_rad: float, velocity_rad_s: float) -> str | None:
         """Return why an arm must be stopped after `limit`; `None` if it may go on."""
         speed = abs(velocity_rad_s)
-        self._travel += velocity_rad_s
         self._too_fast = self._too_fast + 1 if speed > self._fastest else 0
         is_pressed = speed < STILL_RAD_S and abs(self.written_nm) > self._pressed_nm
         self._pressed = self._pressed + 1 if is_pressed else 0
 
         if not self._low + LIMIT_MARGIN_RAD <= position_rad <= self._high - LIMIT_MARGIN_RAD:
-            if not math.isfinite(position_rad):
-                return f"joint {self._number}: its position is not finite"
             return (
                 f"joint {self._number} came to {position_rad:.3f} rad, "
                 f"at its limit ({self._low:g} to {self._high:g})"
             )
-        if not math.isfinite(speed):
-            return f"joint {self._number}: its velocity is not finite"
         if self._too_fast >= TOO_FAST_CYCLES:
             return (
                 f"joint {self._number} turned at {speed:.2f} rad/s, "
@@ -208,6 +208,10 @@ class Joint:
                 f"for {PRESSED_S:g} s and did not move"
             )
         return None
+
+    def travel(self, velocity_rad_s: float) -> None:
+        """Add a cycle's velocity to the way since `compare`."""
+        self._travel += velocity_rad_s
 
     def compare(self, position_rad: float) -> str | None:
         """Compare the way since the last call with the sum of the velocities."""
@@ -229,6 +233,9 @@ class Envelope:
         self.limits = limits
         self.reason: str | None = None
         """Reason for SAFE since `reset`; `None` while there is none."""
+        self.is_blind = False
+        """True if the reason is that the joints' readings cannot be true. Since they would also
+        mislead every limit and brake, all torque then goes to zero at its rate."""
         self._joints = [Joint(number, limits) for number in range(1, len(limits.low_rad) + 1)]
         self.reset()
 
@@ -257,6 +264,7 @@ class Envelope:
         The torques that were written last are kept.
         """
         self.reason = None
+        self.is_blind = False
         self._cycles = 0
         self._repeated = 0
         self._last: tuple[Sequence[float], Sequence[float]] = ((), ())
@@ -280,6 +288,8 @@ class Envelope:
             is_driven: true while a controller's values are in effect. Only then the rules that ask
                 for SAFE apply: a person may move an arm that is at rest.
         """
+        if self.is_blind:
+            return [joint.let_go() for joint in self._joints]
         each = zip(self._joints, torque_nm, position_rad, velocity_rad_s, strict=True)
         written = [joint.limit(*readings) for joint, *readings in each]
         if is_driven and self.reason is None:
@@ -289,21 +299,34 @@ class Envelope:
     def _find_reason(
         self, written: Sequence[float], position: Sequence[float], velocity: Sequence[float]
     ) -> str | None:
+        if reason := self._distrust(written, position, velocity):
+            self.is_blind = True
+            return reason
         each = zip(self._joints, position, velocity, strict=True)
         reasons = [reason for joint, at, speed in each if (reason := joint.reason(at, speed))]
         if reasons:
             return reasons[0]
 
+        if self.limits.power_w < math.inf and (reason := self._too_strong(written, velocity)):
+            return reason
+        return self._outside_box(position) if self._cycles % TOOL_CYCLES == 0 else None
+
+    def _distrust(
+        self, written: Sequence[float], position: Sequence[float], velocity: Sequence[float]
+    ) -> str | None:
+        """Return why the joints' readings cannot be true."""
+        for number, readings in enumerate(zip(position, velocity, strict=True), 1):
+            if not all(map(math.isfinite, readings)):
+                return f"joint {number}: its readings are not finite"
+        for joint, speed in zip(self._joints, velocity, strict=True):
+            joint.travel(speed)
         self._cycles += 1
         if self._are_repeated(written, position, velocity):
             return f"the joints' readings were the same for {REPEATED_CYCLES} cycles under torque"
         if self._cycles % CONSISTENCY_CYCLES == 1:
             compared = [joint.compare(at) for joint, at in zip(self._joints, position, strict=True)]
-            if any(compared):
-                return next(reason for reason in compared if reason)
-        if self.limits.power_w < math.inf and (reason := self._too_strong(written, velocity)):
-            return reason
-        return self._outside_box(position) if self._cycles % TOOL_CYCLES == 0 else None
+            return next((reason for reason in compared if reason), None)
+        return None
 
     def _are_repeated(
         self, written: Sequence[float], position: Sequence[float], velocity: Sequence[float]

@@ -30,6 +30,8 @@ from .view_randomisation import ViewRandomisation
 BRAKING_NMS_RAD: Final = np.array([30.0, 30.0, 30.0, 30.0, 0.0, 0.0, 0.0])
 """Damping that is added once the arm is latched. Franka's own control brakes an arm that is no
 longer driven; without it a simulated one would coast for a quarter of a metre."""
+BRAKING_NS: Final = 100_000_000
+"""Time in which that damping comes up after the arm was latched."""
 
 WATCH_STEPS: Final = 10
 """Success is checked once in this many inner steps."""
@@ -99,6 +101,7 @@ class SimulatedRobot(Driver):
         self.inner_loop = InnerLoop(self.spec, self.inner_loop.safe_after_ns)
         self.envelope = Envelope(PANDA_LIMITS)
         self._time_ns = self._clock.now_ns()
+        self._driven_ns = self._time_ns
         self._sequence = 0
         self._looked.clear()
         self._lay(layout)
@@ -169,11 +172,10 @@ class SimulatedRobot(Driver):
             command = self._in_effect(self._time_ns)
             torque_nm, width_m = command[:7], float(command[7])
             position_rad, velocity_rad_s = self.simulator.joints()
-            if self.inner_loop.state is State.LATCHED:
-                torque_nm = torque_nm - BRAKING_NMS_RAD * velocity_rad_s
             torque_nm = self._within_envelope(
                 torque_nm, position_rad, velocity_rad_s, self._time_ns
             )
+            torque_nm = torque_nm - self._own_brake()
 
             # Nothing moves before the operator's consent.
             disarmed = self.inner_loop.state is State.DISARMED
@@ -186,6 +188,14 @@ class SimulatedRobot(Driver):
             if self._shutters and self._is_shutter_due():
                 self._take_pictures()
         self.simulator.settle()
+
+    def _own_brake(self) -> Array:
+        """Return the torque (7,) with which a latched arm brakes itself."""
+        if self.inner_loop.state is not State.LATCHED:
+            self._driven_ns = self._time_ns
+            return np.zeros(7)
+        share = min((self._time_ns - self._driven_ns) / BRAKING_NS, 1.0)
+        return share * BRAKING_NMS_RAD * self.simulator.arm().joint_velocity
 
     def _is_shutter_due(self) -> bool:
         """Check if a picture of now has the trial's latency when the next tick begins."""

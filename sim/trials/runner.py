@@ -17,6 +17,7 @@ from gatort.runtime.decoding import Sampler
 from gatort.runtime.errors import ConfigError, ObservationError, RobotError
 from gatort.runtime.loop import ControlLoop
 from gatort.runtime.remote.link import LinkConditions, LinkedRobot
+from gatort.runtime.robots.driver import BY_CONTROLLER
 from gatort.runtime.spec import Strict
 from gatort.sim.collect import PolicyLoader
 from gatort.sim.make import SimulatorName, make_robot
@@ -84,12 +85,18 @@ class TrialRunner:
             succeeded=self.robot.succeeded and failure is None,
             seconds=loop.telemetry.ticks / spec.control_hz,
             ticks=loop.telemetry.ticks,
-            refusal=failure or loop.refusal,
+            refusal=failure or self._stop_reason or loop.refusal,
             refused=loop.guard.refused.total(),
             dropped=self.robot.inner_loop.dropped.total(),
             lost=linked.lost_commands,
             policy_us=_policy_us(loop),
         )
+
+    @property
+    def _stop_reason(self) -> str | None:
+        """Reason for which the arm stopped by itself."""
+        reason = self.robot.stop_reason
+        return None if reason == BY_CONTROLLER else reason
 
     def _reset(self, seed: int) -> None:
         self.policy.reset(Sampler(self.policy.sampler.temperature, seed))

@@ -128,7 +128,7 @@ def test_a_joint_that_is_pressed_and_does_not_move_stops_the_arm(envelope: Envel
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_reading_that_is_not_finite_stops_the_arm(envelope: Envelope, value: float) -> None:
     assert limited(envelope, 0.5, velocity=(value, *STILL[1:]))[0] == 0.0
-    assert envelope.reason == "joint 1: its position is not finite"
+    assert envelope.reason == "joint 1: its readings are not finite"
 
 
 def test_positions_that_stand_while_velocities_say_motion_stop_the_arm(
@@ -147,6 +147,20 @@ def test_readings_that_repeat_to_the_last_bit_under_torque_stop_the_arm(
 ) -> None:
     limited(envelope, 2.0, cycles=REPEATED_CYCLES + 3)
     assert envelope.reason == "the joints' readings were the same for 50 cycles under torque"
+
+
+def test_an_arm_whose_readings_cannot_be_true_is_let_go_of_and_no_brake_trusts_them(
+    envelope: Envelope,
+) -> None:
+    fast = (2.1, *STILL[1:])  # A brake that trusted this frozen speed would drive the arm.
+    for _ in range(REPEATED_CYCLES + 5):
+        written = envelope.limit([5.0] * 7, HOME, fast, is_driven=True)
+    assert envelope.is_blind
+    for _ in range(100):
+        written = envelope.limit([5.0] * 7, HOME, fast, is_driven=False)
+    assert written == [0.0] * 7
+    envelope.reset()
+    assert not envelope.is_blind
 
 
 def test_the_tool_outside_its_box_stops_the_arm() -> None:

@@ -95,8 +95,8 @@ def _redraw(panda: ET.Element, parts: list[Part]) -> None:
         )
         body = bodies[FINGERS.get(link, link)]
         # MuJoCo wants the geoms of a body before its children.
-        body.insert(0, ET.Element("geom", {"class": "drawn", "type": "mesh", "mesh": name,
-                                           "material": name}))  # fmt: skip
+        look = {"class": "link", "type": "mesh", "mesh": name, "material": name}
+        body.insert(0, ET.Element("geom", look, contype="0", conaffinity="0"))
 
 
 def in_third_look(task: Task, folder: Path) -> Task:

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.context import rotary_tables
-from gatort.runtime.errors import ConfigError, DemonstrationError
+from gatort.runtime.errors import ConfigError, DemonstrationError, TrainingError
 from gatort.runtime.spec import CONTINUOUS_BINS, SEPARATOR_ID, ModelDims, PolicySpec
 
 from .batches import Batch, ahead
@@ -214,9 +214,16 @@ class Trainer:
         if self.processes > 1:
             for parameter in self._learned.parameters():
                 torch.distributed.all_reduce(parameter.grad, torch.distributed.ReduceOp.AVG)
-        torch.nn.utils.clip_grad_norm_(self._learned.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(self._learned.parameters(), 1.0)
+        value = loss.item()
+        if not (math.isfinite(value) and torch.isfinite(norm)):
+            raise TrainingError(
+                f"step {self.step}: expected a finite loss and gradient, found a loss of {value:g}; "
+                f"{self.directory / CHECKPOINT} keeps the last good weights: go on from there "
+                "with a lower --learning-rate"
+            )
         self.optimizer.step()
-        return loss.item()
+        return value
 
     def _loss(self, batch: Batch, rng: np.random.Generator | None) -> Tensor:
         """Return the cross-entropy on the action tokens of a batch, and the loss of the places.
@@ -320,7 +327,13 @@ class Trainer:
 
     def _resume(self) -> None:
         path = self.directory / CHECKPOINT
-        tensors = load_file(path, device=str(self.device))
+        try:
+            tensors = load_file(path, device=str(self.device))
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(
+                f"{path}: expected a whole checkpoint, found one that cannot be read ({error}); "
+                "remove it to begin anew, or put an earlier one in its place"
+            ) from error
         self._check(path, tensors)
 
         names = [name for name, _ in self._learned.named_parameters()]

@@ -67,6 +67,22 @@ def load_manifest(directory: Path) -> DemonstrationManifest:
         raise DemonstrationError(f"{path}: {where}: {first['msg']}") from error
 
 
+def episode_files(directory: Path) -> list[Path]:
+    """Return the episode files of a folder, in the order of their seeds. Hidden files are ignored.
+
+    Raises:
+        DemonstrationError: an NPZ file is not named by a seed.
+    """
+    paths = [path for path in directory.glob("*.npz") if not path.name.startswith(".")]
+    for path in paths:
+        if not (path.stem.isascii() and path.stem.isdecimal()):
+            raise DemonstrationError(
+                f"{path}: expected episodes named by their seeds, such as 1000000.npz, "
+                "found another name; move the file out of the folder"
+            )
+    return sorted(paths, key=lambda path: int(path.stem))
+
+
 def load_episodes(directory: Path, spec: PolicySpec) -> list[Episode]:
     """Read every episode of a folder, in the order of their seeds.
 
@@ -82,7 +98,7 @@ def load_episodes(directory: Path, spec: PolicySpec) -> list[Episode]:
                 f"{directory}: {field} differ: expected {expected}, found {found}"
             )
 
-    paths = sorted(directory.glob("*.npz"), key=lambda path: int(path.stem))
+    paths = episode_files(directory)
     if len(paths) != manifest.episodes:
         raise DemonstrationError(
             f"{directory}: expected {manifest.episodes} episodes, found {len(paths)}"

@@ -33,9 +33,9 @@ SLOWING_SHARE: Final = 0.85
 driving torque is left, and the joint is damped besides."""
 TREND_CYCLES: Final = 3
 """Cycles over which a joint's acceleration is smoothed."""
-TOO_FAST_CYCLES: Final = 5
-"""Cycles above its speed limit after which a joint is stopped. A gripper that touches a block makes
-a light wrist jump by 1 to 2 rad/s for 3 ms."""
+TOO_FAST_CYCLES: Final = 20
+"""Cycles above its speed limit after which a joint is stopped. No torque drives it meanwhile. A
+gripper that hits a block makes the light wrist of PyBullet's arm jump for up to 6 cycles."""
 LIMIT_ZONE_RAD: Final = 0.1
 """Way before the last stopping point over which the torque towards a joint limit fades out."""
 BRAKING_ZONE_RAD: Final = 0.03

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DemonstrationError
+from .npz import read_npz
 from .spec import PolicySpec
 
 PLACES = "places"
@@ -75,32 +75,26 @@ class Episode:
         """Read an episode and check it against the specification.
 
         Raises:
-            DemonstrationError: the file is cut short, lacks a key, or has another shape.
+            DemonstrationError: the file is damaged or too large, lacks a key, has another shape, or
+                holds a number that is not finite.
         """
-        try:
-            # NumPy leaves a file that it opened itself open when the archive is cut short.
-            with (
-                path.open("rb") as opened,
-                zipfile.ZipFile(opened),
-                np.load(opened, allow_pickle=False) as file,
-            ):
-                arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DemonstrationError(
-                f"{path}: expected a whole NPZ episode, found one that cannot be read ({error})"
-            ) from error
+        arrays = read_npz(path, "an episode", DemonstrationError)
         expected = {f"observation/{key.name}": key.shape for key in spec.observations}
         expected |= {"action": (len(spec.actuators),), "expert_action": (len(spec.actuators),)}
         if missing := sorted({*expected, "seed", "succeeded"} - arrays.keys()):
             raise DemonstrationError(
                 f"{path}: expected the array {missing[0]!r}, found only {sorted(arrays)}"
             )
-        ticks = len(arrays["action"])
-        for name, shape in expected.items():
-            if arrays[name].shape != (ticks, *shape):
+        ticks = len(np.atleast_1d(arrays["action"]))
+        wanted = {name: (ticks, *shape) for name, shape in expected.items()}
+        for name, shape in (wanted | {"seed": (), "succeeded": ()}).items():
+            if arrays[name].shape != shape or arrays[name].dtype.kind not in "biuf":
                 raise DemonstrationError(
-                    f"{path}: {name}: expected shape {(ticks, *shape)}, found {arrays[name].shape}"
+                    f"{path}: {name}: expected numbers of shape {shape}, "
+                    f"found {arrays[name].dtype} of shape {arrays[name].shape}"
                 )
+        for name in wanted:
+            _require_finite(path, name, arrays[name])
         return cls(
             seed=int(arrays["seed"]),
             succeeded=bool(arrays["succeeded"]),
@@ -108,4 +102,14 @@ class Episode:
             actions=arrays["action"],
             expert_actions=arrays["expert_action"],
             places=arrays.get(PLACES, np.empty((0, 0, 3), np.float32)),
+        )
+
+
+def _require_finite(path: Path, name: str, values: NDArray[Any]) -> None:
+    """Refuse numbers that would make every weight NaN that is trained on them."""
+    bad = ~np.isfinite(values)
+    if bad.any():
+        tick = int(np.argwhere(bad)[0][0])
+        raise DemonstrationError(
+            f"{path}: {name}: expected finite numbers, found {values[bad][0]} at tick {tick}"
         )

@@ -41,6 +41,10 @@ class DemonstrationError(GatortError):
     """A demonstration file that cannot be read or does not match its manifest."""
 
 
+class TrainingError(GatortError):
+    """A training that must not go on: its loss or gradient is not finite."""
+
+
 class EngineError(GatortError):
     """An engine that cannot be built, a failed pass, or logits that are not finite."""
 

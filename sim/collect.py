@@ -12,7 +12,7 @@ from pydantic import FiniteFloat
 
 from gatort.runtime.bundle import MANIFEST_FILE, Manifest, sha256_of
 from gatort.runtime.clock import VirtualClock
-from gatort.runtime.demonstrations import DemonstrationManifest, write_manifest
+from gatort.runtime.demonstrations import DemonstrationManifest, episode_files, write_manifest
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError, DemonstrationError
 from gatort.runtime.policy import Policy
@@ -94,7 +94,7 @@ class Collection(Strict):
         text = self._description()
         if path.exists():
             found = path.read_text(encoding="utf-8")
-        elif any(self.directory.glob("*.npz")):
+        elif episode_files(self.directory):
             found = "episodes of an unknown origin"
         else:
             found = text
@@ -154,7 +154,7 @@ def collect(
     directory = collection.directory
     directory.mkdir(parents=True, exist_ok=True)
     collection.claim()
-    made = [_Made.of(Episode.load(path, collection.spec)) for path in directory.glob("*.npz")]
+    made = [_Made.of(Episode.load(path, collection.spec)) for path in episode_files(directory)]
 
     left = [seed for seed in collection.seeds if not (directory / f"{seed}.npz").exists()]
     progress = CollectionProgress(asked=len(left))

@@ -14,7 +14,7 @@ from gatort.policies.presets import preset
 from gatort.policies.recipe import TrainConfig, learning_rate
 from gatort.policies.train import Trainer, label_distribution
 from gatort.runtime.episode import Episode
-from gatort.runtime.errors import ConfigError, DemonstrationError
+from gatort.runtime.errors import ConfigError, DemonstrationError, TrainingError
 from gatort.runtime.spec import SEPARATOR_ID, ObservationKey, PolicySpec
 from gatort.runtime.tokenizer import Tokenizer
 
@@ -247,3 +247,28 @@ def test_episodes_shorter_than_a_sequence_are_refused(spec: PolicySpec, tmp_path
     empty: Frames = tokenize([episode(spec, ticks=2)], spec)
     with pytest.raises(DemonstrationError, match="at least 4 ticks"):
         trainer.fit(empty, until_step=1)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_the_last_checkpoint_stays(
+    spec: PolicySpec, tmp_path: Path
+) -> None:
+    trainer = Trainer(spec, preset("tiny"), CONFIG, tmp_path)
+    frames = tokenize([episode(spec, ticks=12)], spec)
+    trainer.fit(frames, until_step=2)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(torch.nan)
+    with pytest.raises(TrainingError, match="step 2: expected a finite loss"):
+        trainer.fit(frames, until_step=4)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("length", [0, 100])
+def test_a_checkpoint_that_was_cut_short_is_refused_by_its_name(
+    spec: PolicySpec, tmp_path: Path, length: int
+) -> None:
+    Trainer(spec, preset("tiny"), CONFIG, tmp_path).save()
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:length])
+    with pytest.raises(ConfigError, match=r"checkpoint\.safetensors: expected a whole checkpoint"):
+        Trainer(spec, preset("tiny"), CONFIG, tmp_path)

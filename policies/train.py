@@ -218,7 +218,7 @@ class Trainer:
         value = loss.item()
         if not (math.isfinite(value) and torch.isfinite(norm)):
             raise TrainingError(
-                f"step {self.step}: expected a finite loss and gradient, found a loss of {value:g}; "
+                f"step {self.step}: expected a finite loss and gradient, found loss {value:g}; "
                 f"{self.directory / CHECKPOINT} keeps the last good weights: go on from there "
                 "with a lower --learning-rate"
             )

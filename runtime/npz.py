@@ -35,7 +35,7 @@ def read_npz(path: Path, what: str, error: type[GatortError]) -> dict[str, NDArr
         error: raised where the file cannot be read.
 
     Raises:
-        GatortError: of the type `error`. The file is absent, damaged or too large.
+        GatortError: the file is absent, damaged or too large. Its type is `error`.
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:

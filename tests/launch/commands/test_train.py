@@ -85,7 +85,10 @@ def test_a_demonstration_file_that_was_cut_in_half_is_refused_by_its_name(
     sentence = refusal(
         capsys, "train", demonstrations, "--out", tmp_path / "out", "--preset", "tiny"
     )
-    assert f"{half.name}: expected an episode as a whole NPZ file, found one that cannot be read" in sentence
+    assert (
+        f"{half.name}: expected an episode as a whole NPZ file, found one that cannot be read"
+        in sentence
+    )
 
 
 def test_an_unknown_preset_is_refused_with_the_closest(

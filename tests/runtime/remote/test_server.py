@@ -487,3 +487,18 @@ def test_answers_that_are_malformed_or_of_another_session_are_counted(desk: Desk
     transport.arriving.append(wire.encode(wire.Armed(robot._session ^ 1, 1)))
     assert robot.observe().sequence == 1
     assert (robot.malformed, robot.outdated) == (1, 1)
+
+
+def test_strangers_write_at_most_a_line_a_second_and_a_change_of_state_is_told_at_once(
+    desk: Desk,
+) -> None:
+    for _ in range(3_000):
+        desk.link.refused.handshakes += 1
+        desk.server.turn()
+    assert len(desk.statuses) <= 4
+    assert desk.statuses[-1].handshakes > 2_000
+    told = len(desk.statuses)
+    desk.arm.arm()
+    desk.server.turn()
+    assert len(desk.statuses) == told + 1
+    assert desk.statuses[-1].state is State.RUN

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +20,9 @@ from rich.text import Text
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.packages import require_packages
 from gatort.runtime.telemetry import Percentiles, Telemetry
+
+SCHEMA: Final = 1
+"""Version of the reports' keys (docs/reports.md)."""
 
 
 def percentile_table(rows: Sequence[tuple[str, Percentiles]], budget_ms: float) -> Table:
@@ -121,11 +128,33 @@ def require_writable(*paths: Path | None) -> None:
 
 
 def write_json(path: Path | None, record: dict[str, Any]) -> None:
-    """Write a report atomically. Write nothing if the path is `None`."""
+    """Write a report with its origin, whole or not at all. Write nothing if the path is `None`.
+
+    A device or a pipe is written to. It is never replaced by a file.
+    """
     if path is None:
         return
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(
-        json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    text = json.dumps(
+        {**record, "report": _origin()}, indent=2, ensure_ascii=False, allow_nan=False
     )
+    if is_stream(path):
+        path.write_text(f"{text}\n", encoding="utf-8")
+        return
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(f"{text}\n", encoding="utf-8")
     partial.replace(path)
+
+
+def is_stream(path: Path) -> bool:
+    """Check if a path is a device or a pipe, beside which no other file belongs."""
+    return path.exists() and not path.is_file()
+
+
+def _origin() -> dict[str, Any]:
+    """Return who wrote a report, when, and by which command."""
+    return {
+        "schema": SCHEMA,
+        "gatort": version("gatort"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["gatort", *sys.argv[1:]]),
+    }

@@ -18,11 +18,18 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationEr
 from gatort.launch.options import resolve
 from gatort.launch.progress import show_trials
 from gatort.launch.refusals import describe
-from gatort.launch.report import make_directory, require_writable, screen, write_json
+from gatort.launch.report import is_stream, make_directory, require_writable, screen, write_json
 from gatort.launch.sweep_picture import sweep_picture
 from gatort.launch.trial_report import sweep_record, sweep_table, trial_record, trial_table
-from gatort.policies.loading import CPU_ENGINES, PolicyOptions, load_policy
-from gatort.runtime.bundle import Manifest, SuccessRecord, record_success, verify
+from gatort.policies.loading import CPU_ENGINES, PolicyOptions, load_policy, precision_of
+from gatort.runtime.bundle import (
+    MANIFEST_FILE,
+    Manifest,
+    SuccessRecord,
+    record_success,
+    sha256_of,
+    verify,
+)
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.errors import ConfigError, MissingDependency
 from gatort.runtime.machine import this_machine
@@ -194,7 +201,9 @@ class _Series:
     def run(self, link: LinkConditions, noun: str) -> TrialSummary:
         """Run the trials under one link, or continue where they stopped."""
         options = self.options.model_copy(update={"link": link})
-        journal = Journal(self.report, self.manifest, options) if self.report is not None else None
+        journal = None
+        if self.report is not None and not is_stream(self.report):
+            journal = Journal(self.report, self.manifest, options)
         setup = TrialSetup(
             load_policy=partial(load_policy, options, Sampler(options.temperature)),
             simulator=options.robot,
@@ -219,6 +228,10 @@ class _Series:
         """Return the report's origin: bundle, options and machine."""
         return {
             "bundle": self.manifest.name,
+            "bundle_sha256": sha256_of(self.options.bundle / MANIFEST_FILE),
+            "robot": self.options.robot,
+            "engine": self.options.engine,
+            "precision": precision_of(self.options, self.manifest.precision),
             "seed": self.seeds[0],
             "workers": self.workers,
             "machine": asdict(this_machine()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,5 +34,17 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_json(report, {"episodes": 3})
     with pytest.raises(ValueError, match="JSON"):
         write_json(report, {"episodes": float("nan")})
-    assert json.loads(report.read_text()) == {"episodes": 3}
+    record = json.loads(report.read_text())
+    assert record.pop("report").keys() == {"schema", "gatort", "date", "command"}
+    assert record == {"episodes": 3}
     assert list(tmp_path.iterdir()) == [report]
+
+
+def test_a_pipe_is_written_to_and_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_json(pipe, {"episodes": 3})
+    assert json.loads(os.read(reading, 10_000))["episodes"] == 3
+    os.close(reading)
+    assert pipe.is_fifo()

@@ -33,9 +33,14 @@ FIELDS = [
     "link",
     "view",
     "bundle",
+    "bundle_sha256",
+    "robot",
+    "engine",
+    "precision",
     "seed",
     "workers",
     "machine",
+    "report",
 ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gatort.runtime.demonstrations import episode_files
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import DemonstrationError
 from gatort.runtime.npz import read_npz
@@ -124,3 +125,12 @@ def test_an_absent_file_is_refused_by_its_name(spec: PolicySpec, tmp_path: Path)
         DemonstrationError, match=r"none\.npz: cannot read an episode: No such file"
     ):
         Episode.load(tmp_path / "none.npz", spec)
+
+
+def test_hidden_files_are_no_episodes_and_a_stray_name_is_refused(tmp_path: Path) -> None:
+    for name in ("10.npz", "9.npz", "._10.npz", ".x.npz"):
+        (tmp_path / name).touch()
+    assert [path.name for path in episode_files(tmp_path)] == ["9.npz", "10.npz"]
+    (tmp_path / "10 (1).npz").touch()
+    with pytest.raises(DemonstrationError, match=r"10 \(1\)\.npz: expected episodes named by"):
+        episode_files(tmp_path)

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final
 
 import msgspec
@@ -37,6 +37,8 @@ LONGEST_PAUSE_NS: Final = 8_000_000_000
 """Longest pause. Each door that ends early doubles the pause."""
 STEADY_NS: Final = 10_000_000_000
 """Age at which a door no longer counts as one that ended early."""
+MOST_CONNECTIONS: Final = 65_536
+"""Most connections at once that a door may name. Linux gives a process fewer descriptors."""
 EXIT_S: Final = 0.001
 """Longest wait for the exit status of a door whose link has closed."""
 PACKETS_PER_TURN: Final = 32
@@ -86,21 +88,26 @@ class Door:
     # -- The process ---------------------------------------------------------------------------
 
     def _start(self) -> DoorLink:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._errors = os.memfd_create("door")  # Output of a libzmq that aborts.
         settings = msgspec.json.encode(self._settings).decode()
         module = "gatort.runtime.remote.door_process"
-        command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid())]
-        with theirs:
-            # A session of its own: Ctrl-C at the terminal is for the arm's process alone.
-            self._process = subprocess.Popen(
-                [*command, settings],
-                stdin=subprocess.DEVNULL,
-                stdout=self._errors,
-                stderr=self._errors,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+        with ExitStack() as undo:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(ours.close)
+            errors = os.memfd_create("door")  # Output of a libzmq that aborts.
+            undo.callback(os.close, errors)
+            command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid())]
+            with theirs:
+                # A session of its own: Ctrl-C at the terminal is for the arm's process alone.
+                self._process = subprocess.Popen(
+                    [*command, settings],
+                    stdin=subprocess.DEVNULL,
+                    stdout=errors,
+                    stderr=errors,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            undo.pop_all()  # From here on `_lose` and `close` close them.
+        self._errors = errors
         self._link = DoorLink(ours)
         self._started_ns = self._heard_ns = self._clock.now_ns()
         return self._link
@@ -134,14 +141,15 @@ class Door:
         self._ended += self._connected
         self._connected.clear()
         self._before = self.refused
-
-        now_ns = self._clock.now_ns()
-        if now_ns - self._started_ns > STEADY_NS:
+        if self._clock.now_ns() - self._started_ns > STEADY_NS:
             self._pause_ns = FIRST_PAUSE_NS
-        self._next_start_ns = now_ns + self._pause_ns
+        self._put_off(f"{reason}; all controllers are cut off")
+
+    def _put_off(self, reason: str) -> None:
+        """Let the next door start after the pause, and double the pause."""
+        self._next_start_ns = self._clock.now_ns() + self._pause_ns
         self._tell(
-            f"the door's process {reason}; all controllers are cut off, "
-            f"another door starts in {self._pause_ns * 1e-9:g} s"
+            f"the door's process {reason}, another door starts in {self._pause_ns * 1e-9:g} s"
         )
         self._pause_ns = min(2 * self._pause_ns, LONGEST_PAUSE_NS)
 
@@ -182,21 +190,26 @@ class Door:
                     break
                 self._heard_ns = self._clock.now_ns()
                 self._take(packet, arrivals)
+            return arrivals
         except DoorError as failure:
             self._lose(str(failure))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._lose(self._reason())
         except (WireError, msgspec.MsgspecError, ValueError) as error:
             self._lose(f"broke the link: {error}")
-        return arrivals
+        return []  # Their connections have ended as well.
 
     def _start_again(self) -> None:
         if self._is_closed or self._clock.now_ns() < self._next_start_ns:
             return
         if self._process.poll() is None:  # It still has the address.
             return
-        os.close(self._errors)
-        self._start()
+        before = self._errors
+        try:
+            self._start()
+            os.close(before)
+        except OSError as error:  # No process, no descriptor or no memory is left.
+            self._put_off(f"cannot be started: {error.strerror}")
 
     def _require_life(self) -> None:
         if self._clock.now_ns() - self._heard_ns > SILENT_NS:
@@ -206,6 +219,8 @@ class Door:
         match packet.kind:
             case Kind.REQUEST:
                 self._connected.add(packet.connection.descriptor)
+                if len(self._connected) > MOST_CONNECTIONS:
+                    raise DoorError(f"named more than {MOST_CONNECTIONS} connections")
                 arrivals.append(Arrival(packet.connection, packet.frame))
             case Kind.ENDED:
                 self._connected.discard(packet.connection.descriptor)

@@ -6,6 +6,7 @@ The arm's clock moves only when a test moves it, so no watchdog trips because a 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -154,6 +155,24 @@ def test_doors_that_end_early_are_started_later_each_time(serve: Serve) -> None:
         served.pass_time(2_000 * MS)
         eventually(lambda: served.news[-1].startswith("the door listens again"))
     assert pauses == ["0.25 s", "0.5 s", "1 s", "2 s"]
+
+
+def test_a_door_that_cannot_be_started_costs_no_step_and_is_tried_again(
+    serve: Serve,
+) -> None:
+    served = serve()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.kill(served.door_pid(), signal.SIGKILL)
+    eventually(partial(served.has_news, 1))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # Every descriptor is taken.
+    try:
+        served.pass_time(FIRST_PAUSE_NS)
+        eventually(partial(served.has_news, 2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "cannot be started: Too many open files" in served.news[1]
+    served.pass_time(2 * FIRST_PAUSE_NS)
+    eventually(lambda: served.news[-1].startswith("the door listens again"))
 
 
 def test_an_address_in_use_is_refused_at_once() -> None:

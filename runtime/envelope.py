@@ -48,7 +48,7 @@ PRESSED_S: Final = 0.5
 """Time for which a joint may be pressed without moving."""
 STILL_RAD_S: Final = 0.03
 """A joint slower than this does not move. While the shipped policies stack, no joint is slower for
-longer than 73 ms under a torque that counts as pressing."""
+longer than 107 ms under a torque that counts as pressing."""
 CONSISTENCY_CYCLES: Final = 100
 """Cycles after which positions are compared with the sum of the velocities."""
 CONSISTENCY_RAD: Final = 0.03
@@ -289,12 +289,19 @@ class Envelope:
                 for SAFE apply: a person may move an arm that is at rest.
         """
         if self.is_blind:
-            return [joint.let_go() for joint in self._joints]
+            return self.let_go()
         each = zip(self._joints, torque_nm, position_rad, velocity_rad_s, strict=True)
         written = [joint.limit(*readings) for joint, *readings in each]
         if is_driven and self.reason is None:
-            self.reason = self._find_reason(written, position_rad, velocity_rad_s)
+            if all(map(math.isfinite, torque_nm)):
+                self.reason = self._find_reason(written, position_rad, velocity_rad_s)
+            else:
+                self.reason = "a wanted torque is not finite"
         return written
+
+    def let_go(self) -> list[float]:
+        """Return the torques (J,) of this cycle on their way to zero, whatever else is wanted."""
+        return [joint.let_go() for joint in self._joints]
 
     def _find_reason(
         self, written: Sequence[float], position: Sequence[float], velocity: Sequence[float]

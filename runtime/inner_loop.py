@@ -107,7 +107,8 @@ class InnerLoop:
         if self.state is State.SAFE:
             return
         self._queue.clear()
-        self._holds.clear()
+        if self.state in STOPPED:  # Consent that is repeated must not restart the count.
+            self._holds.clear()
         self.reason = None
         self._sequence = -1
         self._target = list(self._safe)

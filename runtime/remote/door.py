@@ -39,6 +39,8 @@ STEADY_NS: Final = 10_000_000_000
 """Age at which a door no longer counts as one that ended early."""
 MOST_CONNECTIONS: Final = 65_536
 """Most connections at once that a door may name. Linux gives a process fewer descriptors."""
+LARGEST_COUNTS_BYTES: Final = 256
+"""Longest packet of counts."""
 EXIT_S: Final = 0.001
 """Longest wait for the exit status of a door whose link has closed."""
 PACKETS_PER_TURN: Final = 32
@@ -108,8 +110,9 @@ class Door:
                 )
             undo.pop_all()  # From here on `_lose` and `close` close them.
         self._errors = errors
-        self._link = DoorLink(ours)
+        self._link = DoorLink(ours, takes_parts=False)
         self._started_ns = self._heard_ns = self._clock.now_ns()
+        self._has_spoken = self._is_listening = False
         return self._link
 
     def _wait_until_listening(self, link: DoorLink) -> str:
@@ -118,6 +121,7 @@ class Door:
             if _poll([link.fileno()], round(START_S * 1e3)):
                 packet = link.receive()
         if packet is not None and packet.kind is Kind.LISTENING:
+            self._has_spoken = self._is_listening = True
             return packet.frame.decode()
 
         sentence = packet.frame.decode() if packet is not None else self._last_words()
@@ -129,8 +133,7 @@ class Door:
         size = os.fstat(self._errors).st_size
         tail = os.pread(self._errors, _TAIL_BYTES, max(size - _TAIL_BYTES, 0))
         lines = tail.decode(errors="replace").split("\n")
-        words = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return "".join(each for each in words if each.isprintable())[:_LONGEST_REASON]
+        return _printable(next((line for line in reversed(lines) if line.strip()), ""))
 
     def _lose(self, reason: str) -> None:
         """End a door that failed, and all its connections. Another one is started later."""
@@ -162,7 +165,8 @@ class Door:
         said = f" ({words})" if words else ""
         if status is None or status >= 0:
             return f"ended{said}"
-        return f"was ended by {signal.Signals(-status).name}{said}"
+        known = {each.value: each.name for each in signal.Signals}
+        return f"was ended by {known.get(-status, f'signal {-status}')}{said}"
 
     def _tell(self, sentence: str) -> None:
         if self._on_change is not None:
@@ -189,14 +193,15 @@ class Door:
                     self._require_life()
                     break
                 self._heard_ns = self._clock.now_ns()
+                self._has_spoken = True
                 self._take(packet, arrivals)
             return arrivals
         except DoorError as failure:
             self._lose(str(failure))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._lose(self._reason())
-        except (WireError, msgspec.MsgspecError, ValueError) as error:
-            self._lose(f"broke the link: {error}")
+        except (WireError, msgspec.MsgspecError, ValueError, RecursionError, OSError) as error:
+            self._lose(f"broke the link: {_printable(str(error))}")
         return []  # Their connections have ended as well.
 
     def _start_again(self) -> None:
@@ -212,8 +217,9 @@ class Door:
             self._put_off(f"cannot be started: {error.strerror}")
 
     def _require_life(self) -> None:
-        if self._clock.now_ns() - self._heard_ns > SILENT_NS:
-            raise DoorError(f"was silent for {SILENT_NS * 1e-9:g} s")
+        longest_ns = SILENT_NS if self._has_spoken else round(START_S * 1e9)
+        if self._clock.now_ns() - self._heard_ns > longest_ns:
+            raise DoorError(f"was silent for {longest_ns * 1e-9:g} s")
 
     def _take(self, packet: Packet, arrivals: list[Arrival]) -> None:
         match packet.kind:
@@ -226,12 +232,17 @@ class Door:
                 self._connected.discard(packet.connection.descriptor)
                 self._ended.append(packet.connection.descriptor)
             case Kind.COUNTS:
+                if len(packet.frame) > LARGEST_COUNTS_BYTES:
+                    raise WireError(f"expected counts, found {len(packet.frame)} bytes")
                 counts = msgspec.msgpack.decode(packet.frame, type=RefusalCounts)
                 self.refused = self._before + counts
             case Kind.LISTENING:
-                self._tell(f"the door listens again at {packet.frame.decode()}")
+                if packet.frame != self.endpoint.encode() or self._is_listening:
+                    raise WireError(f"expected one door at {self.endpoint}, found another")
+                self._is_listening = True
+                self._tell(f"the door listens again at {self.endpoint}")
             case Kind.REFUSAL:
-                raise DoorError(f"ended: {packet.frame.decode()}")
+                raise DoorError(f"ended: {_printable(packet.frame.decode())}")
             case Kind.ANSWER:
                 raise WireError("expected a packet for the arm's process, found an answer")
 
@@ -244,7 +255,7 @@ class Door:
     def send(self, connection: Connection, frame: bytes) -> None:
         """See `RobotTransport.send`."""
         if self._link is not None:
-            with suppress(BrokenPipeError, ConnectionResetError):  # `receive` says why.
+            with suppress(OSError):  # `receive` says why.
                 self._link.send(Packet(Kind.ANSWER, frame, connection))
 
     def close(self) -> None:
@@ -261,6 +272,11 @@ class Door:
             self._process.kill()
             self._process.wait()
         os.close(self._errors)
+
+
+def _printable(text: str) -> str:
+    """Return a text for a terminal: a peer may have had a hand in it."""
+    return "".join(each for each in text.strip() if each.isprintable())[:_LONGEST_REASON]
 
 
 def _poll(descriptors: list[int], longest_ms: int) -> bool:

@@ -76,15 +76,22 @@ class Packet:
 class DoorLink:
     """One end of the link between an arm's process and its door."""
 
-    def __init__(self, end: socket.socket) -> None:
-        """Take over one end of a `SOCK_SEQPACKET` pair. `close` closes it."""
+    def __init__(self, end: socket.socket, *, takes_parts: bool) -> None:
+        """Take over one end of a `SOCK_SEQPACKET` pair. `close` closes it.
+
+        Args:
+            end: the end.
+            takes_parts: true for the door's end. The arm's process refuses a frame in parts: no
+                door may hold up a turn of the arm.
+        """
         self._end = end
+        self._takes_parts = takes_parts
         self._end.setblocking(False)
         self._leaving: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._sent = 0
         self._heard = 0
-        self._parts: list[bytes] = []
+        self._parts = bytearray()
 
     def fileno(self) -> int:
         """Return the descriptor, for a poll."""
@@ -160,13 +167,15 @@ class DoorLink:
             if not data:
                 raise EOFError
             packet, has_more = self._unpack(data)
-            self._parts.append(packet.frame)
-            if sum(map(len, self._parts)) > LARGEST_ANSWER_BYTES:
+            if has_more and not self._takes_parts:
+                raise WireError("expected a whole frame, found a part of one")
+            self._parts += packet.frame
+            if len(self._parts) > LARGEST_ANSWER_BYTES:
                 raise WireError(
                     f"expected frames of at most {LARGEST_ANSWER_BYTES} bytes, found a longer one"
                 )
             if not has_more:
-                frame = b"".join(self._parts)
+                frame = bytes(self._parts)
                 self._parts.clear()
                 return Packet(packet.kind, frame, packet.connection)
 

@@ -36,6 +36,8 @@ LARGEST_RESIDENT_BYTES: Final = 256 << 20
 """Memory in use at which the door ends. A door that serves one controller takes about 50 MiB."""
 LARGEST_DATA_BYTES: Final = 512 << 20
 """Memory that the kernel grants. libzmq aborts when it gets no more."""
+LARGEST_OUTPUT_BYTES: Final = 65_536
+"""Most bytes that the door's process may print."""
 FRAMES_PER_S: Final = 1_000
 """Most frames a second of one connection. A controller sends about 100."""
 BURST_FRAMES: Final = 100
@@ -110,15 +112,15 @@ class Doorkeeper:
         self._tell_counts()
 
     def _carry_requests(self) -> None:
-        # Connections that ended come after their messages.
+        # Ends are asked for after the messages and sent before them. A new connection may have the
+        # descriptor of one that ended: its first message comes after that end.
         arrived = self._transport.receive()
-        ended = self._transport.ended()
+        for descriptor in self._transport.ended():
+            self._rate.forget(descriptor)
+            self._link.send(Packet(Kind.ENDED, connection=Connection(b"", descriptor)))
         for arrival in arrived:
             if self._is_request(arrival):
                 self._link.send(Packet(Kind.REQUEST, arrival.frame, arrival.connection))
-        for descriptor in ended:
-            self._rate.forget(descriptor)
-            self._link.send(Packet(Kind.ENDED, connection=Connection(b"", descriptor)))
 
     def _is_request(self, arrival: Arrival) -> bool:
         try:
@@ -163,6 +165,8 @@ def _bound_this_process(realtime: bool) -> None:
     # Each connection takes a descriptor, and without any left libzmq's thread spins.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Its output goes into memory that the arm's process holds.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_OUTPUT_BYTES, LARGEST_OUTPUT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A core file would hold the secret key.
     resource.setrlimit(resource.RLIMIT_DATA, (LARGEST_DATA_BYTES, LARGEST_DATA_BYTES))
     with suppress(OSError):
@@ -178,7 +182,7 @@ def main() -> int:
     end_with_parent(int(parent))
     settings = msgspec.json.decode(text, type=DoorSettings)
     _bound_this_process(settings.realtime)
-    with closing(DoorLink(socket.socket(fileno=int(descriptor)))) as link:
+    with closing(DoorLink(socket.socket(fileno=int(descriptor)), takes_parts=True)) as link:
         try:
             keys = RobotKeys.load(Path(settings.keys)) if settings.keys is not None else None
             with closing(RobotSocket(settings.bind, keys)) as transport:

@@ -190,8 +190,11 @@ class Driver(ABC):
         self.inner_loop.arm(self._clock.now_ns())
 
     def _reset_envelope(self) -> None:
-        """Forget why the envelope stopped the arm, unless the arm still fades."""
-        if self.envelope is not None and self.state is not State.SAFE:
+        """Forget why the envelope stopped the arm, if the arm is at rest.
+
+        Consent that is repeated while the arm is driven must not restart the rules.
+        """
+        if self.envelope is not None and self.state in (State.DISARMED, State.LATCHED):
             self.envelope.reset()
 
     def advance(self) -> None:

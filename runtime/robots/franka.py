@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
+from gatort.runtime.envelope import Envelope
 from gatort.runtime.errors import MissingDependency, RobotError
 from gatort.runtime.safety import Command, State
 
@@ -66,6 +67,8 @@ class FrankaRobot(Driver):
         try:
             if self._control is None:
                 self._control = self._robot.start_torque_control()
+                # The arm has held itself meanwhile: its first torque is one step from zero.
+                self.envelope = Envelope(PANDA_LIMITS)
         except RuntimeError as error:
             raise RobotError(f"the arm refused torque control: {error}") from error
 
@@ -101,11 +104,16 @@ class FrankaRobot(Driver):
             + np.array(self._model.coriolis(state))
             - JOINT_DAMPING_NMS_RAD * np.array(state.dq)
         )
-        written = self._within_envelope(
-            torque_nm, np.array(state.q), np.array(state.dq), self._read_ns
-        )
+        is_at_rest = self.state in _AT_REST
+        if is_at_rest and self.envelope is not None:
+            written = np.array(self.envelope.let_go())
+        else:
+            written = self._within_envelope(
+                torque_nm, np.array(state.q), np.array(state.dq), self._read_ns
+            )
         torques = self._franka.Torques(written.tolist())
-        torques.motion_finished = self.state in _AT_REST
+        # Damping and brakes may outlast the fade: the arm takes over from no torque.
+        torques.motion_finished = is_at_rest and not written.any()
         self._control.writeOnce(torques)
         if torques.motion_finished:
             self._control = None

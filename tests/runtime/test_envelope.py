@@ -163,6 +163,20 @@ def test_an_arm_whose_readings_cannot_be_true_is_let_go_of_and_no_brake_trusts_t
     assert not envelope.is_blind
 
 
+def test_a_wanted_torque_that_is_not_finite_stops_the_arm(envelope: Envelope) -> None:
+    limited(envelope, math.nan)
+    assert envelope.reason == "a wanted torque is not finite"
+
+
+def test_consent_that_is_repeated_restarts_no_rule() -> None:
+    robot = make_robot("mujoco", "reach", VirtualClock())
+    robot.arm()
+    assert robot.envelope is not None
+    robot.envelope.reason = "a reason of before"
+    robot.arm()
+    assert robot.envelope.reason == "a reason of before"
+
+
 def test_the_tool_outside_its_box_stops_the_arm() -> None:
     low = dataclasses.replace(PANDA_LIMITS, box_low_m=(-1.0, -1.0, 0.9))
     envelope = Envelope(low)

@@ -81,7 +81,7 @@ def test_a_prompt_precedes_the_first_observation(
     assert run(bundle, "--prompt", str(prompt)) == 0
     prompt.write_bytes(prompt.read_bytes()[:500])
     assert run(bundle, "--prompt", str(prompt)) == 2
-    assert "expected a whole NPZ episode" in capsys.readouterr().err
+    assert "expected an episode as a whole NPZ file" in capsys.readouterr().err
 
 
 def test_a_run_wakes_at_the_control_rate_of_its_clock(

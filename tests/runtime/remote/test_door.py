@@ -24,7 +24,7 @@ from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.errors import ConfigError, GatortError, ObservationError, RobotError
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.door import FIRST_PAUSE_NS, SILENT_NS, Door
-from gatort.runtime.remote.door_link import DoorSettings
+from gatort.runtime.remote.door_link import DoorSettings, Kind, Packet
 from gatort.runtime.remote.keys import ControllerKeys, make_keys
 from gatort.runtime.remote.robot_socket import RobotSocket
 from gatort.runtime.remote.server import RobotServer
@@ -175,6 +175,37 @@ def test_a_door_that_cannot_be_started_costs_no_step_and_is_tried_again(
     eventually(lambda: served.news[-1].startswith("the door listens again"))
 
 
+@pytest.mark.parametrize(
+    ("packet", "words"),
+    [
+        (Packet(Kind.COUNTS, b"\x81\xa1x" + b"\x91" * 200), "broke the link"),
+        (Packet(Kind.COUNTS, bytes(5_000)), "expected counts"),
+        (Packet(Kind.LISTENING, b"tcp://\x1b[2J"), "found another"),
+        (Packet(Kind.REFUSAL, b"bad \x1b[31mwords\xff"), "broke the link"),
+        (Packet(Kind.REFUSAL, b"bad \x1b[31mwords"), "ended: bad [31mwords"),
+        (Packet(Kind.ANSWER, b"x"), "found an answer"),
+    ],
+    ids=["nested counts", "long counts", "another address", "no UTF-8", "escapes", "an answer"],
+)
+def test_a_door_that_sends_nonsense_is_replaced(serve: Serve, packet: Packet, words: str) -> None:
+    served = serve()
+    link = served.door._link
+    assert link is not None
+    link.receive = lambda: packet  # type: ignore[method-assign]  # of this one link
+    eventually(partial(served.has_news, 1))
+    assert words in served.news[0]
+    assert served.news[0].isprintable()
+    served.pass_time(FIRST_PAUSE_NS)
+    eventually(lambda: served.news[-1].startswith("the door listens again"))
+
+
+def test_a_door_that_a_nameless_signal_ends_is_replaced(serve: Serve) -> None:
+    served = serve()
+    os.kill(served.door_pid(), 36)
+    eventually(partial(served.has_news, 1))
+    assert "was ended by signal 36" in served.news[0]
+
+
 def test_an_address_in_use_is_refused_at_once() -> None:
     with closing(RobotSocket(ANY_PORT.bind)) as first, pytest.raises(ConfigError, match="in use"):
         Door(DoorSettings(first.endpoint), VirtualClock())
@@ -203,7 +234,7 @@ def test_keys_that_cannot_be_used_are_refused_by_their_own_sentence(tmp_path: Pa
 OWNER = """
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.remote.door import Door
-from gatort.runtime.remote.door_link import DoorSettings
+from gatort.runtime.remote.door_link import DoorSettings, Kind, Packet
 import time
 print(Door(DoorSettings("tcp://127.0.0.1:0"), MonotonicClock())._process.pid, flush=True)
 time.sleep(60)

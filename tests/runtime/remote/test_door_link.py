@@ -24,11 +24,15 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     theirs.close()
 
 
+def joined(ends: tuple[socket.socket, socket.socket]) -> tuple[DoorLink, DoorLink]:
+    return DoorLink(ends[0], takes_parts=False), DoorLink(ends[1], takes_parts=True)
+
+
 @pytest.mark.parametrize("size", [0, 1, PART_BYTES, PART_BYTES + 1, LARGEST_ANSWER_BYTES])
 def test_a_frame_of_any_size_arrives_whole(
     ends: tuple[socket.socket, socket.socket], size: int
 ) -> None:
-    arm, door = map(DoorLink, ends)
+    arm, door = joined(ends)
     frame = os.urandom(size)
     assert arm.send(Packet(Kind.ANSWER, frame, CONTROLLER))
     arrived = None
@@ -42,7 +46,7 @@ def test_a_frame_of_any_size_arrives_whole(
 def test_an_end_that_nobody_reads_takes_a_bounded_number_of_packets(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
-    arm, _ = map(DoorLink, ends)
+    arm, _ = joined(ends)
     packet = Packet(Kind.ANSWER, bytes(PART_BYTES), CONTROLLER)
     taken = [arm.send(packet) for _ in range(1_000)]
     assert taken[0]
@@ -53,7 +57,7 @@ def test_an_end_that_nobody_reads_takes_a_bounded_number_of_packets(
 def test_a_packet_that_was_lost_or_repeated_is_noticed(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
-    arm, raw = DoorLink(ends[0]), ends[1]
+    arm, raw = DoorLink(ends[0], takes_parts=True), ends[1]
     arm.send(Packet(Kind.ANSWER, b"one"))
     packet = raw.recv(PART_BYTES)
     raw.send(packet)
@@ -67,7 +71,7 @@ def test_a_packet_that_was_lost_or_repeated_is_noticed(
 def test_bytes_that_are_no_packet_are_refused(
     ends: tuple[socket.socket, socket.socket], packet: bytes
 ) -> None:
-    arm, raw = DoorLink(ends[0]), ends[1]
+    arm, raw = DoorLink(ends[0], takes_parts=True), ends[1]
     raw.send(packet)
     with pytest.raises(WireError, match="expected a packet of the door"):
         arm.receive()
@@ -76,7 +80,7 @@ def test_bytes_that_are_no_packet_are_refused(
 def test_the_end_of_the_other_process_ends_the_link(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
-    arm, raw = DoorLink(ends[0]), ends[1]
+    arm, raw = DoorLink(ends[0], takes_parts=True), ends[1]
     raw.close()
     with pytest.raises(EOFError):
         arm.receive()
@@ -90,3 +94,12 @@ def test_a_connection_that_floods_has_its_rate_and_others_keep_theirs() -> None:
     for _ in range(100):
         clock.advance_ns(10_000_000)
         assert sum(rate.admits(7) for _ in range(100)) == FRAMES_PER_S // 100
+
+
+def test_the_arms_process_takes_no_frame_in_parts(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    arm, door = joined(ends)
+    door.send(Packet(Kind.REQUEST, bytes(PART_BYTES + 1), CONTROLLER))
+    with pytest.raises(WireError, match="expected a whole frame"):
+        arm.receive()

@@ -143,10 +143,11 @@ def test_the_watchdog_is_the_one_of_every_arm_and_the_arm_holds_itself_once_latc
     assert [torques.motion_finished for torques in stand_in.written].index(True) == len(
         stand_in.written
     ) - 1
-    np.testing.assert_allclose(stand_in.written[-1].tau_J, [CORIOLIS_NM - 3.0 * SPEED_RAD_S] * 7)
+    assert not np.any(stand_in.written[-1].tau_J)  # The arm takes over from no torque.
     robot.arm()
     drive(robot, 1)
     assert not stand_in.written[-1].motion_finished
+    assert np.abs(stand_in.written[-1].tau_J).max() <= 0.99
 
 
 def test_a_reflex_is_a_failure_of_the_robot_with_the_arms_own_reason(
@@ -192,8 +193,9 @@ def test_closing_fades_an_arm_that_is_driven_and_finishes_its_motion(
     driven = len(stand_in.written)
     robot.close()
     faded_nm = [torques.tau_J[0] for torques in stand_in.written[driven:]]
-    assert faded_nm == sorted(faded_nm, reverse=True)
-    assert faded_nm[0] - faded_nm[-1] == pytest.approx(2.0, abs=0.1)
+    assert np.abs(np.diff(faded_nm)).max() <= 0.99
+    assert min(faded_nm) == pytest.approx(CORIOLIS_NM - 3.0 * SPEED_RAD_S, abs=0.1)
+    assert faded_nm[-1] == 0.0
     assert stand_in.written[-1].motion_finished
 
 

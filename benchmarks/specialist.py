@@ -205,6 +205,7 @@ def main() -> None:
     parser.add_argument("demos", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=6000, help="optimizer steps in all")
+    parser.add_argument("--start", type=Path, help="weights of an earlier training to go on from")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of DAgger")
     parser.add_argument("--round-episodes", type=int, default=200)
     parser.add_argument("--randomise", action="store_true", help="physics in the rounds")
@@ -228,6 +229,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     model = Inputs(spec).empty(spec)
+    if args.start is not None:
+        model.load_state_dict(load_file(args.start))
     episodes = [episode for folder in args.demos for episode in load_episodes(folder, spec)]
     rounds: list[float] = []
     for index in range(args.rounds + 1):

@@ -26,6 +26,7 @@ from . import (
 )
 from .bench import Bench
 from .judging import InjectionResult
+from .loop_bench import LoopBench
 from .sensor_memory import SensorFault
 
 Inject = Callable[[Bench, int], InjectionResult]
@@ -65,9 +66,13 @@ class Row:
     """Name of the time to detection where the row measures another time."""
 
 
-def _sensor(component: str, kind: str, times: int = 3) -> Fault:
+def _sensor(
+    component: str,
+    kind: str,
+    inject: Callable[[SensorFault, LoopBench, int], InjectionResult] = sensors.sensor,
+) -> Fault:
     fault = cast(SensorFault, f"{component} {kind}")
-    return Fault(component, kind, partial(sensors.sensor, fault), times)
+    return Fault(component, kind, partial(inject, fault), times=3)
 
 
 ROWS = (
@@ -250,12 +255,7 @@ ROWS = (
     Row(
         25,
         "SAFE by the arm's envelope",
-        tuple(
-            Fault(
-                "encoder", kind, partial(encoders.encoder, cast(SensorFault, f"encoder {kind}")), 3
-            )
-            for kind in ("frozen", "drift", "nan")
-        ),
+        tuple(_sensor("encoder", kind, encoders.encoder) for kind in ("frozen", "drift", "nan")),
         200,
         250,
     ),

@@ -65,9 +65,9 @@ class RemoteRobot:
         """
         self.endpoint = endpoint
         self.state = State.DISARMED
+        """See `Robot.state`; as of the last answer."""
         self.stop_reason: str | None = None
         """See `Robot.stop_reason`."""
-        """See `Robot.state`; as of the last answer."""
         self.successes = 0
         """Number of times that the task succeeded since this session began."""
         self.dropped = 0

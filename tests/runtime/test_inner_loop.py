@@ -18,6 +18,20 @@ def command(sequence: int, at_ns: int, *values: float, valid_ns: int = VALID_NS)
     return Command(sequence, sequence, at_ns, valid_ns, np.array(values or (20.0, -10.0, 0.0)))
 
 
+def one_joint(safe: float, rate_per_s: float) -> PolicySpec:
+    return PolicySpec(
+        observations=(
+            ObservationKey(name="q", shape=(1,), dtype="int32", unit="1", encoding="discrete"),
+        ),
+        actuators=(
+            Actuator(name="j", unit="N·m", low=-30, high=30, safe=safe, rate_per_s=rate_per_s),
+        ),
+        control_hz=20,
+        action_delay_ms=25,
+        window_frames=1,
+    )
+
+
 @pytest.fixture
 def loop(spec: PolicySpec) -> InnerLoop:
     return InnerLoop(spec)
@@ -48,15 +62,7 @@ def test_a_command_takes_effect_exactly_at_its_time_and_not_before(armed: InnerL
 def test_the_values_in_effect_do_not_depend_on_the_instants_of_the_steps(
     spec_steps: list[int],
 ) -> None:
-    spec = PolicySpec(
-        observations=(
-            ObservationKey(name="q", shape=(1,), dtype="int32", unit="1", encoding="discrete"),
-        ),
-        actuators=(Actuator(name="j", unit="N·m", low=-30, high=30, safe=1, rate_per_s=700),),
-        control_hz=20,
-        action_delay_ms=25,
-        window_frames=1,
-    )
+    spec = one_joint(safe=1, rate_per_s=700)
     stepped, jumped = InnerLoop(spec), InnerLoop(spec)
     for loop in (stepped, jumped):
         loop.arm(0)
@@ -286,7 +292,7 @@ def test_the_command_is_copied_so_that_its_owner_may_reuse_it(armed: InnerLoop) 
 
 def missing_every(nth: int, commands: int) -> InnerLoop:
     """Return a watchdog after commands of which every nth was lost."""
-    loop = InnerLoop(STREAM_SPEC)
+    loop = InnerLoop(one_joint(safe=0, rate_per_s=1000))
     loop.arm(0)
     for step_ns in range(0, commands * PERIOD_NS, MS):
         number, since_ns = divmod(step_ns + 20 * MS, PERIOD_NS)
@@ -294,17 +300,6 @@ def missing_every(nth: int, commands: int) -> InnerLoop:
             loop.accept(command(number, number * PERIOD_NS, 1.0), step_ns)
         loop.step(step_ns)
     return loop
-
-
-STREAM_SPEC = PolicySpec(
-    observations=(
-        ObservationKey(name="q", shape=(1,), dtype="int32", unit="1", encoding="discrete"),
-    ),
-    actuators=(Actuator(name="j", unit="N·m", low=-30, high=30, safe=0, rate_per_s=1000),),
-    control_hz=20,
-    action_delay_ms=25,
-    window_frames=1,
-)
 
 
 def test_every_second_command_lost_for_a_second_stops_the_arm() -> None:

@@ -83,6 +83,14 @@ class Bench(LoopBench):
         return self._arm
 
     @property
+    def new_arm(self) -> ArmProcess:
+        """See `LoopBench.new_arm`. It replaces the arm that faults share."""
+        if self._arm is not None:
+            self._arm.close()
+            self._arm = None
+        return self.arm
+
+    @property
     def target(self) -> DrivenArm:
         """Arm for faults of a controller."""
         if self._running is None:

@@ -13,7 +13,8 @@ from .sensors import good_ticks
 
 def encoder(fault: SensorFault, bench: LoopBench, seed: int) -> InjectionResult:
     """Spoil the readings that the arm's inner loop has, in the middle of a run."""
-    arm = bench.ask_sensors(fault, good_ticks(seed))
+    arm = bench.new_arm  # Readings that repeat are a fault only under torque.
+    arm.sensors.ask(fault, good_ticks(seed))
     with bench.controller(arm) as robot:
         drive = bench.drive(robot)
     drive.require_fault(arm.sensors.began_ns > 0)

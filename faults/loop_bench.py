@@ -40,6 +40,11 @@ class LoopBench(ABC):
         """Arm that faults share: at rest, with good sensors."""
 
     @property
+    def new_arm(self) -> BenchArm:
+        """Arm that nobody has driven, so that the policy still has to move it."""
+        return self.arm
+
+    @property
     def target(self) -> DrivenArm:
         """Arm for faults of a controller."""
         return self.arm

@@ -28,7 +28,12 @@ from torch import Tensor, nn
 
 from gatort.policies.pictures import varied
 from gatort.runtime.clock import MonotonicClock, VirtualClock
-from gatort.runtime.demonstrations import load_episodes, load_manifest
+from gatort.runtime.demonstrations import (
+    DemonstrationManifest,
+    load_episodes,
+    load_manifest,
+    write_manifest,
+)
 from gatort.runtime.episode import Episode
 from gatort.runtime.robot import Observation
 from gatort.runtime.spec import PolicySpec
@@ -45,8 +50,6 @@ Array = NDArray[np.float32]
 
 HISTORY = 4
 BATCH = 256
-FIRST_SEED = TRAINING_SEEDS.start + 700_000
-"""First layout seed of the specialist's own rollouts."""
 ROUND_SEEDS = 10_000
 CHANNELS = (32, 64, 64)
 SEEN = 128
@@ -199,6 +202,28 @@ class Driver:
         return episode.succeeded
 
 
+def describe(
+    folder: Path,
+    demos: DemonstrationManifest,
+    seeds: range,
+    succeeded: int,
+    episodes: Sequence[Episode],
+) -> None:
+    """Make a round's folder one of demonstrations, so that a later training can start with it."""
+    manifest = DemonstrationManifest(
+        task=demos.task,
+        spec=demos.spec,
+        driver="specialist",
+        seconds=demos.seconds,
+        first_seed=seeds[0],
+        last_seed=seeds[-1],
+        episodes=len(seeds),
+        successes=succeeded,
+        ticks=sum(len(episode.expert_actions) for episode in episodes),
+    )
+    write_manifest(folder, manifest)
+
+
 def main() -> None:
     """Train, then run trials on layouts that training never saw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -208,6 +233,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="weights of an earlier training to go on from")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of DAgger")
     parser.add_argument("--round-episodes", type=int, default=200)
+    parser.add_argument("--round-seed", type=int, default=TRAINING_SEEDS.start + 700_000)
     parser.add_argument("--randomise", action="store_true", help="physics in the rounds")
     parser.add_argument("--randomise-view", action="store_true", help="pictures in the rounds")
     parser.add_argument("--episodes", type=int, default=200)
@@ -239,11 +265,14 @@ def main() -> None:
         if index < args.rounds:
             folder = args.out / f"round{index}"
             folder.mkdir(exist_ok=True)
-            first = FIRST_SEED + index * ROUND_SEEDS
+            first = args.round_seed + index * ROUND_SEEDS
             seeds = range(first, first + args.round_episodes)
             made = partial(drive, physics, view, folder, manifest.seconds)
-            rounds.append(float(np.mean(list(spread(made, seeds, args.workers)))))
-            episodes += [Episode.load(folder / f"{seed}.npz", spec) for seed in seeds]
+            succeeded = sum(spread(made, seeds, args.workers))
+            rounds.append(succeeded / len(seeds))
+            round_episodes = [Episode.load(folder / f"{seed}.npz", spec) for seed in seeds]
+            describe(folder, manifest, seeds, succeeded, round_episodes)
+            episodes += round_episodes
     trained_s = (clock.now_ns() - start_ns) * 1e-9
 
     seeds = range(args.seed, args.seed + args.episodes)

@@ -20,7 +20,7 @@ def run_sentence(live: LiveRun, options: RunOptions) -> str:
     """Return the run in one line."""
     telemetry = live.telemetry
     where = options.robot if remote_of(live.robot) is not None else f"seed {options.seed}"
-    parts = [part for part in (_outcome(live), live.ending) if part is not None]
+    parts = [part for part in (_outcome(live), live.ending, _clipped(live)) if part is not None]
     return (
         f"{where}: {', '.join(parts)} after {live.seconds:.1f} s; {telemetry.ticks} ticks at "
         f"{telemetry.rate.average_hz:.2f} Hz, {telemetry.misses} misses, "
@@ -85,6 +85,7 @@ def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[s
         "last_refusal": live.loop.refusal,
         "failure": live.failure,
         "limited": {str(reason): count for reason, count in guard.limited.items()},
+        "clipped": dict(guard.clipped),
         "latency_ms": latency_record(telemetry.summary()),
         **wire,
         "machine": asdict(this_machine()),
@@ -102,6 +103,13 @@ def _outcome(live: LiveRun) -> str:
     if remote is not None and remote.successes > 1:
         return f"{remote.successes} successes"
     return "success" if live.robot.succeeded else "no success"
+
+
+def _clipped(live: LiveRun) -> str | None:
+    """Return which observed values were outside their range, the worst key first."""
+    clipped = live.loop.guard.clipped.most_common()
+    keys = ", ".join(f"{key} in {count} ticks" for key, count in clipped)
+    return f"outside its range: {keys}" if keys else None
 
 
 def _wire_record(robot: RemoteRobot) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import DemonstrationError
 from .npz import read_npz
-from .spec import PolicySpec
+from .spec import OTHER_UNIT_RANGES, ObservationKey, PolicySpec
 
 PLACES = "places"
 """Name of the array of places, which an episode may lack."""
@@ -75,8 +75,8 @@ class Episode:
         """Read an episode and check it against the specification.
 
         Raises:
-            DemonstrationError: the file is damaged or too large, lacks a key, has another shape, or
-                holds a number that is not finite.
+            DemonstrationError: the file is damaged or too large, lacks a key, or has another shape.
+                A number in it is not finite, or an observation is in another unit.
         """
         arrays = read_npz(path, "an episode", DemonstrationError)
         expected = {f"observation/{key.name}": key.shape for key in spec.observations}
@@ -95,6 +95,8 @@ class Episode:
                 )
         for name in wanted:
             _require_finite(path, name, arrays[name])
+        for key in spec.observations:
+            _require_unit(path, key, arrays[f"observation/{key.name}"])
         return cls(
             seed=int(arrays["seed"]),
             succeeded=bool(arrays["succeeded"]),
@@ -112,4 +114,15 @@ def _require_finite(path: Path, name: str, values: NDArray[Any]) -> None:
         tick = int(np.argwhere(bad)[0][0])
         raise DemonstrationError(
             f"{path}: {name}: expected finite numbers, found {values[bad][0]} at tick {tick}"
+        )
+
+
+def _require_unit(path: Path, key: ObservationKey, values: NDArray[Any]) -> None:
+    """Refuse values so far outside their range that they are in another unit."""
+    far = key.outside(values, OTHER_UNIT_RANGES)
+    if far.any():
+        tick = int(np.argwhere(far)[0][0])
+        raise DemonstrationError(
+            f"{path}: {key.name}: expected values in {key.unit}, within {min(key.low):g} to "
+            f"{max(key.high):g}, found {values[far][0]:g} at tick {tick}; check the unit"
         )

@@ -1,6 +1,6 @@
 """The guard: the first look at an observation, and the last look at an action.
 
-Observations are checked for age and jumps; actions for finite values, range, rate and age.
+Observations are checked for age, jumps and repeats; actions for finite values, range, rate and age.
 """
 
 from __future__ import annotations
@@ -17,13 +17,18 @@ from .clock import Clock
 from .errors import ObservationError
 from .robot import Observation
 from .safety import COMMAND_MARGIN_NS, STOPPED, Command, State
-from .spec import Interface, ObservationKey
+from .spec import OTHER_UNIT_RANGES, Interface, ObservationKey
 
 JUMP_MARGIN = 1.5
 """A value that changes more than this many times faster than its key can is a sensor's fault.
 
 An arm that is driven by torques may pass its velocity limit for an instant, and stops itself for
 that."""
+
+MOST_REPEATS = 3
+"""Readings in a row after which a key that moves counts as frozen, each equal to the one before.
+
+Keys with a limited speed move. In 150 ms an arm that is driven moves, and a sensor has noise."""
 
 
 class Refusal(StrEnum):
@@ -48,7 +53,7 @@ class Limit(StrEnum):
 _AFTER_REFUSAL = {State.RUN: State.HOLD, State.HOLD: State.SAFE, State.SAFE: State.LATCHED}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _LimitedKey:
     """A key whose values can change only so fast."""
 
@@ -57,6 +62,8 @@ class _LimitedKey:
     key: ObservationKey
     fastest_per_s: NDArray[np.float64]
     """Fastest change of each element, in the key's unit per second."""
+    repeats: int = 0
+    """Number of readings in a row that equalled the one before."""
 
 
 class Guard:
@@ -84,6 +91,9 @@ class Guard:
         """Reason of the last tick that sent no command."""
         self.limited: Counter[Limit] = Counter()
         """Number of actions that were sent limited, by limit."""
+        self.clipped: Counter[str] = Counter()
+        """Number of observations with a value outside its range, which the tokenizer clips, by
+        key."""
         self._spec = spec
         self._clock = clock
         self._low = np.array([actuator.low for actuator in spec.actuators])
@@ -95,10 +105,18 @@ class Guard:
         ]
         self._rates = np.array(rates)  # (A,) per second
         self._sequence = 0
+        keys = list(enumerate(offered or spec.observations))
         self._limited_keys = [
             _LimitedKey(index, key, np.array(key.fastest_per_s))
-            for index, key in enumerate(offered or spec.observations)
+            for index, key in keys
             if key.fastest_per_s
+        ]
+        read = {key.name for key in spec.observations}
+        self._ranged_keys = [(index, key) for index, key in keys if key.low and key.name in read]
+        self._number_keys = [
+            (index, key)
+            for index, key in keys
+            if key.fastest_per_s or (key.low and key.name in read)
         ]
         self._last_seen: Observation | None = None
         self._last_values = self._safe
@@ -110,14 +128,35 @@ class Guard:
         self._last_values = self._safe
         self._last_stamp_ns = self._clock.now_ns() - self._spec.period_ns
         self._last_seen = None
+        for limited in self._limited_keys:
+            limited.repeats = 0
+
+    def require_units(self, observation: Observation) -> None:
+        """Check, before the robot is armed, that each value can be in its key's unit.
+
+        Raises:
+            ObservationError: a value that the policy reads is far outside its range or not finite.
+        """
+        self._require_finite(observation)
+        for index, key in self._ranged_keys:
+            values = observation.values[index]
+            far = key.outside(values, OTHER_UNIT_RANGES)
+            if far.any():
+                worst = int(np.argmax(far))
+                raise ObservationError(
+                    f"{key.name}: expected element {worst} within {key.low[worst]:g} to "
+                    f"{key.high[worst]:g} {key.unit}, found {values.ravel()[worst]:g}; "
+                    "check the unit that the robot's driver reads"
+                )
 
     def inspect(self, observation: Observation) -> None:
-        """Check age and jumps of an observation, before anything is inferred from it.
+        """Check age, jumps and repeats of an observation, before anything is inferred from it.
 
         Raises:
             ObservationError: the observation is not newer than the one before, or too old for its
                 action to be in time. Or a value is not finite, or it jumped farther than its key
-                can change since the last observation that passed.
+                can change since the last observation that passed. Or a key that moves has repeated
+                its values to the last bit.
         """
         last = self._last_seen
         age_ns = self._clock.now_ns() - observation.stamp_ns
@@ -132,11 +171,42 @@ class Guard:
                 f"found one {_ms(age_ns)} old"
             )
 
-        for limited in self._limited_keys:
-            _require_finite(limited, observation)
+        self._require_finite(observation)
         if last is not None:
             self._refuse_jumps(observation, last)
+            self._refuse_repeats(observation, last)
         self._last_seen = observation
+        for index, key in self._ranged_keys:
+            if key.outside(observation.values[index]).any():
+                self.clipped[key.name] += 1
+
+    def _require_finite(self, observation: Observation) -> None:
+        """Check shapes and values, also of limited keys that the policy does not read."""
+        for index, key in self._number_keys:
+            values = observation.values[index]
+            if values.shape != key.shape:
+                raise ObservationError(
+                    f"{key.name}: expected shape {key.shape}, found {values.shape}"
+                )
+            finite = np.isfinite(values)
+            if not finite.all():
+                raise ObservationError(
+                    f"{key.name}: expected finite values in {key.unit!r}, "
+                    f"found {values[~finite][0]}"
+                )
+
+    def _refuse_repeats(self, observation: Observation, last: Observation) -> None:
+        for limited in self._limited_keys:
+            index = limited.index
+            if (observation.values[index] != last.values[index]).any():
+                limited.repeats = 0
+                continue
+            limited.repeats += 1
+            if limited.repeats >= MOST_REPEATS:
+                raise ObservationError(
+                    f"{limited.key.name}: expected new readings, found the same values "
+                    f"{limited.repeats + 1} times in a row"
+                )
 
     def _refuse_jumps(self, observation: Observation, last: Observation) -> None:
         seconds = (observation.stamp_ns - last.stamp_ns) * 1e-9
@@ -208,19 +278,6 @@ class Guard:
         if (slewed != values).any():
             self.limited[Limit.RATE] += 1
         return slewed
-
-
-def _require_finite(limited: _LimitedKey, observation: Observation) -> None:
-    """Check shape and values of a key, also where the policy does not read it."""
-    key = limited.key
-    values = observation.values[limited.index]
-    if values.shape != key.shape:
-        raise ObservationError(f"{key.name}: expected shape {key.shape}, found {values.shape}")
-    finite = np.isfinite(values)
-    if not finite.all():
-        raise ObservationError(
-            f"{key.name}: expected finite values in {key.unit!r}, found {values[~finite][0]}"
-        )
 
 
 def _ms(duration_ns: int) -> str:

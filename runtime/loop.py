@@ -102,9 +102,13 @@ class ControlLoop:
             ticks: largest number of ticks.
             on_tick: called in the slack after each tick with its record. The run ends when it
                 returns true, and when the guard or the robot is in SAFE or LATCHED.
+
+        Raises:
+            ObservationError: the robot's first observation is missing or in other units. The robot
+                was not armed.
         """
         # Before anyone consents to motion, the robot must answer and its clock must have caught up.
-        self.robot.observe()
+        self.guard.require_units(self.robot.observe())
         try:
             self.guard.arm()
             # Within the try: consent may have arrived although its answer has not.

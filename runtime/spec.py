@@ -14,6 +14,7 @@ from functools import cached_property
 from math import prod
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
@@ -34,6 +35,9 @@ CONTINUOUS_BINS = 1_024
 FIRST_CONTINUOUS_ID = TEXT_TOKENS
 SEPARATOR_ID = FIRST_CONTINUOUS_ID + CONTINUOUS_BINS
 VOCABULARY = SEPARATOR_ID + 1
+
+OTHER_UNIT_RANGES = 1.0
+"""A value this many widths outside its range is taken for one in another unit, such as degrees."""
 
 PATCH_PIXELS = 16
 MAX_WINDOW_TOKENS = 1_024
@@ -102,6 +106,25 @@ class ObservationKey(Strict):
         if self.encoding == "image":
             return (self.shape[0] // PATCH_PIXELS) * (self.shape[1] // PATCH_PIXELS)
         return self.size
+
+    def outside(self, values: NDArray[Any], ranges: float = 0.0) -> NDArray[np.bool_]:
+        """Return where values lie outside their range; nowhere for a key without ranges.
+
+        Args:
+            values: values (…, *shape).
+            ranges: distance from the range from which a value counts, as a multiple of its width.
+        """
+        if not self.low:
+            return np.zeros(values.shape, np.bool_)
+        low, high = self._range
+        margin = ranges * (high - low)
+        found: NDArray[np.bool_] = (values < low - margin) | (values > high + margin)
+        return found
+
+    @cached_property
+    def _range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Ends of the range, in the array's shape."""
+        return np.reshape(self.low, self.shape), np.reshape(self.high, self.shape)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

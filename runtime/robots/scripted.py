@@ -15,6 +15,8 @@ from .driver import INNER_PERIOD_NS, Driver
 
 SCRIPTED_OBSERVATIONS = 64
 """Number of random observations, which repeat in turn."""
+NOISE = 1e-5
+"""Change of a key of limited speed from one observation to the next, in its unit."""
 
 
 class ScriptedRobot(Driver):
@@ -31,13 +33,12 @@ class ScriptedRobot(Driver):
         Args:
             spec: observation keys and actuators.
             clock: the clock that the inner loop follows.
-            read: returns the values of the observation with a given sequence number. Zeros when
-                absent.
+            read: returns the values of the observation with a given sequence number. When absent,
+                zeros, with the noise that `with_noise` adds.
         """
         super().__init__(spec, clock)
-        self._script = read or (
-            lambda _: [np.zeros(key.shape, key.dtype) for key in spec.observations]
-        )
+        zeros = [np.zeros(key.shape, key.dtype) for key in spec.observations]
+        self._script = read or (lambda sequence: with_noise(zeros, spec, sequence))
         self._stepped_ns = clock.now_ns()
         self._ahead: Sequence[NDArray[Any]] = ()
         """Values of the next observation, whose pictures were looked at."""
@@ -67,8 +68,8 @@ class ScriptedRobot(Driver):
 def scripted_robot(spec: PolicySpec, clock: Clock, seed: int) -> ScriptedRobot:
     """Make a robot without physics that observes random values within the policy's ranges.
 
-    The values are drawn before the loop starts. A key with a limited speed keeps its value: the
-    guard would refuse its jumps.
+    The values are drawn before the loop starts. A key with a limited speed keeps its value but for
+    the noise that `with_noise` adds: the guard would refuse its jumps.
     """
     random = np.random.default_rng(seed)
     still = {key.name: _draw(key, random) for key in spec.observations if key.fastest_per_s}
@@ -78,9 +79,23 @@ def scripted_robot(spec: PolicySpec, clock: Clock, seed: int) -> ScriptedRobot:
     ]
 
     def read(sequence: int) -> Sequence[NDArray[Any]]:
-        return script[sequence % len(script)]
+        return with_noise(script[sequence % len(script)], spec, sequence)
 
     return ScriptedRobot(spec, clock, read)
+
+
+def with_noise(
+    values: Sequence[NDArray[Any]], spec: PolicySpec, sequence: int
+) -> list[NDArray[Any]]:
+    """Return values whose keys of limited speed change from one observation to the next.
+
+    The guard takes a key of something that moves for frozen when its values repeat.
+    """
+    noise = np.float32(NOISE * (sequence % 2))
+    return [
+        value + noise if key.fastest_per_s else value
+        for key, value in zip(spec.observations, values, strict=True)
+    ]
 
 
 def _draw(key: ObservationKey, random: np.random.Generator) -> NDArray[Any]:

@@ -54,6 +54,17 @@ def test_a_number_that_is_not_finite_is_refused_by_file_key_and_tick(
         Episode.load(tmp_path / "7.npz", spec)
 
 
+def test_an_episode_in_degrees_is_refused_by_file_key_and_tick(
+    spec: PolicySpec, episode: Episode, tmp_path: Path
+) -> None:
+    index = next(i for i, key in enumerate(spec.observations) if key.low)
+    episode.observations[index][2] = 60
+    episode.save(tmp_path / "7.npz", spec)
+    name = spec.observations[index].name
+    with pytest.raises(DemonstrationError, match=rf"7\.npz: {name}: .* found 60 at tick 2"):
+        Episode.load(tmp_path / "7.npz", spec)
+
+
 def test_an_action_without_ticks_is_refused(
     spec: PolicySpec, episode: Episode, tmp_path: Path
 ) -> None:

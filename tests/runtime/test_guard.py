@@ -212,3 +212,39 @@ def test_nan_is_a_jump_in_whichever_key_it_stands(fast_guard: Guard, clock: Virt
 def test_arming_forgets_where_the_arm_was(fast_guard: Guard, clock: VirtualClock) -> None:
     fast_guard.arm()
     fast_guard.inspect(looked_at(clock, 3.0))
+
+
+def test_a_moving_key_that_repeats_its_values_under_new_stamps_is_refused(
+    fast_guard: Guard, clock: VirtualClock
+) -> None:
+    for position in (0.1, 0.1, 0.1):
+        fast_guard.inspect(looked_at(clock, position))
+        clock.advance_ns(50_000_000)
+    for times in (4, 5):
+        with pytest.raises(ObservationError, match=f"arm/position: .* {times} times in a row"):
+            fast_guard.inspect(looked_at(clock, 0.1))
+        clock.advance_ns(50_000_000)
+    fast_guard.inspect(looked_at(clock, 0.1001))
+
+
+def test_arming_begins_the_count_of_repeats_anew(fast_guard: Guard, clock: VirtualClock) -> None:
+    for _ in range(2):
+        for _ in range(3):
+            fast_guard.inspect(looked_at(clock, 0.1))
+            clock.advance_ns(50_000_000)
+        fast_guard.arm()
+
+
+def test_values_outside_their_range_are_counted_by_key(guard: Guard, clock: VirtualClock) -> None:
+    for position in (0.0, 3.2, -3.2, 0.5):
+        guard.inspect(looked_at(clock, position))
+        clock.advance_ns(50_000_000)
+    assert guard.clipped == {"arm/position": 2}
+
+
+def test_readings_in_degrees_are_refused_before_anything_is_armed(
+    guard: Guard, clock: VirtualClock
+) -> None:
+    with pytest.raises(ObservationError, match=r"arm/position: .* rad, found 90; check the unit"):
+        guard.require_units(looked_at(clock, 90.0))
+    guard.require_units(looked_at(clock, 3.2))

@@ -127,6 +127,13 @@ def test_no_command_reaches_the_robot_that_the_guard_has_not_made(
     assert all(found is expected for found, expected in zip(sent(loop), made, strict=True))
 
 
+def test_a_robot_that_reads_degrees_is_never_armed(build: Build, spec: PolicySpec) -> None:
+    loop = build(read=lambda _: [np.full(key.shape, 60, key.dtype) for key in spec.observations])
+    with pytest.raises(ObservationError, match="check the unit"):
+        loop.run(3)
+    assert loop.robot.state is State.DISARMED
+
+
 def test_the_robot_is_stopped_when_a_run_ends(build: Build) -> None:
     loop = build()
     loop.run(3)

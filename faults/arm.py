@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock, MonotonicClock
+from gatort.runtime.envelope import STILL_RAD_S
 from gatort.runtime.errors import GatortError, ObservationError
 from gatort.runtime.remote.serve import ServeConfig, serve
+from gatort.runtime.robots.panda import PANDA_LIMITS
 from gatort.runtime.safety import STOPPED, Command, State
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.simulators.mujoco import MujocoSimulator
@@ -30,6 +32,10 @@ LAYOUT_SEED = 5000
 """Seed of the blocks' layout."""
 DRIFT_RAD_S = 0.5
 """Drift of a joint's position in the arm's own readings."""
+FAST_SHARE = 1.2
+"""Speed that the arm reads of a joint that is too fast, as a share of its limit."""
+AT_LIMIT_RAD = 1e-3
+"""Distance to its limit that the arm reads of a joint."""
 JUMP_RAD = 1.0
 """Jump of a joint's reading; in one tick no joint of a Panda turns farther than 0.13 rad."""
 
@@ -61,17 +67,35 @@ class FaultyArm(SimulatedRobot):
         """Return the joints' readings that the arm itself has, spoiled by a fault of an encoder."""
         position, velocity = self._true_joints()
         component, _, kind = self._sensors.fault.partition(" ")
+        if component == "joint":
+            self._watch_pressing(float(velocity[1]))
         if component != "encoder" or not self._sensors.began_ns:
             self._good_joints = position.copy(), velocity.copy()
             return position, velocity
+
+        since_s = (self._time_ns - self._sensors.began_ns) * 1e-9
         match kind:
             case "frozen":
                 return self._good_joints
             case "drift":
-                since_s = (self._time_ns - self._sensors.began_ns) * 1e-9
                 return position + DRIFT_RAD_S * since_s * np.eye(7)[0], velocity
+            case "fast":
+                velocity[0] = FAST_SHARE * PANDA_LIMITS.speed_rad_s[0]
+                position[0] = self._good_joints[0][0] + velocity[0] * since_s
+            case "at_limit":
+                position[0] = PANDA_LIMITS.high_rad[0] - AT_LIMIT_RAD
             case _:
-                return position, np.full(7, np.nan)
+                velocity[:] = np.nan
+        return position, velocity
+
+    def _watch_pressing(self, velocity_rad_s: float) -> None:
+        """Let the fault begin when joint 2 stands still under torque."""
+        is_driven = self.state not in STOPPED
+        pressing = float(self.inner_loop.in_effect[1]) > PANDA_LIMITS.pressed_nm[1]
+        if pressing and abs(velocity_rad_s) < STILL_RAD_S:
+            self._sensors.begin(self._time_ns, self._time_ns)
+        elif is_driven:
+            self._sensors.forget()
 
     def arm(self) -> None:
         """See `Robot.arm`; readings count from here."""
@@ -87,6 +111,9 @@ class FaultyArm(SimulatedRobot):
 
     def _read(self) -> Reading:
         stamp_ns, values = super()._read()
+        if self._sensors.fault == "joint_state degrees":
+            self._value(values, "arm/joint_position")[:] *= 180 / np.pi
+            return stamp_ns, values
         if self.state in STOPPED:  # A fault begins in the middle of a run and ends with it.
             return stamp_ns, values
 
@@ -95,20 +122,30 @@ class FaultyArm(SimulatedRobot):
             self._good = stamp_ns, [value.copy() for value in values]
             return stamp_ns, values
 
-        self._sensors.begin(self._good[0], self._clock.now_ns())
         component, kind = self._sensors.fault.split()
-        if component == "encoder":
+        if component == "joint":  # It begins when the joint stands still.
             return stamp_ns, values
-        match kind:
-            case "frozen":
+        self._sensors.begin(self._good[0], self._clock.now_ns())
+        return self._spoiled(component, kind, stamp_ns, values)
+
+    def _spoiled(
+        self, component: str, kind: str, stamp_ns: int, values: list[NDArray[Any]]
+    ) -> Reading:
+        """Return the reading of a controller's sensor that fails."""
+        match component, kind:
+            case "encoder", _:
+                pass  # Only the arm's own readings are spoiled.
+            case _, "frozen":
                 return self._frozen(component, values)
-            case "absent":
+            case _, "repeated":
+                return stamp_ns, self._frozen(component, values)[1]
+            case _, "absent":
                 raise ObservationError(f"{component}: expected a reading, found none")
-            case "nan":
+            case _, "nan":
                 self._spoil(values, "arm/joint_velocity", np.nan)
-            case "inf":
+            case _, "inf":
                 self._spoil(values, "arm/joint_position", np.inf)
-            case "jump":
+            case _, "jump":
                 self._spoil(values, "arm/joint_position", JUMP_RAD)
         return stamp_ns, values
 
@@ -122,8 +159,11 @@ class FaultyArm(SimulatedRobot):
         ]
 
     def _spoil(self, values: Sequence[NDArray[Any]], name: str, by: float) -> None:
-        value = values[[key.name for key in self.spec.observations].index(name)]
+        value = self._value(values, name)
         value[self._readings % value.size] += by
+
+    def _value(self, values: Sequence[NDArray[Any]], name: str) -> NDArray[Any]:
+        return values[[key.name for key in self.spec.observations].index(name)]
 
 
 def main() -> int:

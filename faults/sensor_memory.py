@@ -10,7 +10,9 @@ import numpy as np
 SensorFault = Literal[
     "none", "camera frozen", "camera absent", "joint_state frozen", "joint_state absent",
     "joint_state nan", "joint_state inf", "joint_state jump",
-    "encoder frozen", "encoder drift", "encoder nan",
+    "joint_state repeated", "joint_state degrees",
+    "encoder frozen", "encoder drift", "encoder nan", "encoder fast", "encoder at_limit",
+    "joint pressed",
 ]  # fmt: skip
 SENSOR_FAULTS: tuple[SensorFault, ...] = get_args(SensorFault)
 SENSORS_FILE = "sensors"
@@ -52,6 +54,10 @@ class SensorMemory:
         """Record that the fault has begun; a second call changes nothing."""
         if not self.began_ns:
             self._numbers[2:4] = last_good_ns, now_ns
+
+    def forget(self) -> None:
+        """Record that the fault has not begun: the joint moves again."""
+        self._numbers[2:4] = 0
 
     @property
     def last_effect_ns(self) -> int:

@@ -60,8 +60,9 @@ EXPECTED: dict[str, Changes] = {
 LOGIC_ROWS = {1, 2, 3, 4, 5, 6, 7, 8, 9, 19}
 
 
-ENVELOPE_ROWS = {25, 26}
+ENVELOPE_ROWS = {25, 26, 28, 29, 30, 31}
 """Rows whose instants follow from the motion of the arm, and not from the fault alone."""
+UNIT_ROW = 32
 
 
 def faults_of(rows: set[int]) -> list[tuple[Row, Fault]]:
@@ -89,7 +90,7 @@ def end_of_run(fault: Fault, good: int) -> Changes:
 
 
 def test_the_rows_are_numbered_and_no_fault_has_two_names() -> None:
-    assert [row.number for row in ROWS] == list(range(1, 28))
+    assert [row.number for row in ROWS] == list(range(1, 33))
     names = [fault.name for row in ROWS for fault in row.faults]
     assert len(set(names)) == len(names)
 
@@ -133,6 +134,14 @@ def test_every_row_is_inside_its_bounds_and_its_torques_within_range_and_rate(
     assert steps.fault() is None
     assert np.abs(steps.values).max() > 1  # It moved before the fault.
     assert steps.safe_ns is not None
+
+
+def test_an_arm_that_reports_degrees_is_refused_and_never_armed(virtual_bench: LoopBench) -> None:
+    began_ns = virtual_bench.clock.now_ns()
+    ((_, fault),) = faults_of({UNIT_ROW})
+    result = fault.inject(virtual_bench, 0)
+    assert result.wrong is None
+    assert virtual_bench.arm.trace.since(began_ns).first(RUN) is None
 
 
 def test_one_seed_gives_the_same_trace_to_the_last_bit(

@@ -110,7 +110,7 @@ def test_the_help_names_each_exit_status(capsys: pytest.CaptureFixture[str], com
             "--keys: expected --robot with it, found none",
         ),
         (["fault", "policy", "late", "--force"], "--force: expected --robot with it, found none"),
-        (["faults", "--row", "28"], "--row 28: expected 1 to 27"),
+        (["faults", "--row", "33"], "--row 33: expected 1 to 32"),
         (["faults", "--row", "1.5"], "expected a whole number, found '1.5'"),
         (["faults", "--json", "/nowhere/f.json"], "there is no directory /nowhere"),
     ],

@@ -224,7 +224,10 @@ class InnerLoop:
     def _schedule(self) -> None:
         self._next_ns = self._state_ends_ns
         # A command queued when HOLD ends may take effect a little later than SAFE would begin.
-        grace_ns = SAFE_LEAD_NS + COMMAND_MARGIN_NS if self.state is State.HOLD else 0
+        grace_ns = 0
+        if self.state is State.HOLD:
+            longest_ns = LONGEST_VALIDITY_NS - self.safe_after_ns
+            grace_ns = min(SAFE_LEAD_NS + COMMAND_MARGIN_NS, longest_ns)
         if self._queue and self._queue[0][0].apply_at_ns <= self._next_ns + grace_ns:
             self._next_ns = self._queue[0][0].apply_at_ns
 

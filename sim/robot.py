@@ -33,6 +33,10 @@ longer driven; without it a simulated one would coast for a quarter of a metre."
 BRAKING_NS: Final = 100_000_000
 """Time in which that damping comes up after the arm was latched."""
 
+LONGEST_CATCH_UP_NS: Final = 1_000_000_000
+"""Longest time that an arm at rest catches up. The process was suspended for longer, and stepping
+through all of it would keep the arm from hearing its operator."""
+
 WATCH_STEPS: Final = 10
 """Success is checked once in this many inner steps."""
 CAMERA: Final = "camera/"
@@ -169,6 +173,10 @@ class SimulatedRobot(Driver):
 
     def _advance(self, now_ns: int) -> None:
         while self._time_ns + INNER_PERIOD_NS <= now_ns:
+            late_ns = now_ns - self._time_ns
+            if late_ns > LONGEST_CATCH_UP_NS and self.state in (State.DISARMED, State.LATCHED):
+                skipped_ns = late_ns - LONGEST_CATCH_UP_NS
+                self._time_ns += skipped_ns // INNER_PERIOD_NS * INNER_PERIOD_NS
             command = self._in_effect(self._time_ns)
             torque_nm, width_m = command[:7], float(command[7])
             position_rad, velocity_rad_s = self.simulator.joints()

@@ -41,8 +41,6 @@ MOST_CONNECTIONS: Final = 65_536
 """Most connections at once that a door may name. Linux gives a process fewer descriptors."""
 LARGEST_COUNTS_BYTES: Final = 256
 """Longest packet of counts."""
-EXIT_S: Final = 0.001
-"""Longest wait for the exit status of a door whose link has closed."""
 PACKETS_PER_TURN: Final = 32
 """Most packets that one turn reads."""
 _TAIL_BYTES: Final = 4_096
@@ -80,6 +78,7 @@ class Door:
         self._pause_ns = FIRST_PAUSE_NS
         self._next_start_ns = 0
         self._is_closed = False
+        self._unexplained: str | None = None
         self._link: DoorLink | None = None
         link = self._start()
         self.endpoint = self._wait_until_listening(link)
@@ -135,8 +134,13 @@ class Door:
         lines = tail.decode(errors="replace").split("\n")
         return _printable(next((line for line in reversed(lines) if line.strip()), ""))
 
-    def _lose(self, reason: str) -> None:
-        """End a door that failed, and all its connections. Another one is started later."""
+    def _lose(self, reason: str | None) -> None:
+        """End a door that failed, and all its connections. Another one is started later.
+
+        Args:
+            reason: clause for the operator. `None` if the exit status of the process is the reason,
+                which `_explain` tells once the kernel has taken the process apart.
+        """
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -146,27 +150,32 @@ class Door:
         self._before = self.refused
         if self._clock.now_ns() - self._started_ns > STEADY_NS:
             self._pause_ns = FIRST_PAUSE_NS
-        self._put_off(f"{reason}; all controllers are cut off")
+        pause = self._put_off()
+        if reason is None:
+            self._unexplained = pause
+        else:
+            self._tell(f"the door's process {reason}; all controllers are cut off, {pause}")
 
-    def _put_off(self, reason: str) -> None:
-        """Let the next door start after the pause, and double the pause."""
+    def _put_off(self) -> str:
+        """Let the next door start after the pause, double the pause, and return a clause on it."""
         self._next_start_ns = self._clock.now_ns() + self._pause_ns
-        self._tell(
-            f"the door's process {reason}, another door starts in {self._pause_ns * 1e-9:g} s"
-        )
+        clause = f"another door starts in {self._pause_ns * 1e-9:g} s"
         self._pause_ns = min(2 * self._pause_ns, LONGEST_PAUSE_NS)
+        return clause
 
-    def _reason(self) -> str:
-        """Return why the door's process ended."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(EXIT_S)
-        status = self._process.returncode
+    def _explain(self) -> None:
+        """Tell why the process ended by itself, if that is known by now and was not told."""
+        status = self._process.poll()
+        if self._unexplained is None or status is None:
+            return
         words = self._last_words()
         said = f" ({words})" if words else ""
-        if status is None or status >= 0:
-            return f"ended{said}"
         known = {each.value: each.name for each in signal.Signals}
-        return f"was ended by {known.get(-status, f'signal {-status}')}{said}"
+        reason = (
+            "ended" if status >= 0 else f"was ended by {known.get(-status, f'signal {-status}')}"
+        )
+        pause, self._unexplained = self._unexplained, None
+        self._tell(f"the door's process {reason}{said}; all controllers are cut off, {pause}")
 
     def _tell(self, sentence: str) -> None:
         if self._on_change is not None:
@@ -181,6 +190,7 @@ class Door:
     def receive(self) -> list[Arrival]:
         """See `RobotTransport.receive`. Start a door where none runs and its pause is over."""
         if self._link is None:
+            self._explain()
             self._start_again()
         if self._link is None:
             return []
@@ -199,7 +209,7 @@ class Door:
         except DoorError as failure:
             self._lose(str(failure))
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            self._lose(self._reason())
+            self._lose(None)
         except (WireError, msgspec.MsgspecError, ValueError, RecursionError, OSError) as error:
             self._lose(f"broke the link: {_printable(str(error))}")
         return []  # Their connections have ended as well.
@@ -214,7 +224,8 @@ class Door:
             self._start()
             os.close(before)
         except OSError as error:  # No process, no descriptor or no memory is left.
-            self._put_off(f"cannot be started: {error.strerror}")
+            pause = self._put_off()
+            self._tell(f"the door's process cannot be started: {error.strerror}, {pause}")
 
     def _require_life(self) -> None:
         longest_ns = SILENT_NS if self._has_spoken else round(START_S * 1e9)

@@ -23,6 +23,9 @@ from .transport import Arrival, Connection
 
 _InSession = wire.Observe | wire.Arm | wire.WireCommand | wire.Stop
 
+KEPT_NS = 2_000_000_000
+"""A session keeps the arm for this long after its controller last asked for anything. Greetings do
+not count, so that nobody keeps others away by greeting alone."""
 LOCAL_STOP = "stopped on the robot's own side: only its console allows arming again"
 
 
@@ -34,6 +37,8 @@ class Session:
     """Random number that each message of the session carries."""
     connection: Connection
     """Connection over which the session began. Messages over another one are refused."""
+    asked_ns: int
+    """Instant of the newest request, at first that of the greeting."""
     consent: int = 0
     """Highest sequence of the `Arm` and `Stop` requests answered so far."""
     refused: int = -1
@@ -161,11 +166,17 @@ class Sessions:
             )
 
         session = self.current
+        now_ns = self._clock.now_ns()
         if session is None or session.connection != connection:
             if session is not None and self._driver.state not in STOPPED:
                 return wire.Refused(f"{self._name} is taken: another controller has armed it")
+            if session is not None and now_ns - session.asked_ns < KEPT_NS:
+                return wire.Refused(
+                    f"{self._name} is taken: another controller is connected; "
+                    f"the robot is free {KEPT_NS * 1e-9:g} s after its last request"
+                )
             self._end("another controller took over")
-            session = Session(secrets.randbits(63), connection)
+            session = Session(secrets.randbits(63), connection, now_ns)
             self.current = session
 
         return wire.Welcome(
@@ -175,6 +186,7 @@ class Sessions:
     # -- Requests of the session ---------------------------------------------------------------
 
     def _follow(self, session: Session, request: _InSession) -> wire.Answer | None:
+        session.asked_ns = self._clock.now_ns()
         match request:
             case wire.Observe():
                 self._asked = (request, self._clock.now_ns())

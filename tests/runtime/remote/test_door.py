@@ -123,6 +123,7 @@ def test_a_door_that_is_killed_stops_the_arm_and_the_next_one_arms_nobody(serve:
             observe_until_it_fails(robot)
     served.pass_time(50 * MS)
     eventually(lambda: served.arm.state is State.LATCHED)
+    eventually(partial(served.has_news, 1))
     assert "SIGKILL" in served.news[0]
 
     served.pass_time(FIRST_PAUSE_NS)

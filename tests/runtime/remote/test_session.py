@@ -77,11 +77,31 @@ def test_another_version_is_refused_naming_both(desk: Desk) -> None:
     )
 
 
-def test_an_arm_that_is_not_armed_goes_to_the_newer_controller(desk: Desk) -> None:
+def test_a_controller_that_has_been_silent_for_two_seconds_loses_an_arm_at_rest(
+    desk: Desk,
+) -> None:
+    desk.pass_ms(2_000)
     desk.greet(ELSEWHERE)
     desk.ask(wire.Observe(desk.session, 1, 0))
     assert desk.sessions.foreign == 1
     assert desk.sessions.observation(0) is None
+
+
+def test_a_controller_that_asks_keeps_its_place_while_others_greet(desk: Desk) -> None:
+    for tick in range(100):
+        desk.ask(wire.Observe(desk.session, tick, 0))
+        answer = desk.ask(wire.Hello(wire.VERSION), Connection(b"greeter", 3 + tick))
+        assert isinstance(answer, wire.Refused)
+        assert "another controller is connected" in answer.reason
+        desk.pass_ms(50)
+    assert isinstance(desk.arm_it(1), wire.Armed)
+
+
+def test_greeting_again_and_again_keeps_nobody_away(desk: Desk) -> None:
+    for _ in range(40):
+        desk.greet(HERE)
+        desk.pass_ms(50)
+    assert desk.greet(ELSEWHERE).session != desk.session
 
 
 def test_an_armed_arm_takes_no_second_controller(desk: Desk) -> None:

@@ -115,8 +115,9 @@ class Joint:
         self._pressed_nm = limits.pressed_nm[index]
         self._most = TORQUE_MARGIN * limits.torque_nm[index]
         self._step = TORQUE_MARGIN * limits.torque_rate_nm_s[index] * CYCLE_S
-        # The torque falls to zero in torque / step cycles, at half of it on average.
-        self._lead_cycles_nm = 0.5 / self._step
+        # The torque falls to zero in torque / step cycles. The acceleration does not fall with it:
+        # other joints push too.
+        self._lead_cycles_nm = 1.0 / self._step
         farthest = self._way_to_stop(self._fastest, self._most) + KEEP_OFF_RAD + LIMIT_ZONE_RAD
         self._far_low, self._far_high = self._low + farthest, self._high - farthest
         self.written_nm = 0.0

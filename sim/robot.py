@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gatort.runtime.clock import Clock
 from gatort.runtime.envelope import Envelope
 from gatort.runtime.inner_loop import InnerLoop
-from gatort.runtime.robots.driver import INNER_PERIOD_NS, Driver
+from gatort.runtime.robots.driver import AT_REST, INNER_PERIOD_NS, Driver
 from gatort.runtime.robots.panda import PANDA_LIMITS
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import PolicySpec
@@ -174,7 +174,7 @@ class SimulatedRobot(Driver):
     def _advance(self, now_ns: int) -> None:
         while self._time_ns + INNER_PERIOD_NS <= now_ns:
             late_ns = now_ns - self._time_ns
-            if late_ns > LONGEST_CATCH_UP_NS and self.state in (State.DISARMED, State.LATCHED):
+            if late_ns > LONGEST_CATCH_UP_NS and self.state in AT_REST:
                 skipped_ns = late_ns - LONGEST_CATCH_UP_NS
                 self._time_ns += skipped_ns // INNER_PERIOD_NS * INNER_PERIOD_NS
             command = self._in_effect(self._time_ns)

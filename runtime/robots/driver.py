@@ -44,6 +44,9 @@ from gatort.runtime.spec import Interface
 INNER_PERIOD_NS = 1_000_000
 """Period of the inner loop: 1 kHz."""
 
+AT_REST = frozenset({State.DISARMED, State.LATCHED})
+"""States in which an arm gets no torque and holds itself."""
+
 BY_CONTROLLER = "stopped by its controller"
 
 OnStep = Callable[[int, State, NDArray[np.float64]], None]
@@ -156,6 +159,8 @@ class Driver(ABC):
         envelope = self.envelope
         if envelope is None:
             return torque_nm
+        if self.state in AT_REST:  # The arm holds itself, whatever its readings say.
+            return np.array(envelope.let_go())
         written = envelope.limit(
             torque_nm.tolist(),
             position_rad.tolist(),
@@ -194,7 +199,7 @@ class Driver(ABC):
 
         Consent that is repeated while the arm is driven must not restart the rules.
         """
-        if self.envelope is not None and self.state in (State.DISARMED, State.LATCHED):
+        if self.envelope is not None and self.state in AT_REST:
             self.envelope.reset()
 
     def advance(self) -> None:

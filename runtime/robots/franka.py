@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from gatort.runtime.clock import Clock
 from gatort.runtime.envelope import Envelope
 from gatort.runtime.errors import MissingDependency, RobotError
-from gatort.runtime.safety import Command, State
+from gatort.runtime.safety import Command
 
-from .driver import Driver
+from .driver import AT_REST, Driver
 from .hand import start_hand
 from .panda import JOINT_DAMPING_NMS_RAD, PANDA, PANDA_LIMITS
-
-_AT_REST = frozenset({State.DISARMED, State.LATCHED})
 
 
 class FrankaRobot(Driver):
@@ -104,16 +102,12 @@ class FrankaRobot(Driver):
             + np.array(self._model.coriolis(state))
             - JOINT_DAMPING_NMS_RAD * np.array(state.dq)
         )
-        is_at_rest = self.state in _AT_REST
-        if is_at_rest and self.envelope is not None:
-            written = np.array(self.envelope.let_go())
-        else:
-            written = self._within_envelope(
-                torque_nm, np.array(state.q), np.array(state.dq), self._read_ns
-            )
+        written = self._within_envelope(
+            torque_nm, np.array(state.q), np.array(state.dq), self._read_ns
+        )
         torques = self._franka.Torques(written.tolist())
         # Damping and brakes may outlast the fade: the arm takes over from no torque.
-        torques.motion_finished = is_at_rest and not written.any()
+        torques.motion_finished = self.state in AT_REST and not written.any()
         self._control.writeOnce(torques)
         if torques.motion_finished:
             self._control = None

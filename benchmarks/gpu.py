@@ -44,7 +44,7 @@ COLUMNS = (
     "misses",
     "share of bandwidth",
 )
-GATORT = (sys.executable, "-m", "gatort.launch.cli")
+GATORT = (sys.executable, "-m", "gatort")
 
 
 @dataclass(frozen=True, slots=True)

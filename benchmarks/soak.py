@@ -64,7 +64,7 @@ _LATE = "the loop woke late"
 _PAUSED = "the machine paused a computation"
 _PASSED, _OTHER = "deadline passed before the loop came to it", "other"
 UNEXPLAINED = (_PASSED, _OTHER)
-GATORT = (sys.executable, "-m", "gatort.launch.cli")
+GATORT = (sys.executable, "-m", "gatort")
 
 
 # -- Processes -------------------------------------------------------------------------------------

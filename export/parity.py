@@ -139,11 +139,12 @@ def compare(
     engine_logits, _, _ = _drive(engine, model, history, actions)
     whole_logits = _whole(model, history, tokens)
 
-    paths = {
-        "torch whole": whole_logits,
-        f"{ring.name} ring": ring_logits,
-        f"{engine.name} ring": engine_logits,
-    }
+    # A list, because the engine may be PyTorch's own and have the same name.
+    paths = [
+        ("torch whole", whole_logits),
+        (f"{ring.name} ring", ring_logits),
+        (f"{engine.name} ring", engine_logits),
+    ]
     return ParityReport(
         precision=precision,
         frames=len(history.ids),
@@ -151,8 +152,8 @@ def compare(
         tokens=tokens.size,
         largest_logit=float(np.abs(whole_logits).max()),
         pairs=tuple(
-            _pair(first, second, paths[first], paths[second])
-            for first, second in combinations(paths, 2)
+            _pair(first, second, one, other)
+            for (first, one), (second, other) in combinations(paths, 2)
         ),
     )
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.machine import this_machine
 from gatort.runtime.witness import WitnessReport
 
 from .row_result import RowResult, Verdict
-
-BROKEN, INCONCLUSIVE = 1, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +27,11 @@ class FaultReport:
         return sum(1 for each in self.results if each.verdict == verdict)
 
     @property
-    def status(self) -> int:
+    def status(self) -> ExitStatus:
         """Exit status: 0 all held, 1 a row is broken, 3 none broken but one inconclusive."""
         if self.count("broken"):
-            return BROKEN
-        return INCONCLUSIVE if self.count("inconclusive") else 0
+            return ExitStatus.NEGATIVE
+        return ExitStatus.INCONCLUSIVE if self.count("inconclusive") else ExitStatus.DONE
 
     def record(self) -> dict[str, Any]:
         """Return the JSON form."""

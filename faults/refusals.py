@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 
+from gatort.runtime.exit_status import ExitStatus
+
 from .bench import Bench
 from .judging import InjectionResult, words
 from .run_process import END_S, GATORT
-
-REFUSED = 2
-"""Exit status of a command that gatort refuses."""
 
 
 def refusal(bench: Bench, expected: tuple[str, ...], command: list[str]) -> InjectionResult:
@@ -28,9 +27,9 @@ def refusal(bench: Bench, expected: tuple[str, ...], command: list[str]) -> Inje
 
     wrong = None
     missing = [word for word in expected if word not in done.stderr]
-    if done.returncode != REFUSED or missing:
+    if done.returncode != ExitStatus.REFUSED or missing:
         found = f"{done.returncode}: {done.stderr.strip()[-300:]}"
-        wrong = f"expected exit {REFUSED} and {', '.join(expected)}, found {found}"
+        wrong = f"expected exit {ExitStatus.REFUSED} and {', '.join(expected)}, found {found}"
     moved = arm.trace.since(began_ns)
     if len(moved.sequence) != 1 or moved.fault():
         wrong = f"the arm changed its state: {words(moved.sequence)}"

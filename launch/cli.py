@@ -1,14 +1,18 @@
 """The `gatort` command: one sub-command per file in `commands/`, and one way to fail.
 
 A command's module is imported when that command runs. `gatort --help` therefore starts at once, and
-each module has its imports at its top. An error that gatort raises on purpose, an invalid flag and
-an absent optional package become one sentence on standard error and exit status 2. Any other
-exception is a fault of gatort and keeps its traceback.
+each module has its imports at its top. A refused input, an absent optional package and a machine
+that has no more to give become one sentence on standard error and exit status 2. Any other
+exception is a fault of gatort: status 70, a sentence and a traceback.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, get_args
@@ -17,11 +21,13 @@ from cyclopts import App, Argument, CycloptsError, Parameter, Token, UnknownComm
 from pydantic import ValidationError
 
 from gatort.runtime.errors import GatortError
+from gatort.runtime.exit_status import ExitStatus, ended_by
+from gatort.runtime.interruption import Interruption
 
 from .refusals import finding, unknown
 
-REFUSED = 2
-INTERRUPTED = 130
+EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+"""Errors that say that the machine has no more of something."""
 
 COMMANDS = {
     "run": "Drive the robot with a policy in real time, 20 ticks a second.",
@@ -104,23 +110,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: command line after `gatort`; the process's own by default.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    interruption = Interruption()
     try:
         _use_docstring_as_help(given)
-        status = app(given, exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        return _refuse(_flag_sentence(error))
-    except GatortError as error:
-        return _refuse(str(error))
-    except ImportError as error:
-        if (package := _absent_package(error)) is None:
-            raise
-        return _refuse(
-            f"{given[0]} needs {package}, which is not installed: "
-            f"pip install 'gatort[{EXTRAS[package]}]'"
-        )
+        command, bound, _ = app.parse_args(given, exit_on_error=False, print_error=False)
+        with interruption:
+            status = command(*bound.args, **bound.kwargs)
     except KeyboardInterrupt:
-        return INTERRUPTED
-    return status if isinstance(status, int) else 0
+        status = ended_by(signal.SIGINT)
+    except Exception as error:  # noqa: BLE001  # the one place that gives every error its status
+        status = _fail(given, error, interrupted=interruption.status is not None)
+    return interruption.status or (status if isinstance(status, int) else ExitStatus.DONE)
+
+
+def _fail(given: list[str], error: Exception, *, interrupted: bool) -> int:
+    """Print one sentence on an error, and return its exit status."""
+    if (sentence := _sentence(given, error)) is not None:
+        return _refuse(sentence)
+    if interrupted:  # Whatever a library made of the interruption.
+        return ExitStatus.DONE
+
+    _refuse(
+        f"internal error: {type(error).__name__}: {error}; this is a fault of gatort: "
+        "please report it in the issues of its repository, with the lines below"
+    )
+    traceback.print_exception(error)
+    return ExitStatus.INTERNAL_ERROR
+
+
+def _sentence(given: list[str], error: Exception) -> str | None:
+    """Return the sentence on an error whose cause is outside gatort, or `None` for another one."""
+    match error:
+        case CycloptsError():
+            return _flag_sentence(error)
+        case GatortError():
+            return str(error)
+        case ImportError() if (package := _absent_package(error)) is not None:
+            return (
+                f"{given[0]} needs {package}, which is not installed: "
+                f"pip install 'gatort[{EXTRAS[package]}]'"
+            )
+        case MemoryError():
+            return f"{given[0]}: expected more memory, found none left; end other programs"
+        case OSError(filename=str() | bytes()):
+            return f"{os.fsdecode(error.filename)}: {error.strerror}"
+        case OSError(errno=number) if number in EXHAUSTED:
+            return f"{given[0]}: {error.strerror}; free some and give the command again"
+    return None
 
 
 def _use_docstring_as_help(arguments: list[str]) -> None:
@@ -167,8 +203,4 @@ def _flag(argument: Argument, location: tuple[int | str, ...]) -> str:
 
 def _refuse(sentence: str) -> int:
     print(f"gatort: {' '.join(sentence.split())}", file=sys.stderr)
-    return REFUSED
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return ExitStatus.REFUSED

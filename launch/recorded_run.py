@@ -1,4 +1,4 @@
-"""Run a policy on a robot from the command line: watched, recorded and interrupted by signals."""
+"""Run a policy on a robot from the command line: watched and recorded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from gatort.policies.recorded import policy_record
 from gatort.runtime.clock import wall_clock_ns
 from gatort.runtime.errors import GatortError
-from gatort.runtime.live_run import LiveRun, interrupted_by_signals
+from gatort.runtime.live_run import LiveRun
 from gatort.runtime.machine import this_machine
 from gatort.runtime.realtime import apply
 from gatort.runtime.recording.messages import RunRecord
@@ -59,7 +59,6 @@ def run_recorded(
     with Recorder(file, run, policy) as recorder:
         try:
             with ExitStack() as stack:
-                stack.enter_context(interrupted_by_signals())
                 stack.enter_context(watcher.shown(viewer=viewer))
                 for refused in stack.enter_context(apply(options.realtime)):
                     console.print(refused)

@@ -21,6 +21,8 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.packages import require_packages
 from gatort.runtime.telemetry import Percentiles, Telemetry
 
+from .drawing import announced
+
 SCHEMA: Final = 1
 """Version of the reports' keys (docs/reports.md)."""
 
@@ -82,6 +84,7 @@ def latency_record(rows: Sequence[tuple[str, Percentiles]]) -> dict[str, dict[st
     return {name: percentile_record(latency) for name, latency in rows}
 
 
+@announced
 def draw_latency(path: Path, title: str, telemetry: Telemetry, budget_ms: float) -> None:
     """Draw the latency of at least one tick as a PNG.
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
-from gatort.runtime.errors import MissingDependency
+from gatort.runtime.packages import require_packages
 from gatort.sim.trials.robustness import Curve
 
+from .drawing import announced
 from .trial_report import trial_record
 
 COLUMNS = 4
@@ -46,18 +47,16 @@ def card_record(curves: Sequence[Curve]) -> list[dict[str, Any]]:
     ]
 
 
+@announced
 def draw_card(path: Path, name: str, curves: Sequence[Curve]) -> None:
     """Draw every curve with its 95 % Wilson interval into a PNG.
 
     Raises:
         MissingDependency: matplotlib is absent.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency(
-            "the card's picture needs matplotlib: pip install 'gatort[trials]'"
-        ) from error
+    require_packages("the card's picture", "trials", "matplotlib")
+    # Nothing but the picture needs matplotlib, which takes half a second to import.
+    from matplotlib.figure import Figure
 
     rows = -(-len(curves) // COLUMNS)
     size = (PANEL_IN[0] * COLUMNS, PANEL_IN[1] * rows + 0.4)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gatort.runtime.errors import MissingDependency
+from gatort.runtime.packages import require_packages
 from gatort.sim.trials.sweep import UNITS, Sweep
+
+from .drawing import announced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,18 +18,16 @@ HEIGHT_IN = 4.2
 DPI = 120
 
 
+@announced
 def sweep_picture(path: Path, sweep: Sweep) -> None:
     """Draw the success rate with its interval, and the share of missing actions.
 
     Raises:
         MissingDependency: matplotlib is absent.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency(
-            "pictures of a sweep need matplotlib: pip install 'gatort[trials]'"
-        ) from error
+    require_packages("a sweep's picture", "trials", "matplotlib")
+    # Nothing but the picture needs matplotlib, which takes half a second to import.
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
     axes = figure.subplots()

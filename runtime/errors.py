@@ -10,10 +10,11 @@
     ├── DeviceError             a GPU that failed; its context is lost, so the process has to end
     ├── RecordingError          a recording that cannot be begun or read, or of another program
     ├── RobotError              a robot that refuses to arm or to answer
+    ├── WorkerError             worker processes that cannot start, or one that was killed
     ├── WireError               bytes that are no message of the protocol
     └── MissingDependency       an optional package, with the line that installs it
 
-The command line prints the sentence and exits with status 2. It catches nothing else.
+The command line prints the sentence and exits with status 2 (exit_status.py).
 """
 
 
@@ -62,6 +63,10 @@ class RecordingError(GatortError):
 
 class RobotError(GatortError):
     """A robot that refuses to arm, or that no longer answers."""
+
+
+class WorkerError(GatortError):
+    """Worker processes that cannot be started, or one that was killed."""
 
 
 class WireError(GatortError):

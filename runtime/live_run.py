@@ -4,9 +4,7 @@ stop.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.recording.tick_recorder import TickRecorder
@@ -140,19 +138,3 @@ class LiveRun:
         self.stopped = self.loop.stopped
         self._on_tick(record)
         return self._until_success and self.robot.succeeded
-
-
-@contextmanager
-def interrupted_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does, so that the arm is stopped first.
-
-    SIGINT is set too: a script's background jobs begin with SIGINT ignored, and an operator's stop
-    must never be ignored.
-    """
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    handlers = {each: signal.signal(each, signal.default_int_handler) for each in signals}
-    try:
-        yield
-    finally:
-        for each, handler in handlers.items():
-            signal.signal(each, handler)

@@ -44,7 +44,10 @@ class WitnessProcess:
         """
         self._records = tempfile.TemporaryFile()
         command = [sys.executable, "-P", "-m", "gatort.runtime.witness_process", str(os.getpid())]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._records)
+        # A session of its own: Ctrl-C at the terminal is for this process alone.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=self._records, start_new_session=True
+        )
         deadline_ns = self._clock.now_ns() + START_NS
         while self.between(0, self._clock.now_ns()) is None:
             if self._process.poll() is not None or self._clock.now_ns() > deadline_ns:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import cache
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+from gatort.runtime.errors import WorkerError
 
 Result = TypeVar("Result")
 SeedWork = Callable[[int], Result]
 """Work on one seed."""
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that are for the parent alone, although a terminal sends them to its workers too."""
 
 _prepare: Callable[[], SeedWork[Any]]
 """Makes the work of this worker process, once."""
@@ -24,11 +32,16 @@ def spread(
 ) -> Iterator[Result]:
     """Work on every seed and yield results as they finish, in any order.
 
+    The workers end at once when the iterator is closed, and when this process ends.
+
     Args:
         prepare: makes the work, once in each process. It must be picklable: a module's class or
             function, or a `functools.partial` of one.
         seeds: seeds to work on.
         workers: largest number of processes. One worker is the calling process.
+
+    Raises:
+        WorkerError: no worker can be started, or one was killed.
     """
     if not seeds:
         return
@@ -37,31 +50,82 @@ def spread(
         yield from map(prepare(), seeds)
         return
 
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (prepare,))
+    with _pool(prepare, workers) as pool:
+        try:
+            # In another thread, because Ctrl-C must not cut a worker's start in two.
+            with ThreadPoolExecutor(1) as starter:
+                futures = starter.submit(_submit, pool, seeds).result()
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise WorkerError(
+                "a worker was killed, most likely because the memory was used up: "
+                f"expected memory for {workers} workers; give --workers 1"
+            ) from error
+
+
+@contextmanager
+def _pool(prepare: Callable[[], SeedWork[Any]], workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool whose workers end once this end of their pipe is closed, or lost."""
+    context = get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
     try:
-        for future in as_completed([pool.submit(_run, seed) for seed in seeds]):
-            yield future.result()
+        try:
+            with _signals_blocked():  # So that the tracker of semaphores survives SIGHUP.
+                pool = ProcessPoolExecutor(workers, context, _start, (prepare, theirs))
+        except OSError as error:
+            raise _cannot_start(error) from error
+        try:
+            yield pool
+        finally:
+            ours.close()
+            pool.shutdown(cancel_futures=True)
     finally:
-        pool.shutdown(cancel_futures=True)
+        ours.close()
+        theirs.close()
 
 
-def _start(prepare: Callable[[], SeedWork[Any]]) -> None:
+def _submit(pool: ProcessPoolExecutor, seeds: Sequence[int]) -> list[Future[Any]]:
+    """Hand the seeds to the pool, which starts its workers now."""
+    try:
+        with _signals_blocked():  # A worker inherits this, until it ignores the signals.
+            return [pool.submit(_run, seed) for seed in seeds]
+    except OSError as error:
+        raise _cannot_start(error) from error
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _cannot_start(error: OSError) -> WorkerError:
+    return WorkerError(
+        f"cannot start workers: expected memory, processes and a writable /dev/shm for them, "
+        f"found: {error.strerror}; give --workers 1"
+    )
+
+
+def _start(prepare: Callable[[], SeedWork[Any]], parent: Connection) -> None:
     """Set a worker up. Its first seed makes the work, so that errors reach the caller."""
     global _prepare  # noqa: PLW0603 -- a pool's initializer can hand on values in no other way
     _prepare = cache(prepare)
 
-    # Ctrl-C is for the parent; a worker finishes the seed that it is working on.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _run(seed: int) -> Any:
     return _prepare()(seed)
 
 
-def _end_with_parent() -> None:
-    """End this process when the parent has ended, even if the parent was killed."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _end_with(parent: Connection) -> None:
+    """End this process once the other end of a pipe is closed, even if its process was killed."""
+    parent.poll(None)
+    os._exit(1)

@@ -25,6 +25,7 @@ from gatort.launch.refusals import describe
 from gatort.launch.report import require_writable, screen, write_json
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.exit_status import ExitStatus, verdict
 from gatort.runtime.robots.cameras.camera import Camera
 from gatort.runtime.robots.cameras.config import CameraConfig, CamerasProfile
 from gatort.runtime.robots.cameras.devices import list_devices
@@ -102,7 +103,7 @@ def cameras(
     if print_board is not None:
         print_board.write_bytes(encode(draw_board(options.board), ".png"))
     if source is None and profile is None:
-        return _list(console) if print_board is None else 0
+        return _list(console) if print_board is None else ExitStatus.DONE
 
     configs = _configs(source or [], profile)
     clock = MonotonicClock()
@@ -122,7 +123,7 @@ def cameras(
         console.print(f"launch profile: {write}")
     records = {name: camera_record(each, comparisons.get(name)) for name, each in measured.items()}
     write_json(json, {"cameras": records})
-    return int(any(each.refused for each in measured.values()))
+    return verdict(not any(each.refused for each in measured.values()))
 
 
 def _require_png(*paths: Path | None) -> None:
@@ -134,7 +135,7 @@ def _require_png(*paths: Path | None) -> None:
 def _list(console: Console) -> int:
     devices = list_devices()
     console.print(device_table(devices) if devices else NO_DEVICE)
-    return 0
+    return ExitStatus.DONE
 
 
 def _configs(sources: Sequence[str], profile: Path | None) -> dict[str, CameraConfig]:

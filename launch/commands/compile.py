@@ -22,6 +22,7 @@ from gatort.runtime.engines.cache import EngineCache, EngineRecord
 from gatort.runtime.engines.gpu import GpuTarget
 from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.exit_status import ExitStatus, verdict
 from gatort.runtime.machine import this_machine
 from gatort.runtime.spec import PolicySpec
 from gatort.sim.collect import MOST_TRIALS, can_drive
@@ -96,7 +97,7 @@ def compile_engine(
         screen().print(_agreement_table(record, compiled.manifest.spec))
     figures = {**record.model_dump(), "ratio": record.ratio, "machine": asdict(this_machine())}
     write_json(json, figures)
-    return 0
+    return ExitStatus.DONE
 
 
 def _hold_out(bundle: Path, manifest: Manifest, trials: int) -> HeldOut:
@@ -128,13 +129,13 @@ def _list(json: Path | None) -> int:
     screen().print(table if engines or refused else f"no engines in {cache.folder}")
     listed = [engine.model_dump() for engine in engines]
     write_json(json, {"folder": str(cache.folder), "engines": listed, "refused": refused})
-    return int(bool(refused))
+    return verdict(not refused)
 
 
 def _prune(everything: bool) -> int:
     removed = EngineCache().prune(everything=everything)
     screen().print("\n".join(f"removed {name}" for name in removed) or "nothing to remove")
-    return 0
+    return ExitStatus.DONE
 
 
 def _table(record: EngineRecord) -> Table:

@@ -12,6 +12,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from gatort.launch.progress import show_collect
 from gatort.launch.report import screen
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.spec import PATCH_PIXELS, PolicySpec
 from gatort.sim.collect import Collection, require_training_seeds
 from gatort.sim.randomisation import Randomisation
@@ -82,7 +83,7 @@ def demos(
         f"{manifest.episodes} episodes, {manifest.successes} succeeded, {manifest.ticks} ticks, "
         f"seeds {manifest.first_seed} to {manifest.last_seed} in {out}"
     )
-    return 0
+    return ExitStatus.DONE
 
 
 def _interface(task: Task, cameras: bool, pixels: int) -> PolicySpec:

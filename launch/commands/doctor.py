@@ -24,6 +24,7 @@ from gatort.runtime.engines.cache import builder_version
 from gatort.runtime.engines.native_build import COMPILER
 from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.errors import GatortError
+from gatort.runtime.exit_status import verdict
 from gatort.runtime.machine import this_machine
 from gatort.runtime.packages import installed_version
 from gatort.sim.film import time_one_frame
@@ -65,7 +66,7 @@ def doctor(*, json: Path | None = None) -> int:
     screen().print(_table(findings))
     record = {"machine": asdict(this_machine()), "findings": [asdict(each) for each in findings]}
     write_json(json, record)
-    return int(any(finding.state == "broken" for finding in findings))
+    return verdict(not any(finding.state == "broken" for finding in findings))
 
 
 def examine() -> Iterator[Finding]:

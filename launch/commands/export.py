@@ -19,6 +19,7 @@ from gatort.policies.presets import preset as preset_named
 from gatort.policies.weights import read_model
 from gatort.runtime.bundle import TrainingRecord, verify
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.machine import peak_memory_bytes
 from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC, GATO_SPEC, STACK_SPEC
 
@@ -101,7 +102,7 @@ def export(
     screen().print(
         f"{written.name}: {training.parameters:,} parameters in {out}, peak memory {peak_gb:.1f} GB"
     )
-    return 0
+    return ExitStatus.DONE
 
 
 def _check(source: Path | None, preset: str | None, random_weights: bool, cameras: bool) -> None:

@@ -21,6 +21,7 @@ from gatort.faults.rows import ROWS
 from gatort.launch.fault_tables import catalogue, print_report
 from gatort.launch.report import progress_bar, require_writable, screen, write_json
 from gatort.runtime.errors import ConfigError, MissingDependency
+from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.remote.keys import ControllerKeys
 from gatort.sim.make import simulator_installed
 
@@ -63,7 +64,7 @@ def fault(
         raise ConfigError(f"{flag}: expected --robot with it, found none")
     if component is None:
         screen().print(catalogue(ROWS))
-        return 0
+        return ExitStatus.DONE
 
     row, chosen = choose(ROWS, component, type_)
     if robot is not None and not chosen.anywhere:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gatort.launch.report import alarming, require_writable, screen, write_json
+from gatort.runtime.exit_status import verdict
 from gatort.runtime.recording.reader import Recording
 from gatort.runtime.recording.summary import RecordingSummary, summarise
 
@@ -36,7 +37,7 @@ def info(file: Path, *, json: Path | None = None) -> int:
     record = _record(recording, summarise(recording))
     screen().print(_table(recording, record))
     write_json(json, record)
-    return int(recording.incomplete is not None)
+    return verdict(recording.incomplete is None)
 
 
 def _record(recording: Recording, summary: RecordingSummary) -> dict[str, Any]:

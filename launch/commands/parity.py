@@ -22,6 +22,7 @@ from gatort.policies.loading import (
 )
 from gatort.policies.weights import read_model
 from gatort.runtime.bundle import verify
+from gatort.runtime.exit_status import verdict
 from gatort.runtime.machine import this_machine
 from gatort.runtime.spec import Precision
 
@@ -68,7 +69,7 @@ def parity(
 
     screen().print(_verdict(report), _table(report), sep="\n")
     write_json(json, {**asdict(report), "agrees": report.agrees, "machine": asdict(this_machine())})
-    return int(not report.agrees)
+    return verdict(report.agrees)
 
 
 def _verdict(report: ParityReport) -> str:

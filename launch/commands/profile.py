@@ -21,6 +21,7 @@ from gatort.launch.report import (
 )
 from gatort.launch.roofline_tables import roofline_report
 from gatort.policies.loading import CPU_ENGINES, PolicyOptions
+from gatort.runtime.exit_status import verdict
 from gatort.runtime.machine import this_machine
 from gatort.runtime.packages import require_packages
 from gatort.sim.tasks.stacking.specifications import GATO_SPEC
@@ -82,8 +83,8 @@ def profile(
     if paced:
         console.print(f"timing {ticks} ticks at the control rate…", style="dim")
     measured = measure(options, ticks=ticks, paced=paced, budget_ms=budget_ms, source=robot)
-    verdict = measured.sentence(max_misses)
-    console.print(verdict, percentile_table(measured.telemetry.summary(), budget_ms), sep="\n")
+    sentence = measured.sentence(max_misses)
+    console.print(sentence, percentile_table(measured.telemetry.summary(), budget_ms), sep="\n")
     console.print(str(this_machine()), style="dim")
     if measured.witness is not None:
         console.print(f"witness: {measured.witness.sentence}", style="dim")
@@ -101,8 +102,8 @@ def profile(
 
     write_json(json, record)
     if plot is not None:
-        draw_latency(plot, verdict, measured.telemetry, budget_ms)
-    return int(not measured.holds(max_misses))
+        draw_latency(plot, sentence, measured.telemetry, budget_ms)
+    return verdict(measured.holds(max_misses))
 
 
 def _assess(options: PolicyOptions, one: Measurement, other: Measurement) -> Roofline:

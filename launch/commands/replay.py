@@ -12,6 +12,7 @@ from gatort.policies.loading import EngineName, load_policy
 from gatort.policies.recorded import recorded_options
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.errors import RecordingError
+from gatort.runtime.exit_status import verdict
 from gatort.runtime.machine import this_machine
 from gatort.runtime.policy import Policy
 from gatort.runtime.recording.messages import PolicyRecord
@@ -61,7 +62,7 @@ def replay(
     notes = list(_notes(recorded, options.bundle, recording, comparison))
     screen().print(*notes, comparison.sentence(policy.engine.name), sep="\n")
     write_json(json, _record(comparison, policy, notes))
-    return int(comparison.first is not None)
+    return verdict(comparison.first is None)
 
 
 def _replay(recording: Recording, policy: Policy) -> Comparison:

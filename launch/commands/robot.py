@@ -46,12 +46,11 @@ def robot(
         _require_real(options)
         driver = FrankaRobot(options.address, clock, safe_after_ns=_safe_after_ns(options))
         with arm_with_cameras(driver, options.cameras, clock) as seeing:
-            serve(name, seeing, clock, options, simulated=False)
-        return 0
+            return serve(name, seeing, clock, options, simulated=False)
 
     arm = _simulated_arm(name, options, clock)
     with arm_with_cameras(arm, options.cameras, clock) as seeing:
-        serve(
+        return serve(
             name,
             seeing,
             clock,
@@ -60,7 +59,6 @@ def robot(
             next_trial=_next_layout(arm, options.seed) if options.again else None,
             trial_ns=round(arm.task.seconds * 1e9) if options.again else None,
         )
-    return 0
 
 
 def _require_real(options: RobotOptions) -> None:

@@ -18,6 +18,7 @@ from gatort.launch.robustness_card import card_record, card_table, draw_card
 from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.bundle import Manifest, verify
 from gatort.runtime.errors import ConfigError, MissingDependency
+from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.machine import this_machine
 from gatort.runtime.spec import Strict
 from gatort.sim.trials.journal import Journal
@@ -105,7 +106,7 @@ def robustness(
         screen().print(f"no picture: {error}")
     else:
         screen().print(f"card: {plot}")
-    return 0
+    return ExitStatus.DONE
 
 
 def _measure(

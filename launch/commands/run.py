@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
+from signal import SIGINT
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -28,6 +29,7 @@ from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError, MissingDependency
+from gatort.runtime.exit_status import ended_by, verdict
 from gatort.runtime.live_run import LiveRun
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
@@ -42,7 +44,6 @@ from gatort.sim.tasks import task_of
 from gatort.sim.viewer import require_screen
 
 DEFAULT_PLOT = Path("runs", "latency.png")
-INTERRUPTED = 130
 
 
 def run(
@@ -112,7 +113,9 @@ def run(
         if video is not None and track is not None and len(track.positions):
             track.draw(video, policy.spec.control_hz)
             console.print(f"film: {video}")
-    return INTERRUPTED if live.interrupted else int(live.stopped)
+    if live.interrupted:
+        return ended_by(SIGINT)
+    return verdict(not live.stopped)
 
 
 def _with_policy(options: RunOptions, console: Console) -> RunOptions:

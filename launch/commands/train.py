@@ -1,6 +1,6 @@
 """`gatort train`: clone the expert, then learn from the policy's own rollouts (DAgger).
 
-`torchrun -m gatort.launch.cli train …` shares a batch out over processes or GPUs.
+`torchrun -m gatort train …` shares a batch out over processes or GPUs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.bundle import load_manifest as load_bundle_manifest
 from gatort.runtime.demonstrations import DemonstrationManifest, load_manifest
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.packages import require_torch
 from gatort.runtime.spec import PolicySpec
 from gatort.sim.collect import Collection, require_training_seeds
@@ -102,7 +103,7 @@ def train(
         watch=_Screen(),
     )
     course.run(demos)
-    return 0
+    return ExitStatus.DONE
 
 
 def _task_of(manifests: list[DemonstrationManifest], options: TrainOptions) -> str | None:

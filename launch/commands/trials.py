@@ -32,6 +32,7 @@ from gatort.runtime.bundle import (
 )
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.errors import ConfigError, MissingDependency
+from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.machine import this_machine
 from gatort.runtime.remote.link import LinkConditions
 from gatort.sim.make import SimulatorName
@@ -134,7 +135,7 @@ def trials(
 
     if sweep:
         _report_sweep(series.sweep(sweep, values), plot or DEFAULT_PLOT, json, series.origin())
-        return 0
+        return ExitStatus.DONE
     summary = series.run(options.link, "trials")
     screen().print(trial_table(manifest.name, summary))
     conditions = {
@@ -144,7 +145,7 @@ def trials(
     write_json(json, {**trial_record(summary), **conditions, **series.origin()})
     if record:
         record_success(options.bundle, _success(seed, summary))
-    return 0
+    return ExitStatus.DONE
 
 
 def _require_sensible(

@@ -45,13 +45,20 @@ class Lines(Onlooker):
 
 
 @contextmanager
-def console(server: RobotServer) -> Iterator[None]:
+def console(server: RobotServer) -> Iterator[list[int]]:
     """Obey signals, and keys where there is a terminal. Restore both at the end.
 
     Enter, space, Ctrl-Z and SIGUSR1 stop the arm. The key `a` and SIGUSR2 allow arming again.
-    Ctrl-C, SIGTERM and SIGHUP end the process.
+    Ctrl-C, SIGTERM and SIGHUP end the process. Yields the signals that did so, which is a list
+    that grows.
     """
-    before = {each: signal.signal(each, lambda *_: server.end()) for each in _ENDING}
+    ended_by: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        ended_by.append(number)
+        server.end()
+
+    before = {each: signal.signal(each, end) for each in _ENDING}
     before |= {
         each: signal.signal(each, lambda number, _: server.stop(signal.Signals(number).name))
         for each in _STOPPING
@@ -60,7 +67,7 @@ def console(server: RobotServer) -> Iterator[None]:
     before[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, lambda *_: server.allow_arming())
     try:
         with _keys(server):
-            yield
+            yield ended_by
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from gatort.runtime.clock import Clock
+from gatort.runtime.exit_status import ExitStatus, ended_by
 from gatort.runtime.machine import this_machine
 from gatort.runtime.realtime import RealtimeConfig, apply
 from gatort.runtime.recording.messages import RunRecord
@@ -56,8 +57,10 @@ def serve(
     simulated: bool,
     next_trial: Callable[[], None] | None = None,
     trial_ns: int | None = None,
-) -> None:
+) -> int:
     """Let controllers drive an arm until a signal ends the process. Close the driver.
+
+    Returns the exit status: 128 plus the signal's number.
 
     Args:
         name: name of the robot, for its controllers.
@@ -94,7 +97,7 @@ def serve(
             stack.enter_context(_recorded(config.record, name, driver, clock, lines))
         for refused in stack.enter_context(apply(realtime)):
             lines.offer(refused)
-        stack.enter_context(console(server))
+        ended = stack.enter_context(console(server))
         lines.offer(
             f"{name} at {server.endpoint}, {'plain' if config.keys is None else 'keyed'}, disarmed"
         )
@@ -103,6 +106,7 @@ def serve(
         # drive the arm.
         with closing(server), closing(driver):
             server.serve()
+    return ended_by(ended[0]) if ended else ExitStatus.DONE
 
 
 def _listen(config: ServeConfig, clock: Clock, lines: Lines) -> RobotTransport:

@@ -14,15 +14,15 @@ The names below are the public ones. Each loads its module when it is first used
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 # ONNX Runtime would report each session, and keep a database of its reports open in the process
 # that controls the robot. It reads this once, before its first import; child processes inherit it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+TYPE_CHECKING = False  # The command line imports this module before it hears signals, so quickly.
 if TYPE_CHECKING:  # Type checkers need the names; the program loads them in `__getattr__`.
+    from typing import Any
+
     from gatort.policies.loading import PolicyOptions, load_policy
     from gatort.runtime.clock import MonotonicClock, VirtualClock
     from gatort.runtime.decoding import Decision
@@ -82,7 +82,11 @@ def __getattr__(name: str) -> Any:
     Raises:
         AttributeError: gatort has no such name.
     """
+    from importlib import import_module
+
     if name not in _HOMES:
+        from difflib import get_close_matches
+
         closest = get_close_matches(name, __all__, n=1)
         hint = f"did you mean {closest[0]!r}?" if closest else f"it has {', '.join(__all__)}"
         raise AttributeError(f"module 'gatort' has no attribute {name!r}; {hint}", name=name)

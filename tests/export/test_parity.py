@@ -53,6 +53,13 @@ def test_a_policy_without_images_agrees_and_with_other_observations_too(bundle: 
     assert reports[0].largest_logit != reports[1].largest_logit
 
 
+def test_the_engine_of_pytorch_is_a_path_of_its_own(bundle: Path) -> None:
+    model = read_model(bundle)
+    report = compare(model, TorchEngine(model, model.spec, model.dims), wraps=1)
+    assert len(report.pairs) == 3
+    assert report.agrees
+
+
 def test_the_three_paths_are_named(bundle: Path) -> None:
     pairs = [(pair.first, pair.second) for pair in onnx_parity(bundle).pairs]
     assert pairs == [

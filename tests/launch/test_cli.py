@@ -3,14 +3,19 @@ status 2."""
 
 from __future__ import annotations
 
+import errno
 import inspect
+import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gatort.launch import cli
+from gatort.runtime.exit_status import ExitStatus, ended_by
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -20,6 +25,15 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     assert captured.err.count("\n") == 1
     assert captured.err.startswith("gatort: ")
     return captured.err
+
+
+def raiser(error: Exception) -> Callable[..., object]:
+    """Return a function that raises an error."""
+
+    def fail(*_: object) -> object:
+        raise error
+
+    return fail
 
 
 def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +82,7 @@ def test_the_list_of_commands_is_printed_without_any_command_s_module_or_heavy_p
 
 
 def test_a_refused_command_prints_one_sentence_and_no_traceback() -> None:
-    command = [sys.executable, "-m", "gatort.launch.cli", "run", "--bundle", "nowhere"]
+    command = [sys.executable, "-m", "gatort", "run", "--bundle", "nowhere"]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert refused.stdout == ""
@@ -88,7 +102,7 @@ def test_an_absent_optional_package_is_named_with_its_install_line(
         except ModuleNotFoundError as error:
             raise ImportError("cannot import a command's module") from error
 
-    monkeypatch.setattr(cli.App, "__call__", lacking)
+    monkeypatch.setattr(cli.App, "parse_args", lacking)
     assert refusal(capsys, "export") == (
         f"gatort: export needs {package.partition('.')[0]}, which is not installed: "
         f"pip install 'gatort[{extra}]'\n"
@@ -109,13 +123,15 @@ def test_a_command_whose_module_needs_an_absent_package_is_refused_in_a_new_proc
     )
 
 
-def test_an_absent_base_package_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_base_package_is_an_internal_error_with_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def lacking(*_: object, **__: object) -> int:
-        raise ModuleNotFoundError(name="onnxruntime")
+        raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
 
-    monkeypatch.setattr(cli.App, "__call__", lacking)
-    with pytest.raises(ModuleNotFoundError):
-        cli.main(["run"])
+    monkeypatch.setattr(cli.App, "parse_args", lacking)
+    assert cli.main(["run"]) == 70
+    assert "No module named 'onnxruntime'" in capsys.readouterr().err
 
 
 def test_a_misspelt_command_or_flag_is_answered_with_the_closest(
@@ -252,10 +268,42 @@ def test_a_film_must_be_an_mp4_and_a_viewer_needs_a_screen(
     )
 
 
-def test_a_fault_of_gatort_itself_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> int:
-        raise ZeroDivisionError
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; free some"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.npz"), "a.npz: Permission denied"),
+        (MemoryError(), "keys: expected more memory, found none left"),
+    ],
+)
+def test_a_machine_that_has_no_more_to_give_is_no_fault_of_gatort(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    sentence: str,
+) -> None:
+    monkeypatch.setattr("gatort.launch.commands.keys.make_keys", raiser(error))
+    assert sentence in refusal(capsys, "keys", "somewhere")
 
-    monkeypatch.setattr(cli.App, "__call__", broken)
-    with pytest.raises(ZeroDivisionError):
-        cli.main(["run"])
+
+def test_a_fault_of_gatort_has_a_status_of_its_own_a_sentence_and_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gatort.launch.commands.keys.make_keys", raiser(ZeroDivisionError("by 0")))
+    assert cli.main(["keys", "somewhere"]) == ExitStatus.INTERNAL_ERROR == 70
+    sentence, *lines = capsys.readouterr().err.splitlines()
+    assert sentence == (
+        "gatort: internal error: ZeroDivisionError: by 0; this is a fault of gatort: please report "
+        "it in the issues of its repository, with the lines below"
+    )
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "ZeroDivisionError: by 0"
+
+
+def test_no_two_endings_share_an_exit_status_and_the_page_lists_them_all() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "reports.md").read_text(encoding="utf-8")
+    section = page.partition("## Exit status")[2].partition("\n## ")[0]
+    listed = [int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)]
+    signals = [ended_by(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert sorted(listed) == sorted({*map(int, ExitStatus), *signals})
+    assert len(set(listed)) == len(listed)

@@ -9,9 +9,12 @@ import subprocess
 import sys
 from fractions import Fraction
 from functools import partial
+from multiprocessing import active_children
 
 import pytest
+from tests.waiting import eventually
 
+from gatort.runtime.errors import WorkerError
 from gatort.sim.workers import spread
 
 LONGEST_WAIT_S = 60
@@ -58,3 +61,43 @@ def test_workers_end_when_their_parent_is_killed() -> None:
     else:
         pytest.fail(f"a worker outlived its parent by {LONGEST_WAIT_S} s")
     os.close(read)
+
+
+def test_workers_end_at_once_when_nobody_waits_for_them() -> None:
+    # The worker with seed 2 never finishes.
+    work = "lambda seed: __import__('threading').Event().wait() if seed == 2 else seed"
+    results = spread(partial(eval, work), [1, 2], 2)
+    assert next(results) == 1
+    results.close()  # type: ignore[attr-defined]  # it is a generator
+    eventually(lambda: not active_children())
+
+
+def test_a_worker_that_is_killed_ends_in_one_sentence() -> None:
+    prepare = partial(eval, "lambda seed: __import__('os').kill(__import__('os').getpid(), 9)")
+    with pytest.raises(WorkerError, match=r"a worker was killed, .* give --workers 1"):
+        list(spread(prepare, [1, 2], 2))
+
+
+def test_shared_memory_that_cannot_be_written_ends_in_one_sentence() -> None:
+    code = """
+from functools import partial
+from gatort.sim.workers import spread
+if __name__ == "__main__":
+    try:
+        list(spread(partial(eval, "abs"), [1, 2], 2))
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+    mount = "mount -t tmpfs -o ro none /dev/shm"
+    if subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("this user may not mount")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("WorkerError cannot start workers: expected memory, processes")
+    assert "found: Read-only file system; give --workers 1" in done.stdout

@@ -62,7 +62,7 @@ def profile_apart(bundle: Path, ticks: int) -> None:
     command = [
         sys.executable,
         "-m",
-        "gatort.launch.cli",
+        "gatort",
         "profile",
         "--bundle",
         str(bundle),
@@ -99,7 +99,7 @@ def export_apart(preset: str, out: Path) -> float:
     command = [
         sys.executable,
         "-m",
-        "gatort.launch.cli",
+        "gatort",
         "export",
         "--preset",
         preset,

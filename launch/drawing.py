@@ -23,7 +23,7 @@ def announced(
     """
 
     @wraps(draw)
-    def announce(path: Path, *args: Rest.args, **kwargs: Rest.kwargs) -> None:
+    def announce(path: Path, /, *args: Rest.args, **kwargs: Rest.kwargs) -> None:
         print(f"drawing {path} …", file=sys.stderr)
         with EndingAtOnce():
             draw(path, *args, **kwargs)

@@ -27,6 +27,7 @@ KEY_CHARACTERS = 40
 ROBOT = "robot"
 CONTROLLER = "controller"
 LAST_PORT = 65_535
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _ADDRESS = re.compile(r"tcp://(?P<host>[\w.*-]+):(?P<port>[0-9]{1,5})")
 
 
@@ -105,6 +106,35 @@ def make_keys(directory: Path) -> list[Path]:
     except OSError as error:
         raise ConfigError(f"{directory}: cannot write the keys: {error.strerror}") from error
     return paths
+
+
+def add_controller(directory: Path, name: str) -> list[Path]:
+    """Draw a pair of keys for a further controller of the robot whose public key is there.
+
+    Returns the public key for the robot's directory, then the two files of a directory for the
+    controller's host.
+
+    Raises:
+        ConfigError: the name is not valid or taken, `robot.pub` is absent, or nothing can be
+            written.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"expected a name of letters, digits, - and _, found {name!r}")
+    robot = _read_public(directory / f"{ROBOT}.pub")
+    shown = directory / f"{CONTROLLER}-{name}.pub"
+    own = [directory / name / each for each in (f"{CONTROLLER}.key", f"{ROBOT}.pub")]
+    if found := [path for path in (shown, *own) if path.exists() or path.is_symlink()]:
+        raise ConfigError(
+            f"{found[0]}: expected a new name, and keys are never replaced; give another name"
+        )
+    public, secret = zmq.curve_keypair()
+    try:
+        write_new(own[0], secret + b"\n", 0o600)
+        write_new(own[1], robot + b"\n", 0o644)
+        write_new(shown, public + b"\n", 0o644)
+    except OSError as error:
+        raise ConfigError(f"{directory}: cannot write the keys: {error.strerror}") from error
+    return [shown, *own]
 
 
 def require_keys_beyond_loopback(endpoint: str, keyed: bool) -> None:

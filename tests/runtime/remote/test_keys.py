@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import zmq
+from zmq.utils import z85
 
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.remote.keys import ControllerKeys, RobotKeys, make_keys
+from gatort.runtime.remote.keys import ControllerKeys, RobotKeys, add_controller, make_keys
 
 
 @pytest.fixture
@@ -38,6 +39,40 @@ def test_secret_keys_are_the_user_s_alone_and_public_ones_belong_to_them(tmp_pat
                 zmq.curve_public(path.read_bytes().strip())
                 == path.with_suffix(".pub").read_bytes().strip()
             )
+
+
+def test_a_further_controller_is_admitted_beside_the_first(directory: Path) -> None:
+    shown, key, robot = add_controller(directory, "lab-2")
+    assert (shown.parent, key.parent, robot.parent) == (
+        directory,
+        directory / "lab-2",
+        directory / "lab-2",
+    )
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+    first, second = (ControllerKeys.load(each) for each in (directory, directory / "lab-2"))
+    assert first.robot == second.robot
+    assert first.secret != second.secret
+    admitted = RobotKeys.load(directory).controllers
+    assert admitted == {z85.decode(zmq.curve_public(each.secret)) for each in (first, second)}
+
+
+@pytest.mark.parametrize("name", ["", "../lab", "a/b", ".hidden", "two words", "x" * 65])
+def test_a_name_that_is_no_plain_word_is_refused(directory: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="expected a name of letters, digits, - and _"):
+        add_controller(directory, name)
+
+
+def test_a_further_controller_needs_a_robot_and_a_new_name(directory: Path) -> None:
+    add_controller(directory, "lab")
+    before = (directory / "lab" / "controller.key").read_bytes()
+    with pytest.raises(ConfigError, match=r"controller-lab\.pub: expected a new name"):
+        add_controller(directory, "lab")
+    assert (directory / "lab" / "controller.key").read_bytes() == before
+    (directory / "robot.pub").unlink()
+    with pytest.raises(ConfigError, match=r"robot\.pub: expected a public key"):
+        add_controller(directory, "other")
+    assert not (directory / "other").exists()
 
 
 def test_keys_that_are_there_are_never_replaced(directory: Path) -> None:

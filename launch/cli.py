@@ -17,13 +17,23 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, get_args
 
-from cyclopts import App, Argument, CycloptsError, Parameter, Token, UnknownCommandError, convert
+from cyclopts import (
+    App,
+    Argument,
+    CycloptsError,
+    Group,
+    Parameter,
+    Token,
+    UnknownCommandError,
+    convert,
+)
 from pydantic import ValidationError
 
 from gatort.runtime.errors import GatortError
 from gatort.runtime.exit_status import ExitStatus, ended_by
 from gatort.runtime.interruption import Interruption
 
+from .command_help import READERS, show_whole
 from .refusals import finding, unknown
 
 EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
@@ -63,6 +73,8 @@ COMMANDS = {
 FUNCTIONS = {"compile": "compile:compile_engine", "faults": "fault:faults"}
 """Functions under `gatort.launch.commands` that are not called as their command and module are."""
 
+COMPLETION = "--install-completion"
+
 EXTRAS = {
     "torch": "train",
     "onnx": "train",
@@ -96,11 +108,22 @@ app = App(
     version=lambda: version("gatort"),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
+    group_commands=Group("Everybody", sort_key=len(READERS)),
     default_parameter=Parameter(converter=_read, negative_iterable=()),
 )
-for _name, _line in COMMANDS.items():
-    _function = FUNCTIONS.get(_name, f"{_name}:{_name}")
-    app.command(f"gatort.launch.commands.{_function}", name=_name, help=_line)
+app.register_install_completion_command(
+    COMPLETION,
+    help="Install completion of commands and flags for the shell in use (bash, zsh, fish).",
+)
+for _place, (_reader, _names) in enumerate(READERS.items()):
+    _group = Group(_reader, sort_key=_place)
+    for _name in _names:
+        app.command(
+            f"gatort.launch.commands.{FUNCTIONS.get(_name, f'{_name}:{_name}')}",
+            name=_name,
+            help=COMMANDS[_name],
+            group=_group,
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     interruption = Interruption()
     try:
-        _use_docstring_as_help(given)
+        if given and given[0] in COMMANDS:
+            show_whole(app, given[0])
+        if given and given[0] == COMPLETION:
+            _leave_out_absent_commands()
         command, bound, _ = app.parse_args(given, exit_on_error=False, print_error=False)
         with interruption:
             status = command(*bound.args, **bound.kwargs)
@@ -159,10 +185,15 @@ def _sentence(given: list[str], error: Exception) -> str | None:
     return None
 
 
-def _use_docstring_as_help(arguments: list[str]) -> None:
-    """Let the help page of a command show its whole docstring instead of its line in COMMANDS."""
-    if arguments and arguments[0] in COMMANDS:
-        app[arguments[0]].help = None
+def _leave_out_absent_commands() -> None:
+    """Remove the commands whose packages are not installed, whose flags cannot be completed."""
+    for name in COMMANDS:
+        try:
+            app[name]
+        except ImportError as error:
+            if _absent_package(error) is None:
+                raise
+            del app[name]
 
 
 def _absent_package(error: ImportError) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli
+from gatort.launch.command_help import EXAMPLES, READERS
 from gatort.runtime.exit_status import ExitStatus, ended_by
 
 
@@ -41,6 +43,44 @@ def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[st
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for command, line in cli.COMMANDS.items():
         assert f"{command} {line}" in text
+
+
+def test_help_has_every_command_below_one_reader() -> None:
+    grouped = [name for names in READERS.values() for name in names]
+    assert sorted(grouped) == sorted(cli.COMMANDS) == sorted(EXAMPLES)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_help_of_a_command_ends_with_an_example_that_parses(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, "--help"]) == 0
+    assert " ".join(capsys.readouterr().out.split()).endswith(
+        f"Example: gatort {EXAMPLES[command]}"
+    )
+    function, *_ = cli.app.parse_args(EXAMPLES[command], exit_on_error=False, print_error=False)
+    assert function is cli.app[command].default_command
+
+
+def test_help_shows_the_range_of_each_number(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Longest duration of the run, in seconds. [0 < x ≤ 1,000,000] [default: 20.0]" in text
+    assert "1 to 99. Default: the ordinary scheduler. [1 ≤ x ≤ 99]" in text
+    assert "CPU threads of one pass. [x > 0] [default: 2]" in text
+
+
+def test_completion_is_installed_also_where_an_optional_package_is_absent(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from gatort.launch.cli import main; "
+        "sys.exit(main(['--install-completion', '--shell', 'bash', '--output', 'gatort']))"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, check=True)
+    script = tmp_path.joinpath("gatort").read_text()
+    assert "--fifo-priority" in script or "--realtime.fifo-priority" in script
+    assert "trials" in script
+    assert "parity" not in script
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

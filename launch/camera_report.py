@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from gatort.runtime.robots.cameras.pose import PoseError, compare_poses
 from gatort.sim.camera_view import MOST_PIXELS, SimulatedView, simulated_view
 
 from .report import alarming, percentile_record
+from .toml_text import toml_text
 
 PICTURE_HEIGHT: Final = MOST_PIXELS[0]
 
@@ -140,10 +140,5 @@ def write_comparisons(path: Path, comparisons: Sequence[ViewComparison]) -> None
 
 def profile_text(configs: Mapping[str, CameraConfig]) -> str:
     """Return `[cameras.NAME]` tables with every value that is not a default."""
-    tables = []
-    for name, config in configs.items():
-        values = config.model_dump(exclude_defaults=True)
-        # JSON's strings, numbers, booleans and lists are TOML's too.
-        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-        tables.append("\n".join([f"[cameras.{name}]", *lines]) + "\n")
-    return "\n".join(tables)
+    values = {name: config.model_dump(exclude_defaults=True) for name, config in configs.items()}
+    return toml_text(values, "cameras")

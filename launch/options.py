@@ -1,7 +1,7 @@
-"""Launch profiles: the configuration of a run, as flags and as TOML, from one class each.
+"""Launch profiles: the configuration of a command, as flags and as TOML, from one class each.
 
-A value comes from the flag, else from the profile file, else from the class. Each default is
-written once, in the class.
+A value comes from the flag, else from the command's table in the profile, else from the profile's
+keys for all commands, else from the class. Each default is written once, in the class.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
 from gatort.sim.make import SimulatorName
 
 from .refusals import describe
+from .robot_options import RobotOptions
+from .toml_text import toml_text
+from .train_options import TrainOptions
 
 HOME = Path(__file__).parents[1]
 SHIPPED_PROFILES = HOME / "launch" / "profiles"
@@ -74,6 +77,17 @@ class RunOptions(LoopOptions):
         return next((name for name in SIMULATORS if name == self.robot), None)
 
 
+COMMANDS: dict[str, type[BaseModel]] = {
+    "run": RunOptions,
+    "profile": LoopOptions,
+    "robot": RobotOptions,
+    "train": TrainOptions,
+}
+"""Commands that take a launch profile, and may have a table of their own in it."""
+OWN_KEYS = {RobotOptions: ("realtime", "cameras")}
+"""Keys that mean something else than those for all commands: only the command's table has them."""
+
+
 def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) -> Profile:
     """Merge flags, profile file and defaults: a flag overrides the file, the file overrides the
     class.
@@ -89,9 +103,30 @@ def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) ->
     given = flags.model_dump(exclude_unset=True) if flags is not None else {}
     path = _profile_path(profile) if profile is not None else None
     try:
-        return kind.model_validate(_merge(_read(path), given))
+        return kind.model_validate(_merge(_keys_for(kind, _read(path)), given))
     except ValidationError as error:
         raise ConfigError(describe(error, str(path) if path else "the flags", kind)) from error
+
+
+def config_text(options: BaseModel) -> str:
+    """Return options as a launch profile that gives the same options again."""
+    return toml_text(options.model_dump(exclude_none=True), _command_of(type(options)) or "")
+
+
+def _command_of(kind: type[BaseModel]) -> str | None:
+    return next((name for name, each in COMMANDS.items() if each is kind), None)
+
+
+def _keys_for(kind: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
+    """Return a profile's keys for one command.
+
+    Keys of other commands are left out. A key that no command has stays, and is refused.
+    """
+    tables = {name: data[name] for name in COMMANDS if isinstance(data.get(name), dict)}
+    known = {key for each in COMMANDS.values() for key in each.model_fields}
+    others = known - kind.model_fields.keys() | {*OWN_KEYS.get(kind, ())}
+    shared = {key: value for key, value in data.items() if key not in tables.keys() | others}
+    return _merge(shared, tables.get(_command_of(kind) or "", {}))
 
 
 def _profile_path(profile: Path) -> Path:

@@ -35,7 +35,8 @@ HISTORY = ("CHANGELOG.md", "docs/decisions.md")
 """Pages that may name files and flags of the past."""
 MOST_README_WORDS = 900
 NOT_IN_A_PROFILE = {
-    *("arm", "demos", "help", "json", "out", "plot", "profile", "record", "video", "viewer"),
+    *("arm", "demos", "help", "json", "out", "plot", "print-config", "profile", "record", "video"),
+    "viewer",
 }
 """Flags of `gatort run` and `gatort train` that no launch profile takes."""
 
@@ -116,7 +117,7 @@ def test_the_python_of_the_readme_stacks_the_blocks(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == "True\n"
 
 
-@pytest.mark.parametrize("command", ["run", "train"])
+@pytest.mark.parametrize("command", ["run", "train", "robot"])
 def test_every_key_of_a_launch_profile_is_described(command: str) -> None:
     page = (ROOT / "docs" / "launch_profiles.md").read_text(encoding="utf-8")
     flags = {flag.removeprefix("--") for flag in flags_of(command) if flag.startswith("--")}

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt
 
 from gatort.export.roofline.rates import Device, measure_cpu
 from gatort.export.roofline.roofline import Roofline, assess, passes_p50_ms
-from gatort.launch.options import LoopOptions, resolve
+from gatort.launch.options import LoopOptions, config_text, resolve
 from gatort.launch.profiling import Measurement, Source, measure
 from gatort.launch.report import (
     draw_latency,
@@ -21,7 +21,7 @@ from gatort.launch.report import (
 )
 from gatort.launch.roofline_tables import roofline_report
 from gatort.policies.loading import CPU_ENGINES, PolicyOptions
-from gatort.runtime.exit_status import verdict
+from gatort.runtime.exit_status import ExitStatus, verdict
 from gatort.runtime.machine import this_machine
 from gatort.runtime.packages import require_packages
 from gatort.sim.tasks.stacking.specifications import GATO_SPEC
@@ -31,6 +31,7 @@ def profile(
     *,
     options: Annotated[LoopOptions | None, Parameter(name="*")] = None,
     profile: Path | None = None,
+    print_config: Annotated[bool, Parameter(negative="")] = False,
     ticks: Annotated[int, Field(ge=1, le=1_000_000)] = 1200,
     paced: Annotated[bool, Parameter(negative="--flat-out")] = True,
     budget_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 50.0,
@@ -52,8 +53,8 @@ def profile(
     ----------
     profile
         Launch profile: a TOML file, or the name of a shipped one. A flag overrides the file.
-        The file may not have the keys which only a run has: robot, seconds, until, keys, prompt,
-        cameras.
+    print_config
+        Print the effective configuration as a launch profile, and end.
     ticks
         Number of ticks to time, after two that warm up.
     paced
@@ -75,6 +76,9 @@ def profile(
         Draw the figures into this .png file.
     """
     options = resolve(LoopOptions, options, profile)
+    if print_config:
+        print(config_text(options), end="")
+        return ExitStatus.DONE
     require_writable(json, plot)
     if plot is not None:
         require_packages("--plot", "trials", "matplotlib")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from gatort.launch.options import resolve
+from gatort.launch.options import config_text, resolve
 from gatort.launch.real_cameras import arm_with_cameras
 from gatort.launch.report import require_writable
 from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.inner_loop import InnerLoop
 from gatort.runtime.remote.serve import serve
 from gatort.runtime.robots.franka import FrankaRobot
@@ -25,7 +27,12 @@ ArmName = Literal["mujoco", "pybullet", "franka"]
 
 
 def robot(
-    name: ArmName, /, *, options: Annotated[RobotOptions | None, Parameter(name="*")] = None
+    name: ArmName,
+    /,
+    *,
+    options: Annotated[RobotOptions | None, Parameter(name="*")] = None,
+    profile: Path | None = None,
+    print_config: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Let a controller drive an arm over a wire.
 
@@ -37,8 +44,15 @@ def robot(
     ----------
     name
         Arm to drive.
+    profile
+        Launch profile: a TOML file, or the name of a shipped one. A flag overrides the file.
+    print_config
+        Print the effective configuration as a launch profile, and end.
     """
-    options = resolve(RobotOptions, options, None)
+    options = resolve(RobotOptions, options, profile)
+    if print_config:
+        print(config_text(options), end="")
+        return ExitStatus.DONE
     require_writable(options.record)
     clock = MonotonicClock()
 

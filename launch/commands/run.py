@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from gatort.launch.options import RunOptions, resolve
+from gatort.launch.options import RunOptions, config_text, resolve
 from gatort.launch.real_cameras import with_own_cameras
 from gatort.launch.recorded_run import RECORDINGS, new_file, run_recorded
 from gatort.launch.report import (
@@ -29,7 +29,7 @@ from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError, MissingDependency
-from gatort.runtime.exit_status import ended_by, verdict
+from gatort.runtime.exit_status import ExitStatus, ended_by, verdict
 from gatort.runtime.live_run import LiveRun
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import apply
@@ -50,6 +50,7 @@ def run(
     *,
     options: Annotated[RunOptions | None, Parameter(name="*")] = None,
     profile: Path | None = None,
+    print_config: Annotated[bool, Parameter(negative="")] = False,
     arm: Annotated[bool, Parameter(negative="")] = False,
     viewer: Annotated[bool, Parameter(negative="")] = False,
     video: Path | None = None,
@@ -68,6 +69,8 @@ def run(
     ----------
     profile
         Launch profile: a TOML file, or the name of a shipped one. A flag overrides the file.
+    print_config
+        Print the effective configuration as a launch profile, and end.
     arm
         Consent to motion of a robot at an address. Without this flag the terminal asks.
     viewer
@@ -84,7 +87,10 @@ def run(
         default.
     """
     console = screen()
-    options = _with_policy(resolve(RunOptions, options, profile), console)
+    options = _with_policy(resolve(RunOptions, options, profile), screen(stderr=True))
+    if print_config:
+        print(config_text(options), end="")
+        return ExitStatus.DONE
     if plot is None or record is None:
         make_directory(RECORDINGS)
     plot = plot or DEFAULT_PLOT

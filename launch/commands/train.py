@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from os import sched_getaffinity
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from pydantic import PositiveInt
 
 from gatort.export.bundle_writer import write_bundle
-from gatort.launch.options import resolve
+from gatort.launch.options import config_text, resolve
 from gatort.launch.progress import policy_source, show_collect
 from gatort.launch.report import progress_bar, screen
+from gatort.launch.train_options import TrainOptions
 from gatort.policies.dagger import Course, CourseWatch, RollOut, WriteBundle
 from gatort.policies.loading import quickest_cpu_engine
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset as preset_named
-from gatort.policies.recipe import CourseConfig
 from gatort.policies.train import Trainer
 from gatort.policies.weights import read_model
 from gatort.runtime.bundle import TrainingRecord
@@ -43,26 +41,13 @@ ROUND_SEEDS = 10_000
 """Seeds from one round's first layout to the next round's."""
 
 
-class TrainOptions(CourseConfig):
-    """One training run with its rounds of DAgger."""
-
-    preset: str = "stack"
-    """Size of the model: tiny, stack, camera, gato-79m, gato-364m or gato-1.2b."""
-    start: Path | None = None
-    """Bundle whose weights training starts from, whatever the preset (fine-tuning). Default: random
-    weights."""
-    task: str | None = None
-    """Task of the simulated arm, for demonstrations that name none."""
-    workers: PositiveInt = len(sched_getaffinity(0))
-    """Number of processes that share the rollouts."""
-
-
 def train(
     demos: Annotated[list[Path], Parameter(consume_multiple=True)],
     *,
     out: Path,
     options: Annotated[TrainOptions | None, Parameter(name="*")] = None,
     profile: Path | None = None,
+    print_config: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Train a policy on demonstrations and on its own rollouts, and write it as a bundle.
 
@@ -75,9 +60,14 @@ def train(
     out
         Folder for the checkpoint, the rounds and the bundle.
     profile
-        TOML file with any of these options; a flag overrides the file.
+        Launch profile: a TOML file, or the name of a shipped one. A flag overrides the file.
+    print_config
+        Print the effective configuration as a launch profile, and end.
     """
     options = resolve(TrainOptions, options, profile)
+    if print_config:
+        print(config_text(options), end="")
+        return ExitStatus.DONE
     require_torch("training")  # The exporter would miss its packages only after the first fit.
 
     if not demos:

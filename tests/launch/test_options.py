@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from gatort.launch.options import SHIPPED_PROFILES, LoopOptions, RunOptions, resolve
+from gatort.launch import cli
+from gatort.launch.options import (
+    COMMANDS,
+    SHIPPED_PROFILES,
+    LoopOptions,
+    RunOptions,
+    config_text,
+    resolve,
+)
+from gatort.launch.robot_options import RobotOptions
+from gatort.launch.train_options import TrainOptions
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
+from gatort.runtime.robots.cameras.config import CameraConfig
 
 
 @pytest.fixture
@@ -46,18 +59,122 @@ def test_an_unknown_key_is_refused_with_the_closest_and_all_valid_ones(profile: 
 
 
 def test_many_unknown_keys_are_each_named_and_the_valid_ones_listed_once(profile: Path) -> None:
-    profile.write_text("robot = 'pybullet'\nseconds = 3\nthread = 1\n[realtime]\ncpu = [1]\n")
+    profile.write_text("colour = 'red'\nthread = 1\n[realtime]\ncpu = [1]\n")
     with pytest.raises(ConfigError) as refused:
         resolve(LoopOptions, None, profile)
     keys, realtime = (
         ", ".join(sorted(kind.model_fields)) for kind in (LoopOptions, RealtimeConfig)
     )
     assert str(refused.value) == (
-        f"{profile}: unknown key 'realtime.cpu' (did you mean 'cpus'?); unknown key 'robot'; "
-        f"unknown key 'seconds'; "
+        f"{profile}: unknown key 'realtime.cpu' (did you mean 'cpus'?); unknown key 'colour'; "
         f"unknown key 'thread' (did you mean 'threads'?); "
         f"valid keys of realtime are {realtime}; valid keys are {keys}"
     )
+
+
+ONE_ARM = """
+threads = 1
+seed = 3
+keys = "keys"
+
+[realtime]
+fifo_priority = 7
+
+[run]
+robot = "tcp://127.0.0.1:5555"
+seed = 4
+
+[profile]
+engine = "native"
+
+[robot]
+bind = "tcp://127.0.0.1:0"
+realtime = true
+
+[robot.link]
+delay_ms = 3.0
+
+[train]
+steps = 7
+"""
+
+
+def test_one_file_serves_every_command_of_one_arm(profile: Path) -> None:
+    profile.write_text(ONE_ARM)
+    run, timed = resolve(RunOptions, None, profile), resolve(LoopOptions, None, profile)
+    assert (run.threads, run.seed, run.robot) == (1, 4, "tcp://127.0.0.1:5555")
+    assert (run.realtime.fifo_priority, run.engine, run.keys) == (7, "onnx", Path("keys"))
+    assert (timed.threads, timed.seed, timed.engine) == (1, 3, "native")
+
+    arm = resolve(RobotOptions, RobotOptions(seed=9), profile)
+    assert (arm.bind, arm.realtime, arm.seed, arm.keys) == (
+        "tcp://127.0.0.1:0",
+        True,
+        9,
+        Path("keys"),
+    )
+    assert arm.link.delay_ms == 3.0
+    assert resolve(TrainOptions, None, profile).steps == 7
+
+
+def test_the_robot_of_a_run_may_stand_outside_the_tables(profile: Path) -> None:
+    profile.write_text('robot = "pybullet"\nseconds = 3.0\n')
+    assert resolve(RunOptions, None, profile).robot == "pybullet"
+    assert resolve(LoopOptions, None, profile) == LoopOptions()
+
+
+@pytest.mark.parametrize("kind", COMMANDS.values(), ids=list(COMMANDS))
+def test_a_key_that_no_command_has_is_refused_by_each(kind: type[BaseModel], profile: Path) -> None:
+    profile.write_text("treads = 1\n")
+    with pytest.raises(ConfigError, match=r"arm\.toml: unknown key 'treads'"):
+        resolve(kind, None, profile)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_key_of_another_command_in_a_command_s_table_is_refused(
+    command: str, profile: Path
+) -> None:
+    kind = COMMANDS[command]
+    key = next(name for name in ("prompt", "bind") if name not in kind.model_fields)
+    profile.write_text(f"[{command}]\n{key} = 'x'\n")
+    with pytest.raises(ConfigError, match=f"unknown key '{key}'"):
+        resolve(kind, None, profile)
+
+
+@pytest.mark.parametrize("kind", COMMANDS.values(), ids=list(COMMANDS))
+def test_the_printed_configuration_gives_the_same_options_again(
+    kind: type[BaseModel], profile: Path
+) -> None:
+    profile.write_text(ONE_ARM)
+    options = resolve(kind, None, profile)
+    printed = profile.with_name("printed.toml")
+    printed.write_text(config_text(options))
+    assert resolve(kind, None, printed) == options
+
+
+def test_texts_with_quotes_controls_and_cameras_are_printed_so_that_they_are_read_again(
+    profile: Path,
+) -> None:
+    camera = CameraConfig(source='file:a "b" \\ \x7f\t é.png', crop=(0, 1, 2, 3))
+    options = RunOptions(bundle=Path("a 'b'"), cameras={"front": camera}, seconds=1e-7)
+    profile.write_text(config_text(options))
+    assert resolve(RunOptions, None, profile) == options
+
+
+@pytest.mark.parametrize(
+    "command", [["run"], ["profile"], ["robot", "mujoco"], ["train", "d", "--out", "o"]]
+)
+def test_print_config_prints_toml_and_does_nothing_else(
+    command: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*command, "--print-config"]) == 0
+    printed = tomllib.loads(capsys.readouterr().out)
+    assert printed.keys() == {command[0]}
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["seconds = nan", "seconds = 0", "seconds = 'long'"])

@@ -14,8 +14,6 @@ import pytest
 from gatort.export.roofline.rates import Device
 from gatort.export.roofline.work import Rates
 from gatort.launch import cli, profiling
-from gatort.launch.commands import profile as profile_command
-from gatort.launch.options import LoopOptions, RunOptions
 from gatort.runtime.clock import Clock, VirtualClock
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import PolicySpec
@@ -148,17 +146,6 @@ def test_without_a_simulator_the_policy_alone_is_timed_and_the_report_says_so(
     assert "scripted observations" in capsys.readouterr().out
     assert profile(pristine_bundle, "--robot", "mujoco") == 2
     assert "pip install 'gatort[sim]'" in capsys.readouterr().err
-
-
-def test_the_help_names_the_keys_that_only_a_run_has() -> None:
-    sentence = (
-        (profile_command.profile.__doc__ or "")
-        .partition("which only a run has")[2]
-        .partition(".")[0]
-    )
-    assert {
-        *re.findall(r"\w+", sentence)
-    } >= RunOptions.model_fields.keys() - LoopOptions.model_fields.keys()
 
 
 def test_a_plot_without_matplotlib_is_refused_before_anything_is_timed(

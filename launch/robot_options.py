@@ -10,6 +10,7 @@ from pydantic import FiniteFloat, NonNegativeInt
 
 from gatort.runtime.remote.link import LinkConditions
 from gatort.runtime.remote.serve import ServeConfig
+from gatort.runtime.robots.franka import FrankaConfig
 
 
 class RobotOptions(ServeConfig):
@@ -17,8 +18,8 @@ class RobotOptions(ServeConfig):
 
     link: Annotated[LinkConditions, Parameter(name="*")] = LinkConditions()
     """Simulated faults of the link, the same in each direction. For a simulated arm only."""
-    address: str = "172.16.0.2"
-    """IP address of the Franka control box."""
+    franka: Annotated[FrankaConfig, Parameter(name="*")] = FrankaConfig()
+    """Connection and settings of a Franka arm."""
     seed: NonNegativeInt = 5000
     """Seed of the layout of a simulated arm's task."""
     task: str = "stacking"

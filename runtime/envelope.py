@@ -99,8 +99,8 @@ class Joint:
     __slots__ = (
         "_acceleration", "_brake_nm", "_brake_nms_rad", "_deceleration_rad_s2", "_far_high",
         "_far_low", "_fastest", "_high", "_lead_cycles_nm", "_low", "_most", "_number", "_pressed",
-        "_pressed_nm", "_slowing", "_start", "_step", "_too_fast", "_travel", "_velocity",
-        "written_nm",
+        "_pressed_nm", "_slowing", "_start", "_step", "_too_fast", "_top_rad_s", "_travel",
+        "_velocity", "written_nm",
     )  # fmt: skip
 
     def __init__(self, number: int, limits: ArmLimits) -> None:
@@ -132,6 +132,7 @@ class Joint:
         self._pressed = 0
         self._start = math.nan
         self._travel = 0.0
+        self._top_rad_s = 0.0
 
     def let_go(self) -> float:
         """Return the torque to write in this cycle, on its way to zero, in N·m."""
@@ -212,13 +213,20 @@ class Joint:
 
     def travel(self, velocity_rad_s: float) -> None:
         """Add a cycle's velocity to the way since `compare`."""
-        self._travel += velocity_rad_s
+        self._travel += velocity_rad_s * CYCLE_S
+        self._top_rad_s = max(self._top_rad_s, abs(velocity_rad_s))
 
-    def compare(self, position_rad: float) -> str | None:
-        """Compare the way since the last call with the sum of the velocities."""
-        difference = abs(position_rad - self._start - self._travel * CYCLE_S)
-        self._start, self._travel = position_rad, 0.0
-        if difference > CONSISTENCY_RAD:  # Never at the first call, where it is NaN.
+    def compare(self, position_rad: float, unsure_s: float) -> str | None:
+        """Compare the way since the last call with the sum of the velocities.
+
+        Args:
+            position_rad: position now.
+            unsure_s: time since then for which there are too many or too few readings.
+        """
+        difference = abs(position_rad - self._start - self._travel)
+        allowed = CONSISTENCY_RAD + self._top_rad_s * unsure_s
+        self._start, self._travel, self._top_rad_s = position_rad, 0.0, 0.0
+        if difference > allowed:  # Never at the first call, where it is NaN.
             return (
                 f"joint {self._number}: its position and its velocity differ by "
                 f"{difference:.3f} rad after {CONSISTENCY_CYCLES} cycles"
@@ -267,6 +275,7 @@ class Envelope:
         self.reason = None
         self.is_blind = False
         self._cycles = 0
+        self._unsure_s = 0.0
         self._repeated = 0
         self._last: tuple[Sequence[float], Sequence[float]] = ((), ())
         for joint in self._joints:
@@ -279,6 +288,7 @@ class Envelope:
         velocity_rad_s: Sequence[float],
         *,
         is_driven: bool,
+        elapsed_s: float = CYCLE_S,
     ) -> list[float]:
         """Return the torques (J,) to write in this cycle. Call it once per cycle.
 
@@ -288,6 +298,8 @@ class Envelope:
             velocity_rad_s: joint velocities (J,).
             is_driven: true while a controller's values are in effect. Only then the rules that ask
                 for SAFE apply: a person may move an arm that is at rest.
+            elapsed_s: time since the readings before. An arm goes on moving through cycles whose
+                readings were lost.
         """
         if self.is_blind:
             return self.let_go()
@@ -295,7 +307,7 @@ class Envelope:
         written = [joint.limit(*readings) for joint, *readings in each]
         if is_driven and self.reason is None:
             if all(map(math.isfinite, torque_nm)):
-                self.reason = self._find_reason(written, position_rad, velocity_rad_s)
+                self.reason = self._find_reason(written, position_rad, velocity_rad_s, elapsed_s)
             else:
                 self.reason = "a wanted torque is not finite"
         return written
@@ -305,9 +317,13 @@ class Envelope:
         return [joint.let_go() for joint in self._joints]
 
     def _find_reason(
-        self, written: Sequence[float], position: Sequence[float], velocity: Sequence[float]
+        self,
+        written: Sequence[float],
+        position: Sequence[float],
+        velocity: Sequence[float],
+        elapsed_s: float,
     ) -> str | None:
-        if reason := self._distrust(written, position, velocity):
+        if reason := self._distrust(written, position, velocity, elapsed_s):
             self.is_blind = True
             return reason
         each = zip(self._joints, position, velocity, strict=True)
@@ -320,7 +336,11 @@ class Envelope:
         return self._outside_box(position) if self._cycles % TOOL_CYCLES == 0 else None
 
     def _distrust(
-        self, written: Sequence[float], position: Sequence[float], velocity: Sequence[float]
+        self,
+        written: Sequence[float],
+        position: Sequence[float],
+        velocity: Sequence[float],
+        elapsed_s: float,
     ) -> str | None:
         """Return why the joints' readings cannot be true."""
         for number, readings in enumerate(zip(position, velocity, strict=True), 1):
@@ -328,12 +348,15 @@ class Envelope:
                 return f"joint {number}: its readings are not finite"
         for joint, speed in zip(self._joints, velocity, strict=True):
             joint.travel(speed)
+        self._unsure_s += elapsed_s - CYCLE_S
         self._cycles += 1
         if self._are_repeated(written, position, velocity):
             return f"the joints' readings were the same for {REPEATED_CYCLES} cycles under torque"
         if self._cycles % CONSISTENCY_CYCLES == 1:
-            compared = [joint.compare(at) for joint, at in zip(self._joints, position, strict=True)]
-            return next((reason for reason in compared if reason), None)
+            unsure_s, self._unsure_s = abs(self._unsure_s), 0.0
+            each = zip(self._joints, position, strict=True)
+            reasons = [reason for joint, at in each if (reason := joint.compare(at, unsure_s))]
+            return reasons[0] if reasons else None
         return None
 
     def _are_repeated(

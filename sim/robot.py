@@ -18,7 +18,7 @@ from gatort.runtime.envelope import Envelope
 from gatort.runtime.inner_loop import InnerLoop
 from gatort.runtime.robots.driver import AT_REST, INNER_PERIOD_NS, Driver
 from gatort.runtime.robots.panda import PANDA_LIMITS
-from gatort.runtime.safety import Command, State
+from gatort.runtime.safety import STOPPED, Command, State
 from gatort.runtime.spec import PolicySpec
 
 from .lens import Shutter
@@ -36,6 +36,11 @@ BRAKING_NS: Final = 100_000_000
 LONGEST_CATCH_UP_NS: Final = 1_000_000_000
 """Longest time that an arm at rest catches up. The process was suspended for longer, and stepping
 through all of it would keep the arm from hearing its operator."""
+
+HAND_WATCH_NS: Final = 20_000_000
+"""Time after a stop at which the hand is looked at."""
+HAND_STILL_M: Final = 0.0005
+"""A hand that moved less than this since the stop is at rest or holds a block."""
 
 WATCH_STEPS: Final = 10
 """Success is checked once in this many inner steps."""
@@ -106,6 +111,8 @@ class SimulatedRobot(Driver):
         self.envelope = Envelope(PANDA_LIMITS)
         self._time_ns = self._clock.now_ns()
         self._driven_ns = self._time_ns
+        self._hand_stop_ns = self._time_ns
+        self._hand_m = 0.0
         self._sequence = 0
         self._looked.clear()
         self._lay(layout)
@@ -185,9 +192,7 @@ class SimulatedRobot(Driver):
             )
             torque_nm = torque_nm - self._own_brake()
 
-            # Nothing moves before the operator's consent.
-            disarmed = self.inner_loop.state is State.DISARMED
-            self.simulator.step(torque_nm, None if disarmed else width_m)
+            self.simulator.step(torque_nm, self._hand_target(width_m))
             self._time_ns += INNER_PERIOD_NS
 
             self._move_targets()
@@ -204,6 +209,25 @@ class SimulatedRobot(Driver):
             return np.zeros(7)
         share = min((self._time_ns - self._driven_ns) / BRAKING_NS, 1.0)
         return share * BRAKING_NMS_RAD * self.simulator.arm().joint_velocity
+
+    def _hand_target(self, width_m: float) -> float | None:
+        """Return the hand's new target, or `None` if it keeps the last one.
+
+        The hand rests before the operator's consent. A stop leaves the hand alone: an open hand
+        stays open, and one that holds a block goes on holding. One that moves stops where it is.
+        """
+        if self.state not in STOPPED:
+            self._hand_stop_ns = self._time_ns
+            return width_m
+        if self.state is State.DISARMED:
+            return None
+        stopped_ns = self._time_ns - self._hand_stop_ns
+        if stopped_ns == INNER_PERIOD_NS:
+            self._hand_m = self.simulator.arm().width_m
+        elif stopped_ns == HAND_WATCH_NS:
+            width_now_m = self.simulator.arm().width_m
+            return width_now_m if abs(width_now_m - self._hand_m) > HAND_STILL_M else None
+        return None
 
     def _is_shutter_due(self) -> bool:
         """Check if a picture of now has the trial's latency when the next tick begins."""

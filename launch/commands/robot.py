@@ -58,7 +58,8 @@ def robot(
 
     if name == "franka":
         _require_real(options)
-        driver = FrankaRobot(options.address, clock, safe_after_ns=_safe_after_ns(options))
+        driver = FrankaRobot(options.franka, clock, safe_after_ns=_safe_after_ns(options))
+        print(*driver.setup, sep="\n", flush=True)
         with arm_with_cameras(driver, options.cameras, clock) as seeing:
             return serve(name, seeing, clock, options, simulated=False)
 

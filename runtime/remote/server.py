@@ -45,6 +45,8 @@ class RobotStatus:
     """True if a controller has a session."""
     blocked: bool = False
     """True after a stop on the robot's own side. No controller may arm it then."""
+    fault: str | None = None
+    """Clause that says why the arm must be recovered before a controller may arm it."""
     successes: int = 0
     """Number of times that the task succeeded."""
     given_up: int = 0
@@ -118,6 +120,7 @@ class RobotServer:
             reason=self._driver.stop_reason,
             controlled=self._sessions.current is not None,
             blocked=self._sessions.blocked,
+            fault=self._driver.fault,
             successes=trials.successes if trials is not None else 0,
             given_up=trials.given_up if trials is not None else 0,
             dropped=self._driver.inner_loop.dropped.total(),
@@ -140,7 +143,7 @@ class RobotServer:
         self._stop_asked = by
 
     def allow_arming(self) -> None:
-        """Take back a stop of the robot's own side.
+        """Take back a stop of the robot's own side, and recover an arm that has a fault.
 
         The arm stays at rest until a controller arms it.
         """
@@ -206,6 +209,7 @@ class RobotServer:
             self._stop_asked = None
         if self._allow_asked:
             self._allow_asked = False
+            self._driver.recover()
             self._sessions.blocked = False
         if self._end_asked:
             self._sessions.ending = True
@@ -243,6 +247,7 @@ class RobotServer:
             status.state,
             status.controlled,
             status.blocked,
+            status.fault,
             status.successes,
             status.given_up,
         )

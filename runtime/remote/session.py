@@ -27,6 +27,7 @@ KEPT_NS = 2_000_000_000
 """A session keeps the arm for this long after its controller last asked for anything. Greetings do
 not count, so that nobody keeps others away by greeting alone."""
 LOCAL_STOP = "stopped on the robot's own side: only its console allows arming again"
+RECOVERY = "the robot's console recovers it and allows arming again"
 
 
 @dataclass(slots=True)
@@ -216,17 +217,29 @@ class Sessions:
         )
 
     def _arm(self, session: Session, request: wire.Arm) -> wire.Armed | wire.Refused | None:
-        if self.blocked or self.ending:
-            session.consent = max(session.consent, request.sequence)
-            session.refused = session.consent
+        if self.blocked or self.ending or self._driver.fault is not None:
+            self._refuse_consent(session, request)
         if request.sequence <= session.refused:
-            return wire.Refused(LOCAL_STOP)
+            return self._refusal()
 
         # Repeated consent must not re-arm an arm that has stopped since.
         if request.sequence > session.consent:
             self._driver.arm()
+            if self._driver.fault is not None:  # The arm itself refused.
+                self._refuse_consent(session, request)
+                return self._refusal()
             if self._driver.state is State.SAFE:
                 return None  # The controller asks again, and by then the arm has faded.
             session.consent = request.sequence
             session.command = -1
         return wire.Armed(session.number, request.sequence)
+
+    def _refuse_consent(self, session: Session, request: wire.Arm) -> None:
+        """Take note that no copy of this consent may arm the arm, however late it comes."""
+        session.consent = max(session.consent, request.sequence)
+        session.refused = session.consent
+
+    def _refusal(self) -> wire.Refused:
+        fault = self._driver.fault
+        sentence = LOCAL_STOP if fault is None else f"{fault}: {RECOVERY}"
+        return wire.Refused(sentence[: wire.LONGEST_SENTENCE])

@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
-from gatort.runtime.envelope import ArmLimits, Envelope
+from gatort.runtime.envelope import CYCLE_S, ArmLimits, Envelope
 from gatort.runtime.inner_loop import FADE_NS, InnerLoop
 from gatort.runtime.robot import Observation
 from gatort.runtime.safety import STOPPED, Command, State
@@ -151,6 +151,7 @@ class Driver(ABC):
         position_rad: NDArray[np.float64],
         velocity_rad_s: NDArray[np.float64],
         at_ns: int,
+        elapsed_s: float = CYCLE_S,
     ) -> NDArray[np.float64]:
         """Return the torques (J,) to write in this cycle, and stop an arm that must not go on.
 
@@ -166,6 +167,7 @@ class Driver(ABC):
             position_rad.tolist(),
             velocity_rad_s.tolist(),
             is_driven=self.state not in STOPPED,
+            elapsed_s=elapsed_s,
         )
         if envelope.reason is not None:
             self.inner_loop.stop(at_ns, envelope.reason)
@@ -182,6 +184,24 @@ class Driver(ABC):
     def stop_reason(self) -> str | None:
         """See `Robot.stop_reason`."""
         return self.inner_loop.reason
+
+    @property
+    def fault(self) -> str | None:
+        """Clause that says why the arm cannot be armed before its own operator has recovered it.
+
+        `None` by default.
+        """
+        return None
+
+    def recover(self) -> None:
+        """Recover an arm that has a fault, because its own operator asks for it.
+
+        It stays at rest. By default there is nothing to recover.
+
+        Raises:
+            RobotError: the arm failed.
+        """
+        return
 
     @property
     def succeeded(self) -> bool:

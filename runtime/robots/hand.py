@@ -33,6 +33,8 @@ LATE_S: Final = 1.5
 """Time that a move may take beyond its distance at `SPEED_M_S`."""
 START_S: Final = 5.0
 """Longest wait for the hand's first report."""
+HOMING_S: Final = 30.0
+"""The same where the hand is homed first."""
 CLOSE_S: Final = 1.0
 """Longest wait for the end of the hand's process."""
 _PACKET: Final = struct.Struct("<Qd")
@@ -143,8 +145,13 @@ class Hand:
                 self._process.wait(CLOSE_S)
 
 
-def start_hand(address: str, clock: Clock) -> Hand:
+def start_hand(address: str, clock: Clock, home: bool = False) -> Hand:
     """Start the hand's process and return its link.
+
+    Args:
+        address: IP address of the control box.
+        clock: times the hand's moves.
+        home: home the hand first: it opens, closes, and learns its largest width.
 
     Raises:
         RobotError: no hand answers at the address.
@@ -158,11 +165,12 @@ def start_hand(address: str, clock: Clock) -> Hand:
             "gatort.runtime.robots.hand",
             str(theirs.fileno()),
             address,
+            *(["home"] if home else []),
         ]
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
         )
-    ours.settimeout(START_S)
+    ours.settimeout(HOMING_S if home else START_S)
     try:
         _, width_m = _unpack(ours.recv(1_024))
     except (OSError, RobotError) as error:
@@ -206,9 +214,15 @@ def serve_hand(link: socket.socket, gripper: Any, clock: Clock) -> None:
 
 
 def _go(gripper: Any, from_m: float, to_m: float) -> None:
-    """Open to a width, or close with a force that holds an object between the fingers."""
+    """Open to a width, or close with a force that holds an object between the fingers.
+
+    Raises:
+        RobotError: the hand reports that it did not open. A grasp that closes on no object is
+            reported as a failure too, and goes on.
+    """
     if to_m > from_m:
-        gripper.move(to_m, SPEED_M_S)
+        if not gripper.move(to_m, SPEED_M_S):
+            raise RobotError(f"it did not open to {to_m:.3f} m; home it with --home-hand")
     else:
         gripper.grasp(
             to_m, SPEED_M_S, FORCE_N, epsilon_inner=GRIPPER_OPEN_M, epsilon_outer=GRIPPER_OPEN_M
@@ -216,13 +230,16 @@ def _go(gripper: Any, from_m: float, to_m: float) -> None:
 
 
 def main() -> None:
-    """Run the hand's process: `python -m gatort.runtime.robots.hand DESCRIPTOR ADDRESS`."""
+    """Run the hand's process: `python -m gatort.runtime.robots.hand DESCRIPTOR ADDRESS [home]`."""
     import pylibfranka
 
     with socket.socket(fileno=int(sys.argv[1])) as link:
         try:
-            serve_hand(link, pylibfranka.Gripper(sys.argv[2]), MonotonicClock())
-        except RuntimeError as error:  # Base class of all libfranka errors.
+            gripper = pylibfranka.Gripper(sys.argv[2])
+            if sys.argv[3:] and not gripper.homing():
+                raise RobotError("it could not be homed")
+            serve_hand(link, gripper, MonotonicClock())
+        except (RuntimeError, pylibfranka.FrankaException, RobotError) as error:
             with suppress(OSError):  # The arm's process may have ended.
                 link.send(str(error).encode()[:1_000])
         except (BrokenPipeError, ConnectionResetError):

@@ -107,7 +107,7 @@ ACTUATORS: Final = (
         )
         for i, limit in enumerate(TORQUE_NM)
     ),
-    # The safe command closes the hand, so that it keeps a block that it holds.
+    # Drivers leave the hand alone once the arm is stopped, whatever the safe command says.
     Actuator(name="gripper/width", unit="m", low=0.0, high=GRIPPER_OPEN_M, safe=0.0),
 )
 
@@ -117,4 +117,11 @@ PANDA: Final = Interface(
     control_hz=CONTROL_HZ,
     action_delay_ms=ACTION_DELAY_MS,
 )
-"""Interface of the arm alone, without cameras and without poses of objects."""
+"""Interface of the arm and its hand, without cameras and without poses of objects."""
+ARM_ALONE: Final = Interface(
+    observations=PROPRIOCEPTION[:2],
+    actuators=ACTUATORS[:7],
+    control_hz=CONTROL_HZ,
+    action_delay_ms=ACTION_DELAY_MS,
+)
+"""Interface of an arm without a hand."""

@@ -218,6 +218,15 @@ class CameraDriver(Driver):
         """See `Robot.succeeded`."""
         return self._driven.succeeded
 
+    @property
+    def fault(self) -> str | None:
+        """See `Driver.fault`."""
+        return self._driven.fault
+
+    def recover(self) -> None:
+        """See `Driver.recover`."""
+        self._driven.recover()
+
     def arm(self) -> None:
         """See `Robot.arm`."""
         self._driven.arm()

@@ -22,15 +22,8 @@ from gatort.launch import cli
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.errors import MissingDependency, ObservationError, RobotError, SpecError
 from gatort.runtime.robots import franka as driver_franka
-from gatort.runtime.robots.franka import FrankaRobot
-from gatort.runtime.robots.hand import (
-    REPORTS_HZ,
-    SMALLEST_MOVE_M,
-    SPEED_M_S,
-    Hand,
-    serve_hand,
-    start_hand,
-)
+from gatort.runtime.robots.franka import FrankaConfig, FrankaRobot
+from gatort.runtime.robots.hand import REPORTS_HZ, SPEED_M_S, Hand, serve_hand, start_hand
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import select_keys
 from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC, STACK_SPEC
@@ -39,6 +32,9 @@ pylibfranka = pytest.importorskip("pylibfranka")
 MS = 1_000_000
 CORIOLIS_NM, SPEED_RAD_S = 0.25, 0.5
 START_NS = 10**9
+NOBODY = "127.0.0.9"
+"""Loopback address at which nothing listens."""
+CONFIG = FrankaConfig(address="stand-in")
 START_RAD = (-1.0, -1.2, -1.0, -2.6, -1.0, 1.0, -1.0)
 
 
@@ -50,13 +46,34 @@ class StandIn:
     mode: Any = pylibfranka.RobotMode.Idle
     written: list[Any] = field(default_factory=list)
     fails: bool = False
+    cycles: int = 0
     work_ns: int = 0
     """Time between reading the state and writing the torques in each cycle."""
 
-    RobotMode, Torques = pylibfranka.RobotMode, pylibfranka.Torques
+    refuses: bool = False
+    recoveries: int = 0
+    arrives: float = 1.0
+    """Share of the arm's states that arrive."""
 
-    def Robot(self, address: str) -> StandIn:
+    RobotMode, Torques = pylibfranka.RobotMode, pylibfranka.Torques
+    RealtimeConfig = pylibfranka.RealtimeConfig
+    FrankaException = pylibfranka.FrankaException
+    RealtimeException = pylibfranka.RealtimeException
+    NetworkException = pylibfranka.NetworkException
+
+    def Robot(self, address: str, kernel: Any) -> StandIn:
         return self
+
+    def set_collision_behavior(self, *thresholds: list[float]) -> None:
+        self.thresholds = thresholds
+
+    def set_load(self, *load: Any) -> None:
+        self.load = load
+
+    def automatic_error_recovery(self) -> None:
+        self.recoveries += 1
+        self.fails = False
+        self.mode = pylibfranka.RobotMode.Idle
 
     def load_model(self) -> SimpleNamespace:
         return SimpleNamespace(coriolis=lambda _: [CORIOLIS_NM] * 7)
@@ -65,13 +82,21 @@ class StandIn:
         self.clock.advance_ns(MS - self.work_ns)
         turned_rad = SPEED_RAD_S * (self.clock.now_ns() - START_NS) * 1e-9
         position = [start + turned_rad for start in START_RAD]
-        return SimpleNamespace(q=position, dq=[SPEED_RAD_S] * 7, robot_mode=self.mode)
+        self.cycles += 1
+        sent_s = self.cycles * 1e-3 / self.arrives
+        time = SimpleNamespace(to_sec=lambda: sent_s)
+        return SimpleNamespace(
+            q=position, dq=[SPEED_RAD_S] * 7, robot_mode=self.mode, time=time, m_load=0.0, m_ee=0.7
+        )
 
     def start_torque_control(self) -> StandIn:
+        if self.refuses:
+            raise pylibfranka.CommandException("libfranka: Move command rejected")
         return self
 
     def readOnce(self) -> tuple[SimpleNamespace, None]:
         if self.fails:
+            self.mode = pylibfranka.RobotMode.Reflex
             raise pylibfranka.ControlException("libfranka: motion aborted by reflex: joint_reflex")
         return self.read_once(), None
 
@@ -99,7 +124,9 @@ def arm(
     stand_in = StandIn(clock)
     monkeypatch.setattr(driver_franka, "_import_pylibfranka", lambda: stand_in)
     monkeypatch.setattr(driver_franka, "start_hand", lambda *_: Hand(link[0], clock, 0.08))
-    return FrankaRobot("stand-in", clock), stand_in
+    robot = FrankaRobot(CONFIG, clock)
+    assert robot.fault is None
+    return robot, stand_in
 
 
 def drive(robot: FrankaRobot, milliseconds: int) -> None:
@@ -150,17 +177,78 @@ def test_the_watchdog_is_the_one_of_every_arm_and_the_arm_holds_itself_once_latc
     assert np.abs(stand_in.written[-1].tau_J).max() <= 0.99
 
 
-def test_a_reflex_is_a_failure_of_the_robot_with_the_arms_own_reason(
+def test_after_a_reflex_the_arm_stays_up_and_its_operator_recovers_it(
     arm: tuple[FrankaRobot, StandIn],
 ) -> None:
     robot, stand_in = arm
     robot.arm()
+    robot.command(command(robot, 1, 2.0))
+    drive(robot, 40)
     stand_in.fails = True
-    with pytest.raises(
-        RobotError,
-        match="the arm stopped itself: libfranka: motion aborted by reflex: joint_reflex",
-    ):
-        robot.observe()
+    drive(robot, 1)
+    reason = "the arm stopped itself: motion aborted by reflex: joint_reflex"
+    assert (robot.fault, robot.stop_reason, robot.state) == (reason, reason, State.SAFE)
+    drive(robot, 60)
+    assert robot.state is State.LATCHED
+
+    written = len(stand_in.written)
+    robot.arm()  # Nobody but its operator can recover it.
+    drive(robot, 5)
+    assert (robot.state, len(stand_in.written)) == (State.LATCHED, written)
+    robot.recover()
+    assert (robot.fault, stand_in.recoveries, robot.state) == (None, 1, State.LATCHED)
+    robot.arm()
+    drive(robot, 1)
+    assert robot.state is State.RUN
+
+
+def test_an_arm_that_refuses_torque_control_has_a_fault_and_stays_at_rest(
+    arm: tuple[FrankaRobot, StandIn],
+) -> None:
+    robot, stand_in = arm
+    stand_in.refuses = True
+    robot.arm()
+    assert robot.fault == "the arm refused torque control: Move command rejected"
+    drive(robot, 5)
+    assert (robot.state, stand_in.written) == (State.DISARMED, [])
+
+
+def test_an_arm_whose_user_stop_is_pressed_keeps_its_fault_until_it_is_released(
+    arm: tuple[FrankaRobot, StandIn],
+) -> None:
+    robot, stand_in = arm
+    stand_in.mode = pylibfranka.RobotMode.UserStopped
+    drive(robot, 1)
+    assert robot.fault == "the arm is in the mode UserStopped"
+    robot.recover()
+    assert robot.fault == "the arm is in the mode UserStopped"
+    stand_in.mode = pylibfranka.RobotMode.Idle
+    drive(robot, 1)
+    assert robot.fault is not None  # Its own operator has not allowed it yet.
+    robot.recover()
+    assert (robot.fault, stand_in.recoveries) == (None, 0)
+
+
+def test_a_stop_leaves_the_hand_as_it_is(
+    arm: tuple[FrankaRobot, StandIn], link: tuple[socket.socket, socket.socket]
+) -> None:
+    robot, _ = arm
+    robot.arm()
+    robot.command(command(robot, 1, 0.0, width_m=0.08))
+    drive(robot, 200)
+    assert robot.state is State.LATCHED
+    link[1].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        link[1].recv(100)
+
+
+def test_contact_and_load_are_set_before_anybody_may_arm(
+    arm: tuple[FrankaRobot, StandIn],
+) -> None:
+    robot, stand_in = arm
+    assert stand_in.thresholds[2] == [40.0] * 6
+    assert stand_in.load == (0.0, [0.0, 0.0, 0.0], [0.0] * 9)
+    assert robot.setup[0] == "100% of the arm's states arrived in time"
 
 
 @pytest.mark.parametrize("work_us", [0, 200, 500, 800])
@@ -199,27 +287,50 @@ def test_closing_fades_an_arm_that_is_driven_and_finishes_its_motion(
     assert stand_in.written[-1].motion_finished
 
 
-def test_an_arm_that_fails_while_it_is_closed_leaves_no_hand_open(
+def test_an_arm_that_stops_itself_while_it_is_closed_leaves_no_hand_open(
     arm: tuple[FrankaRobot, StandIn], link: tuple[socket.socket, socket.socket]
 ) -> None:
     robot, stand_in = arm
     robot.arm()
     stand_in.fails = True
-    with pytest.raises(
-        RobotError, match="the arm stopped itself: libfranka: motion aborted by reflex"
-    ):
-        robot.close()
+    robot.close()
     assert link[0].fileno() == -1
     robot.close()
 
 
-def test_an_arm_that_is_not_ready_is_refused(
+def test_an_arm_that_is_not_ready_has_a_fault_from_the_start(
     clock: VirtualClock, link: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in = StandIn(clock, mode=pylibfranka.RobotMode.Reflex)
     monkeypatch.setattr(driver_franka, "_import_pylibfranka", lambda: stand_in)
-    with pytest.raises(RobotError, match="expected an idle arm, found Reflex: make it ready in"):
-        FrankaRobot("stand-in", clock)
+    monkeypatch.setattr(driver_franka, "start_hand", lambda *_: Hand(link[0], clock, 0.08))
+    robot = FrankaRobot(CONFIG, clock)
+    assert robot.fault == "the arm is in the mode Reflex"
+    robot.recover()
+    assert (robot.fault, stand_in.recoveries) == (None, 1)
+
+
+def test_an_arm_whose_states_are_lost_on_the_way_is_refused(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_franka, "_import_pylibfranka", lambda: StandIn(clock, arrives=0.8))
+    with pytest.raises(RobotError, match="at least 90% of its states to arrive in time, found 80%"):
+        FrankaRobot(CONFIG, clock)
+
+
+def test_an_arm_without_a_hand_offers_neither_a_width_nor_an_actuator_for_it(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_franka, "_import_pylibfranka", lambda: StandIn(clock))
+    robot = FrankaRobot(FrankaConfig(address="stand-in", hand="none"), clock)
+    assert len(robot.interface.actuators) == 7
+    robot.arm()
+    stamp_ns = robot.observe().stamp_ns
+    robot.command(Command(1, 1, stamp_ns + 25 * MS, 60 * MS, np.full(7, 2.0)))
+    drive(robot, 40)
+    assert len(robot.observe().values) == 2
+    assert robot.inner_loop.in_effect.tolist() == [2.0] * 7
+    robot.close()
 
 
 def test_a_policy_that_reads_more_than_the_arm_senses_is_refused_by_the_keys_name(
@@ -239,12 +350,19 @@ def test_a_policy_that_reads_more_than_the_arm_senses_is_refused_by_the_keys_nam
 
 def test_pylibfranka_has_every_name_that_the_driver_uses() -> None:
     asked = {
-        "Robot": ["load_model", "read_once", "start_torque_control"],
+        "Robot": [
+            "automatic_error_recovery",
+            "load_model",
+            "read_once",
+            "set_collision_behavior",
+            "set_load",
+            "start_torque_control",
+        ],
         "ActiveControlBase": ["readOnce", "writeOnce"],
         "Model": ["coriolis"],
-        "RobotState": ["q", "dq", "robot_mode"],
+        "RobotState": ["q", "dq", "m_ee", "m_load", "robot_mode", "time"],
         "Torques": ["tau_J", "motion_finished"],
-        "Gripper": ["read_once", "move", "grasp"],
+        "Gripper": ["read_once", "move", "grasp", "homing"],
         "GripperState": ["width"],
     }
     for name, members in asked.items():
@@ -254,11 +372,9 @@ def test_pylibfranka_has_every_name_that_the_driver_uses() -> None:
 
 
 def test_an_address_without_an_arm_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["robot", "franka", "--address", NOBODY, "--bind", "tcp://127.0.0.1:0"]) == 2
     assert (
-        cli.main(["robot", "franka", "--address", "127.0.0.1", "--bind", "tcp://127.0.0.1:0"]) == 2
-    )
-    assert (
-        "gatort: no Franka arm can be driven at 127.0.0.1: libfranka: Connection"
+        "gatort: no Franka arm can be driven at 127.0.0.9: libfranka: Connection"
         in capsys.readouterr().err
     )
 
@@ -266,15 +382,15 @@ def test_an_address_without_an_arm_is_refused(capsys: pytest.CaptureFixture[str]
 def test_an_address_without_a_hand_is_refused() -> None:
     with pytest.raises(
         RobotError,
-        match=r"no hand can be driven at 127.0.0.1: the hand failed: libfranka: Connection",
+        match=r"no hand can be driven at 127.0.0.9: the hand failed: libfranka: Connection",
     ):
-        start_hand("127.0.0.1", MonotonicClock())
+        start_hand(NOBODY, MonotonicClock())
 
 
 def test_without_pylibfranka_the_install_line_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pylibfranka", None)
     with pytest.raises(MissingDependency, match=r"pip install 'gatort\[franka\]'"):
-        FrankaRobot("127.0.0.1", MonotonicClock())
+        FrankaRobot(FrankaConfig(address="127.0.0.1"), MonotonicClock())
 
 
 # -- The hand --------------------------------------------------------------------------------------
@@ -290,9 +406,10 @@ class Gripper:
     def read_once(self) -> Gripper:
         return self
 
-    def move(self, width: float, speed: float) -> None:
+    def move(self, width: float, speed: float) -> bool:
         self.width = width
         self.did.append(f"move {width:.2f}")
+        return True
 
     def grasp(
         self, width: float, speed: float, force: float, epsilon_inner: float, epsilon_outer: float
@@ -354,12 +471,13 @@ def test_the_width_follows_the_hand_when_orders_come_while_it_moves(
     class SlowGripper(Gripper):
         """A gripper that moves at its speed and closes on nothing."""
 
-        def move(self, width: float, speed: float) -> None:
+        def move(self, width: float, speed: float) -> bool:
             self.did.append(f"to {width:.2f}")
             while self.width != width:
                 step = speed * 0.001
                 self.width += min(max(width - self.width, -step), step)
                 clock.sleep_until_ns(clock.now_ns() + MS)
+            return True
 
         def grasp(self, width: float, speed: float, *args: float, **kwargs: float) -> None:
             self.move(width, speed)
@@ -481,7 +599,7 @@ def test_an_arm_whose_hand_has_failed_is_still_faded(
     assert stand_in.written[-1].motion_finished
 
 
-def test_arming_moves_no_hand_before_the_first_command_takes_effect_and_a_stop_closes_it(
+def test_arming_moves_no_hand_before_the_first_command_takes_effect_and_a_stop_leaves_it(
     arm: tuple[FrankaRobot, StandIn], link: tuple[socket.socket, socket.socket]
 ) -> None:
     robot, _ = arm
@@ -516,4 +634,4 @@ def test_arming_moves_no_hand_before_the_first_command_takes_effect_and_a_stop_c
     drive(robot, 30)
     robot.stop()
     drive(robot, 60)
-    assert orders()[-1] < SMALLEST_MOVE_M  # The fade closed it.
+    assert orders() == []

@@ -1,9 +1,11 @@
 """Add your own task: hold the open gripper 10 cm above the red block.
 
-It runs the task's own expert on a few layouts and keeps the episodes for `gatort train`:
+It runs the task's own expert on a few layouts and keeps the episodes:
 
     pip install 'gatort[sim]'
     python examples/own_task.py runs/hover
+
+docs/extend.md says how a package of yours offers it as `gatort demos --task hover`.
 
 A task says what success is and how an expert would move. This one takes its blocks, its keys and
 its layouts from the stacking task. A task of its own bodies adds a scene, `layout` and `read`.
@@ -42,16 +44,17 @@ class Hover(Stacking):
         return moment.bodies["red"].position + ABOVE_M - moment.arm.tool_position
 
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("out", type=Path, help="folder for the episodes")
-parser.add_argument("--episodes", type=int, default=5)
-options = parser.parse_args()
-options.out.mkdir(parents=True, exist_ok=True)
-
-clock = gatort.VirtualClock()
-robot = gatort.MujocoRobot(clock, task=Hover())
-for seed in range(options.episodes):
-    episode = rollout(robot, clock, seed, act=lambda _, expert: expert)
-    episode.save(options.out / f"{seed}.npz", robot.spec)
-    print(f"layout {seed}: {'held' if episode.succeeded else 'missed'} after {episode.ticks} ticks")
-robot.close()
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="folder for the episodes")
+    parser.add_argument("--episodes", type=int, default=5)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    clock = gatort.VirtualClock()
+    robot = gatort.MujocoRobot(clock, task=Hover())
+    for seed in range(options.episodes):
+        episode = rollout(robot, clock, seed, act=lambda _, expert: expert)
+        episode.save(options.out / f"{seed}.npz", robot.spec)
+        outcome = "held" if episode.succeeded else "missed"
+        print(f"layout {seed}: {outcome} after {episode.ticks} ticks")
+    robot.close()

@@ -157,8 +157,8 @@ def _fail(given: list[str], error: Exception, *, interrupted: bool) -> int:
         return ExitStatus.DONE
 
     _refuse(
-        f"internal error: {type(error).__name__}: {error}; this is a fault of gatort: "
-        "please report it in the issues of its repository, with the lines below"
+        f"internal error: {type(error).__name__}: {error}; please report it in the issues of "
+        "gatort's repository with the lines below, unless they lead into code of your own"
     )
     traceback.print_exception(error)
     return ExitStatus.INTERNAL_ERROR

@@ -5,29 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from gatort.launch.options import config_text, resolve
+from gatort.launch.options import SIMULATORS, config_text, resolve
 from gatort.launch.real_cameras import arm_with_cameras
 from gatort.launch.report import require_writable
 from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
+from gatort.runtime.extensions import load, offered
 from gatort.runtime.inner_loop import InnerLoop
 from gatort.runtime.remote.serve import serve
+from gatort.runtime.robots.driver import Driver
 from gatort.runtime.robots.franka import FrankaRobot
 from gatort.sim.make import SimulatorName, make_robot
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.tasks import task_named
 
-ArmName = Literal["mujoco", "pybullet", "franka"]
+FRANKA = "franka"
+"""Name of the real arm that gatort drives itself."""
 
 
 def robot(
-    name: ArmName,
+    name: str,
     /,
     *,
     options: Annotated[RobotOptions | None, Parameter(name="*")] = None,
@@ -43,7 +46,8 @@ def robot(
     Parameters
     ----------
     name
-        Arm to drive.
+        Arm to drive: mujoco, pybullet, franka, or one that an installed package offers as an
+        entry point of the group gatort.robots.
     profile
         Launch profile: a TOML file, or the name of a shipped one. A flag overrides the file.
     print_config
@@ -56,14 +60,13 @@ def robot(
     require_writable(options.record)
     clock = MonotonicClock()
 
-    if name == "franka":
-        _require_real(options)
-        driver = FrankaRobot(options.franka, clock, safe_after_ns=_safe_after_ns(options))
-        print(*driver.setup, sep="\n", flush=True)
+    simulator = next((each for each in SIMULATORS if each == name), None)
+    if simulator is None:
+        driver = _real_arm(name, options, clock)
         with arm_with_cameras(driver, options.cameras, clock) as seeing:
             return serve(name, seeing, clock, options, simulated=False)
 
-    arm = _simulated_arm(name, options, clock)
+    arm = _simulated_arm(simulator, options, clock)
     with arm_with_cameras(arm, options.cameras, clock) as seeing:
         return serve(
             name,
@@ -76,22 +79,51 @@ def robot(
         )
 
 
-def _require_real(options: RobotOptions) -> None:
+def _real_arm(name: str, options: RobotOptions, clock: Clock) -> Driver:
+    """Connect to a Franka arm, or make the driver that another package offers.
+
+    Raises:
+        ConfigError: no package offers such an arm, or its object makes no driver.
+    """
+    if name not in (names := [FRANKA, *offered("gatort.robots")]):
+        valid = ", ".join(dict.fromkeys([*SIMULATORS, *names]))
+        raise ConfigError(
+            f"expected an arm, one of {valid}, found {name!r}; "
+            "a package offers more as entry points (docs/extend.md)"
+        )
+    _require_real(name, options)
+    if name == FRANKA:
+        arm = FrankaRobot(options.franka, clock, safe_after_ns=_safe_after_ns(options))
+        print(*arm.setup, sep="\n", flush=True)
+        return arm
+    if "franka" in options.model_fields_set:
+        raise ConfigError(f"--franka.… is for franka: leave it out for {name}")
+
+    make = load("gatort.robots", name)
+    driver = make(clock) if callable(make) else make
+    if not isinstance(driver, Driver):
+        raise ConfigError(f"{name}: expected a subclass of gatort.Driver, found {driver!r}")
+    if options.safe_after_ms is not None:
+        driver.inner_loop = InnerLoop(driver.interface, _safe_after_ns(options))
+    return driver
+
+
+def _require_real(name: str, options: RobotOptions) -> None:
     """Refuse the options of a simulated arm for a real one."""
     if options.interface is not None:
         raise ConfigError(
             "--interface is for a simulated arm: "
-            f"leave it out for franka, found {options.interface}"
+            f"leave it out for {name}, found {options.interface}"
         )
     if options.again:
         raise ConfigError(
             "--again lays out simulated blocks: "
-            "leave it out for franka, where only a person can lay them out"
+            f"leave it out for {name}, where only a person can lay them out"
         )
     if not options.link.perfect:
         raise ConfigError(
             "a bad link is for a simulated arm: expected none of --delay-ms, --jitter-ms, --loss "
-            f"and --reorder for franka, found {options.link.model_dump_json(exclude_defaults=True)}"
+            f"and --reorder for {name}, found {options.link.model_dump_json(exclude_defaults=True)}"
         )
 
 

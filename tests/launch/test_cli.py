@@ -333,8 +333,8 @@ def test_a_fault_of_gatort_has_a_status_of_its_own_a_sentence_and_a_traceback(
     assert cli.main(["keys", "somewhere"]) == ExitStatus.INTERNAL_ERROR == 70
     sentence, *lines = capsys.readouterr().err.splitlines()
     assert sentence == (
-        "gatort: internal error: ZeroDivisionError: by 0; this is a fault of gatort: please report "
-        "it in the issues of its repository, with the lines below"
+        "gatort: internal error: ZeroDivisionError: by 0; please report it in the issues of "
+        "gatort's repository with the lines below, unless they lead into code of your own"
     )
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-1] == "ZeroDivisionError: by 0"

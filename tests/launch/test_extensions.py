@@ -1,0 +1,135 @@
+"""A robot and a task of another installed package, from the command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gatort.launch import cli
+from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.demonstrations import load_manifest
+from gatort.runtime.errors import ConfigError
+from gatort.runtime.remote.client import RemoteRobot
+from gatort.runtime.safety import State
+from gatort.sim.tasks import task_named
+from gatort.sim.tasks.task import Task
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ENTRY_POINTS = """
+[gatort.robots]
+spring = own_robot:SpringArm
+mujoco = own_robot:SpringArm
+number = os:sep
+absent = no_such_module:Arm
+
+[gatort.tasks]
+hover = own_task:Hover
+misnamed = own_task:Hover
+stacking = own_task:Hover
+number = os:sep
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The folder of an installed package with the robot and the task of the examples."""
+    folder = tmp_path / "site"
+    facts = folder / "lab-1.0.dist-info"
+    facts.mkdir(parents=True)
+    facts.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n")
+    facts.joinpath("entry_points.txt").write_text(ENTRY_POINTS)
+    for name in ("own_robot.py", "own_task.py"):
+        shutil.copy(EXAMPLES / name, folder)
+    return folder
+
+
+@pytest.fixture
+def importable(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package on this process's path."""
+    monkeypatch.syspath_prepend(installed)
+    yield
+    for name in ("own_robot", "own_task"):
+        sys.modules.pop(name, None)
+
+
+def command(installed: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    path = os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")])
+    return [sys.executable, "-P", "-m", "gatort", *arguments], {**os.environ, "PYTHONPATH": path}
+
+
+@pytest.mark.slow
+def test_an_arm_of_another_package_is_driven_over_a_wire(installed: Path) -> None:
+    words, environment = command(installed, "robot", "spring", "--bind", "tcp://127.0.0.1:0")
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("spring at tcp://127.0.0.1:")
+            clock = MonotonicClock()
+            with closing(RemoteRobot(line.split()[2].rstrip(","), clock)) as robot:
+                assert [key.name for key in robot.interface.observations] == ["joint/position"]
+                assert robot.observe().values[0].item() == 0.0
+                assert robot.state is State.DISARMED
+        finally:
+            process.terminate()
+        process.communicate()
+    assert process.returncode == 143
+
+
+@pytest.mark.slow
+def test_demonstrations_of_a_task_of_another_package_are_made_by_workers(
+    installed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "demos"
+    arguments = ("demos", str(out), "--task", "hover", "--episodes", "2", "--workers", "2")
+    words, environment = command(installed, *arguments)
+    subprocess.run(words, env=environment, check=True, capture_output=True)
+    manifest = load_manifest(out)
+    assert (manifest.task, manifest.episodes) == ("hover", 2)
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_name_of_gatort_itself_cannot_be_taken() -> None:
+    assert type(task_named("stacking")).__module__ == "gatort.sim.tasks.stacking.task"
+    assert isinstance(task_named("hover"), Task)
+
+
+@pytest.mark.usefixtures("importable")
+def test_an_unknown_arm_or_task_is_answered_with_those_of_other_packages(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["robot", "sprung"]) == 2
+    assert "one of mujoco, pybullet, franka, absent, number, spring" in (capsys.readouterr().err)
+    with pytest.raises(ConfigError, match=r"stacking, reach, hover, misnamed, number; found"):
+        task_named("hoover")
+
+
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["absent"], "'absent' is no_such_module:Arm, which cannot be imported: ModuleNotFound"),
+        (["number"], "number: expected a subclass of gatort.Driver, found '/'"),
+        (["spring", "--address", "10.0.0.1"], "--address is for franka: leave it out for spring"),
+        (["spring", "--again"], "--again lays out simulated blocks: leave it out for spring"),
+    ],
+)
+def test_an_arm_that_cannot_be_made_is_refused(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["robot", *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize("name", ["misnamed", "number"])
+def test_an_object_that_is_no_task_of_that_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"task '{name}': expected a subclass of"):
+        task_named(name)

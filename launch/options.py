@@ -84,7 +84,7 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "train": TrainOptions,
 }
 """Commands that take a launch profile, and may have a table of their own in it."""
-OWN_KEYS = {RobotOptions: ("realtime", "cameras")}
+OWN_KEYS: dict[type[BaseModel], tuple[str, ...]] = {RobotOptions: ("realtime", "cameras")}
 """Keys that mean something else than those for all commands: only the command's table has them."""
 
 

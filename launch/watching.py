@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -63,7 +64,8 @@ class FilmTrack:
         self._viewer = None
 
     def draw(self, path: Path, hz: int) -> None:
-        """Draw the kept positions into a film at `hz` frames a second."""
+        """Draw the kept positions into a film at `hz` frames a second, and say so."""
+        print(f"drawing {path} …", file=sys.stderr)
         robot = self._robot
         film(path, robot.task.scene, robot.layout, self.positions, hz, self._pictures.pictures)
 

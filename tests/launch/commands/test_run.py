@@ -300,5 +300,5 @@ def test_without_pictures_the_policy_without_cameras_runs_and_says_why(
     monkeypatch.setattr("gatort.launch.commands.run.choose_gl", lambda: None)
     assert cli.main(["run", "--seconds", "0.5", "--json", "r.json"]) == 0
     assert json.loads((tmp_path / "r.json").read_text())["bundle"] == "stack"
-    said = " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().err.split())
     assert "no pictures, so a policy runs that is told where the blocks lie" in said

@@ -97,7 +97,10 @@ def _real_arm(name: str, options: RobotOptions, clock: Clock) -> Driver:
         print(*arm.setup, sep="\n", flush=True)
         return arm
     if "franka" in options.model_fields_set:
-        raise ConfigError(f"--franka.… is for franka: leave it out for {name}")
+        raise ConfigError(
+            f"--address and other settings of a Franka arm are for franka: "
+            f"leave them out for {name}"
+        )
 
     make = load("gatort.robots", name)
     driver = make(clock) if callable(make) else make

@@ -117,7 +117,10 @@ def test_an_unknown_arm_or_task_is_answered_with_those_of_other_packages(
     [
         (["absent"], "'absent' is no_such_module:Arm, which cannot be imported: ModuleNotFound"),
         (["number"], "number: expected a subclass of gatort.Driver, found '/'"),
-        (["spring", "--address", "10.0.0.1"], "--address is for franka: leave it out for spring"),
+        (
+            ["spring", "--address", "10.0.0.1"],
+            "are for franka: leave them out for spring",
+        ),
         (["spring", "--again"], "--again lays out simulated blocks: leave it out for spring"),
     ],
 )

@@ -11,14 +11,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, get_args
 
 from cyclopts import App, Argument, CycloptsError, Parameter, Token, UnknownCommandError, convert
 from pydantic import ValidationError
 
 from gatort.runtime.errors import GatortError
+from gatort.runtime.outputs import NO_SPACE, unwritable
 
 from .refusals import finding, unknown
+from .streams import spared_streams
 
 REFUSED = 2
 INTERRUPTED = 130
@@ -103,7 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: command line after `gatort`; the process's own by default.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = _attach_hyphens(sys.argv[1:] if arguments is None else arguments)
+    with spared_streams():
+        return _run(given)
+
+
+def _run(given: list[str]) -> int:
     try:
         _use_docstring_as_help(given)
         status = app(given, exit_on_error=False, print_error=False)
@@ -111,6 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(_flag_sentence(error))
     except GatortError as error:
         return _refuse(str(error))
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        return _refuse(unwritable(Path(error.filename or "a file"), error))
     except ImportError as error:
         if (package := _absent_package(error)) is None:
             raise
@@ -121,6 +133,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return status if isinstance(status, int) else 0
+
+
+def _attach_hyphens(arguments: Sequence[str]) -> list[str]:
+    """Write `--json -` as `--json=-`, because a hyphen alone looks like a flag."""
+    given: list[str] = []
+    for argument in arguments:
+        if argument == "-" and given and given[-1].startswith("--"):
+            given[-1] += "=-"
+        else:
+            given.append(argument)
+    return given
 
 
 def _use_docstring_as_help(arguments: list[str]) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from gatort.runtime.errors import MissingDependency
 from gatort.sim.trials.robustness import Curve
 
+from .outputs import save_figure
 from .trial_report import trial_record
 
 COLUMNS = 4
@@ -70,7 +71,7 @@ def draw_card(path: Path, name: str, curves: Sequence[Curve]) -> None:
 
     episodes = curves[0].results[0].episodes
     figure.suptitle(f"{name}: success, {episodes} trials at each value, 95 % Wilson", fontsize=10)
-    figure.savefig(path, dpi=DPI, format="png")
+    save_figure(path, figure, DPI)
 
 
 def _draw_curve(panel: Any, curve: Curve) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from gatort.runtime.errors import MissingDependency
 from gatort.sim.trials.sweep import UNITS, Sweep
 
+from .outputs import save_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -38,7 +40,7 @@ def sweep_picture(path: Path, sweep: Sweep) -> None:
     axes.set(ylim=(-0.03, 1.03), xlabel=f"{sweep.axis}, {UNITS[sweep.axis]}", ylabel="share")
     axes.set_title(f"{sweep.name}, {sweep.episodes} trials each", fontsize=10)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=DPI, format="png")
+    save_figure(path, figure, DPI)
 
 
 def _draw_success(axes: Axes, sweep: Sweep) -> None:

@@ -11,6 +11,7 @@
     ├── RecordingError          a recording that cannot be begun or read, or of another program
     ├── RobotError              a robot that refuses to arm or to answer
     ├── WireError               bytes that are no message of the protocol
+    ├── OutputError             a file or folder that cannot be written
     └── MissingDependency       an optional package, with the line that installs it
 
 The command line prints the sentence and exits with status 2. It catches nothing else.
@@ -66,6 +67,10 @@ class RobotError(GatortError):
 
 class WireError(GatortError):
     """Bytes from the other end of the wire that are no message of the protocol."""
+
+
+class OutputError(GatortError):
+    """A file or folder that cannot be written, or that another process writes."""
 
 
 class MissingDependency(GatortError):  # noqa: N818 the name says the cause

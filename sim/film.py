@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError, MissingDependency, RobotError
+from gatort.runtime.outputs import MARK, whole_file
 from gatort.runtime.packages import installed_version
 
 from .graphics import INSTALL_HINT, choose_gl
@@ -66,6 +67,7 @@ def film(
     Raises:
         MissingDependency: ffmpeg is absent.
         RobotError: no GL context can be made.
+        OutputError: the file cannot be written.
     """
     try:
         import imageio_ffmpeg
@@ -75,17 +77,23 @@ def film(
     from .simulators.mujoco import load_model
 
     height, width = FILM_SIZE
-    writer = imageio_ffmpeg.write_frames(
-        str(path), (width, height), fps=hz, ffmpeg_log_level="error"
-    )
-    writer.send(None)
-    try:
-        frames = _draw(load_model(scene, layout.cubes), positions, FILM_SIZE, FILM_CAMERA)
-        for index, frame in enumerate(frames):
-            seen = [camera[index] for camera in pictures if index < len(camera)]
-            writer.send(with_insets(frame, seen))
-    finally:
-        writer.close()
+    with whole_file(path) as partial:
+        marked = ["-metadata", f"comment={MARK}", "-f", "mp4"]
+        writer = imageio_ffmpeg.write_frames(
+            str(partial),
+            (width, height),
+            fps=hz,
+            ffmpeg_log_level="error",
+            output_params=marked,
+        )
+        writer.send(None)
+        try:
+            frames = _draw(load_model(scene, layout.cubes), positions, FILM_SIZE, FILM_CAMERA)
+            for index, frame in enumerate(frames):
+                seen = [camera[index] for camera in pictures if index < len(camera)]
+                writer.send(with_insets(frame, seen))
+        finally:
+            writer.close()
 
 
 def time_one_frame() -> tuple[float, float]:

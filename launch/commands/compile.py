@@ -10,13 +10,14 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from pydantic import Field
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gatort.export.compile import HeldOut, compile_bundle
 from gatort.export.to_tensorrt import BuildProgress
+from gatort.launch.outputs import require_writable
 from gatort.launch.progress import show_policy_episodes
-from gatort.launch.report import require_writable, screen, write_json
+from gatort.launch.report import Bars, screen, write_json
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.engines.cache import EngineCache, EngineRecord
 from gatort.runtime.engines.gpu import GpuTarget
@@ -69,7 +70,7 @@ def compile_engine(
     json
         Write the figures to this file as well.
     """
-    require_writable(json)
+    require_writable(json=json)
     if everything and not prune:
         raise ConfigError("--all: expected --prune with it, found none")
     if prune:
@@ -89,11 +90,11 @@ def compile_engine(
             on_phase=on_phase,
         )
     if compiled.built_before:
-        screen().print("built before, and unchanged since")
+        screen(json).print("built before, and unchanged since")
     record = compiled.record
-    screen().print(_table(record))
+    screen(json).print(_table(record))
     if record.agreements:
-        screen().print(_agreement_table(record, compiled.manifest.spec))
+        screen(json).print(_agreement_table(record, compiled.manifest.spec))
     figures = {**record.model_dump(), "ratio": record.ratio, "machine": asdict(this_machine())}
     write_json(json, figures)
     return 0
@@ -125,7 +126,7 @@ def _list(json: Path | None) -> int:
             refused[name] = str(found)
             table.add_row(name, "", "", "", str(found))
 
-    screen().print(table if engines or refused else f"no engines in {cache.folder}")
+    screen(json).print(table if engines or refused else f"no engines in {cache.folder}")
     listed = [engine.model_dump() for engine in engines]
     write_json(json, {"folder": str(cache.folder), "engines": listed, "refused": refused})
     return int(bool(refused))
@@ -179,7 +180,7 @@ def _bar() -> Iterator[BuildProgress]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=screen(stderr=True)) as bars:
+    with Bars(*columns) as bars:
         bar = bars.add_task("", visible=False)
         yield lambda phase, done, of: bars.update(
             bar, description=phase, completed=done, total=of, visible=True

@@ -16,7 +16,8 @@ import onnxruntime
 from rich.table import Table
 from rich.text import Text
 
-from gatort.launch.report import require_writable, screen, write_json
+from gatort.launch.outputs import require_writable
+from gatort.launch.report import screen, write_json
 from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.bundle import verify
 from gatort.runtime.clock import MonotonicClock, monotonic_clock_info
@@ -60,9 +61,9 @@ def doctor(*, json: Path | None = None) -> int:
     json
         Write the findings to this file as well.
     """
-    require_writable(json)
+    require_writable(json=json)
     findings = list(examine())
-    screen().print(_table(findings))
+    screen(json).print(_table(findings))
     record = {"machine": asdict(this_machine()), "findings": [asdict(each) for each in findings]}
     write_json(json, record)
     return int(any(finding.state == "broken" for finding in findings))

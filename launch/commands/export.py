@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 import torch
 from cyclopts import Parameter
 from pydantic import NonNegativeInt
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gatort.export.bundle_writer import write_bundle
-from gatort.launch.report import screen
+from gatort.launch.report import Bars, screen
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset as preset_named
 from gatort.policies.weights import read_model
@@ -155,7 +155,7 @@ def _steps() -> Iterator[Callable[[str], None]]:
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=screen(stderr=True)) as progress:
+    with Bars(*columns) as progress:
 
         def end() -> None:
             for task in progress.tasks:

@@ -10,7 +10,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from gatort.launch.report import alarming, require_writable, screen, write_json
+from gatort.launch.outputs import require_writable
+from gatort.launch.report import alarming, screen, write_json
 from gatort.runtime.recording.reader import Recording
 from gatort.runtime.recording.summary import RecordingSummary, summarise
 
@@ -31,10 +32,10 @@ def info(file: Path, *, json: Path | None = None) -> int:
     json
         Write the contents to this file as well.
     """
-    require_writable(json)
+    require_writable(json=json)
     recording = Recording(file)
     record = _record(recording, summarise(recording))
-    screen().print(_table(recording, record))
+    screen(json).print(_table(recording, record))
     write_json(json, record)
     return int(recording.incomplete is not None)
 

@@ -12,7 +12,8 @@ from pydantic import NonNegativeInt, PositiveInt
 from rich.table import Table
 
 from gatort.export.parity import AGREEMENT, LOGIT_TOLERANCE, ParityReport, compare
-from gatort.launch.report import require_writable, screen, write_json
+from gatort.launch.outputs import require_writable
+from gatort.launch.report import screen, write_json
 from gatort.policies.loading import (
     SHIPPED_BUNDLE,
     EngineName,
@@ -55,7 +56,7 @@ def parity(
     json
         Write the figures to this file as well.
     """
-    require_writable(json)
+    require_writable(json=json)
     options = PolicyOptions(bundle=bundle, engine=engine, precision=precision)
     manifest = verify(bundle)
     report = compare(
@@ -66,7 +67,7 @@ def parity(
         precision_of(options, manifest.precision),
     )
 
-    screen().print(_verdict(report), _table(report), sep="\n")
+    screen(json).print(_verdict(report), _table(report), sep="\n")
     write_json(json, {**asdict(report), "agrees": report.agrees, "machine": asdict(this_machine())})
     return int(not report.agrees)
 

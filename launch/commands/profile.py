@@ -11,14 +11,9 @@ from pydantic import Field, NonNegativeInt
 from gatort.export.roofline.rates import Device, measure_cpu
 from gatort.export.roofline.roofline import Roofline, assess, passes_p50_ms
 from gatort.launch.options import LoopOptions, resolve
+from gatort.launch.outputs import require_writable, spared
 from gatort.launch.profiling import Measurement, Source, measure
-from gatort.launch.report import (
-    draw_latency,
-    percentile_table,
-    require_writable,
-    screen,
-    write_json,
-)
+from gatort.launch.report import draw_latency, percentile_table, screen, write_json
 from gatort.launch.roofline_tables import roofline_report
 from gatort.policies.loading import CPU_ENGINES, PolicyOptions
 from gatort.runtime.machine import this_machine
@@ -71,14 +66,14 @@ def profile(
     json
         Write the figures to this file as well.
     plot
-        Draw the figures into this .png file.
+        Draw the figures into this .png, .svg or .pdf file.
     """
     options = resolve(LoopOptions, options, profile)
-    require_writable(json, plot)
+    require_writable(json=json, plot=plot)
     if plot is not None:
         require_packages("--plot", "trials", "matplotlib")
 
-    console = screen()
+    console = screen(json)
     if paced:
         console.print(f"timing {ticks} ticks at the control rate…", style="dim")
     measured = measure(options, ticks=ticks, paced=paced, budget_ms=budget_ms, source=robot)
@@ -101,7 +96,8 @@ def profile(
 
     write_json(json, record)
     if plot is not None:
-        draw_latency(plot, verdict, measured.telemetry, budget_ms)
+        with spared("picture"):
+            draw_latency(plot, verdict, measured.telemetry, budget_ms)
     return int(not measured.holds(max_misses))
 
 

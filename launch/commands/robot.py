@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from gatort.launch.options import resolve
+from gatort.launch.outputs import require_writable
 from gatort.launch.real_cameras import arm_with_cameras
-from gatort.launch.report import require_writable
 from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import ConfigError
@@ -39,7 +39,7 @@ def robot(
         Arm to drive.
     """
     options = resolve(RobotOptions, options, None)
-    require_writable(options.record)
+    require_writable(record=options.record)
     clock = MonotonicClock()
 
     if name == "franka":

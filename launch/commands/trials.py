@@ -16,9 +16,10 @@ from cyclopts import Parameter
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from gatort.launch.options import resolve
+from gatort.launch.outputs import is_stream, make_directory, require_writable, spared
 from gatort.launch.progress import show_trials
 from gatort.launch.refusals import describe
-from gatort.launch.report import is_stream, make_directory, require_writable, screen, write_json
+from gatort.launch.report import screen, write_json
 from gatort.launch.sweep_picture import sweep_picture
 from gatort.launch.trial_report import sweep_record, sweep_table, trial_record, trial_table
 from gatort.policies.loading import CPU_ENGINES, PolicyOptions, load_policy, precision_of
@@ -31,8 +32,9 @@ from gatort.runtime.bundle import (
     verify,
 )
 from gatort.runtime.decoding import Sampler
-from gatort.runtime.errors import ConfigError, MissingDependency
+from gatort.runtime.errors import ConfigError
 from gatort.runtime.machine import this_machine
+from gatort.runtime.outputs import require_folder
 from gatort.runtime.remote.link import LinkConditions
 from gatort.sim.make import SimulatorName
 from gatort.sim.robot import CAMERA
@@ -122,7 +124,9 @@ def trials(
     options = resolve(TrialOptions, options, None)
     if plot is None and sweep is not None:
         make_directory(DEFAULT_PLOT.parent)
-    require_writable(plot or (DEFAULT_PLOT if sweep else None), json)
+    require_writable(plot=plot or (DEFAULT_PLOT if sweep else None), json=json)
+    if record:
+        require_folder(options.bundle)
     manifest = verify(options.bundle)
     _require_sensible(options, manifest, sweep, values, record)
     episodes = episodes or (SWEEP_EPISODES if sweep else EPISODES)
@@ -136,7 +140,7 @@ def trials(
         _report_sweep(series.sweep(sweep, values), plot or DEFAULT_PLOT, json, series.origin())
         return 0
     summary = series.run(options.link, "trials")
-    screen().print(trial_table(manifest.name, summary))
+    screen(json).print(trial_table(manifest.name, summary))
     conditions = {
         "link": options.link.model_dump(),
         "view": options.view.model_dump() if options.view is not None else None,
@@ -239,14 +243,11 @@ class _Series:
 
 
 def _report_sweep(sweep: Sweep, plot: Path, json: Path | None, origin: dict[str, Any]) -> None:
-    screen().print(sweep_table(sweep))
+    screen(json).print(sweep_table(sweep))
     write_json(json, {**sweep_record(sweep), **origin})
-    try:
+    with spared("picture"):
         sweep_picture(plot, sweep)
-    except MissingDependency as error:
-        screen().print(f"no picture: {error}")
-    else:
-        screen().print(f"picture: {plot}")
+        screen(json).print(f"picture: {plot}")
 
 
 def _success(first_seed: int, summary: TrialSummary) -> SuccessRecord:

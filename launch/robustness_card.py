@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from gatort.runtime.errors import MissingDependency
+from gatort.runtime.wording import counted
 from gatort.sim.trials.robustness import Curve
 
 from .outputs import save_figure
@@ -22,7 +23,7 @@ DPI = 110
 def card_table(name: str, curves: Sequence[Curve]) -> Table:
     """Return the success rates of every curve, one row each."""
     episodes = curves[0].results[0].episodes
-    table = Table(title=f"{name}, {episodes} trials at each value", title_justify="left")
+    table = Table(title=f"{name}, {counted(episodes, 'trial')} at each value", title_justify="left")
     table.add_column("property")
     table.add_column("success at each value")
     for curve in curves:
@@ -70,7 +71,8 @@ def draw_card(path: Path, name: str, curves: Sequence[Curve]) -> None:
         unused.set_axis_off()
 
     episodes = curves[0].results[0].episodes
-    figure.suptitle(f"{name}: success, {episodes} trials at each value, 95 % Wilson", fontsize=10)
+    counts = f"{counted(episodes, 'trial')} at each value"
+    figure.suptitle(f"{name}: success, {counts}, 95 % Wilson", fontsize=10)
     save_figure(path, figure, DPI)
 
 

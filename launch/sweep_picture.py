@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gatort.runtime.errors import MissingDependency
+from gatort.runtime.wording import counted
 from gatort.sim.trials.sweep import UNITS, Sweep
 
 from .outputs import save_figure
@@ -38,7 +39,7 @@ def sweep_picture(path: Path, sweep: Sweep) -> None:
     axes.plot(sweep.values, missing, "s--", color="crimson", label="actions missing")
 
     axes.set(ylim=(-0.03, 1.03), xlabel=f"{sweep.axis}, {UNITS[sweep.axis]}", ylabel="share")
-    axes.set_title(f"{sweep.name}, {sweep.episodes} trials each", fontsize=10)
+    axes.set_title(f"{sweep.name}, {counted(sweep.episodes, 'trial')} each", fontsize=10)
     axes.legend(fontsize=8)
     save_figure(path, figure, DPI)
 

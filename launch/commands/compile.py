@@ -25,6 +25,7 @@ from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.machine import this_machine
 from gatort.runtime.spec import PolicySpec
+from gatort.runtime.wording import counted
 from gatort.sim.collect import MOST_TRIALS, can_drive
 from gatort.sim.tasks.seeds import VALIDATION_SEEDS
 
@@ -106,7 +107,7 @@ def _hold_out(bundle: Path, manifest: Manifest, trials: int) -> HeldOut:
         return HeldOut()
     seeds = VALIDATION_SEEDS[len(VALIDATION_SEEDS) // 2 :][:trials]
     episodes = show_policy_episodes(bundle, seeds, "trials to compare on")
-    return HeldOut(episodes, f"{trials} simulated trials at validation layouts")
+    return HeldOut(episodes, f"{counted(trials, 'simulated trial')} at validation layouts")
 
 
 def _list(json: Path | None) -> int:

@@ -27,6 +27,7 @@ from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.errors import GatortError
 from gatort.runtime.machine import this_machine
 from gatort.runtime.packages import installed_version
+from gatort.runtime.wording import counted
 from gatort.sim.film import time_one_frame
 from gatort.sim.graphics import INSTALL_HINT, choose_gl
 
@@ -99,7 +100,7 @@ def _python() -> Finding:
 
 def _processor() -> Finding:
     machine = this_machine()
-    found = f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib:.0f} GiB"
+    found = f"{machine.cpu}, {counted(machine.cores, 'core')}, {machine.memory_gib:.0f} GiB"
     if machine.cores >= 2:
         return Finding("processor", "ok", found)
     mend = "two cores or more keep the loop and the engine apart"

@@ -20,6 +20,7 @@ from gatort.policies.weights import read_model
 from gatort.runtime.bundle import TrainingRecord, verify
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.machine import peak_memory_bytes
+from gatort.runtime.outputs import require_folder
 from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC, GATO_SPEC, STACK_SPEC
 
 GATO = "gato-"
@@ -48,7 +49,7 @@ def export(
         Bundle whose weights are exported again. The new bundle has no success rate until one is
         measured.
     out
-        Folder of the new bundle; an older bundle there is replaced once the new one is whole.
+        Folder of the new bundle, which must be new or empty.
     preset
         Size of an untrained model to export instead of a bundle: tiny, stack, gato-79m, gato-364m
         or gato-1.2b. The gato sizes have the frame of the paper: two 128×128 cameras and
@@ -67,6 +68,7 @@ def export(
         bin or more.
     """
     _check(source, preset, random_weights, cameras)
+    _require_new(out)
     rounding = None if precision == "fp32" else precision
 
     with _steps() as begin:
@@ -126,6 +128,16 @@ def _check(source: Path | None, preset: str | None, random_weights: bool, camera
     if cameras and preset.startswith(GATO):
         raise ConfigError(
             f"{preset!r} sees through two 128×128 cameras already: leave --cameras out"
+        )
+
+
+def _require_new(out: Path) -> None:
+    """Check that no older bundle is lost, not even the one that is exported again."""
+    require_folder(out)
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(
+            f"--out {out}: expected a new or empty folder, found one with files; "
+            "choose another name, or remove it first"
         )
 
 

@@ -25,6 +25,7 @@ from gatort.policies.weights import read_model
 from gatort.runtime.bundle import verify
 from gatort.runtime.machine import this_machine
 from gatort.runtime.spec import Precision
+from gatort.runtime.wording import counted
 
 
 def parity(
@@ -77,7 +78,7 @@ def _verdict(report: ParityReport) -> str:
     if report.precision == "fp32":
         bars.insert(0, f"logits within {LOGIT_TOLERANCE:g}")
     return (
-        f"{report.tokens} action tokens, {report.wraps:.1f} wraps, logits up to "
+        f"{counted(report.tokens, 'action token')}, {report.wraps:.1f} wraps, logits up to "
         f"{report.largest_logit:.1f}: the paths {'agree' if report.agrees else 'disagree'} "
         f"({report.precision}: {', and '.join(bars)})"
     )

@@ -18,6 +18,7 @@ from gatort.launch.roofline_tables import roofline_report
 from gatort.policies.loading import CPU_ENGINES, PolicyOptions
 from gatort.runtime.machine import this_machine
 from gatort.runtime.packages import require_packages
+from gatort.runtime.wording import counted
 from gatort.sim.tasks.stacking.specifications import GATO_SPEC
 
 
@@ -75,7 +76,7 @@ def profile(
 
     console = screen(json)
     if paced:
-        console.print(f"timing {ticks} ticks at the control rate…", style="dim")
+        console.print(f"timing {counted(ticks, 'tick')} at the control rate…", style="dim")
     measured = measure(options, ticks=ticks, paced=paced, budget_ms=budget_ms, source=robot)
     verdict = measured.sentence(max_misses)
     console.print(verdict, percentile_table(measured.telemetry.summary(), budget_ms), sep="\n")
@@ -84,20 +85,24 @@ def profile(
         console.print(f"witness: {measured.witness.sentence}", style="dim")
 
     record: dict[str, Any] = measured.record(max_misses)
-    if roofline:
+    if roofline and not measured.interrupted:
         console.print(
             "timing the other pace, then this machine's memory and arithmetic…", style="dim"
         )
         other = measure(options, ticks=ticks, paced=not paced, budget_ms=budget_ms, source=robot)
-        found = _assess(options, measured, other)
-        console.print(*roofline_report(found, GATO_SPEC), sep="\n")
-        record["roofline"] = found.record(GATO_SPEC)
         record["other_pace"] = other.record(max_misses)
+        record["interrupted"] = other.interrupted
+        if not other.interrupted:
+            found = _assess(options, measured, other)
+            console.print(*roofline_report(found, GATO_SPEC), sep="\n")
+            record["roofline"] = found.record(GATO_SPEC)
 
     write_json(json, record)
     if plot is not None:
         with spared("picture"):
             draw_latency(plot, verdict, measured.telemetry, budget_ms)
+    if record["interrupted"]:
+        raise KeyboardInterrupt
     return int(not measured.holds(max_misses))
 
 

@@ -71,7 +71,7 @@ def robustness(
     workers
         Number of processes that share the trials. Default: one per core.
     plot
-        PNG file of the card.
+        Picture of the card (.png, .svg or .pdf).
     json
         JSON file of the card.
     """

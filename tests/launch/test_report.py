@@ -11,7 +11,7 @@ import pytest
 
 from gatort.launch.latency_picture import latency_picture
 from gatort.launch.outputs import require_writable
-from gatort.launch.report import percentile_record, write_json
+from gatort.launch.report import percentile_record, progress_bar, write_json
 from gatort.runtime.errors import ConfigError, OutputError
 from gatort.runtime.telemetry import Percentiles
 
@@ -125,3 +125,23 @@ def test_a_pipe_is_written_to_and_not_replaced_by_a_file(tmp_path: Path) -> None
     assert json.loads(os.read(reading, 10_000))["episodes"] == 3
     os.close(reading)
     assert pipe.is_fifo()
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then_and_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("rich.console.monotonic", lambda: now_s)
+    with progress_bar("trials") as bars:
+        bar = bars.add_task("", total=70)
+        for _ in range(70):
+            now_s += 1.0
+            bars.update(bar, advance=1)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in lines] == ["30/70", "60/70", "70/70"]
+
+
+def test_progress_that_is_not_shown_prints_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("trials", shown=False) as bars:
+        bars.update(bars.add_task("", total=1), advance=1)
+    assert capsys.readouterr().err == ""

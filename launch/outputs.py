@@ -70,7 +70,7 @@ def require_writable(**outputs: Path | None) -> None:
                 f"{flag}: expected a name that ends in {' or '.join(endings)}, found {path}"
             )
         target = real_path(path)
-        require_place(target)
+        require_place(target if path.is_symlink() else path)
         if path.is_dir():
             raise ConfigError(f"cannot write {path}: expected a file, found a directory")
         if (other := named.setdefault(target, flag)) != flag:

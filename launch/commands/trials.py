@@ -36,6 +36,7 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.machine import this_machine
 from gatort.runtime.outputs import require_folder
 from gatort.runtime.remote.link import LinkConditions
+from gatort.runtime.wording import counted
 from gatort.sim.make import SimulatorName
 from gatort.sim.robot import CAMERA
 from gatort.sim.trials.journal import Journal
@@ -202,8 +203,9 @@ def _require_larger(episodes: int, manifest: Manifest) -> None:
     known = manifest.success
     if known is not None and episodes < known.trials:
         raise ConfigError(
-            f"--record: the bundle holds the success rate of {known.trials} trials, more than "
-            f"{episodes}: run --episodes {known.trials} or more, or leave out --record"
+            "--record: the bundle holds the success rate of "
+            f"{counted(known.trials, 'trial')}, more than {episodes}: "
+            f"run --episodes {known.trials} or more, or leave out --record"
         )
 
 

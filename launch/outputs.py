@@ -62,17 +62,22 @@ def require_writable(**outputs: Path | None) -> None:
     """
     named: dict[Path, str] = {}
     for name, path in outputs.items():
-        if path is None or (name in STREAMED and is_stream(path)):
+        if path is None:
             continue
         flag = f"--{name.replace('_', '-')}"
+        if name != "json" and (str(path) == "-" or (path.is_file() and is_standard_output(path))):
+            raise ConfigError(
+                f"{flag} {path}: expected a file of its own, found standard output, "
+                "where only --json may write"
+            )
+        if name in STREAMED and is_stream(path):
+            continue
         if (endings := ENDINGS.get(name, ())) and path.suffix.lower() not in endings:
             raise ConfigError(
                 f"{flag}: expected a name that ends in {' or '.join(endings)}, found {path}"
             )
         target = real_path(path)
         require_place(target if path.is_symlink() else path)
-        if path.is_dir():
-            raise ConfigError(f"cannot write {path}: expected a file, found a directory")
         if (other := named.setdefault(target, flag)) != flag:
             raise ConfigError(f"{flag} {path}: expected a file of its own, found that of {other}")
         if target.exists() and not _replaceable(name, target):

@@ -88,7 +88,7 @@ def show_trials(
     except KeyboardInterrupt as error:
         screen(stderr=True).print(
             f"stopped with {len(finished)} of {counted(len(seeds), 'trial')} finished; "
-            f"{_fate(journal)}",
+            f"{_fate(journal) if finished else 'the same command continues'}",
             soft_wrap=True,
         )
         raise TrialsInterrupted(list(finished.values())) from error

@@ -52,7 +52,7 @@ def save_tensors(
     try:
         save_file({name: each.contiguous() for name, each in tensors.items()}, path, metadata)
     except SafetensorError as error:
-        raise OutputError(f"cannot write {path.name}: {error}") from error
+        raise OutputError(f"cannot write the weights: {error}") from error
 
 
 def _read_weights(model: Gato, path: Path) -> None:

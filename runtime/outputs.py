@@ -46,9 +46,11 @@ def require_place(path: Path) -> None:
     """Check by trying it that a file can be made in the directory of `path`.
 
     Raises:
-        OutputError: the directory is missing, or no file can be made in it.
+        OutputError: `path` is a directory, its directory is missing, or no file can be made in it.
     """
     try:
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: expected a file, found a directory")
         if not path.parent.is_dir():
             raise OutputError(f"cannot write {path}: there is no directory {path.parent}")
         _partial(path).exists()  # Raises an error when the name is too long.

@@ -100,6 +100,8 @@ class Collection(Strict):
             found = path.read_text(encoding="utf-8")
         elif episode_files(self.directory):
             found = "episodes of an unknown origin\n"
+        elif others := [each for each in self.directory.iterdir() if each.name[:1] != "."]:
+            found = f"other files, such as {others[0].name}\n"
         else:
             found = text
 

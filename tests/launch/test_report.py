@@ -26,8 +26,10 @@ def test_percentiles_are_written_in_milliseconds() -> None:
 def test_an_output_that_cannot_be_written_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="there is no directory"):
         require_writable(json=tmp_path / "missing" / "t.json")
-    with pytest.raises(ConfigError, match="found a directory"):
+    with pytest.raises(OutputError, match="found a directory"):
         require_writable(json=tmp_path)
+    with pytest.raises(OutputError, match="found a directory"):
+        require_writable(json=Path())
     with pytest.raises(OutputError, match=r"cannot write /proc/t\.json"):
         require_writable(json=Path("/proc/t.json"))  # Root cannot write there either.
     with pytest.raises(OutputError, match="name too long"):
@@ -91,6 +93,13 @@ def test_a_report_an_empty_file_and_a_link_to_a_report_may_be_written_anew(tmp_p
     write_json(link, {"episodes": 4})
     assert link.is_symlink()
     assert json.loads(report.read_text())["episodes"] == 4
+
+
+def test_only_a_report_goes_to_standard_output(tmp_path: Path) -> None:
+    require_writable(json=Path("-"))
+    for flag in ("record", "write", "plot", "video"):
+        with pytest.raises(ConfigError, match="found standard output, where only --json"):
+            require_writable(**{flag: Path("-")})
 
 
 def test_two_outputs_never_share_a_file(tmp_path: Path) -> None:

@@ -128,6 +128,16 @@ def test_episodes_of_an_unknown_origin_are_refused(tmp_path: Path) -> None:
         collect(collection(tmp_path), workers=1)
 
 
+def test_a_folder_of_other_files_is_refused_and_hidden_files_are_ignored(tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").touch()
+    collection(tmp_path).claim()
+    (tmp_path / "collection.txt").rename(tmp_path / "demonstrations.json")
+    with pytest.raises(
+        DemonstrationError, match=r"found other files, such as demonstrations\.json"
+    ):
+        collect(collection(tmp_path), workers=1)
+
+
 def test_a_policys_episodes_are_the_same_every_time() -> None:
     policy = shipped().load()
     first, other, again = policy_episodes(policy, [5000, 5001, 5000])

@@ -15,6 +15,7 @@ from gatort.launch.report import write_json
 from gatort.runtime.episode import Episode
 from gatort.runtime.outputs import one_writer
 from gatort.runtime.spec import PolicySpec
+from gatort.sim.graphics import INSTALL_HINT, choose_gl
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -220,3 +221,18 @@ def test_a_training_ends_with_its_bundle_and_goes_on_with_its_own_demonstrations
     assert "expected to go on with 2 episodes of" in sentence
     assert "seeds 1000000 to 1000001" in sentence
     assert "found 2 episodes of" in sentence
+
+
+@pytest.mark.skipif(choose_gl() is None, reason=INSTALL_HINT)
+def test_a_film_that_fits_on_no_disk_costs_one_sentence(bundle: Path) -> None:
+    ran = on_a_full_disk(
+        bundle.parent, "run", "--bundle", bundle, "--seconds", "0.5", "--video", "v.mp4"
+    )
+    assert ran.returncode == int("stopped in" in ran.stdout), ran.stderr
+    lines = ran.stderr.splitlines()
+    assert (
+        "gatort: no film: cannot write v.mp4: ffmpeg could not finish the film; is the disk full?"
+        in lines
+    )
+    assert not [line for line in lines if "mp4 @" in line]
+    assert not leftovers(bundle.parent)

@@ -41,6 +41,7 @@ from gatort.runtime.remote.link import RETRY_NS
 from gatort.runtime.telemetry import Misses
 from gatort.runtime.witness import WitnessReport
 from gatort.runtime.witness_process import WitnessProcess
+from gatort.runtime.wording import counted
 
 HOGS = 4
 SAMPLE_S = 10.0
@@ -217,7 +218,7 @@ def soak(args: argparse.Namespace, folder: Path) -> Soak:
                     sampled_s = elapsed_s
                     seen.memory.append((elapsed_s, memory_mb(robot.pid), memory_mb(run.pid)))
                 progress.update(
-                    bar, completed=elapsed_s, description=f"soak, {len(seen.runs)} runs"
+                    bar, completed=elapsed_s, description=f"soak, {counted(len(seen.runs), 'run')}"
                 )
                 time.sleep(TURN_S)
         finally:
@@ -278,14 +279,14 @@ def find(seen: Soak, robot_log: str, witness: WitnessProcess) -> Findings:
                 f"; longest pause nearby {pause_ms(witness, last[-1].deadline_ns):.0f} ms"
             )
     findings.unexplained += [
-        f"{count} misses: {cause} ({span})"
+        f"{counted(count, 'miss', 'misses')}: {cause} ({span})"
         for (cause, span), count in findings.causes.items()
         if cause in UNEXPLAINED
     ]
     recorded = sum(findings.causes.values())
     if recorded != findings.misses:
         findings.unexplained.append(
-            f"{findings.misses} misses were counted, and the recordings show {recorded}"
+            f"counted misses: {findings.misses}; the recordings show {recorded}"
         )
     return findings
 
@@ -356,10 +357,10 @@ def _explain_stop(
         return
     reasons = [f"{tick.reason} ({_cause(tick)})" for tick in last if tick.reason]
     skipped = sum(tick.skipped for tick in last)
-    why = "; ".join([*reasons, *([f"{skipped} deadlines skipped"] if skipped else [])])
+    why = "; ".join([*reasons, *([f"{counted(skipped, 'deadline')} skipped"] if skipped else [])])
     # Without a refused tick the robot's watchdog stopped it: commands did not come in time.
     dropped = record["wire"]["dropped"] - dropped_before
-    explained = why or (f"watchdog, {dropped} commands came too late" if dropped else "")
+    explained = why or (f"watchdog, {counted(dropped, 'command')} came too late" if dropped else "")
     reason = explained or "watchdog, nothing tells why"
     findings.stops.append(f"run {number} after {record['seconds']:.0f} s: {reason}")
     if not explained:

@@ -16,6 +16,7 @@ from gatort.runtime.engines.gpu import GpuTarget
 from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.outputs import require_folder
 from gatort.runtime.spec import Precision
 
 from .compare import compare_actions
@@ -80,6 +81,7 @@ def compile_bundle(
         DeviceError: the target is this machine's GPU, and there is no GPU or driver.
         EngineError: the cache's engine was changed, or the builder refuses the graph.
         MissingDependency: the builder is not installed.
+        OutputError: the cache cannot be written.
     """
     manifest = verify(bundle)
     if manifest.precision != "fp32":
@@ -93,6 +95,7 @@ def compile_bundle(
         record, _ = cache.load(key)
         return CompiledEngine(manifest, record, built_before=True)
 
+    require_folder(cache.folder)
     held_out = hold_out(manifest)
     record = _build(bundle, manifest, key, target, held_out, cache, on_phase)
     return CompiledEngine(manifest, record, built_before=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from gatort.runtime.errors import GatortError, RobotError
 from gatort.runtime.guard import Guard
 from gatort.runtime.loop import ControlLoop, TickRecord
+from gatort.runtime.wording import counted
 
 
 class EndedEarlyError(RobotError):
@@ -40,7 +41,8 @@ class Drive:
         """
         if not injected:
             raise EndedEarlyError(
-                f"the run ended after {len(self.ticks)} ticks, before the fault: {self._why}"
+                f"the run ended after {counted(len(self.ticks), 'tick')}, before the fault: "
+                f"{self._why}"
             )
 
     def require_end(self) -> None:
@@ -51,8 +53,8 @@ class Drive:
         """
         if self.error or len(self.ticks) < self.asked:
             raise EndedEarlyError(
-                f"expected a run of {self.asked} ticks, found an end after {len(self.ticks)}: "
-                f"{self._why}"
+                f"expected a run of {counted(self.asked, 'tick')}, "
+                f"found an end after {len(self.ticks)}: {self._why}"
             )
 
     @property

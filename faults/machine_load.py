@@ -47,9 +47,7 @@ def busy(bench: Bench, _: int) -> InjectionResult:
     counted, found = drive.loop.telemetry.misses, _misses(drive)
     deviation = Deviation()
     if counted != found:
-        deviation = Deviation(
-            wrong=f"{counted} misses were counted, the ticks themselves show {found}"
-        )
+        deviation = Deviation(wrong=f"counted misses: {counted}; the ticks themselves show {found}")
     return must_go_on(driven_steps(arm, drive), (State.RUN, State.HOLD), lateness_ms, deviation)
 
 

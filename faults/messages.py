@@ -15,6 +15,7 @@ import zmq
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.remote import wire
+from gatort.runtime.wording import counted
 
 from .bench import Bench
 from .judging import Deviation, InjectionResult, driven_steps, must_go_on, seeded
@@ -48,7 +49,7 @@ def flooded(kind: Flood, bench: Bench, seed: int) -> InjectionResult:
     elif kind != "huge" and arm.counted("malformed") == before:
         deviation = Deviation(wrong="malformed messages were not counted")
     elif telemetry.misses:
-        deviation = Deviation(late=f"{telemetry.misses} misses")
+        deviation = Deviation(late=counted(telemetry.misses, "miss", "misses"))
     elif steps.longest_gap_ns > PERIOD_NS:
         gap_ms = steps.longest_gap_ns * 1e-6
         deviation = Deviation(late=f"the inner loop took no step for {gap_ms:.0f} ms")

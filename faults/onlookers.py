@@ -8,6 +8,7 @@ from threading import Event, Thread
 
 import numpy as np
 
+from gatort.runtime.wording import counted
 from gatort.sim.tasks.stacking.task import Stacking
 from gatort.sim.viewer import Viewer
 
@@ -75,5 +76,5 @@ def viewer_hung(bench: Bench, seed: int) -> InjectionResult:
     telemetry = drive.loop.telemetry
     late = None
     if telemetry.misses or telemetry.refused:
-        late = f"{telemetry.misses} misses, {telemetry.refused} refused"
+        late = f"{counted(telemetry.misses, 'miss', 'misses')}, {telemetry.refused} refused"
     return must_go_on(driven_steps(arm, drive), deviation=Deviation(late=late))

@@ -49,7 +49,7 @@ class RunProcess:
         report: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
         misses, refused = report["misses"], report["refused"]
         if misses or refused:
-            return Deviation(late=f"{misses} misses and refused ticks {refused}")
+            return Deviation(late=f"misses {misses}, refused ticks {refused}")
         return Deviation()
 
 

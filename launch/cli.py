@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, get_args
 
 from cyclopts import (
@@ -32,11 +33,13 @@ from pydantic import ValidationError
 from gatort.runtime.errors import GatortError
 from gatort.runtime.exit_status import ExitStatus, ended_by
 from gatort.runtime.interruption import Interruption
+from gatort.runtime.outputs import NO_SPACE, unwritable
 
 from .command_help import READERS, show_whole
 from .refusals import finding, unknown
+from .streams import spared_streams
 
-EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 """Errors that say that the machine has no more of something."""
 
 COMMANDS = {
@@ -132,7 +135,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: command line after `gatort`; the process's own by default.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = _attach_hyphens(sys.argv[1:] if arguments is None else arguments)
+    with spared_streams():
+        return _run(given)
+
+
+def _run(given: list[str]) -> int:
     interruption = Interruption()
     try:
         if given and given[0] in COMMANDS:
@@ -178,6 +186,8 @@ def _sentence(given: list[str], error: Exception) -> str | None:
             )
         case MemoryError():
             return f"{given[0]}: expected more memory, found none left; end other programs"
+        case OSError(errno=number) if number in NO_SPACE:
+            return unwritable(Path(os.fsdecode(error.filename or "a file")), error)
         case OSError(filename=str() | bytes()):
             return f"{os.fsdecode(error.filename)}: {error.strerror}"
         case OSError(errno=number) if number in EXHAUSTED:
@@ -194,6 +204,17 @@ def _leave_out_absent_commands() -> None:
             if _absent_package(error) is None:
                 raise
             del app[name]
+
+
+def _attach_hyphens(arguments: Sequence[str]) -> list[str]:
+    """Write `--json -` as `--json=-`, because a hyphen alone looks like a flag."""
+    given: list[str] = []
+    for argument in arguments:
+        if argument == "-" and given and given[-1].startswith("--"):
+            given[-1] += "=-"
+        else:
+            given.append(argument)
+    return given
 
 
 def _absent_package(error: ImportError) -> str | None:

@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from .outputs import save_figure
+
 QUANTILES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
 WIDTH_IN = 11.0
 HEIGHT_IN = 3.6
@@ -29,7 +31,7 @@ def latency_picture(
     _draw_spread(spread, np.sort(durations_ms.sum(axis=1)), budget_ms)
     _draw_spent(spent, stages, durations_ms, budget_ms)
     figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=DPI, format="png")
+    save_figure(path, figure, DPI)
 
 
 def _draw_spread(axes: Axes, ticks_ms: NDArray[np.floating], budget_ms: float) -> None:

@@ -22,6 +22,7 @@ from gatort.runtime.robots.scripted import scripted_robot
 from gatort.runtime.telemetry import LATENESS, TICK, Telemetry
 from gatort.runtime.witness import WitnessReport
 from gatort.runtime.witness_process import WitnessProcess
+from gatort.runtime.wording import counted
 from gatort.sim.make import make_robot, simulator_installed
 from gatort.sim.tasks import task_of
 
@@ -53,6 +54,8 @@ class Measurement:
     """Number of ticks over the budget and of skipped deadlines."""
     refused: int
     """Number of ticks without a command, for example because the action came too late."""
+    interrupted: bool
+    """True if Ctrl-C ended the measurement before the last tick."""
     witness: WitnessReport | None
     """Pauses of the machine during a paced measurement; `None` for ticks flat out."""
     telemetry: Telemetry
@@ -65,10 +68,12 @@ class Measurement:
     def sentence(self, max_misses: int) -> str:
         """Return the verdict in one line."""
         pace = "paced" if self.paced else "flat out"
+        pace += ", interrupted" if self.interrupted else ""
         return (
-            f"{self.ticks} ticks {pace}, {self.observations} observations, {self.engine}: "
-            f"p99 {self.telemetry.percentiles(TICK).p99_ms:.1f} ms, "
-            f"{self.misses} misses of {self.budget_ms:g} ms, {self.refused} refused: "
+            f"{counted(self.ticks, 'tick')} {pace}, {self.observations} observations, "
+            f"{self.engine}: p99 {self.telemetry.percentiles(TICK).p99_ms:.1f} ms, "
+            f"{counted(self.misses, 'miss', 'misses')} of {self.budget_ms:g} ms, "
+            f"{self.refused} refused: "
             f"the budget {'holds' if self.holds(max_misses) else 'does not hold'}"
         )
 
@@ -143,7 +148,13 @@ def measure(
             print(sentence, file=sys.stderr)
 
         began_ns = clock.now_ns()
-        _run(loop, clock, ticks, bar.count if bar else None)
+        interrupted = False
+        try:
+            _run(loop, clock, ticks, bar.count if bar else None)
+        except KeyboardInterrupt:
+            if not telemetry.ticks:
+                raise
+            interrupted = True
         witness = watched.between(began_ns, clock.now_ns()) if watched else None
 
     return Measurement(
@@ -156,6 +167,7 @@ def measure(
         ticks=telemetry.ticks,
         misses=telemetry.misses,
         refused=telemetry.refused,
+        interrupted=interrupted,
         witness=witness,
         telemetry=telemetry,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 
 from gatort.policies.loading import EngineName, PolicyOptions, load_policy
-from gatort.runtime.demonstrations import DemonstrationManifest
+from gatort.runtime.demonstrations import DemonstrationManifest, episode_files
 from gatort.runtime.episode import Episode
+from gatort.runtime.wording import counted
 from gatort.sim.collect import (
     Collection,
     CollectionProgress,
@@ -21,6 +22,14 @@ from gatort.sim.trials.journal import Journal, Trial
 from gatort.sim.trials.runner import TrialSetup, run_trials
 
 from .report import progress_bar, screen
+
+
+class TrialsInterrupted(KeyboardInterrupt):
+    """An interrupt of trials, with those that are finished."""
+
+    def __init__(self, finished: Sequence[Trial]) -> None:
+        super().__init__()
+        self.finished = finished
 
 
 def policy_source(bundle: Path, engine: EngineName = "onnx") -> PolicySource:
@@ -42,7 +51,17 @@ def show_collect(collection: Collection, workers: int) -> DemonstrationManifest:
             text = f"{progress.succeeded} of {progress.made} succeeded" if progress.made else ""
             bars.update(bar, total=progress.asked, completed=progress.made, description=text)
 
-        return collect(collection, workers, show)
+        try:
+            return collect(collection, workers, show)
+        except KeyboardInterrupt:
+            stack.close()
+            kept = len(episode_files(collection.directory))
+            screen(stderr=True).print(
+                f"stopped with {kept} of {counted(collection.episodes, 'episode')} in "
+                f"{collection.directory}; the same command goes on from there",
+                soft_wrap=True,
+            )
+            raise
 
 
 def show_trials(
@@ -51,27 +70,39 @@ def show_trials(
     """Run trials under a progress bar and return them in the order of their seeds.
 
     See `gatort.sim.trials.runner.run_trials`.
+
+    Raises:
+        TrialsInterrupted: Ctrl-C. It has the trials that are finished.
+        OutputError: another process runs trials for the same report.
     """
     finished: dict[int, Trial] = {}
+    alone = nullcontext() if journal is None else journal.alone()
     try:
-        with progress_bar(noun) as bars:
+        with alone, progress_bar(noun) as bars:
             bar = bars.add_task("", total=len(seeds))
             for trial in run_trials(setup, seeds, workers, journal):
                 finished[trial.seed] = trial
                 succeeded = sum(1 for each in finished.values() if each.succeeded)
                 text = f"{succeeded} of {len(finished)} succeeded"
                 bars.update(bar, advance=1, description=text)
-    except KeyboardInterrupt:
-        fate = (
-            f"{journal.path} keeps them, and the same command continues"
-            if journal is not None
-            else "they are lost, because only --json keeps them"
-        )
+    except KeyboardInterrupt as error:
         screen(stderr=True).print(
-            f"stopped with {len(finished)} of {len(seeds)} trials finished; {fate}"
+            f"stopped with {len(finished)} of {counted(len(seeds), 'trial')} finished; "
+            f"{_fate(journal) if finished else 'the same command continues'}",
+            soft_wrap=True,
         )
-        raise
+        raise TrialsInterrupted(list(finished.values())) from error
+    if journal is not None and journal.failure is not None:
+        screen(stderr=True).print(f"gatort: trials are not kept: {journal.failure}", soft_wrap=True)
     return [finished[seed] for seed in seeds]
+
+
+def _fate(journal: Journal | None) -> str:
+    if journal is None:
+        return "they are lost, because only --json FILE keeps them"
+    if journal.failure is not None:
+        return f"they are lost: {journal.failure}"
+    return f"{journal.path} keeps them, and the same command continues"
 
 
 def show_policy_episodes(bundle: Path, seeds: Sequence[int], noun: str) -> list[Episode]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,18 +12,29 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
-from gatort.runtime.errors import ConfigError
+from gatort.runtime.outputs import whole_file
 from gatort.runtime.packages import require_packages
 from gatort.runtime.telemetry import Percentiles, Telemetry
 
 from .drawing import announced
+from .outputs import append, is_standard_output, is_stream, real_path, spared
 
 SCHEMA: Final = 1
 """Version of the reports' keys (docs/reports.md)."""
+LINE_S: Final = 30.0
+"""Time between two lines of progress where no terminal redraws a bar."""
 
 
 def percentile_table(rows: Sequence[tuple[str, Percentiles]], budget_ms: float) -> Table:
@@ -44,14 +54,58 @@ def alarming(text: str, alarm: bool) -> Text:
     return Text(text, style="red" if alarm else "")
 
 
-def screen(*, stderr: bool = False) -> Console:
+def screen(json: Path | None = None, *, stderr: bool = False) -> Console:
     """Return the console of a command; it prints text as it is, since `gatort[sim]` is not
     markup.
+
+    Args:
+        json: path of the report. The console is standard error if the report goes to standard
+            output.
+        stderr: use standard error.
     """
-    return Console(stderr=stderr, markup=False, highlight=False)
+    return Console(stderr=stderr or is_standard_output(json), markup=False, highlight=False)
 
 
-def progress_bar(noun: str, *, shown: bool = True, refresh: bool = True) -> Progress:
+class Bars(Progress):
+    """Progress bars on a terminal. Elsewhere a line every LINE_S, and one at the end."""
+
+    def __init__(self, *columns: ProgressColumn, shown: bool = True, refresh: bool = True) -> None:
+        console = screen(stderr=True)
+        terminal = console.is_terminal
+        super().__init__(
+            *columns, console=console, disable=not (shown and terminal), auto_refresh=refresh
+        )
+        self._lines = shown and not terminal
+        self._printed_s = self.get_time()
+        self._line = ""
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Change a bar, and print it as a line when one is due."""
+        super().update(task_id, **changes)
+        if self._lines and self.get_time() - self._printed_s >= LINE_S:
+            self._print()
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Move a bar on, and print it as a line when one is due."""
+        self.update(task_id, advance=advance)
+
+    def stop(self) -> None:
+        """Take the bars off the screen, or print how far they have come."""
+        super().stop()
+        if self._lines:
+            self._print()
+
+    def _print(self) -> None:
+        self._printed_s = self.get_time()
+        for task in self.tasks:
+            cells = [column(task) for column in self.columns if isinstance(column, ProgressColumn)]
+            words = " ".join(str(cell) for cell in cells if isinstance(cell, Text)).split()
+            if task.visible and (line := " ".join(words)) != self._line:
+                self._line = line
+                self.console.print(line, soft_wrap=True)
+
+
+def progress_bar(noun: str, *, shown: bool = True, refresh: bool = True) -> Bars:
     """Return a bar on standard error with a count and the remaining time.
 
     Args:
@@ -66,7 +120,7 @@ def progress_bar(noun: str, *, shown: bool = True, refresh: bool = True) -> Prog
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    return Progress(*columns, console=screen(stderr=True), disable=not shown, auto_refresh=refresh)
+    return Bars(*columns, shown=shown, refresh=refresh)
 
 
 def percentile_record(latency: Percentiles) -> dict[str, float]:
@@ -98,59 +152,29 @@ def draw_latency(path: Path, title: str, telemetry: Telemetry, budget_ms: float)
     latency_picture(path, title, telemetry.stages, telemetry.stage_durations_ns(), budget_ms)
 
 
-def make_directory(directory: Path) -> None:
-    """Make the default directory of outputs, unless it exists.
-
-    Raises:
-        ConfigError: a file has that name, or the directory cannot be made here.
-    """
-    try:
-        directory.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write into {directory}: expected a directory, or to make one here "
-            f"({error.strerror}); run in another directory or name the files yourself"
-        ) from error
-
-
-def require_writable(*paths: Path | None) -> None:
-    """Check before any computation that output files can be written; `None` is skipped.
-
-    Raises:
-        ConfigError: a path is a directory, or its directory is missing or not writable.
-    """
-    for path in paths:
-        if path is None:
-            continue
-        if path.is_dir():
-            raise ConfigError(f"cannot write {path}: expected a file, found a directory")
-        if not path.parent.is_dir():
-            raise ConfigError(f"cannot write {path}: there is no directory {path.parent}")
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise ConfigError(f"cannot write {path}: permission denied")
-
-
 def write_json(path: Path | None, record: dict[str, Any]) -> None:
     """Write a report with its origin, whole or not at all. Write nothing if the path is `None`.
 
-    A device or a pipe is written to. It is never replaced by a file.
+    A device or a pipe is written to. It is never replaced by a file. A report that cannot be
+    written costs a sentence on standard error, and the command goes on.
     """
     if path is None:
         return
+    printed = is_standard_output(path)
     text = json.dumps(
-        {**record, "report": _origin()}, indent=2, ensure_ascii=False, allow_nan=False
+        {**record, "report": _origin()}, indent=2, ensure_ascii=printed, allow_nan=False
     )
-    if is_stream(path):
-        path.write_text(f"{text}\n", encoding="utf-8")
-        return
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(f"{text}\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def is_stream(path: Path) -> bool:
-    """Check if a path is a device or a pipe, beside which no other file belongs."""
-    return path.exists() and not path.is_file()
+    # Only parts of names that are no UTF-8 need the escape, which is JSON's own.
+    data = f"{text}\n".encode(errors="backslashreplace")
+    with spared("report"):
+        if printed:
+            sys.stdout.write(data.decode())
+            sys.stdout.flush()
+        elif is_stream(path):
+            append(path, data)
+        else:
+            with whole_file(real_path(path)) as partial:
+                partial.write_bytes(data)
 
 
 def _origin() -> dict[str, Any]:

@@ -9,9 +9,11 @@ from typing import Any
 from rich.table import Table
 
 from gatort.runtime.packages import require_packages
+from gatort.runtime.wording import counted
 from gatort.sim.trials.robustness import Curve
 
 from .drawing import announced
+from .outputs import save_figure
 from .trial_report import trial_record
 
 COLUMNS = 4
@@ -22,7 +24,7 @@ DPI = 110
 def card_table(name: str, curves: Sequence[Curve]) -> Table:
     """Return the success rates of every curve, one row each."""
     episodes = curves[0].results[0].episodes
-    table = Table(title=f"{name}, {episodes} trials at each value", title_justify="left")
+    table = Table(title=f"{name}, {counted(episodes, 'trial')} at each value", title_justify="left")
     table.add_column("property")
     table.add_column("success at each value")
     for curve in curves:
@@ -68,8 +70,9 @@ def draw_card(path: Path, name: str, curves: Sequence[Curve]) -> None:
         unused.set_axis_off()
 
     episodes = curves[0].results[0].episodes
-    figure.suptitle(f"{name}: success, {episodes} trials at each value, 95 % Wilson", fontsize=10)
-    figure.savefig(path, dpi=DPI, format="png")
+    counts = f"{counted(episodes, 'trial')} at each value"
+    figure.suptitle(f"{name}: success, {counts}, 95 % Wilson", fontsize=10)
+    save_figure(path, figure, DPI)
 
 
 def _draw_curve(panel: Any, curve: Curve) -> None:

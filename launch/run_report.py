@@ -11,6 +11,7 @@ from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.robot import Robot
 from gatort.runtime.robots.cameras.rig import CameraRobot
+from gatort.runtime.wording import counted
 
 from .options import RunOptions
 from .report import latency_record, percentile_record
@@ -22,8 +23,9 @@ def run_sentence(live: LiveRun, options: RunOptions) -> str:
     where = options.robot if remote_of(live.robot) is not None else f"seed {options.seed}"
     parts = [part for part in (_outcome(live), live.ending, _clipped(live)) if part is not None]
     return (
-        f"{where}: {', '.join(parts)} after {live.seconds:.1f} s; {telemetry.ticks} ticks at "
-        f"{telemetry.rate.average_hz:.2f} Hz, {telemetry.misses} misses, "
+        f"{where}: {', '.join(parts)} after {live.seconds:.1f} s; "
+        f"{counted(telemetry.ticks, 'tick')} at {telemetry.rate.average_hz:.2f} Hz, "
+        f"{counted(telemetry.misses, 'miss', 'misses')}, "
         f"{telemetry.refused} refused"
     )
 
@@ -33,7 +35,7 @@ def recording_sentence(recorder: Recorder) -> str:
     if recorder.complete:
         note = f" ({recorder.note})" if recorder.note is not None else ""
         return f"recording: {recorder.path}{note}"
-    dropped = f", {recorder.dropped} messages dropped" if recorder.dropped else ""
+    dropped = f", {counted(recorder.dropped, 'message')} dropped" if recorder.dropped else ""
     return f"recording DEGRADED: {recorder.path} is incomplete: {recorder.degraded}{dropped}"
 
 
@@ -57,7 +59,8 @@ def wire_sentence(robot: RemoteRobot) -> str:
     trips = robot.round_trips
     return (
         f"wire: round trip p50 {trips.p50_ms:.2f}, p99 {trips.p99_ms:.2f}, "
-        f"max {trips.max_ms:.2f} ms over {trips.count} answers; {robot.retries} retries, "
+        f"max {trips.max_ms:.2f} ms over {counted(trips.count, 'answer')}; "
+        f"{counted(robot.retries, 'retry', 'retries')}, "
         f"clock offset {robot.clock_offset_ns * 1e-6:+.3f} ms"
     )
 

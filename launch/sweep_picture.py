@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gatort.runtime.packages import require_packages
+from gatort.runtime.wording import counted
 from gatort.sim.trials.sweep import UNITS, Sweep
 
 from .drawing import announced
+from .outputs import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,9 +38,9 @@ def sweep_picture(path: Path, sweep: Sweep) -> None:
     axes.plot(sweep.values, missing, "s--", color="crimson", label="actions missing")
 
     axes.set(ylim=(-0.03, 1.03), xlabel=f"{sweep.axis}, {UNITS[sweep.axis]}", ylabel="share")
-    axes.set_title(f"{sweep.name}, {sweep.episodes} trials each", fontsize=10)
+    axes.set_title(f"{sweep.name}, {counted(sweep.episodes, 'trial')} each", fontsize=10)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=DPI, format="png")
+    save_figure(path, figure, DPI)
 
 
 def _draw_success(axes: Axes, sweep: Sweep) -> None:

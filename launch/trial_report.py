@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from gatort.runtime.wording import counted
 from gatort.sim.trials.statistics import TrialSummary
 from gatort.sim.trials.sweep import FIELDS, UNITS, Sweep
 
@@ -19,13 +20,13 @@ SHOWN_REFUSALS = 3
 def trial_table(name: str, summary: TrialSummary) -> Table:
     """Return the figures of one series of trials, one row each."""
     table = Table(
-        title=f"{name}, {summary.episodes} trials in lockstep",
+        title=f"{name}, {counted(summary.episodes, 'trial')} in lockstep",
         title_justify="left",
         show_header=False,
     )
-    counted = f"{summary.successes} of {summary.episodes}, {summary.success_rate:.1%}"
+    success = f"{summary.successes} of {summary.episodes}, {summary.success_rate:.1%}"
     low, high = summary.wilson_95
-    table.add_row("success", counted)
+    table.add_row("success", success)
     table.add_row("95 % Wilson interval", f"{low:.1%} to {high:.1%}")
     table.add_row("seconds a trial", f"{summary.seconds_per_episode:.1f}")
     table.add_row("policy, ms", _latency(summary))
@@ -65,7 +66,8 @@ def trial_record(summary: TrialSummary) -> dict[str, Any]:
 def sweep_table(sweep: Sweep) -> Table:
     """Return the figures of a sweep, one row for each value."""
     table = Table(
-        title=f"{sweep.name}, {sweep.episodes} trials each in lockstep", title_justify="left"
+        title=f"{sweep.name}, {counted(sweep.episodes, 'trial')} each in lockstep",
+        title_justify="left",
     )
     axis = f"{sweep.axis}, {UNITS[sweep.axis]}"
     for column in (axis, "success", "95 % Wilson", "refused", "lost", "late", "missing"):

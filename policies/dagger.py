@@ -20,6 +20,7 @@ from gatort.runtime.demonstrations import (
     load_manifest,
 )
 from gatort.runtime.errors import DemonstrationError
+from gatort.runtime.wording import counted
 
 from .demos import Frames, join, tokenize
 from .model import Gato
@@ -150,7 +151,7 @@ class Course:
         ticks = sum(each.ticks for each in self._manifests)
         return TrainingRecord(
             recipe=self._recipe(),
-            demonstrations=f"{episodes} episodes of {ticks} ticks, "
+            demonstrations=f"{counted(episodes, 'episode')} of {counted(ticks, 'tick')}, "
             "each labelled by the scripted expert",
             training_seeds=tuple(
                 sorted(seeds.union(self._start.training_seeds if self._start else ()))
@@ -163,12 +164,14 @@ class Course:
     def _recipe(self) -> str:
         config, start = self.config, self._start
         rounds = len(self._learned) - 1
-        counted = f"{rounds} round" if rounds == 1 else f"{rounds} rounds"
+        rolled = counted(rounds, "round")
         hidden = f"{config.forget_actions:.0%}"
-        before = f"{start.recipe} ({start.steps} steps); then " if start is not None else ""
+        before = (
+            f"{start.recipe} ({counted(start.steps, 'step')}); then " if start is not None else ""
+        )
         spread = f"labels spread over {config.label_std_bins} bins"
         parts = [
-            f"{before}behavioural cloning and {counted} of DAgger on the policy's own rollouts",
+            f"{before}behavioural cloning and {rolled} of DAgger on the policy's own rollouts",
             f"{spread}, action tokens hidden in {hidden} of the frames",
         ]
         if config.randomise:

@@ -11,9 +11,11 @@ A action tokens.
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,13 +24,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.context import rotary_tables
 from gatort.runtime.errors import ConfigError, DemonstrationError, TrainingError
+from gatort.runtime.outputs import whole_file
 from gatort.runtime.spec import CONTINUOUS_BINS, SEPARATOR_ID, ModelDims, PolicySpec
 
 from .batches import Batch, ahead
@@ -37,6 +40,7 @@ from .grid import snap, straight_through
 from .model import Gato, action_positions, banded_mask
 from .pictures import cut, varied
 from .recipe import TrainConfig, learning_rate
+from .weights import save_tensors
 
 CHECKPOINT: Final = "checkpoint.safetensors"
 MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
@@ -70,10 +74,13 @@ class Trainer:
         directory: folder of the checkpoint, from which the trainer continues if there is one.
         start: model whose weights training starts from. Default: random weights.
         bodies: number of bodies whose places the second loss reads, see `TrainConfig.locate`.
+        origin: lines on the demonstrations and on the weights that training starts from, kept in
+            the checkpoint.
         device: device to train on. Default: this process's GPU if there is one, else the CPU.
 
     Raises:
-        ConfigError: a sequence is shorter than the window, or the checkpoint is of another model.
+        ConfigError: a sequence is shorter than the window, or the checkpoint is of another model or
+            another origin.
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class Trainer:
         directory: Path,
         start: Gato | None = None,
         bodies: int = 0,
+        origin: Sequence[str] = (),
         device: torch.device | None = None,
     ) -> None:
         if config.sequence_frames < spec.window_frames:
@@ -95,6 +103,7 @@ class Trainer:
         self.spec = spec
         self.config = config
         self.directory = directory
+        self.origin = list(origin)
         self.rank = int(os.environ.get("RANK", "0"))
         self.processes = int(os.environ.get("WORLD_SIZE", "1"))
         self.device = device or _device()
@@ -117,6 +126,8 @@ class Trainer:
             fused=True,
         )
         self.step = 0
+        self.saved_step = 0
+        """Step of the checkpoint."""
         self.tokens_per_s = 0.0
         self._clock = MonotonicClock()
         self._allocate_inputs()
@@ -310,7 +321,11 @@ class Trainer:
     # -- Checkpoints -------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write model, optimizer state and step as one safetensors file, in the first process."""
+        """Write model, optimizer state and step as one safetensors file, in the first process.
+
+        Raises:
+            OutputError: the file cannot be written. The checkpoint before it stays.
+        """
         if self.rank:
             return
         names = [name for name, _ in self._learned.named_parameters()]
@@ -320,10 +335,13 @@ class Trainer:
         tensors["step"] = torch.tensor(self.step)
 
         self.directory.mkdir(parents=True, exist_ok=True)
-        part = self.directory / f"{CHECKPOINT}.part"
-        metadata = {"specification": self.spec.model_dump_json()}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata)
-        part.rename(self.directory / CHECKPOINT)
+        metadata = {
+            "specification": self.spec.model_dump_json(),
+            "origin": json.dumps(self.origin),
+        }
+        with whole_file(self.directory / CHECKPOINT) as partial:
+            save_tensors(tensors, partial, metadata)
+        self.saved_step = self.step
 
     def _resume(self) -> None:
         path = self.directory / CHECKPOINT
@@ -337,7 +355,7 @@ class Trainer:
         self._check(path, tensors)
 
         names = [name for name, _ in self._learned.named_parameters()]
-        self.step = int(tensors.pop("step"))
+        self.step = self.saved_step = int(tensors.pop("step"))
         state = {
             index: {moment: tensors.pop(f"{moment}.{name}") for moment in MOMENTS}
             for index, name in enumerate(names)
@@ -360,12 +378,26 @@ class Trainer:
             )
 
         with safe_open(path, "pt") as file:
-            specification = file.metadata()
-        if specification != {"specification": self.spec.model_dump_json()}:
+            metadata = file.metadata() or {}
+        if metadata.get("specification") != self.spec.model_dump_json():
             raise ConfigError(
                 f"{path}: expected the specification of the demonstrations, found another "
                 "specification; give the demonstrations that it was started with, or another --out"
             )
+        self._check_origin(path, metadata.get("origin"))
+
+    def _check_origin(self, path: Path, kept: str | None) -> None:
+        """Check that a checkpoint has learned from the same demonstrations. An older one may not
+        say from which.
+        """
+        if kept is None:
+            return
+        for before, now in zip_longest(json.loads(kept), self.origin, fillvalue="none"):
+            if before != now:
+                raise ConfigError(
+                    f"{path}: expected to go on with {before}; found {now}; give the "
+                    "demonstrations that it was started with, or another --out"
+                )
 
 
 def _device() -> torch.device:

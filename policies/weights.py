@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gatort.runtime.bundle import WEIGHTS_FILE, verify
-from gatort.runtime.errors import BundleError
+from gatort.runtime.errors import BundleError, OutputError
 
 from .model import Gato, blank
 
@@ -31,9 +32,27 @@ def read_model(directory: Path) -> Gato:
 
 
 def write_weights(model: Gato, path: Path) -> None:
-    """Write a model's weights as a safetensors file that everyone may read (mode 644)."""
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    """Write a model's weights as a safetensors file that everyone may read (mode 644).
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    save_tensors(model.state_dict(), path)
     path.chmod(0o644)  # safetensors creates the file for its owner alone.
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors as a safetensors file.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    try:
+        save_file({name: each.contiguous() for name, each in tensors.items()}, path, metadata)
+    except SafetensorError as error:
+        raise OutputError(f"cannot write the weights: {error}") from error
 
 
 def _read_weights(model: Gato, path: Path) -> None:

@@ -7,13 +7,16 @@ demos/
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from .episode import Episode
 from .errors import DemonstrationError
+from .outputs import whole_file
 from .spec import PolicySpec, Strict
+from .wording import counted
 
 MANIFEST = "demonstrations.json"
 
@@ -42,9 +45,14 @@ class DemonstrationManifest(Strict):
 
 
 def write_manifest(directory: Path, manifest: DemonstrationManifest) -> None:
-    """Write the manifest, which marks a folder of demonstrations as complete."""
+    """Write the manifest, which marks a folder of demonstrations as complete.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     text = manifest.model_dump_json(indent=2) + "\n"
-    (directory / MANIFEST).write_text(text, encoding="utf-8")
+    with whole_file(directory / MANIFEST) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def load_manifest(directory: Path) -> DemonstrationManifest:
@@ -65,6 +73,24 @@ def load_manifest(directory: Path) -> DemonstrationManifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise DemonstrationError(f"{path}: {where}: {first['msg']}") from error
+
+
+def origin_of(directory: Path) -> str:
+    """Return a line that no other demonstrations have: counts, seeds, driver and a hash.
+
+    Raises:
+        DemonstrationError: the manifest is missing or invalid.
+    """
+    manifest = load_manifest(directory)
+    content = hashlib.sha256()
+    for path in episode_files(directory):
+        with path.open("rb") as file:
+            content.update(hashlib.file_digest(file, "sha256").digest())
+    return (
+        f"{counted(manifest.episodes, 'episode')} of {counted(manifest.ticks, 'tick')}, "
+        f"seeds {manifest.first_seed} to {manifest.last_seed}, {manifest.driver}, "
+        f"SHA-256 {content.hexdigest()[:12]}"
+    )
 
 
 def episode_files(directory: Path) -> list[Path]:
@@ -101,6 +127,6 @@ def load_episodes(directory: Path, spec: PolicySpec) -> list[Episode]:
     paths = episode_files(directory)
     if len(paths) != manifest.episodes:
         raise DemonstrationError(
-            f"{directory}: expected {manifest.episodes} episodes, found {len(paths)}"
+            f"{directory}: expected {counted(manifest.episodes, 'episode')}, found {len(paths)}"
         )
     return [Episode.load(path, spec) for path in paths]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import DemonstrationError
 from .npz import read_npz
+from .outputs import whole_file
 from .spec import OTHER_UNIT_RANGES, ObservationKey, PolicySpec
 
 PLACES = "places"
@@ -51,13 +52,16 @@ class Episode:
             yield tuple(values[tick] for values in self.observations), self.actions[tick]
 
     def save(self, path: Path, spec: PolicySpec) -> None:
-        """Write a compressed NPZ. A reader sees the whole file or no file."""
+        """Write a compressed NPZ. A reader sees the whole file or no file.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
         arrays = {
             f"observation/{key.name}": value
             for key, value in zip(spec.observations, self.observations, strict=True)
         }
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
+        with whole_file(path) as partial, partial.open("wb") as file:
             np.savez_compressed(
                 file,
                 allow_pickle=False,
@@ -68,7 +72,6 @@ class Episode:
                 **({PLACES: self.places} if len(self.places) else {}),
                 **arrays,
             )
-        part.rename(path)
 
     @classmethod
     def load(cls, path: Path, spec: PolicySpec) -> Episode:

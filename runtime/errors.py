@@ -12,6 +12,7 @@
     ├── RobotError              a robot that refuses to arm or to answer
     ├── WorkerError             worker processes that cannot start, or one that was killed
     ├── WireError               bytes that are no message of the protocol
+    ├── OutputError             a file or folder that cannot be written
     └── MissingDependency       an optional package, with the line that installs it
 
 The command line prints the sentence and exits with status 2 (exit_status.py).
@@ -71,6 +72,10 @@ class WorkerError(GatortError):
 
 class WireError(GatortError):
     """Bytes from the other end of the wire that are no message of the protocol."""
+
+
+class OutputError(GatortError):
+    """A file or folder that cannot be written, or that another process writes."""
 
 
 class MissingDependency(GatortError):  # noqa: N818 the name says the cause

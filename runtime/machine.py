@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .packages import installed_version
+from .wording import counted
 
 MEASURED_PACKAGES = (
     "gatort", "numpy", "onnxruntime", "onnxruntime-gpu", "mujoco-core", "torch",
@@ -37,7 +38,7 @@ class Machine:
     def __str__(self) -> str:
         """Return one line for a table's caption."""
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
-        hardware = f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB"
+        hardware = f"{self.cpu}, {counted(self.cores, 'core')}, {self.memory_gib:.0f} GiB"
         return f"{hardware}, {self.system}, Python {self.python}; {versions}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from gatort.runtime.clock import VirtualClock
 from gatort.runtime.demonstrations import DemonstrationManifest, episode_files, write_manifest
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError, DemonstrationError
+from gatort.runtime.outputs import one_writer, require_folder, whole_file
 from gatort.runtime.policy import Policy
 from gatort.runtime.spec import PolicySpec, Strict
 
@@ -87,6 +89,8 @@ class Collection(Strict):
     def claim(self) -> None:
         """Write the description into the folder. A later call with the same description goes on.
 
+        The number of episodes is no part of it, so that a later call may ask for more.
+
         Raises:
             DemonstrationError: the folder holds other episodes.
         """
@@ -95,29 +99,41 @@ class Collection(Strict):
         if path.exists():
             found = path.read_text(encoding="utf-8")
         elif episode_files(self.directory):
-            found = "episodes of an unknown origin"
+            found = "episodes of an unknown origin\n"
+        elif others := [each for each in self.directory.iterdir() if each.name[:1] != "."]:
+            found = f"other files, such as {others[0].name}\n"
         else:
             found = text
 
-        if found != text:
-            raise DemonstrationError(
-                f"{self.directory}: expected an empty folder, or one that was begun with "
-                f"{text.splitlines()[0]}; found {found.splitlines()[0]}, or other ranges or "
-                "another specification; choose another folder"
-            )
-        path.write_text(text, encoding="utf-8")
+        pairs = zip_longest(found.splitlines(), text.splitlines(), fillvalue="nothing more")
+        for there, here in pairs:
+            if there != here:
+                raise DemonstrationError(
+                    f"{self.directory}: expected an empty folder, or one that was begun with "
+                    f"{_short(here)}; found {_short(there)}; choose another folder"
+                )
+        with whole_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
 
     def _description(self) -> str:
         lines = [
-            f"{self.driver}, seeds {self.seeds[0]} to {self.seeds[-1]}, at most {self.seconds:g} s",
+            self.driver,
+            f"seeds from {self.first_seed}",
+            f"at most {self.seconds:g} s",
             f"task {self.task}",
-            self.spec.model_dump_json(),
+            f"specification {self.spec.model_dump_json()}",
         ]
         if self.randomisation is not None:
-            lines.append(self.randomisation.model_dump_json())
+            lines.append(f"physics {self.randomisation.model_dump_json()}")
         if self.view_randomisation is not None:
-            lines.append(self.view_randomisation.model_dump_json())
+            lines.append(f"view {self.view_randomisation.model_dump_json()}")
         return "".join(f"{line}\n" for line in lines)
+
+
+def _short(line: str) -> str:
+    """Return a line of a description, of which a sentence leaves the JSON out."""
+    words, brace, _ = line.partition(" {")
+    return f"another {words}" if brace else words
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +166,18 @@ def collect(
         MissingDependency: the simulator is absent.
         BundleError: the policy cannot be loaded.
         DemonstrationError: the folder holds other episodes, or one that cannot be read.
+        OutputError: the folder cannot be written, or another process writes it.
     """
+    require_folder(collection.directory)
+    collection.directory.mkdir(parents=True, exist_ok=True)
+    with one_writer(collection.directory):
+        return _collect(collection, workers, watch)
+
+
+def _collect(
+    collection: Collection, workers: int, watch: Callable[[CollectionProgress], None]
+) -> DemonstrationManifest:
     directory = collection.directory
-    directory.mkdir(parents=True, exist_ok=True)
     collection.claim()
     made = [_Made.of(Episode.load(path, collection.spec)) for path in episode_files(directory)]
 
@@ -171,9 +196,9 @@ def collect(
         spec=collection.spec,
         driver=collection.driver,
         seconds=collection.seconds,
-        first_seed=collection.seeds[0],
-        last_seed=collection.seeds[-1],
-        episodes=collection.episodes,
+        first_seed=collection.first_seed,
+        last_seed=max(int(path.stem) for path in episode_files(directory)),
+        episodes=len(made),
         successes=sum(1 for each in made if each.succeeded),
         ticks=sum(each.ticks for each in made),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.errors import ConfigError, MissingDependency, RobotError
+from gatort.runtime.errors import ConfigError, MissingDependency, OutputError, RobotError
+from gatort.runtime.outputs import MARK, whole_file
 from gatort.runtime.packages import installed_version
 
 from .graphics import INSTALL_HINT, choose_gl
@@ -66,26 +67,47 @@ def film(
     Raises:
         MissingDependency: ffmpeg is absent.
         RobotError: no GL context can be made.
+        OutputError: the file cannot be written.
     """
-    try:
-        import imageio_ffmpeg
-    except ImportError as error:
-        raise MissingDependency(FFMPEG_HINT) from error
+    if installed_version("imageio-ffmpeg") is None:
+        raise MissingDependency(FFMPEG_HINT)
 
     from .simulators.mujoco import load_model
 
+    with whole_file(path) as partial:
+        writer = _writer(partial, hz)
+        try:
+            frames = _draw(load_model(scene, layout.cubes), positions, FILM_SIZE, FILM_CAMERA)
+            for index, frame in enumerate(frames):
+                seen = [camera[index] for camera in pictures if index < len(camera)]
+                writer.send(with_insets(frame, seen))
+        except OSError as error:
+            raise OutputError(_unfinished(path)) from error
+        finally:
+            writer.close()
+        # The mark comes last, and ffmpeg's own end is not told.
+        if not partial.exists() or MARK.encode() not in partial.read_bytes():
+            raise OutputError(_unfinished(path))
+
+
+def _writer(path: Path, hz: int) -> Generator[None, NDArray[np.uint8] | None, None]:
+    """Start ffmpeg. The writer takes one frame after another."""
+    import imageio_ffmpeg
+
     height, width = FILM_SIZE
-    writer = imageio_ffmpeg.write_frames(
-        str(path), (width, height), fps=hz, ffmpeg_log_level="error"
+    writer: Generator[None, NDArray[np.uint8] | None, None] = imageio_ffmpeg.write_frames(
+        str(path),
+        (width, height),
+        fps=hz,
+        ffmpeg_log_level="fatal",
+        output_params=["-metadata", f"comment={MARK}", "-f", "mp4"],
     )
     writer.send(None)
-    try:
-        frames = _draw(load_model(scene, layout.cubes), positions, FILM_SIZE, FILM_CAMERA)
-        for index, frame in enumerate(frames):
-            seen = [camera[index] for camera in pictures if index < len(camera)]
-            writer.send(with_insets(frame, seen))
-    finally:
-        writer.close()
+    return writer
+
+
+def _unfinished(path: Path) -> str:
+    return f"cannot write {path}: ffmpeg could not finish the film; is the disk full?"
 
 
 def time_one_frame() -> tuple[float, float]:

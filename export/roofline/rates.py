@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.wording import counted
 
 from .work import Rates
 
@@ -62,7 +63,7 @@ def measure_cpu() -> Device:
     one = _read_bytes_s(array, 1)
     many = _read_bytes_s(array, cores)
     return Device(
-        name=f"CPU, {cores} cores",
+        name=f"CPU, {counted(cores, 'core')}",
         rates=Rates(read_bytes_s=max(one, many), flop_s=_sgemm_flop_s(cores)),
         one_thread_read_bytes_s=one,
         cache_bytes=cache_bytes,

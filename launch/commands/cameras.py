@@ -19,18 +19,20 @@ from gatort.launch.camera_report import (
     device_table,
     profile_text,
     write_comparisons,
+    write_png,
 )
 from gatort.launch.options import resolve
+from gatort.launch.outputs import real_path, require_writable, spared
 from gatort.launch.refusals import describe
-from gatort.launch.report import require_writable, screen, write_json
+from gatort.launch.report import screen, write_json
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus, verdict
+from gatort.runtime.outputs import whole_file
 from gatort.runtime.robots.cameras.camera import Camera
 from gatort.runtime.robots.cameras.config import CameraConfig, CamerasProfile
 from gatort.runtime.robots.cameras.devices import list_devices
 from gatort.runtime.robots.cameras.measurement import CameraMeasurement, measure
-from gatort.runtime.robots.cameras.opencv import encode
 from gatort.runtime.robots.cameras.placement import Board, draw_board
 from gatort.runtime.robots.cameras.rig import open_cameras
 from gatort.runtime.spec import Strict
@@ -95,13 +97,10 @@ def cameras(
         Write the measurements to this file as well.
     """
     options = resolve(CheckOptions, options, None)
-    require_writable(picture, print_board, write, json)
-    _require_png(picture, print_board)
-    if write is not None and write.exists():
-        raise ConfigError(f"--write {write}: expected a new file, found one that exists")
-    console = screen()
+    require_writable(picture=picture, print_board=print_board, write=write, json=json)
+    console = screen(json)
     if print_board is not None:
-        print_board.write_bytes(encode(draw_board(options.board), ".png"))
+        write_png(print_board, draw_board(options.board))
     if source is None and profile is None:
         return _list(console) if print_board is None else ExitStatus.DONE
 
@@ -116,20 +115,16 @@ def cameras(
         comparisons = _compare(opened, options, console) if picture is not None else {}
 
     if picture is not None:
-        write_comparisons(picture, list(comparisons.values()))
-        console.print(f"live, simulated, overlay: {picture}")
+        with spared("picture"):
+            write_comparisons(picture, list(comparisons.values()))
+            console.print(f"live, simulated, overlay: {picture}")
     if write is not None:
-        write.write_text(profile_text(_with_sizes(configs, measured)), encoding="utf-8")
-        console.print(f"launch profile: {write}")
+        with spared("launch profile"), whole_file(real_path(write)) as partial:
+            partial.write_text(profile_text(_with_sizes(configs, measured)), encoding="utf-8")
+            console.print(f"launch profile: {write}")
     records = {name: camera_record(each, comparisons.get(name)) for name, each in measured.items()}
     write_json(json, {"cameras": records})
     return verdict(not any(each.refused for each in measured.values()))
-
-
-def _require_png(*paths: Path | None) -> None:
-    for path in paths:
-        if path is not None and path.suffix != ".png":
-            raise ConfigError(f"expected a name that ends in .png, found {path}")
 
 
 def _list(console: Console) -> int:

@@ -10,13 +10,14 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from pydantic import Field
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gatort.export.compile import HeldOut, compile_bundle
 from gatort.export.to_tensorrt import BuildProgress
+from gatort.launch.outputs import require_writable
 from gatort.launch.progress import show_policy_episodes
-from gatort.launch.report import require_writable, screen, write_json
+from gatort.launch.report import Bars, screen, write_json
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.engines.cache import EngineCache, EngineRecord
 from gatort.runtime.engines.gpu import GpuTarget
@@ -25,6 +26,7 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus, verdict
 from gatort.runtime.machine import this_machine
 from gatort.runtime.spec import PolicySpec
+from gatort.runtime.wording import counted
 from gatort.sim.collect import MOST_TRIALS, can_drive
 from gatort.sim.tasks.seeds import VALIDATION_SEEDS
 
@@ -70,7 +72,7 @@ def compile_engine(
     json
         Write the figures to this file as well.
     """
-    require_writable(json)
+    require_writable(json=json)
     if everything and not prune:
         raise ConfigError("--all: expected --prune with it, found none")
     if prune:
@@ -90,11 +92,11 @@ def compile_engine(
             on_phase=on_phase,
         )
     if compiled.built_before:
-        screen().print("built before, and unchanged since")
+        screen(json).print("built before, and unchanged since")
     record = compiled.record
-    screen().print(_table(record))
+    screen(json).print(_table(record))
     if record.agreements:
-        screen().print(_agreement_table(record, compiled.manifest.spec))
+        screen(json).print(_agreement_table(record, compiled.manifest.spec))
     figures = {**record.model_dump(), "ratio": record.ratio, "machine": asdict(this_machine())}
     write_json(json, figures)
     return ExitStatus.DONE
@@ -106,7 +108,7 @@ def _hold_out(bundle: Path, manifest: Manifest, trials: int) -> HeldOut:
         return HeldOut()
     seeds = VALIDATION_SEEDS[len(VALIDATION_SEEDS) // 2 :][:trials]
     episodes = show_policy_episodes(bundle, seeds, "trials to compare on")
-    return HeldOut(episodes, f"{trials} simulated trials at validation layouts")
+    return HeldOut(episodes, f"{counted(trials, 'simulated trial')} at validation layouts")
 
 
 def _list(json: Path | None) -> int:
@@ -126,7 +128,7 @@ def _list(json: Path | None) -> int:
             refused[name] = str(found)
             table.add_row(name, "", "", "", str(found))
 
-    screen().print(table if engines or refused else f"no engines in {cache.folder}")
+    screen(json).print(table if engines or refused else f"no engines in {cache.folder}")
     listed = [engine.model_dump() for engine in engines]
     write_json(json, {"folder": str(cache.folder), "engines": listed, "refused": refused})
     return verdict(not refused)
@@ -180,7 +182,7 @@ def _bar() -> Iterator[BuildProgress]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=screen(stderr=True)) as bars:
+    with Bars(*columns) as bars:
         bar = bars.add_task("", visible=False)
         yield lambda phase, done, of: bars.update(
             bar, description=phase, completed=done, total=of, visible=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from os import sched_getaffinity
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -14,6 +15,7 @@ from gatort.launch.report import screen
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.spec import PATCH_PIXELS, PolicySpec
+from gatort.runtime.wording import counted
 from gatort.sim.collect import Collection, require_training_seeds
 from gatort.sim.randomisation import Randomisation
 from gatort.sim.tasks import task_named
@@ -37,7 +39,7 @@ def demos(
 ) -> int:
     """Let a task's scripted expert drive, and store its observations and actions as episodes.
 
-    The same command continues after an interruption.
+    The same command continues after an interruption, and adds episodes when --episodes is larger.
 
     Parameters
     ----------
@@ -80,8 +82,12 @@ def demos(
 
     manifest = show_collect(collection, workers or len(sched_getaffinity(0)))
     screen().print(
-        f"{manifest.episodes} episodes, {manifest.successes} succeeded, {manifest.ticks} ticks, "
-        f"seeds {manifest.first_seed} to {manifest.last_seed} in {out}"
+        f"{counted(manifest.episodes, 'episode')}, {manifest.successes} succeeded, "
+        f"{counted(manifest.ticks, 'tick')}, "
+        f"seeds {manifest.first_seed} to {manifest.last_seed} in {out}",
+        f"train on them: gatort train {quote(str(out))} --out runs/NAME",
+        sep="\n",
+        soft_wrap=True,
     )
     return ExitStatus.DONE
 

@@ -16,7 +16,8 @@ import onnxruntime
 from rich.table import Table
 from rich.text import Text
 
-from gatort.launch.report import require_writable, screen, write_json
+from gatort.launch.outputs import require_writable
+from gatort.launch.report import screen, write_json
 from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.bundle import verify
 from gatort.runtime.clock import MonotonicClock, monotonic_clock_info
@@ -27,6 +28,7 @@ from gatort.runtime.errors import GatortError
 from gatort.runtime.exit_status import verdict
 from gatort.runtime.machine import this_machine
 from gatort.runtime.packages import installed_version
+from gatort.runtime.wording import counted
 from gatort.sim.film import time_one_frame
 from gatort.sim.graphics import INSTALL_HINT, choose_gl
 
@@ -61,9 +63,9 @@ def doctor(*, json: Path | None = None) -> int:
     json
         Write the findings to this file as well.
     """
-    require_writable(json)
+    require_writable(json=json)
     findings = list(examine())
-    screen().print(_table(findings))
+    screen(json).print(_table(findings))
     record = {"machine": asdict(this_machine()), "findings": [asdict(each) for each in findings]}
     write_json(json, record)
     return verdict(not any(finding.state == "broken" for finding in findings))
@@ -99,7 +101,7 @@ def _python() -> Finding:
 
 def _processor() -> Finding:
     machine = this_machine()
-    found = f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib:.0f} GiB"
+    found = f"{machine.cpu}, {counted(machine.cores, 'core')}, {machine.memory_gib:.0f} GiB"
     if machine.cores >= 2:
         return Finding("processor", "ok", found)
     mend = "two cores or more keep the loop and the engine apart"

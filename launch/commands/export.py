@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 import torch
 from cyclopts import Parameter
 from pydantic import NonNegativeInt
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gatort.export.bundle_writer import write_bundle
-from gatort.launch.report import screen
+from gatort.launch.report import Bars, screen
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset as preset_named
 from gatort.policies.weights import read_model
@@ -21,6 +21,7 @@ from gatort.runtime.bundle import TrainingRecord, verify
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.machine import peak_memory_bytes
+from gatort.runtime.outputs import require_folder
 from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC, GATO_SPEC, STACK_SPEC
 
 GATO = "gato-"
@@ -49,7 +50,7 @@ def export(
         Bundle whose weights are exported again. The new bundle has no success rate until one is
         measured.
     out
-        Folder of the new bundle; an older bundle there is replaced once the new one is whole.
+        Folder of the new bundle, which must be new or empty.
     preset
         Size of an untrained model to export instead of a bundle: tiny, stack, gato-79m, gato-364m
         or gato-1.2b. The gato sizes have the frame of the paper: two 128×128 cameras and
@@ -68,6 +69,7 @@ def export(
         bin or more.
     """
     _check(source, preset, random_weights, cameras)
+    _require_new(out)
     rounding = None if precision == "fp32" else precision
 
     with _steps() as begin:
@@ -130,6 +132,16 @@ def _check(source: Path | None, preset: str | None, random_weights: bool, camera
         )
 
 
+def _require_new(out: Path) -> None:
+    """Check that no older bundle is lost, not even the one that is exported again."""
+    require_folder(out)
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(
+            f"--out {out}: expected a new or empty folder, found one with files; "
+            "choose another name, or remove it first"
+        )
+
+
 def _untrained(preset: str, cameras: bool, seed: int) -> Gato:
     torch.manual_seed(seed)
     stacking = CAMERA_SPEC if cameras else STACK_SPEC
@@ -156,7 +168,7 @@ def _steps() -> Iterator[Callable[[str], None]]:
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=screen(stderr=True)) as progress:
+    with Bars(*columns) as progress:
 
         def end() -> None:
             for task in progress.tasks:

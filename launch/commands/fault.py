@@ -19,7 +19,8 @@ from gatort.faults.fault_report import FaultReport
 from gatort.faults.injecting import Chosen, choose, choose_rows, inject
 from gatort.faults.rows import ROWS
 from gatort.launch.fault_tables import catalogue, print_report
-from gatort.launch.report import progress_bar, require_writable, screen, write_json
+from gatort.launch.outputs import require_writable
+from gatort.launch.report import progress_bar, screen, write_json
 from gatort.runtime.errors import ConfigError, MissingDependency
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.remote.keys import ControllerKeys
@@ -103,11 +104,11 @@ def faults(
     json
         File for a report of every injection.
     """
-    require_writable(json)
+    require_writable(json=json)
     _require_simulator()
     report = _inject(choose_rows(ROWS, row), seed)
     write_json(json, report.record())
-    return _print(report)
+    return _print(report, json)
 
 
 def _require_simulator() -> None:
@@ -130,6 +131,6 @@ def _inject(chosen: Chosen, seed: int, running: RunningArm | None = None) -> Fau
         )
 
 
-def _print(report: FaultReport) -> int:
-    print_report(report, screen())
+def _print(report: FaultReport, json: Path | None = None) -> int:
+    print_report(report, screen(json))
     return report.status

@@ -10,10 +10,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from gatort.launch.report import alarming, require_writable, screen, write_json
+from gatort.launch.outputs import require_writable
+from gatort.launch.report import alarming, screen, write_json
 from gatort.runtime.exit_status import verdict
 from gatort.runtime.recording.reader import Recording
 from gatort.runtime.recording.summary import RecordingSummary, summarise
+from gatort.runtime.wording import counted
 
 SHOWN = 12
 """Number of changes of state, and of faults, in the table; JSON has all."""
@@ -32,10 +34,10 @@ def info(file: Path, *, json: Path | None = None) -> int:
     json
         Write the contents to this file as well.
     """
-    require_writable(json)
+    require_writable(json=json)
     recording = Recording(file)
     record = _record(recording, summarise(recording))
-    screen().print(_table(recording, record))
+    screen(json).print(_table(recording, record))
     write_json(json, record)
     return verdict(recording.incomplete is None)
 
@@ -96,7 +98,10 @@ def _rows(recording: Recording, record: dict[str, Any]) -> Iterator[tuple[str, s
         yield "policy", f"{policy.bundle}, engine {policy.engine} {policy.precision}, {drawn}"
         counts = ", ".join(f"{count}× {reason}" for reason, count in record["refused"].items())
         refused = f"refused: {counts or 'none'}"
-        yield "ticks", f"{record['ticks']}, {record['misses']} misses, {refused}"
+        yield (
+            "ticks",
+            f"{record['ticks']}, {counted(record['misses'], 'miss', 'misses')}, {refused}",
+        )
 
     for name in ("states", "faults"):
         lines = [f"{each['s']:8.3f} s  {each[name[:-1]]}" for each in record[name]]

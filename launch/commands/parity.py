@@ -12,7 +12,8 @@ from pydantic import NonNegativeInt, PositiveInt
 from rich.table import Table
 
 from gatort.export.parity import AGREEMENT, LOGIT_TOLERANCE, ParityReport, compare
-from gatort.launch.report import require_writable, screen, write_json
+from gatort.launch.outputs import require_writable
+from gatort.launch.report import screen, write_json
 from gatort.policies.loading import (
     SHIPPED_BUNDLE,
     EngineName,
@@ -25,6 +26,7 @@ from gatort.runtime.bundle import verify
 from gatort.runtime.exit_status import verdict
 from gatort.runtime.machine import this_machine
 from gatort.runtime.spec import Precision
+from gatort.runtime.wording import counted
 
 
 def parity(
@@ -56,7 +58,7 @@ def parity(
     json
         Write the figures to this file as well.
     """
-    require_writable(json)
+    require_writable(json=json)
     options = PolicyOptions(bundle=bundle, engine=engine, precision=precision)
     manifest = verify(bundle)
     report = compare(
@@ -67,7 +69,7 @@ def parity(
         precision_of(options, manifest.precision),
     )
 
-    screen().print(_verdict(report), _table(report), sep="\n")
+    screen(json).print(_verdict(report), _table(report), sep="\n")
     write_json(json, {**asdict(report), "agrees": report.agrees, "machine": asdict(this_machine())})
     return verdict(report.agrees)
 
@@ -77,7 +79,7 @@ def _verdict(report: ParityReport) -> str:
     if report.precision == "fp32":
         bars.insert(0, f"logits within {LOGIT_TOLERANCE:g}")
     return (
-        f"{report.tokens} action tokens, {report.wraps:.1f} wraps, logits up to "
+        f"{counted(report.tokens, 'action token')}, {report.wraps:.1f} wraps, logits up to "
         f"{report.largest_logit:.1f}: the paths {'agree' if report.agrees else 'disagree'} "
         f"({report.precision}: {', and '.join(bars)})"
     )

@@ -11,19 +11,15 @@ from pydantic import Field, NonNegativeInt
 from gatort.export.roofline.rates import Device, measure_cpu
 from gatort.export.roofline.roofline import Roofline, assess, passes_p50_ms
 from gatort.launch.options import LoopOptions, config_text, resolve
+from gatort.launch.outputs import require_writable, spared
 from gatort.launch.profiling import Measurement, Source, measure
-from gatort.launch.report import (
-    draw_latency,
-    percentile_table,
-    require_writable,
-    screen,
-    write_json,
-)
+from gatort.launch.report import draw_latency, percentile_table, screen, write_json
 from gatort.launch.roofline_tables import roofline_report
 from gatort.policies.loading import CPU_ENGINES, PolicyOptions
 from gatort.runtime.exit_status import ExitStatus, verdict
 from gatort.runtime.machine import this_machine
 from gatort.runtime.packages import require_packages
+from gatort.runtime.wording import counted
 from gatort.sim.tasks.stacking.specifications import GATO_SPEC
 
 
@@ -73,19 +69,19 @@ def profile(
     json
         Write the figures to this file as well.
     plot
-        Draw the figures into this .png file.
+        Draw the figures into this .png, .svg or .pdf file.
     """
     options = resolve(LoopOptions, options, profile)
     if print_config:
         print(config_text(options), end="")
         return ExitStatus.DONE
-    require_writable(json, plot)
+    require_writable(json=json, plot=plot)
     if plot is not None:
         require_packages("--plot", "trials", "matplotlib")
 
-    console = screen()
+    console = screen(json)
     if paced:
-        console.print(f"timing {ticks} ticks at the control rate…", style="dim")
+        console.print(f"timing {counted(ticks, 'tick')} at the control rate…", style="dim")
     measured = measure(options, ticks=ticks, paced=paced, budget_ms=budget_ms, source=robot)
     sentence = measured.sentence(max_misses)
     console.print(sentence, percentile_table(measured.telemetry.summary(), budget_ms), sep="\n")
@@ -94,19 +90,24 @@ def profile(
         console.print(f"witness: {measured.witness.sentence}", style="dim")
 
     record: dict[str, Any] = measured.record(max_misses)
-    if roofline:
+    if roofline and not measured.interrupted:
         console.print(
             "timing the other pace, then this machine's memory and arithmetic…", style="dim"
         )
         other = measure(options, ticks=ticks, paced=not paced, budget_ms=budget_ms, source=robot)
-        found = _assess(options, measured, other)
-        console.print(*roofline_report(found, GATO_SPEC), sep="\n")
-        record["roofline"] = found.record(GATO_SPEC)
         record["other_pace"] = other.record(max_misses)
+        record["interrupted"] = other.interrupted
+        if not other.interrupted:
+            found = _assess(options, measured, other)
+            console.print(*roofline_report(found, GATO_SPEC), sep="\n")
+            record["roofline"] = found.record(GATO_SPEC)
 
     write_json(json, record)
     if plot is not None:
-        draw_latency(plot, sentence, measured.telemetry, budget_ms)
+        with spared("picture"):
+            draw_latency(plot, sentence, measured.telemetry, budget_ms)
+    if record["interrupted"]:
+        raise KeyboardInterrupt
     return verdict(measured.holds(max_misses))
 
 

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gatort.launch.report import progress_bar, require_writable, screen, write_json
+from gatort.launch.outputs import require_writable
+from gatort.launch.report import progress_bar, screen, write_json
 from gatort.policies.loading import EngineName, load_policy
 from gatort.policies.recorded import recorded_options
 from gatort.runtime.decoding import Sampler
@@ -48,7 +49,7 @@ def replay(
     json
         Write the comparison to this file as well.
     """
-    require_writable(json)
+    require_writable(json=json)
     recording = Recording(file)
     recorded = recording.policy
     if recorded is None:
@@ -60,7 +61,7 @@ def replay(
 
     comparison = _replay(recording, policy)
     notes = list(_notes(recorded, options.bundle, recording, comparison))
-    screen().print(*notes, comparison.sentence(policy.engine.name), sep="\n")
+    screen(json).print(*notes, comparison.sentence(policy.engine.name), sep="\n")
     write_json(json, _record(comparison, policy, notes))
     return verdict(comparison.first is None)
 

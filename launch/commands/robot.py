@@ -10,8 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from gatort.launch.options import SIMULATORS, config_text, resolve
+from gatort.launch.outputs import require_writable
 from gatort.launch.real_cameras import arm_with_cameras
-from gatort.launch.report import require_writable
 from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import ConfigError
@@ -57,7 +57,7 @@ def robot(
     if print_config:
         print(config_text(options), end="")
         return ExitStatus.DONE
-    require_writable(options.record)
+    require_writable(record=options.record)
     clock = MonotonicClock()
 
     simulator = next((each for each in SIMULATORS if each == name), None)

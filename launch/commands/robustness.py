@@ -12,12 +12,13 @@ from cyclopts import Parameter
 from pydantic import NonNegativeInt, PositiveInt
 
 from gatort.launch.options import resolve
+from gatort.launch.outputs import is_stream, make_directory, require_writable, spared
 from gatort.launch.progress import show_trials
-from gatort.launch.report import make_directory, require_writable, screen, write_json
+from gatort.launch.report import screen, write_json
 from gatort.launch.robustness_card import card_record, card_table, draw_card
 from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.bundle import Manifest, verify
-from gatort.runtime.errors import ConfigError, MissingDependency
+from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.machine import this_machine
 from gatort.runtime.spec import Strict
@@ -71,14 +72,14 @@ def robustness(
     workers
         Number of processes that share the trials. Default: one per core.
     plot
-        PNG file of the card.
+        Picture of the card (.png, .svg or .pdf).
     json
         JSON file of the card.
     """
     options = resolve(RobustnessOptions, options, None)
     if plot == DEFAULT_PLOT:
         make_directory(DEFAULT_PLOT.parent)
-    require_writable(plot, json)
+    require_writable(plot=plot, json=json)
     manifest = verify(options.bundle)
     if not manifest.spec.image_tokens:
         raise ConfigError(
@@ -96,16 +97,13 @@ def robustness(
                 results[each.at(x)] = measure(f"{each.name} {x:g} {each.unit}", each.at(x))
     curves = [Curve(each, [results[each.at(x)] for x in each.values]) for each in PROPERTIES]
 
-    screen().print(card_table(manifest.name, curves))
+    screen(json).print(card_table(manifest.name, curves))
     machine = asdict(this_machine())
     origin = {"bundle": manifest.name, "seed": seed, "machine": machine}
     write_json(json, {"curves": card_record(curves), **origin})
-    try:
+    with spared("picture"):
         draw_card(plot, manifest.name, curves)
-    except MissingDependency as error:
-        screen().print(f"no picture: {error}")
-    else:
-        screen().print(f"card: {plot}")
+        screen(json).print(f"card: {plot}")
     return ExitStatus.DONE
 
 
@@ -120,7 +118,8 @@ def _measure(
 ) -> TrialSummary:
     """Run the trials of one point, or continue where they stopped."""
     point = _Point(options=options, view=view)
-    journal = Journal(report, manifest, point) if report is not None else None
+    kept = report is not None and not is_stream(report)
+    journal = Journal(report, manifest, point) if report is not None and kept else None
     load = partial(load_policy, options)
     setup = TrialSetup(load_policy=load, task=options.task, view=view)
     return summarise(show_trials(setup, seeds, workers, journal, noun))

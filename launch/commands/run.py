@@ -12,23 +12,17 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from gatort.launch.options import RunOptions, config_text, resolve
+from gatort.launch.outputs import make_directory, require_writable, spared
 from gatort.launch.real_cameras import with_own_cameras
 from gatort.launch.recorded_run import RECORDINGS, new_file, run_recorded
-from gatort.launch.report import (
-    draw_latency,
-    make_directory,
-    percentile_table,
-    require_writable,
-    screen,
-    write_json,
-)
+from gatort.launch.report import draw_latency, percentile_table, screen, write_json
 from gatort.launch.run_report import recording_sentence, robot_sentences, run_record, run_sentence
 from gatort.launch.watching import FilmTrack
 from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, load_policy, quickest_cpu_engine
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.episode import Episode
-from gatort.runtime.errors import ConfigError, MissingDependency
+from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus, ended_by, verdict
 from gatort.runtime.live_run import LiveRun
 from gatort.runtime.policy import Policy
@@ -86,7 +80,7 @@ def run(
         File of the recording (.mcap), for `gatort info` and `gatort replay`; a new file in runs/ by
         default.
     """
-    console = screen()
+    console = screen(json)
     options = _with_policy(resolve(RunOptions, options, profile), screen(stderr=True))
     if print_config:
         print(config_text(options), end="")
@@ -95,7 +89,7 @@ def run(
         make_directory(RECORDINGS)
     plot = plot or DEFAULT_PLOT
     record = record or new_file(options.seed)
-    require_writable(video, plot, json, record)
+    require_writable(video=video, plot=plot, json=json, record=record)
     _check(options, arm, viewer, video)
     video = _possible_film(console, video)
 
@@ -117,8 +111,9 @@ def run(
         write_json(json, run_record(live, options, recorder))
         _draw_latency(console, live, options, plot)
         if video is not None and track is not None and len(track.positions):
-            track.draw(video, policy.spec.control_hz)
-            console.print(f"film: {video}")
+            with spared("film"):
+                track.draw(video, policy.spec.control_hz)
+                console.print(f"film: {video}")
     if live.interrupted:
         return ended_by(SIGINT)
     return verdict(not live.stopped)
@@ -216,9 +211,6 @@ def _draw_latency(console: Console, live: LiveRun, options: RunOptions, plot: Pa
     if not live.telemetry.ticks:
         return
     console.print(percentile_table(live.telemetry.summary(), live.budget_ms))
-    try:
+    with spared("picture"):
         draw_latency(plot, run_sentence(live, options), live.telemetry, live.budget_ms)
-    except MissingDependency as error:  # A run may go without its picture.
-        console.print(f"no picture: {error}")
-    else:
         console.print(f"latency picture: {plot}")

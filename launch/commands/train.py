@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -23,13 +25,15 @@ from gatort.policies.model import Gato
 from gatort.policies.presets import preset as preset_named
 from gatort.policies.train import Trainer
 from gatort.policies.weights import read_model
-from gatort.runtime.bundle import TrainingRecord
+from gatort.runtime.bundle import MANIFEST_FILE, TrainingRecord, sha256_of
 from gatort.runtime.bundle import load_manifest as load_bundle_manifest
-from gatort.runtime.demonstrations import DemonstrationManifest, load_manifest
+from gatort.runtime.demonstrations import DemonstrationManifest, load_manifest, origin_of
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
+from gatort.runtime.outputs import one_writer, require_folder
 from gatort.runtime.packages import require_torch
 from gatort.runtime.spec import PolicySpec
+from gatort.runtime.wording import counted
 from gatort.sim.collect import Collection, require_training_seeds
 from gatort.sim.randomisation import Randomisation
 from gatort.sim.tasks import task_named
@@ -83,17 +87,52 @@ def train(
 
     start = _read_start(options.start, spec)
     dims = start.dims if start else preset_named(options.preset)
+    bodies = _bodies(task, options)
+    require_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    # The first of several processes writes.
+    alone = nullcontext() if os.environ.get("RANK", "0") != "0" else one_writer(out)
+    with alone:
+        trainer = Trainer(spec, dims, options, out, start, bodies, _origin(demos, options.start))
+        _run(trainer, task, demos, options, out)
+    return ExitStatus.DONE
+
+
+def _run(
+    trainer: Trainer, task: str | None, demos: Sequence[Path], options: TrainOptions, out: Path
+) -> None:
+    """Train, and say how it goes on afterwards."""
     course = Course(
-        trainer=Trainer(spec, dims, options, out, start, _bodies(task, options)),
+        trainer=trainer,
         config=options,
         directory=out,
-        roll_out=_roll_out(task, spec, options),
+        roll_out=_roll_out(task, trainer.spec, options),
         write_bundle=_write_bundle(options.preset, task),
         start=load_bundle_manifest(options.start).training if options.start else None,
         watch=_Screen(),
     )
-    course.run(demos)
-    return ExitStatus.DONE
+    try:
+        course.run(demos)
+    except KeyboardInterrupt:
+        screen(stderr=True).print(
+            f"stopped at step {trainer.step}; the same command goes on from step "
+            f"{trainer.saved_step}",
+            soft_wrap=True,
+        )
+        raise
+    if trainer.rank == 0:
+        screen().print(
+            f"bundle: {course.bundle}; try it: gatort trials --bundle {quote(str(course.bundle))}",
+            soft_wrap=True,
+        )
+
+
+def _origin(demos: Sequence[Path], start: Path | None) -> list[str]:
+    """Return a line for each folder of demonstrations, and one for the weights at the start."""
+    lines = [origin_of(folder) for folder in demos]
+    if start is not None:
+        lines.append(f"the start bundle, SHA-256 {sha256_of(start / MANIFEST_FILE)[:12]}")
+    return lines
 
 
 def _task_of(manifests: list[DemonstrationManifest], options: TrainOptions) -> str | None:
@@ -195,7 +234,8 @@ class _Screen(CourseWatch):
 
     def rolled_out(self, index: int, rollouts: DemonstrationManifest) -> None:
         screen(stderr=True).print(
-            f"round {index}: {rollouts.successes} of {rollouts.episodes} rollouts succeeded"
+            f"round {index}: {rollouts.successes} of "
+            f"{counted(rollouts.episodes, 'rollout')} succeeded"
         )
 
 

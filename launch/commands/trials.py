@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from gatort.launch.options import resolve
-from gatort.launch.progress import show_trials
+from gatort.launch.outputs import is_stream, make_directory, require_writable, spared
+from gatort.launch.progress import TrialsInterrupted, show_trials
 from gatort.launch.refusals import describe
-from gatort.launch.report import is_stream, make_directory, require_writable, screen, write_json
+from gatort.launch.report import screen, write_json
 from gatort.launch.sweep_picture import sweep_picture
 from gatort.launch.trial_report import sweep_record, sweep_table, trial_record, trial_table
 from gatort.policies.loading import CPU_ENGINES, PolicyOptions, load_policy, precision_of
@@ -31,10 +32,12 @@ from gatort.runtime.bundle import (
     verify,
 )
 from gatort.runtime.decoding import Sampler
-from gatort.runtime.errors import ConfigError, MissingDependency
+from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.machine import this_machine
+from gatort.runtime.outputs import require_folder
 from gatort.runtime.remote.link import LinkConditions
+from gatort.runtime.wording import counted
 from gatort.sim.make import SimulatorName
 from gatort.sim.robot import CAMERA
 from gatort.sim.trials.journal import Journal
@@ -88,6 +91,7 @@ def trials(
     values: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=1)] = None,
     plot: Path | None = None,
     json: Path | None = None,
+    min_success: Annotated[float | None, Field(ge=0, le=1)] = None,
     record: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Try a policy on seeded layouts in lockstep and report its success rate.
@@ -114,19 +118,27 @@ def trials(
     values
         Values of the sweep. Default: a range that suits the condition.
     plot
-        PNG file for the picture of a sweep. Default: runs/sweep.png.
+        Picture of a sweep (.png, .svg or .pdf). Default: runs/sweep.png.
     json
         JSON file for the result.
+    min_success
+        Share of the trials that must succeed, from 0 to 1, at each value of a sweep. Exit status 1
+        when fewer do.
     record
-        Change the bundle: write the measured success rate into its manifest.
+        Change the bundle: write the measured success rate into its manifest. A rate of more trials
+        is never replaced.
     """
     options = resolve(TrialOptions, options, None)
     if plot is None and sweep is not None:
         make_directory(DEFAULT_PLOT.parent)
-    require_writable(plot or (DEFAULT_PLOT if sweep else None), json)
+    require_writable(plot=plot or (DEFAULT_PLOT if sweep else None), json=json)
+    if record:
+        require_folder(options.bundle)
     manifest = verify(options.bundle)
-    _require_sensible(options, manifest, sweep, values, record)
+    _require_sensible(options, manifest, sweep, values, plot, record)
     episodes = episodes or (SWEEP_EPISODES if sweep else EPISODES)
+    if record:
+        _require_larger(episodes, manifest)
     seeds = range(seed, seed + episodes)
     require_unseen(seeds, manifest)
     # A GPU shares itself out, and every process would load its own copy of the weights.
@@ -134,10 +146,16 @@ def trials(
     series = _Series(options, manifest, seeds, workers, json)
 
     if sweep:
-        _report_sweep(series.sweep(sweep, values), plot or DEFAULT_PLOT, json, series.origin())
-        return ExitStatus.DONE
-    summary = series.run(options.link, "trials")
-    screen().print(trial_table(manifest.name, summary))
+        found = series.sweep(sweep, values)
+        _report_sweep(found, plot or DEFAULT_PLOT, json, series.origin())
+        return _judge(found.results, min_success)
+    try:
+        summary = series.run(options.link, "trials")
+    except TrialsInterrupted as interrupt:
+        if interrupt.finished:
+            screen(json).print(trial_table(manifest.name, summarise(interrupt.finished)))
+        raise
+    screen(json).print(trial_table(manifest.name, summary))
     conditions = {
         "link": options.link.model_dump(),
         "view": options.view.model_dump() if options.view is not None else None,
@@ -145,7 +163,16 @@ def trials(
     write_json(json, {**trial_record(summary), **conditions, **series.origin()})
     if record:
         record_success(options.bundle, _success(seed, summary))
-    return ExitStatus.DONE
+    return _judge([summary], min_success)
+
+
+def _judge(results: Sequence[TrialSummary], min_success: float | None) -> ExitStatus:
+    """Return the exit status, and print the verdict on a success rate that is too low."""
+    lowest = min(each.success_rate for each in results)
+    if min_success is None or lowest >= min_success:
+        return ExitStatus.DONE
+    screen(stderr=True).print(f"success of {lowest:.1%}, less than --min-success {min_success:.1%}")
+    return ExitStatus.NEGATIVE
 
 
 def _require_sensible(
@@ -153,6 +180,7 @@ def _require_sensible(
     manifest: Manifest,
     sweep: Axis | None,
     values: Sequence[float] | None,
+    plot: Path | None,
     record: bool,
 ) -> None:
     link = options.link
@@ -161,12 +189,25 @@ def _require_sensible(
     if sweep is not None and FIELDS[sweep] in link.model_fields_set:
         flag = FIELDS[sweep].replace("_", "-")
         raise ConfigError(f"--sweep {sweep} sets --{flag} itself: give one of the two")
+    if plot is not None and sweep is None:
+        raise ConfigError("--plot draws a sweep: add --sweep delay, jitter, loss or reorder")
     if record and (sweep or not link.perfect or options.view is not None):
         raise ConfigError(
             "--record writes the success rate of the policy itself: leave out the conditions of "
             "link and view"
         )
     _require_camera(options, manifest)
+
+
+def _require_larger(episodes: int, manifest: Manifest) -> None:
+    """Check that a recorded success rate is replaced by one of as many trials or more."""
+    known = manifest.success
+    if known is not None and episodes < known.trials:
+        raise ConfigError(
+            "--record: the bundle holds the success rate of "
+            f"{counted(known.trials, 'trial')}, more than {episodes}: "
+            f"run --episodes {known.trials} or more, or leave out --record"
+        )
 
 
 def _require_camera(options: TrialOptions, manifest: Manifest) -> None:
@@ -222,7 +263,18 @@ class _Series:
             raise ConfigError(describe(error, "--values", LinkConditions)) from error
 
         field, unit = FIELDS[axis], UNITS[axis]
-        results = [self.run(link, f"{axis} {getattr(link, field):g} {unit}") for link in links]
+        results: list[TrialSummary] = []
+        try:
+            for link in links:
+                summary = self.run(link, f"{axis} {getattr(link, field):g} {unit}")
+                results.append(summary)
+        except TrialsInterrupted as interrupt:
+            if interrupt.finished:
+                results.append(summarise(interrupt.finished))
+            if results:
+                done = Sweep(self.manifest.name, axis, links[: len(results)], results)
+                screen(self.report).print(sweep_table(done))
+            raise
         return Sweep(self.manifest.name, axis, links, results)
 
     def origin(self) -> dict[str, Any]:
@@ -240,14 +292,11 @@ class _Series:
 
 
 def _report_sweep(sweep: Sweep, plot: Path, json: Path | None, origin: dict[str, Any]) -> None:
-    screen().print(sweep_table(sweep))
+    screen(json).print(sweep_table(sweep))
     write_json(json, {**sweep_record(sweep), **origin})
-    try:
+    with spared("picture"):
         sweep_picture(plot, sweep)
-    except MissingDependency as error:
-        screen().print(f"no picture: {error}")
-    else:
-        screen().print(f"picture: {plot}")
+        screen(json).print(f"picture: {plot}")
 
 
 def _success(first_seed: int, summary: TrialSummary) -> SuccessRecord:

@@ -215,8 +215,11 @@ def main() -> None:
 
     with socket.socket(fileno=int(sys.argv[1])) as link:
         start = msgspec.json.decode(link.recv(LARGEST_PACKET_BYTES), type=Start)
+        path = Path(start.path)
         try:
-            file = Path(start.path).open("wb")  # noqa: SIM115 `_write` closes it
+            # A second run that makes the same file is refused. A device is written to.
+            mode = "wb" if path.exists() and not path.is_file() else "xb"
+            file = path.open(mode)
         except OSError as error:
             link.send(_refusal(start, error))
             return

@@ -60,12 +60,12 @@ class Recorder:
     """Sends messages to the process that writes a recording. Use it from one thread at a time."""
 
     def __init__(self, path: Path, run: RunRecord, policy: PolicyRecord | None = None) -> None:
-        """Start the writing process and wait until it has opened the file, replacing an older one.
+        """Start the writing process and wait until it has made the new file.
 
         Call it before the thread takes a real-time priority, which the process would inherit.
 
         Raises:
-            RecordingError: the file cannot be opened, or the process does not start.
+            RecordingError: the file exists or cannot be made, or the process does not start.
         """
         self.path = path
         self.degraded: str | None = None

@@ -17,6 +17,7 @@ from gatort.runtime.errors import EngineError, RecordingError
 from gatort.runtime.guard import Refusal
 from gatort.runtime.policy import Policy
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, select_keys
+from gatort.runtime.wording import counted
 
 from .messages import (
     ObservationMessage,
@@ -118,8 +119,8 @@ class Comparison:
             engine: name of the engine.
         """
         counts = (
-            f"{self.equal_ticks} of {self.ticks} ticks and {self.equal_tokens} of {self.tokens} "
-            f"tokens are equal, through {engine}"
+            f"{self.equal_ticks} of {counted(self.ticks, 'tick')} and {self.equal_tokens} of "
+            f"{counted(self.tokens, 'token')} are equal, through {engine}"
         )
         return counts if self.first is None else f"first difference: {self.first}\n{counts}"
 

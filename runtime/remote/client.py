@@ -19,6 +19,7 @@ from gatort.runtime.robot import Observation
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import Interface
 from gatort.runtime.telemetry import Percentiles
+from gatort.runtime.wording import counted
 
 from . import wire
 from .clock_offset import ClockOffset
@@ -132,7 +133,7 @@ class RemoteRobot:
             raise ObservationError(
                 f"expected an answer from {self.endpoint} within "
                 f"{self.interface.action_delay_ms} ms, "
-                f"found none to {self._requests - first + 1} requests"
+                f"found none to {counted(self._requests - first + 1, 'request')}"
             )
         return observation
 

@@ -18,6 +18,7 @@ from gatort.runtime.robot import Observation
 from gatort.runtime.robots.driver import Driver
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import Interface, Strict
+from gatort.runtime.wording import counted
 
 RETRY_NS = 5_000_000
 """Time after which a controller asks again for an observation."""
@@ -206,7 +207,7 @@ class LinkedRobot:
                 return answer
         raise ObservationError(
             f"expected an observation within {self.interface.action_delay_ms} ms, "
-            f"found no answer to {self._request - first + 1} requests"
+            f"found no answer to {counted(self._request - first + 1, 'request')}"
         )
 
     def _wait_for(self, request: int, until_ns: int) -> Observation | None:

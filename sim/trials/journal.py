@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from glob import escape
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.machine import this_machine
+from gatort.runtime.outputs import one_writer, unwritable
 from gatort.runtime.spec import Strict
+
+JOURNAL: Final = ".partial.jsonl"
+"""End of a journal's name."""
 
 
 class Trial(Strict):
@@ -56,7 +64,10 @@ class Journal:
         ingredients.update(str(this_machine().versions).encode())
         for source in _sources():
             ingredients.update(source.read_bytes())
-        self.path = report.with_name(f"{report.stem}.{ingredients.hexdigest()[:12]}.partial.jsonl")
+        self._stem = report.stem
+        self.path = report.with_name(f"{report.stem}.{ingredients.hexdigest()[:12]}{JOURNAL}")
+        self.failure: str | None = None
+        """Sentence on the reason why trials are not kept, or `None` while they are."""
 
     def read(self) -> list[Trial]:
         """Return the trials written so far, and cut off a last line that is incomplete.
@@ -80,9 +91,38 @@ class Journal:
             ) from error
 
     def append(self, trial: Trial) -> None:
-        """Add a trial. Earlier lines stay untouched."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(trial.model_dump_json() + "\n")
+        """Add a trial. Earlier lines stay untouched. After a failure no trial is kept any more."""
+        if self.failure is not None:
+            return
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(trial.model_dump_json() + "\n")
+        except OSError as error:
+            self.failure = unwritable(self.path, error)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the file until the end of the context. An empty one is removed there.
+
+        Raises:
+            OutputError: another process runs trials for the same report.
+        """
+        with ExitStack() as held:
+            journals = set(self.path.parent.glob(f"{escape(self._stem)}.*{JOURNAL}"))
+            for path in journals:
+                held.enter_context(one_writer(path))
+            try:
+                self.path.touch()
+                if self.path not in journals:
+                    held.enter_context(one_writer(self.path))
+            except OSError as error:
+                self.failure = unwritable(self.path, error)
+            try:
+                yield
+            finally:
+                with suppress(FileNotFoundError):
+                    if not self.path.stat().st_size:
+                        self.path.unlink()
 
 
 def _sources() -> list[Path]:

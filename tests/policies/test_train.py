@@ -263,6 +263,15 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_the_last_checkpoint_sta
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
+def test_a_checkpoint_that_learned_from_other_demonstrations_is_refused(
+    spec: PolicySpec, tmp_path: Path
+) -> None:
+    Trainer(spec, preset("tiny"), CONFIG, tmp_path, origin=["2 episodes", "3 episodes"]).save()
+    for origin in (["2 episodes"], ["2 episodes", "4 episodes"]):
+        with pytest.raises(ConfigError, match="expected to go on with 3 episodes; found"):
+            Trainer(spec, preset("tiny"), CONFIG, tmp_path, origin=origin)
+
+
 @pytest.mark.parametrize("length", [0, 100])
 def test_a_checkpoint_that_was_cut_short_is_refused_by_its_name(
     spec: PolicySpec, tmp_path: Path, length: int

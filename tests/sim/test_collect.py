@@ -23,7 +23,7 @@ from gatort.sim.collect import (
     require_training_seeds,
 )
 from gatort.sim.randomisation import Randomisation
-from gatort.sim.tasks.stacking.specifications import STACK_SPEC
+from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC, STACK_SPEC
 
 FIRST = 1_000_000
 
@@ -91,24 +91,50 @@ def test_a_policy_drives_while_the_expert_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "difference"),
     [
-        {"noise_nm": (3.0,)},
-        {"randomisation": Randomisation()},
-        {"first_seed": FIRST + 1},
-        {"policy": shipped()},
+        ({"noise_nm": (3.0,)}, "expert, noise 3 N·m; found expert, noise 0 N·m"),
+        ({"randomisation": Randomisation()}, "randomised physics; found expert, noise 0 N·m"),
+        ({"first_seed": FIRST + 1}, "seeds from 1000001; found seeds from 1000000"),
+        ({"seconds": 1.0}, "at most 1 s; found at most 0.5 s"),
+        ({"spec": CAMERA_SPEC}, "another specification; found another specification"),
+        ({"policy": shipped()}, "found expert, noise 0 N·m"),
     ],
 )
-def test_a_folder_of_other_episodes_is_refused(tmp_path: Path, fields: dict[str, object]) -> None:
+def test_a_folder_of_other_episodes_is_refused_with_the_first_difference(
+    tmp_path: Path, fields: dict[str, object], difference: str
+) -> None:
     collection(tmp_path).claim()
     other = collection(tmp_path, **fields)
-    with pytest.raises(DemonstrationError, match="found expert, noise 0 N·m, seeds 1000000"):
+    with pytest.raises(DemonstrationError, match=f"{difference}; choose another folder"):
         collect(other, workers=1)
+
+
+def test_more_episodes_are_added_to_those_of_a_folder(tmp_path: Path) -> None:
+    collect(collection(tmp_path, episodes=1), workers=1)
+    kept = (tmp_path / f"{FIRST}.npz").stat().st_mtime_ns
+    seen: list[CollectionProgress] = []
+    manifest = collect(collection(tmp_path, episodes=3), 1, seen.append)
+    assert (manifest.episodes, manifest.last_seed, seen[-1].made) == (3, FIRST + 2, 2)
+    assert (tmp_path / f"{FIRST}.npz").stat().st_mtime_ns == kept
+    # Fewer episodes take none away.
+    assert collect(collection(tmp_path, episodes=2), workers=1) == manifest
+    assert len(load_episodes(tmp_path, STACK_SPEC)) == 3
 
 
 def test_episodes_of_an_unknown_origin_are_refused(tmp_path: Path) -> None:
     (tmp_path / "7.npz").touch()
     with pytest.raises(DemonstrationError, match="found episodes of an unknown origin"):
+        collect(collection(tmp_path), workers=1)
+
+
+def test_a_folder_of_other_files_is_refused_and_hidden_files_are_ignored(tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").touch()
+    collection(tmp_path).claim()
+    (tmp_path / "collection.txt").rename(tmp_path / "demonstrations.json")
+    with pytest.raises(
+        DemonstrationError, match=r"found other files, such as demonstrations\.json"
+    ):
         collect(collection(tmp_path), workers=1)
 
 

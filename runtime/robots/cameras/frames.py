@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gatort.runtime.errors import RobotError
 from gatort.runtime.spec import ObservationKey
+from gatort.runtime.wording import counted
 
 
 class CameraFault(StrEnum):
@@ -147,8 +148,8 @@ class CameraStatus:
     """Number of times that the source was opened."""
 
     def __str__(self) -> str:
-        counted = ", ".join(f"{count}× {fault}" for fault, count in self.bad.items())
+        faults = ", ".join(f"{count}× {fault}" for fault, count in self.bad.items())
         return (
-            f"{self.sentence or 'good'}; {self.frames} good frames, opened {self.connections}×"
-            + (f", {counted}" if counted else "")
+            f"{self.sentence or 'good'}; {counted(self.frames, 'good frame')}, "
+            f"opened {self.connections}×" + (f", {faults}" if faults else "")
         )

@@ -80,7 +80,7 @@ def test_a_source_is_measured_and_written_as_a_launch_profile(
     assert camera.frame_size == (WIDTH, HEIGHT)
 
     assert cli.main(["cameras", "--profile", "cell.toml", *SECONDS, "--write", "cell.toml"]) == 2
-    assert "expected a new file, found one that exists" in capsys.readouterr().err
+    assert "expected a new file, found one that would be lost" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(choose_gl() is None, reason="no GL library draws")

@@ -107,7 +107,7 @@ def test_the_engine_of_a_trained_policy_is_compared_with_fp32_on_trials_that_the
     assert main([*arguments, "--trials", "1", "--json", str(report)]) == 0
     found = json.loads(report.read_text())
     assert found["format_version"] == 2
-    assert found["compared_on"] == "1 simulated trials at validation layouts"
+    assert found["compared_on"] == "1 simulated trial at validation layouts"
     assert {each["graph"]: each["tokens"] for each in found["agreements"]} == {
         "the engine's graph": 80,
         "its weights in fp32 arithmetic": 80,
@@ -119,7 +119,7 @@ def test_the_engine_of_a_trained_policy_is_compared_with_fp32_on_trials_that_the
     assert main([*arguments, "--trials", "1"]) == 0
     again = capfd.readouterr().out
     assert "built before, and unchanged since" in again
-    assert "on 1 simulated trials at validation layouts" in again
+    assert "on 1 simulated trial at validation layouts" in again
     assert printed.strip() in again
 
 

@@ -114,9 +114,37 @@ def test_only_a_paced_profile_draws_a_progress_bar(
 ) -> None:
     monkeypatch.setattr(profiling, "MonotonicClock", VirtualClock)
     profile(pristine_bundle, "--robot", "scripted", ticks=5)
-    assert re.search(r"^ticks .* 5/5 ", capsys.readouterr().err)
+    assert re.search(r"^ticks .*5/5 ", capsys.readouterr().err)
     profile(pristine_bundle, "--robot", "scripted", "--flat-out", ticks=5)
     assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_prints_and_writes_the_ticks_so_far(
+    pristine_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A real signal to a real process, at the tenth tick.
+    code = (
+        "import os, signal, sys; from gatort.launch import cli; "
+        "from gatort.runtime.loop import ControlLoop; step = ControlLoop._paced_step\n"
+        "def paced_step(loop):\n"
+        "    if loop.telemetry.ticks == 10: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return step(loop)\n"
+        "ControlLoop._paced_step = paced_step\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    flags = ["--robot", "scripted", "--ticks", "1000", "--json", "p.json", "--plot", "p.png"]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "profile", "--bundle", str(pristine_bundle), *flags],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert ended.returncode == 130, ended.stderr
+    assert "10 ticks paced, interrupted, scripted observations" in ended.stdout
+    record = json.loads((tmp_path / "p.json").read_text())
+    assert (record["ticks"], record["interrupted"]) == (10, True)
+    assert (tmp_path / "p.png").exists()
 
 
 def test_refused_ticks_do_not_stop_the_profile_and_count_against_the_budget(

@@ -344,9 +344,12 @@ def test_an_address_in_use_costs_no_recording(
     shared_robot: Process, capsys: pytest.CaptureFixture[str]
 ) -> None:
     endpoint = endpoint_of(shared_robot)
-    Path("steps.mcap").write_bytes(b"an earlier recording")
     sentence = refused(capsys, "robot", "mujoco", "--bind", endpoint, "--record", "steps.mcap")
     assert f"cannot listen on {endpoint}: Address already in use" in sentence
+    assert not Path("steps.mcap").exists()
+    Path("steps.mcap").write_bytes(b"an earlier recording")
+    sentence = refused(capsys, "robot", "mujoco", "--record", "steps.mcap")
+    assert "--record steps.mcap: expected a new file" in sentence
     assert Path("steps.mcap").read_bytes() == b"an earlier recording"
 
 

@@ -150,7 +150,7 @@ def test_a_folder_of_other_episodes_is_not_added_to(
 ) -> None:
     sentence = refusal(capsys, "demos", demonstrations, "--episodes", "2", "--noise-nm", "3")
     assert "begun with expert, noise 3 N·m" in sentence
-    assert "found expert, noise 0, 1, 2, 4 N·m, seeds" in sentence
+    assert "found expert, noise 0, 1, 2, 4 N·m; choose another folder" in sentence
     sentence = refusal(capsys, "demos", demonstrations, "--episodes", "2", "--randomise")
     assert "begun with expert, noise 0, 1, 2, 4 N·m, randomised physics" in sentence
 

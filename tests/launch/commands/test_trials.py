@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli
-from gatort.runtime.bundle import load_manifest, verify
+from gatort.runtime.bundle import SuccessRecord, load_manifest, record_success, verify
 from gatort.runtime.errors import RobotError
 from gatort.runtime.robot import Observation
 from gatort.sim.robot import SimulatedRobot
@@ -136,7 +136,10 @@ def test_trials_continue_after_ctrl_c(
 
     monkeypatch.setattr(TrialRunner, "run", run_until_ctrl_c)
     assert trials(bundle, report, episodes=3) == 130
-    assert "2 of 3 trials finished" in " ".join(capsys.readouterr().err.split())
+    captured = capsys.readouterr()
+    assert "stopped with 2 of 3 trials finished; " in captured.err
+    assert "keeps them, and the same command continues" in captured.err
+    assert "random, 2 trials in lockstep" in captured.out
     assert not report.exists()
 
     monkeypatch.setattr(
@@ -199,6 +202,30 @@ def test_trials_that_never_armed_the_robot_say_why_and_give_no_latency(
     table = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "policy, ms –" in table
     assert f"last refusal 2× {reason}" in table
+
+
+def test_a_success_rate_of_more_trials_is_never_replaced(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = SuccessRecord(trials=200, first_seed=5000, successes=198, rate=0.99, wilson_95=(0, 1))
+    record_success(bundle, known)
+    which = ["--bundle", str(bundle), "--episodes", "2", "--seed", "40", "--workers", "1"]
+    assert cli.main(["trials", *which, "--record"]) == 2
+    sentence = "the bundle holds the success rate of 200 trials, more than 2"
+    assert sentence in capsys.readouterr().err
+    assert load_manifest(bundle).success == known
+
+
+@pytest.mark.usefixtures("short_trials")
+@pytest.mark.parametrize(("share", "status"), [("0", 0), ("0.5", 1)])
+def test_a_success_rate_below_the_least_one_exits_with_1(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], share: str, status: int
+) -> None:
+    assert trials(bundle, tmp_path / "t.json", 1, "--min-success", share) == status
+    captured = capsys.readouterr()
+    assert ("success of 0.0%, less than --min-success 50.0%" in captured.err) == bool(status)
+    assert "random, 1 trial in lockstep" in captured.out
+    assert json.loads((tmp_path / "t.json").read_text())["successes"] == 0
 
 
 def test_recording_a_success_rate_needs_no_torch(bundle: Path) -> None:
@@ -290,7 +317,8 @@ def test_a_sweep_continues_after_ctrl_c_with_a_journal_for_each_link(
         (("--sweep", "delay", "--delay-ms", "5"), "--sweep delay sets --delay-ms itself"),
         (("--sweep", "loss", "--values", "0", "2"), "--values: loss: input should be less than"),
         (("--values", "5"), "add --sweep delay"),
-        (("--loss", "0.1", "--record"), "leave out the conditions of link and view"),
+        (("--loss", "0.1"), "--plot draws a sweep: add --sweep"),
+        (("--sweep", "loss", "--record"), "leave out the conditions of link and view"),
         (("--sweep", "latency"), "latency"),
         (("--loss", "1.5"), "less than or equal to 1"),
     ],

@@ -46,6 +46,20 @@ def test_a_file_that_cannot_be_opened_is_refused_in_one_sentence(
         Recorder(tmp_path / "no" / "x.mcap", RunRecord.of("scripted", spec, "", clock))
 
 
+def test_an_existing_recording_is_never_replaced_not_even_by_a_run_beside_it(
+    path: Path, spec: PolicySpec, clock: VirtualClock
+) -> None:
+    run = RunRecord.of("scripted", spec, "", clock)
+    with Recorder(path, run) as first:
+        with pytest.raises(RecordingError, match=r"cannot write .*run\.mcap: File exists"):
+            Recorder(path, run)
+        first.close("done")
+    assert first.complete
+    with pytest.raises(RecordingError, match="File exists"):
+        Recorder(path, run)
+    assert Recording(path).incomplete is None
+
+
 def test_a_process_that_does_not_start_is_refused_and_leaves_nothing_open(
     path: Path, spec: PolicySpec, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

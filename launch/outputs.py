@@ -1,0 +1,168 @@
+"""Files that a command is asked to write: checked before any work, and no older file is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from gatort.runtime.errors import ConfigError, MissingDependency, OutputError, RobotError
+from gatort.runtime.outputs import MARK, require_place, unwritable, whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ENDINGS: Final = {
+    "plot": (".png", ".svg", ".pdf"),
+    "picture": (".png",),
+    "print_board": (".png",),
+    "video": (".mp4",),
+}
+"""Endings of the names that a flag's file may have."""
+NEW: Final = ("record", "write")
+"""Flags whose file must be new."""
+STREAMED: Final = ("json", "record")
+"""Flags whose output may go to a device or a pipe."""
+MARKED_BYTES: Final = 1 << 16
+"""Size of the two ends of a picture or film in which its mark is looked for."""
+LARGEST_REPORT_BYTES: Final = 1 << 26
+STANDARD_OUTPUT: Final = 1
+"""Number of its file descriptor."""
+
+
+def make_directory(directory: Path) -> None:
+    """Make the default directory of outputs, unless it exists.
+
+    Raises:
+        ConfigError: a file has that name, or the directory cannot be made here.
+    """
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write into {directory}: expected a directory, or to make one here "
+            f"({error.strerror}); run in another directory or name the files yourself"
+        ) from error
+
+
+def require_writable(**outputs: Path | None) -> None:
+    """Check before any computation that output files can be written and that none is lost by it.
+
+    Args:
+        **outputs: path by the name of its flag; `None` is skipped.
+
+    Raises:
+        ConfigError: a name has the wrong ending, two flags name one file, or a file is there that
+            gatort did not write.
+        OutputError: the file cannot be made there.
+    """
+    named: dict[Path, str] = {}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if name != "json" and (str(path) == "-" or (path.is_file() and is_standard_output(path))):
+            raise ConfigError(
+                f"{flag} {path}: expected a file of its own, found standard output, "
+                "where only --json may write"
+            )
+        if name in STREAMED and is_stream(path):
+            continue
+        if (endings := ENDINGS.get(name, ())) and path.suffix.lower() not in endings:
+            raise ConfigError(
+                f"{flag}: expected a name that ends in {' or '.join(endings)}, found {path}"
+            )
+        target = real_path(path)
+        require_place(target if path.is_symlink() else path)
+        if (other := named.setdefault(target, flag)) != flag:
+            raise ConfigError(f"{flag} {path}: expected a file of its own, found that of {other}")
+        if target.exists() and not _replaceable(name, target):
+            raise ConfigError(
+                f"{flag} {path}: expected a new file{'' if name in NEW else ' or one of gatort'}, "
+                "found one that would be lost; move it away or choose another name"
+            )
+
+
+def _replaceable(name: str, path: Path) -> bool:
+    """Return true for an empty file, and for one that gatort wrote and may write anew."""
+    if name in NEW or not path.is_file() or not os.access(path, os.R_OK | os.W_OK):
+        return False
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if name == "json":
+            return not size or (size <= LARGEST_REPORT_BYTES and _is_report(path))
+        file.seek(0)
+        beginning = file.read(MARKED_BYTES)
+        file.seek(max(0, size - MARKED_BYTES))
+        return not size or MARK.encode() in beginning + file.read()
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    origin = found.get("report") if isinstance(found, dict) else None
+    return isinstance(origin, dict) and "gatort" in origin
+
+
+def save_figure(path: Path, figure: Figure, dpi: int) -> None:
+    """Write a figure of matplotlib in the format that its name ends in.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    key = "Software" if path.suffix.lower() == ".png" else "Creator"
+    with whole_file(real_path(path)) as partial:
+        figure.savefig(partial, dpi=dpi, format=path.suffix[1:].lower(), metadata={key: MARK})
+
+
+def append(path: Path, data: bytes) -> None:
+    """Write to a device or a pipe.
+
+    Raises:
+        OutputError: it takes nothing.
+    """
+    try:
+        with path.open("ab") as stream:
+            stream.write(data)
+    except OSError as error:
+        raise OutputError(unwritable(path, error)) from error
+
+
+@contextmanager
+def spared(noun: str) -> Iterator[None]:
+    """Spare a command that has its figures: an output that fails costs a sentence on stderr."""
+    try:
+        yield
+    except (MissingDependency, OutputError, RobotError) as error:
+        print(f"gatort: no {noun}: {error}", file=sys.stderr)
+
+
+def is_stream(path: Path) -> bool:
+    """Return true for standard output, a device or a pipe, beside which no other file belongs."""
+    if is_standard_output(path):
+        return True
+    if not path.exists() or path.is_dir():
+        return False
+    # /dev/stderr may be a link to a file, and stays one.
+    return not path.is_file() or path.absolute().parent in (Path("/dev"), Path("/dev/fd"))
+
+
+def real_path(path: Path) -> Path:
+    """Return the path of the file itself: a link stays, and the file that it names is replaced."""
+    return Path(os.path.realpath(path))
+
+
+def is_standard_output(path: Path | None) -> bool:
+    """Return true for `-` and for every name of this process's standard output."""
+    if path is None:
+        return False
+    try:
+        return str(path) == "-" or os.path.samestat(path.stat(), os.fstat(STANDARD_OUTPUT))
+    except OSError:
+        return False

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from gatort.runtime.durations import Percentiles
 from gatort.runtime.onlooker import Onlooker
 from gatort.runtime.safety import State
-from gatort.runtime.telemetry import Percentiles, Rate
+from gatort.runtime.telemetry import Rate
 
 from .report import alarming
 

@@ -17,9 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from gatort.runtime.durations import Percentiles
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.packages import require_packages
-from gatort.runtime.telemetry import Percentiles, Telemetry
+from gatort.runtime.telemetry import Telemetry
 
 SCHEMA: Final = 1
 """Version of the reports' keys (docs/reports.md)."""

@@ -11,6 +11,8 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import Any, TypeVar
 
+from gatort.runtime.errors import ConfigError
+
 Result = TypeVar("Result")
 SeedWork = Callable[[int], Result]
 """Work on one seed."""
@@ -37,7 +39,13 @@ def spread(
         yield from map(prepare(), seeds)
         return
 
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (prepare,))
+    try:
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (prepare,))
+    except OSError as error:
+        raise ConfigError(
+            f"{workers} workers share locks in /dev/shm, which must be there and writable "
+            f"({error}); mount it, or go without with --workers 1"
+        ) from error
     try:
         for future in as_completed([pool.submit(_run, seed) for seed in seeds]):
             yield future.result()

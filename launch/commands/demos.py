@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os import sched_getaffinity
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from gatort.launch.progress import show_collect
 from gatort.launch.report import screen
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.grant import read_grant
 from gatort.runtime.spec import PATCH_PIXELS, PolicySpec
 from gatort.sim.collect import Collection, require_training_seeds
 from gatort.sim.randomisation import Randomisation
@@ -77,7 +77,7 @@ def demos(
         view_randomisation=TRAINING_VIEW if randomise_view else None,
     )
 
-    manifest = show_collect(collection, workers or len(sched_getaffinity(0)))
+    manifest = show_collect(collection, workers or read_grant().processors)
     screen().print(
         f"{manifest.episodes} episodes, {manifest.successes} succeeded, {manifest.ticks} ticks, "
         f"seeds {manifest.first_seed} to {manifest.last_seed} in {out}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from os import sched_getaffinity
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +28,7 @@ from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.bundle import load_manifest as load_bundle_manifest
 from gatort.runtime.demonstrations import DemonstrationManifest, load_manifest
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.grant import read_grant
 from gatort.runtime.packages import require_torch
 from gatort.runtime.spec import PolicySpec
 from gatort.sim.collect import Collection, require_training_seeds
@@ -52,7 +52,7 @@ class TrainOptions(CourseConfig):
     weights."""
     task: str | None = None
     """Task of the simulated arm, for demonstrations that name none."""
-    workers: PositiveInt = len(sched_getaffinity(0))
+    workers: PositiveInt = read_grant().processors
     """Number of processes that share the rollouts."""
 
 

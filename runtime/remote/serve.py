@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.machine import this_machine
-from gatort.runtime.realtime import RealtimeConfig, apply
+from gatort.runtime.realtime import ARM_PRIORITY, RealtimeConfig, apply
 from gatort.runtime.recording.messages import RunRecord
 from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.recording.tick_recorder import StepRecorder
@@ -92,7 +92,8 @@ def serve(
         # Opened after the address is bound: an address in use must not overwrite an old recording.
         if config.record is not None:
             stack.enter_context(_recorded(config.record, name, driver, clock, lines))
-        for refused in stack.enter_context(apply(realtime)):
+        scheduling = stack.enter_context(apply(realtime, ARM_PRIORITY))
+        for refused in scheduling.refused:
             lines.offer(refused)
         stack.enter_context(console(server))
         lines.offer(
@@ -108,7 +109,7 @@ def serve(
 def _listen(config: ServeConfig, clock: Clock, lines: Lines) -> RobotTransport:
     """Return the door, behind a simulated bad link only where one was asked for."""
     keys = str(config.keys) if config.keys is not None else None
-    door = Door(DoorSettings(config.bind, keys, config.realtime), clock, lines.offer)
+    door = Door(DoorSettings(config.bind, keys), clock, lines.offer)
     return door if config.link.perfect else BadLink(door, config.link, clock)
 
 

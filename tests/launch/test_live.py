@@ -8,8 +8,9 @@ from threading import Event
 from rich.console import Console
 
 from gatort.launch.live import LiveTable, RunStatus
+from gatort.runtime.durations import Percentiles
 from gatort.runtime.safety import State
-from gatort.runtime.telemetry import Percentiles, Rate
+from gatort.runtime.telemetry import Rate
 
 STATUS = RunStatus(
     elapsed_s=12.0,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from gatort.launch.report import percentile_record, require_writable, write_json
+from gatort.runtime.durations import Percentiles
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.telemetry import Percentiles
 
 
 def test_percentiles_are_written_in_milliseconds() -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,9 +26,12 @@ SCHEMA: Final = 1
 """Version of the reports' keys (docs/reports.md)."""
 
 
-def percentile_table(rows: Sequence[tuple[str, Percentiles]], budget_ms: float) -> Table:
+def percentile_table(
+    rows: Sequence[tuple[str, Percentiles]], budget_ms: float, deadline_ms: float
+) -> Table:
     """Lay out durations, one row per stage; a duration over the budget is red."""
-    table = Table()
+    deadlines = f"budget {budget_ms:g} ms, action deadline {deadline_ms:g} ms"
+    table = Table(caption=deadlines, caption_justify="left")
     table.add_column("ms")
     for column in ("p50", "p99", "p99.9", "max"):
         table.add_column(column, justify="right")
@@ -36,6 +39,12 @@ def percentile_table(rows: Sequence[tuple[str, Percentiles]], budget_ms: float) 
         cells = (latency.p50_ms, latency.p99_ms, latency.p99_9_ms, latency.max_ms)
         table.add_row(name, *(alarming(f"{value:.2f}", value > budget_ms) for value in cells))
     return table
+
+
+def counts(reasons: Mapping[str, int]) -> str:
+    """Return counts by reason in brackets, after a blank; nothing without any."""
+    named = ", ".join(f"{count}× {reason}" for reason, count in reasons.items())
+    return f" ({named})" if named else ""
 
 
 def alarming(text: str, alarm: bool) -> Text:
@@ -83,7 +92,7 @@ def latency_record(rows: Sequence[tuple[str, Percentiles]]) -> dict[str, dict[st
     return {name: percentile_record(latency) for name, latency in rows}
 
 
-def draw_latency(path: Path, title: str, telemetry: Telemetry, budget_ms: float) -> None:
+def draw_latency(path: Path, title: str, telemetry: Telemetry, deadline_ms: float) -> None:
     """Draw the latency of at least one tick as a PNG.
 
     Raises:
@@ -93,7 +102,9 @@ def draw_latency(path: Path, title: str, telemetry: Telemetry, budget_ms: float)
     # A run needs no picture, and matplotlib takes half a second to import.
     from .latency_picture import latency_picture
 
-    latency_picture(path, title, telemetry.stages, telemetry.stage_durations_ns(), budget_ms)
+    limits_ms = {"budget": telemetry.budget_ns * 1e-6, "action deadline": deadline_ms}
+    durations_ns = telemetry.stage_durations_ns()
+    latency_picture(path, title, telemetry.stages, durations_ns, limits_ms)
 
 
 def make_directory(directory: Path) -> None:

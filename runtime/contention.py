@@ -1,8 +1,8 @@
 """Competition for the processor while a loop ran: who took it, for how long, and the remedy.
 
-The kernel's counters are read before and after (proc(5)). They are the CPU time of every process,
-time stolen by a hypervisor, throttling by a quota, and waits of the loop's thread for a core. A
-counter that the kernel does not give counts as zero.
+The kernel's counters are read before and after (proc(5)): CPU time of each process, time stolen by
+a hypervisor, throttling by a quota, and waits of the loop's thread. A counter that the kernel does
+not give counts as zero.
 """
 
 from __future__ import annotations
@@ -112,6 +112,22 @@ class Contention:
             throttling=after.throttling.since(before.throttling),
         )
 
+    @property
+    def causes(self) -> dict[str, str]:
+        """Clauses on the competitors, each with its remedy; empty if there were none."""
+        found = {}
+        if self.throttling.throttled:
+            found[f"the CPU quota stopped this process: {self.throttling}"] = QUOTA_HINT
+        if self.stolen_s > _SHARE * self.seconds:
+            kept = f"the hypervisor kept {self.stolen_s:.1f} s from this machine"
+            found[kept] = "use a machine whose cores are its own"
+        if self.others_s > _SHARE * self.seconds:
+            named = [f"{name} {took_s:.1f} s" for name, took_s in self.takers if took_s >= 0.05]
+            names = f" ({', '.join(named)})" if named else ""
+            computed = f"other processes computed for {self.others_s:.1f} s{names}"
+            found[computed] = "stop them, or move them to other cores"
+        return found
+
     def sentence(self, scheduling: str, tick_ms: float) -> str:
         """Name the causes, their durations and the remedies.
 
@@ -119,23 +135,17 @@ class Contention:
             scheduling: scheduling that the loop's thread got.
             tick_ms: median duration of a tick.
         """
-        causes, remedies = [], []
-        if self.throttling.throttled:
-            causes.append(f"the CPU quota stopped this process: {self.throttling}")
-            remedies.append(QUOTA_HINT)
-        if self.stolen_s > _SHARE * self.seconds:
-            causes.append(f"the hypervisor kept {self.stolen_s:.1f} s from this machine")
-            remedies.append("use a machine whose cores are its own")
-        if self.others_s > _SHARE * self.seconds:
-            names = ", ".join(f"{name} {took_s:.1f} s" for name, took_s in self.takers)
-            causes.append(f"other processes computed for {self.others_s:.1f} s ({names})")
-            remedies.append("stop them, or let `gatort doctor` say how to get SCHED_FIFO")
-        if not causes:
-            causes.append(f"nothing else took the processor; a tick takes {tick_ms:.1f} ms (p50)")
-            remedies.append("a faster --engine, fewer --threads than cores, or a smaller policy")
-        waited = f"the loop ({scheduling}) waited {self.waited_s:.2f} s for a core"
+        causes = self.causes or {
+            f"nothing else took the processor, and a tick takes {tick_ms:.1f} ms (p50)": (
+                "a faster --engine, fewer --threads than cores, or a smaller policy"
+            )
+        }
+        remedies = list(causes.values())
+        if self.causes and "SCHED_FIFO" not in scheduling:
+            remedies.append("grant SCHED_FIFO (`gatort doctor` says how)")
         return (
-            f"in {self.seconds:.1f} s {waited} and lost it {self.preempted} times; "
+            f"processor: in {self.seconds:.1f} s the loop ({scheduling}) waited "
+            f"{self.waited_s:.2f} s for a core and lost it {self.preempted}×; "
             f"{'; '.join(causes)}. Try: {'; '.join(remedies)}."
         )
 

@@ -9,6 +9,8 @@ which hold every tick since the start. The stamps of the newest ticks are kept f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from resource import RUSAGE_THREAD, getrusage
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +47,28 @@ class Rate:
     """Rate over the last whole second."""
     average_hz: float
     worst_second_hz: float
+
+
+class Usage(NamedTuple):
+    """Use of the machine by the loop's thread, as getrusage(2) counts it."""
+
+    cpu_ns: int
+    """CPU time."""
+    page_faults: int
+    """Number of pages that were touched for the first time, or read from a disk."""
+    preempted: int
+    """Number of times that the thread lost its core to another one."""
+
+    @classmethod
+    def now(cls) -> Usage:
+        """Return the counts of the calling thread since it began."""
+        found = getrusage(RUSAGE_THREAD)
+        cpu_ns = round((found.ru_utime + found.ru_stime) * 1e9)
+        return cls(cpu_ns, found.ru_minflt + found.ru_majflt, found.ru_nivcsw)
+
+    def since(self, before: Usage) -> Usage:
+        """Return the use since an earlier reading of the same thread."""
+        return Usage(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 class Misses:
@@ -107,6 +131,9 @@ class Telemetry:
         """Number of ticks begun, refused ones included."""
         self.refused = 0
         """Number of ticks that sent no command."""
+        self.usage = Usage(0, 0, 0)
+        """Use of the machine by the newest finished tick."""
+        self._usage_before = self.usage
         self._clock = clock or MonotonicClock()
         self._histograms = {name: Histogram() for name in (*self.stages, TICK, LATENESS)}
         self._row, self._column = self.stamps[0], 0
@@ -118,6 +145,7 @@ class Telemetry:
 
     def begin(self, wake: Wake) -> None:
         """Open a tick's row."""
+        self._usage_before = Usage.now()
         self._row = self.stamps[self.ticks % len(self.stamps)]
         self._row[:] = 0
         self._row[0] = self._clock.now_ns()
@@ -132,6 +160,7 @@ class Telemetry:
 
     def record(self) -> None:
         """Move the finished tick into the histograms, as far as it came. Call it in the slack."""
+        self.usage = Usage.now().since(self._usage_before)
         row = self._row[: self._column + 1].tolist()
         for name, start_ns, end_ns in zip(self.stages, row, row[1:], strict=False):
             self._histograms[name].add(end_ns - start_ns)

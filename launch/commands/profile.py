@@ -83,7 +83,10 @@ def profile(
         console.print(f"timing {ticks} ticks at the control rate…", style="dim")
     measured = measure(options, ticks=ticks, paced=paced, budget_ms=budget_ms, source=robot)
     verdict = measured.sentence(max_misses)
-    console.print(verdict, percentile_table(measured.telemetry.summary(), budget_ms), sep="\n")
+    table = percentile_table(measured.telemetry.summary(), budget_ms, measured.deadline_ms)
+    console.print(verdict, table, sep="\n")
+    if (processor := measured.processor_sentence) is not None:
+        console.print(processor)
     console.print(str(this_machine()), style="dim")
     if measured.witness is not None:
         console.print(f"witness: {measured.witness.sentence}", style="dim")
@@ -101,7 +104,7 @@ def profile(
 
     write_json(json, record)
     if plot is not None:
-        draw_latency(plot, verdict, measured.telemetry, budget_ms)
+        draw_latency(plot, verdict, measured.telemetry, measured.deadline_ms)
     return int(not measured.holds(max_misses))
 
 

@@ -69,17 +69,18 @@ def test_each_cause_is_named_with_its_time_and_its_remedy() -> None:
         throttling=Throttling(204, 199, 16.0),
     )
     assert found.sentence("nice -10", 7.0) == (
-        "in 10.0 s the loop (nice -10) waited 6.50 s for a core and lost it 812 times; "
+        "processor: in 10.0 s the loop (nice -10) waited 6.50 s for a core and lost it 812×; "
         "the CPU quota stopped this process: throttled in 199 of 204 periods, 16.0 s in all; "
         "the hypervisor kept 1.5 s from this machine; "
         "other processes computed for 19.5 s (stress 12.2 s, ffmpeg 7.0 s). "
         "Try: raise the quota (docker --cpus, CPUQuota=, cpu.max); "
         "use a machine whose cores are its own; "
-        "stop them, or let `gatort doctor` say how to get SCHED_FIFO."
+        "stop them, or move them to other cores; grant SCHED_FIFO (`gatort doctor` says how)."
     )
+    assert "grant" not in found.sentence("SCHED_FIFO 10, nice -10", 7.0)
 
 
 def test_where_nobody_took_the_processor_the_policy_itself_is_named() -> None:
     sentence = QUIET.sentence("SCHED_FIFO 10", 31.5)
-    assert "nothing else took the processor; a tick takes 31.5 ms (p50)" in sentence
+    assert "nothing else took the processor, and a tick takes 31.5 ms (p50)" in sentence
     assert "a faster --engine" in sentence

@@ -156,3 +156,15 @@ def test_its_memory_is_fixed_when_it_is_made(telemetry: Telemetry, clock: Virtua
     assert telemetry.stamps.ctypes.data == before
     assert telemetry.stamps.shape == (8, 9)
     assert telemetry.stamps.dtype == np.int64
+
+
+def test_each_tick_has_the_use_of_the_machine_by_the_loops_thread(
+    telemetry: Telemetry, clock: VirtualClock
+) -> None:
+    telemetry.begin(Wake(0, 0, 0, 0))
+    fresh = np.ones(4 << 20, np.int8)  # Pages that were never touched before.
+    telemetry.mark()
+    telemetry.record()
+    assert fresh.all()
+    assert telemetry.usage.page_faults > 0
+    assert telemetry.usage.cpu_ns > 0

@@ -1,8 +1,8 @@
 """Competition for the processor while a loop ran: who took it, for how long, and the remedy.
 
-The kernel's counters are read before and after (proc(5)): CPU time of each process, time stolen by
-a hypervisor, throttling by a quota, and waits of the loop's thread. A counter that the kernel does
-not give counts as zero.
+The kernel's counters are read before and after (proc(5)). They count CPU time of each process, time
+stolen by a hypervisor, throttling by a quota, and waits of the loop's thread. A counter that the
+kernel does not give counts as zero.
 """
 
 from __future__ import annotations

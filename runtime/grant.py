@@ -42,10 +42,9 @@ class Throttling:
 
     def __str__(self) -> str:
         """Return the counters in words."""
-        return (
-            f"throttled in {self.throttled} of {self.periods} periods, {self.throttled_s:.1f} s "
-            "in all"
-        )
+        # Version 1 counts the time only once a core runs again.
+        lasted = f", {self.throttled_s:.1f} s in all" if self.throttled_s >= 0.05 else ""
+        return f"throttled in {self.throttled} of {self.periods} periods{lasted}"
 
 
 @dataclass(frozen=True, slots=True)

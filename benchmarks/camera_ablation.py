@@ -13,7 +13,6 @@ import argparse
 import json
 from dataclasses import dataclass
 from functools import partial
-from os import sched_getaffinity
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +27,7 @@ from gatort.policies.train import Trainer
 from gatort.policies.weights import read_model
 from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.demonstrations import load_episodes
+from gatort.runtime.grant import read_grant
 from gatort.sim.collect import Collection
 from gatort.sim.tasks.seeds import TRAINING_SEEDS, VALIDATION_SEEDS
 from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="bundle whose weights every row starts from")
     parser.add_argument("--episodes", type=int, default=100, help="demonstrations of a row")
     parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--workers", type=int, default=len(sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=read_grant().processors)
     args = parser.parse_args()
 
     held_out = _frames(args.out, TRAINING_VIEW, HELD_OUT_SEED, HELD_OUT_EPISODES, args.workers)

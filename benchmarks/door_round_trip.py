@@ -43,7 +43,7 @@ def serve(kind: str) -> None:
     clock = MonotonicClock()
     transport: RobotTransport
     if kind == "door":
-        transport = Door(DoorSettings(ADDRESS, realtime=True), clock)
+        transport = Door(DoorSettings(ADDRESS), clock)
     with apply(REALTIME):
         if kind == "sockets":
             transport = RobotSocket(ADDRESS)

@@ -13,9 +13,9 @@ import argparse
 import subprocess
 import sys
 from dataclasses import dataclass
-from os import sched_getaffinity
 from pathlib import Path
 
+from gatort.runtime.grant import read_grant
 from gatort.sim.tasks.seeds import TRAINING_SEEDS
 
 FIRST_SEED = TRAINING_SEEDS.start + 60_000
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="bundle whose weights training starts from")
     parser.add_argument("--on-two-cores", action="store_true", help="a small amount, for a CPU")
     parser.add_argument("--episodes", type=int, default=200, help="trials of each kind at the end")
-    parser.add_argument("--workers", type=int, default=len(sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=read_grant().processors)
     args = parser.parse_args()
 
     size = TWO_CORES if args.on_two_cores else ONE_GPU

@@ -122,8 +122,8 @@ class Bench(LoopBench):
     @contextmanager
     def controller(self, arm: DrivenArm) -> Iterator[Robot]:
         """Connect to an arm, on a thread at a controller's real-time priority."""
-        with apply(REALTIME) as refused, arm.connect() as robot:
-            self.not_granted = list(refused)
+        with apply(REALTIME) as scheduling, arm.connect() as robot:
+            self.not_granted = list(scheduling.refused)
             yield robot
 
     @contextmanager

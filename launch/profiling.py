@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from gatort.policies.loading import load_policy
 from gatort.runtime.clock import Clock, MonotonicClock, VirtualClock
+from gatort.runtime.contention import Contention, ProcessorReading
 from gatort.runtime.decoding import Sampler
+from gatort.runtime.guard import Refusal
 from gatort.runtime.inner_loop import FADE_NS
 from gatort.runtime.loop import ControlLoop, TickRecord
 from gatort.runtime.machine import this_machine
@@ -27,7 +29,7 @@ from gatort.sim.make import make_robot, simulator_installed
 from gatort.sim.tasks import task_of
 
 from .options import LoopOptions
-from .report import latency_record, percentile_record, progress_bar
+from .report import counts, latency_record, percentile_record, progress_bar
 
 Source = Literal["auto", "mujoco", "scripted"]
 
@@ -52,10 +54,18 @@ class Measurement:
     """Number of ticks, refused ticks included."""
     misses: int
     """Number of ticks over the budget and of skipped deadlines."""
+    deadline_ms: float
+    """Age of an observation at which the answer to it comes too late."""
     refused: int
     """Number of ticks without a command, for example because the action came too late."""
     interrupted: bool
     """True if Ctrl-C ended the measurement before the last tick."""
+    refusals: dict[str, int]
+    """Number of ticks without a command, by reason."""
+    scheduling: str
+    """Scheduling of the loop's thread."""
+    processor: Contention
+    """Competition for the processor during the measurement."""
     witness: WitnessReport | None
     """Pauses of the machine during a paced measurement; `None` for ticks flat out."""
     telemetry: Telemetry
@@ -73,17 +83,27 @@ class Measurement:
             f"{counted(self.ticks, 'tick')} {pace}, {self.observations} observations, "
             f"{self.engine}: p99 {self.telemetry.percentiles(TICK).p99_ms:.1f} ms, "
             f"{counted(self.misses, 'miss', 'misses')} of {self.budget_ms:g} ms, "
-            f"{self.refused} refused: "
+            f"{self.refused} refused{counts(self.refusals)}, "
+            f"action deadline {self.deadline_ms:g} ms: "
             f"the budget {'holds' if self.holds(max_misses) else 'does not hold'}"
         )
 
+    @property
+    def processor_sentence(self) -> str | None:
+        """Causes of missed deadlines in one line, or `None` if no deadline was missed."""
+        late = self.misses + self.refusals.get(Refusal.LATE, 0)
+        if not late:
+            return None
+        return self.processor.sentence(self.scheduling, self.telemetry.percentiles(TICK).p50_ms)
+
     def record(self, max_misses: int) -> dict[str, Any]:
         """Return the JSON form."""
-        nested = ("witness", "telemetry")
+        nested = ("witness", "telemetry", "processor")
         plain = {name: getattr(self, name) for name in self.__slots__ if name not in nested}
         return {
             **plain,
             "witness": _witness_record(self.witness) if self.witness else None,
+            "processor": asdict(self.processor),
             "holds": self.holds(max_misses),
             "lateness_ms": percentile_record(self.telemetry.percentiles(LATENESS)),
             "latency_ms": latency_record(self.telemetry.summary()),
@@ -144,9 +164,15 @@ def measure(
         loop = policy.control(robot, clock, telemetry=telemetry, collect_garbage=True)
         # Flat out there is no slack to draw in.
         bar = stack.enter_context(LiveBar(ticks, round(spec.control_hz))) if paced else None
-        for sentence in stack.enter_context(apply(options.realtime)):
+        # Ticks flat out never sleep: at a real-time priority they would leave a core to nobody.
+        wishes = options.realtime
+        if not paced and wishes.fifo_priority is None:
+            wishes = wishes.model_copy(update={"fifo_priority": 0})
+        scheduling = stack.enter_context(apply(wishes))
+        for sentence in scheduling.refused:
             print(sentence, file=sys.stderr)
 
+        before = ProcessorReading.now()
         began_ns = clock.now_ns()
         interrupted = False
         try:
@@ -155,6 +181,7 @@ def measure(
             if not telemetry.ticks:
                 raise
             interrupted = True
+        processor = Contention.between(before, ProcessorReading.now())
         witness = watched.between(began_ns, clock.now_ns()) if watched else None
 
     return Measurement(
@@ -166,8 +193,16 @@ def measure(
         budget_ms=budget_ms,
         ticks=telemetry.ticks,
         misses=telemetry.misses,
+        deadline_ms=spec.action_delay_ms,
         refused=telemetry.refused,
         interrupted=interrupted,
+        refusals={
+            str(reason): count
+            for reason, count in loop.guard.refused.items()
+            if reason is not Refusal.SKIPPED
+        },
+        scheduling=scheduling.name,
+        processor=processor,
         witness=witness,
         telemetry=telemetry,
     )

@@ -18,7 +18,7 @@ from gatort.runtime.recording.messages import RunRecord
 from gatort.runtime.recording.recorder import Recorder
 
 from .options import RunOptions
-from .run_report import run_sentence
+from .run_report import run_sentences
 from .watching import FilmTrack, RunWatcher
 
 RECORDINGS = Path("runs")
@@ -55,16 +55,19 @@ def run_recorded(
     """
     run = RunRecord.of(options.robot, live.robot.interface, str(this_machine()), live.clock)
     policy = policy_record(live.policy, options, options.seed)
-    watcher = RunWatcher(live, console, track)
+    title = f"{policy.bundle}, {options.engine}, {options.robot}"
     with Recorder(file, run, policy) as recorder:
+        watcher = RunWatcher(live, recorder, title, console, track)
         try:
             with ExitStack() as stack:
                 stack.enter_context(watcher.shown(viewer=viewer))
-                for refused in stack.enter_context(apply(options.realtime)):
+                scheduling = stack.enter_context(apply(options.realtime))
+                live.scheduling = scheduling.name
+                for refused in scheduling.refused:
                     console.print(refused)
                 live.run(recorder, watcher.look)
         except GatortError as error:
             recorder.close(f"nothing ran: {error}")
             raise
-        recorder.close(run_sentence(live, options))
+        recorder.close("; ".join(run_sentences(live, options)))
     return recorder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,9 +24,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from gatort.runtime.durations import Percentiles
 from gatort.runtime.outputs import whole_file
 from gatort.runtime.packages import require_packages
-from gatort.runtime.telemetry import Percentiles, Telemetry
+from gatort.runtime.telemetry import Telemetry
 
 from .drawing import announced
 from .outputs import append, is_standard_output, is_stream, real_path, spared
@@ -37,9 +38,12 @@ LINE_S: Final = 30.0
 """Time between two lines of progress where no terminal redraws a bar."""
 
 
-def percentile_table(rows: Sequence[tuple[str, Percentiles]], budget_ms: float) -> Table:
+def percentile_table(
+    rows: Sequence[tuple[str, Percentiles]], budget_ms: float, deadline_ms: float
+) -> Table:
     """Lay out durations, one row per stage; a duration over the budget is red."""
-    table = Table()
+    deadlines = f"budget {budget_ms:g} ms, action deadline {deadline_ms:g} ms"
+    table = Table(caption=deadlines, caption_justify="left")
     table.add_column("ms")
     for column in ("p50", "p99", "p99.9", "max"):
         table.add_column(column, justify="right")
@@ -47,6 +51,12 @@ def percentile_table(rows: Sequence[tuple[str, Percentiles]], budget_ms: float) 
         cells = (latency.p50_ms, latency.p99_ms, latency.p99_9_ms, latency.max_ms)
         table.add_row(name, *(alarming(f"{value:.2f}", value > budget_ms) for value in cells))
     return table
+
+
+def counts(reasons: Mapping[str, int]) -> str:
+    """Return counts by reason in brackets, after a blank; nothing without any."""
+    named = ", ".join(f"{count}× {reason}" for reason, count in reasons.items())
+    return f" ({named})" if named else ""
 
 
 def alarming(text: str, alarm: bool) -> Text:
@@ -139,7 +149,7 @@ def latency_record(rows: Sequence[tuple[str, Percentiles]]) -> dict[str, dict[st
 
 
 @announced
-def draw_latency(path: Path, title: str, telemetry: Telemetry, budget_ms: float) -> None:
+def draw_latency(path: Path, title: str, telemetry: Telemetry, deadline_ms: float) -> None:
     """Draw the latency of at least one tick as a PNG.
 
     Raises:
@@ -149,7 +159,9 @@ def draw_latency(path: Path, title: str, telemetry: Telemetry, budget_ms: float)
     # A run needs no picture, and matplotlib takes half a second to import.
     from .latency_picture import latency_picture
 
-    latency_picture(path, title, telemetry.stages, telemetry.stage_durations_ns(), budget_ms)
+    limits_ms = {"budget": telemetry.budget_ns * 1e-6, "action deadline": deadline_ms}
+    durations_ns = telemetry.stage_durations_ns()
+    latency_picture(path, title, telemetry.stages, durations_ns, limits_ms)
 
 
 def write_json(path: Path | None, record: dict[str, Any]) -> None:

@@ -14,20 +14,28 @@ from gatort.runtime.robots.cameras.rig import CameraRobot
 from gatort.runtime.wording import counted
 
 from .options import RunOptions
-from .report import latency_record, percentile_record
+from .report import counts, latency_record, percentile_record
 
 
 def run_sentence(live: LiveRun, options: RunOptions) -> str:
     """Return the run in one line."""
     telemetry = live.telemetry
+    # A run that was stopped has named its reasons already.
+    reasons = "" if live.stopped else counts(live.refusals)
     where = options.robot if remote_of(live.robot) is not None else f"seed {options.seed}"
     parts = [part for part in (_outcome(live), live.ending, _clipped(live)) if part is not None]
     return (
         f"{where}: {', '.join(parts)} after {live.seconds:.1f} s; "
         f"{counted(telemetry.ticks, 'tick')} at {telemetry.rate.average_hz:.2f} Hz, "
-        f"{counted(telemetry.misses, 'miss', 'misses')}, "
-        f"{telemetry.refused} refused"
+        f"{counted(telemetry.misses, 'miss', 'misses')} of {live.budget_ms:g} ms, "
+        f"{telemetry.refused} refused{reasons}, action deadline {live.deadline_ms:g} ms"
     )
+
+
+def run_sentences(live: LiveRun, options: RunOptions) -> list[str]:
+    """Return the run in one line, and a line on the processor if deadlines were missed."""
+    processor = live.processor_sentence
+    return [run_sentence(live, options), *([processor] if processor is not None else [])]
 
 
 def recording_sentence(recorder: Recorder) -> str:
@@ -83,6 +91,7 @@ def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[s
         "seconds": live.seconds,
         "rate_hz": asdict(telemetry.rate),
         "budget_ms": live.budget_ms,
+        "deadline_ms": live.deadline_ms,
         "misses": telemetry.misses,
         "refused": {str(reason): count for reason, count in guard.refused.items()},
         "last_refusal": live.loop.refusal,
@@ -91,6 +100,8 @@ def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[s
         "clipped": dict(guard.clipped),
         "latency_ms": latency_record(telemetry.summary()),
         **wire,
+        "scheduling": live.scheduling,
+        "processor": asdict(live.contention) if live.contention else None,
         "machine": asdict(this_machine()),
         "recording": {
             "file": str(recorder.path),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from os import sched_getaffinity
 from pathlib import Path
 
 from pydantic import PositiveInt
 
 from gatort.policies.recipe import CourseConfig
+from gatort.runtime.grant import read_grant
 
 
 class TrainOptions(CourseConfig):
@@ -20,5 +20,5 @@ class TrainOptions(CourseConfig):
     weights."""
     task: str | None = None
     """Task of the simulated arm, for demonstrations that name none."""
-    workers: PositiveInt = len(sched_getaffinity(0))
+    workers: PositiveInt = read_grant().processors
     """Number of processes that share the rollouts."""

@@ -13,7 +13,9 @@ from rich.console import Console
 
 from gatort.runtime.live_run import KEPT_TICKS, LiveRun
 from gatort.runtime.loop import TickRecord
+from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.robot import Observation
+from gatort.runtime.safety import State
 from gatort.runtime.telemetry import TICK
 from gatort.sim.film import film
 from gatort.sim.robot import SimulatedRobot
@@ -73,10 +75,28 @@ class FilmTrack:
 class RunWatcher:
     """Live table and film track of a run, fed in the slack after each tick."""
 
-    def __init__(self, live: LiveRun, console: Console, track: FilmTrack | None) -> None:
+    def __init__(
+        self,
+        live: LiveRun,
+        recorder: Recorder,
+        title: str,
+        console: Console,
+        track: FilmTrack | None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            live: run to watch.
+            recorder: recorder of the run, whose faults are shown at once.
+            title: bundle, engine and robot.
+            console: console of the live table.
+            track: track of a simulated robot's positions.
+        """
         self._live = live
         self._track = track
-        self._table = LiveTable(console, live.budget_ms)
+        self._recorder = recorder
+        self._title = title
+        self._table = LiveTable(console)
         self._offered_ns = 0
 
     @contextmanager
@@ -100,11 +120,20 @@ class RunWatcher:
 
     def _status(self) -> RunStatus:
         live = self._live
+        telemetry = live.telemetry
+        refusal = live.loop.refusal if live.state is not State.DISARMED else None
         return RunStatus(
+            title=f"{self._title}, {live.scheduling}",
             elapsed_s=live.seconds,
-            rate=live.telemetry.rate,
-            tick=live.telemetry.percentiles(TICK),
-            misses=live.telemetry.misses,
+            longest_s=live.ticks / live.policy.spec.control_hz,
+            rate=telemetry.rate,
+            tick=telemetry.percentiles(TICK),
+            budget_ms=live.budget_ms,
+            deadline_ms=live.deadline_ms,
+            misses=telemetry.misses,
+            refused=live.refusals,
             state=live.state,
+            cause=live.ending or refusal,
+            recording_fault=self._recorder.degraded,
             succeeded=live.robot.succeeded,
         )

@@ -10,12 +10,14 @@ from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.recording.tick_recorder import TickRecorder
 
 from .clock import Clock
+from .contention import Contention, ProcessorReading
 from .errors import DeviceError, RobotError
+from .guard import Refusal
 from .loop import PromptFrame, TickRecord
 from .policy import Policy
 from .robot import Robot
 from .safety import STOPPED, State
-from .telemetry import Telemetry
+from .telemetry import TICK, Telemetry
 
 KEPT_TICKS = 72_000
 """One hour at 20 Hz: number of the newest ticks whose stages are kept one by one."""
@@ -73,6 +75,10 @@ class LiveRun:
         """Sentence on the failure that ended the run."""
         self.state = State.DISARMED
         """State of guard or robot after the last tick, whichever is further from RUN."""
+        self.scheduling = "ordinary scheduling"
+        """Scheduling of the loop's thread, for displays and reports."""
+        self.contention: Contention | None = None
+        """Competition for the processor during the run; `None` before its end."""
         self._until_success = until_success
         self._on_tick: Callable[[TickRecord], None] = ignore_tick
         self._record: TickRecorder | None = None
@@ -81,6 +87,17 @@ class LiveRun:
     def budget_ms(self) -> float:
         """Longest tick that is not a miss."""
         return self.telemetry.budget_ns * 1e-6
+
+    @property
+    def deadline_ms(self) -> float:
+        """Age of an observation at which the answer to it comes too late."""
+        return self.policy.spec.action_delay_ms
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        """Number of ticks without a command, by reason; skipped ticks count as misses alone."""
+        counted = self.loop.guard.refused.items()
+        return {str(reason): count for reason, count in counted if reason is not Refusal.SKIPPED}
 
     @property
     def seconds(self) -> float:
@@ -105,6 +122,16 @@ class LiveRun:
         reasons = "".join(f"; {count}× {reason}" for reason, count in guard.refused.items())
         return f"stopped in {self.state} (by {cause}{reasons})"
 
+    @property
+    def processor_sentence(self) -> str | None:
+        """Causes of missed deadlines in one line, or `None` if no deadline was missed."""
+        refused = self.loop.guard.refused
+        late = self.telemetry.misses + refused[Refusal.LATE] + refused[Refusal.SKIPPED]
+        if self.contention is None or not (late or (self.stopped and self.contention.causes)):
+            return None
+        tick_ms = self.telemetry.percentiles(TICK).p50_ms
+        return self.contention.sentence(self.scheduling, tick_ms)
+
     def run(self, recorder: Recorder, on_tick: Callable[[TickRecord], None] = ignore_tick) -> None:
         """Run until success, the end of the time, or a stop; Ctrl-C is the operator's stop.
 
@@ -118,6 +145,7 @@ class LiveRun:
         self._on_tick = on_tick
         self._record = TickRecorder(recorder, self.loop)
         self._record.prompt(self.clock.now_ns(), self.prompt)
+        before = ProcessorReading.now()
         try:
             self.loop.run(self.ticks, self._look)
         except KeyboardInterrupt:
@@ -129,6 +157,7 @@ class LiveRun:
             self.failure = f"the {component} failed ({error})"
             self.stopped = True
             recorder.fault(self.clock.now_ns(), component, str(error))
+        self.contention = Contention.between(before, ProcessorReading.now())
 
     def _look(self, record: TickRecord) -> bool:
         """Record a tick in its slack; return true to end the run."""

@@ -8,6 +8,7 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+from .grant import read_grant
 from .packages import installed_version
 from .wording import counted
 
@@ -26,8 +27,10 @@ class Machine:
     """Model of the processor."""
     cores: int
     """Number of cores that this process may use; the machine may have more."""
+    quota_cores: float | None
+    """CPU time that a quota allows in each second, in cores; `None` without a quota."""
     memory_gib: float
-    """Size of the memory."""
+    """Size of the memory, or of the part that a control group allows."""
     system: str
     """Operating system and release of its kernel."""
     python: str
@@ -35,20 +38,29 @@ class Machine:
     versions: dict[str, str]
     """Version of each installed package of `MEASURED_PACKAGES`."""
 
+    @property
+    def hardware(self) -> str:
+        """Processor and memory in words."""
+        quota = "" if self.quota_cores is None else f" with a CPU quota of {self.quota_cores:g}"
+        memory = f"{self.memory_gib:.3g}" if self.memory_gib < 10 else f"{self.memory_gib:.0f}"
+        return f"{self.cpu}, {counted(self.cores, 'core')}{quota}, {memory} GiB"
+
     def __str__(self) -> str:
         """Return one line for a table's caption."""
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
-        hardware = f"{self.cpu}, {counted(self.cores, 'core')}, {self.memory_gib:.0f} GiB"
-        return f"{hardware}, {self.system}, Python {self.python}; {versions}"
+        return f"{self.hardware}, {self.system}, Python {self.python}; {versions}"
 
 
 def this_machine() -> Machine:
     """Describe the computer that this process runs on."""
     found = {name: installed_version(name) for name in MEASURED_PACKAGES}
+    grant = read_grant()
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(
         cpu=_cpu_model(),
-        cores=len(os.sched_getaffinity(0)),
-        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        cores=grant.cores,
+        quota_cores=grant.quota_cores,
+        memory_gib=round(min(memory_bytes, grant.memory_limit_bytes or memory_bytes) / 2**30, 1),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         versions={name: number for name, number in found.items() if number is not None},

@@ -9,21 +9,20 @@ which hold every tick since the start. The stamps of the newest ticks are kept f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from resource import RUSAGE_THREAD, getrusage
+from typing import NamedTuple
 
 import numpy as np
-from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
 from .clock import Clock, MonotonicClock
+from .durations import Histogram, Percentiles
 from .pacer import Wake
 from .spec import PolicySpec
 
 TICK = "tick"
 LATENESS = "lateness"
-_SHORTEST_NS, _LONGEST_NS, _DIGITS = 100, 60_000_000_000, 3
 _SECOND_NS = 1_000_000_000
-_FRACTIONS = (0.5, 0.99, 0.999)
 
 
 def stage_names(spec: PolicySpec, stepwise: bool = True) -> tuple[str, ...]:
@@ -41,46 +40,6 @@ def stage_names(spec: PolicySpec, stepwise: bool = True) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Percentiles:
-    """A distribution of durations; zeros for an empty one."""
-
-    count: int
-    p50_ms: float
-    p99_ms: float
-    p99_9_ms: float
-    max_ms: float
-
-    @classmethod
-    def of_ns(cls, durations_ns: NDArray[np.int64]) -> Self:
-        """Summarise durations (N,) by the rule that a loop's report uses."""
-        histogram = _empty_histogram()
-        for duration_ns in durations_ns.tolist():
-            histogram.record_value(duration_ns)
-        return cls.of_histogram(histogram)
-
-    @classmethod
-    def of_histogram(cls, histogram: HdrHistogram) -> Self:
-        """Summarise a histogram: percentiles to its three digits, the longest duration exactly."""
-        if not histogram.get_total_count():
-            return cls(0, 0.0, 0.0, 0.0, 0.0)
-        found = histogram.get_percentile_to_value_dict([100 * fraction for fraction in _FRACTIONS])
-        longest_ns = int(histogram.max_value)
-        # A percentile is the upper end of a bucket, which may lie above every value in it.
-        p50_ms, p99_ms, p99_9_ms = (
-            _ms(min(found[100 * fraction], longest_ns)) for fraction in _FRACTIONS
-        )
-        return cls(int(histogram.get_total_count()), p50_ms, p99_ms, p99_9_ms, _ms(longest_ns))
-
-
-def _empty_histogram() -> HdrHistogram:
-    return HdrHistogram(_SHORTEST_NS, _LONGEST_NS, _DIGITS)
-
-
-def _ms(duration_ns: int) -> float:
-    return round(duration_ns * 1e-6, 4)
-
-
-@dataclass(frozen=True, slots=True)
 class Rate:
     """Whole ticks per second, by their deadlines."""
 
@@ -88,6 +47,28 @@ class Rate:
     """Rate over the last whole second."""
     average_hz: float
     worst_second_hz: float
+
+
+class Usage(NamedTuple):
+    """Use of the machine by the loop's thread, as getrusage(2) counts it."""
+
+    cpu_ns: int
+    """CPU time."""
+    page_faults: int
+    """Number of pages that were touched for the first time, or read from a disk."""
+    preempted: int
+    """Number of times that the thread lost its core to another one."""
+
+    @classmethod
+    def now(cls) -> Usage:
+        """Return the counts of the calling thread since it began."""
+        found = getrusage(RUSAGE_THREAD)
+        cpu_ns = round((found.ru_utime + found.ru_stime) * 1e9)
+        return cls(cpu_ns, found.ru_minflt + found.ru_majflt, found.ru_nivcsw)
+
+    def since(self, before: Usage) -> Usage:
+        """Return the use since an earlier reading of the same thread."""
+        return Usage(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 class Misses:
@@ -150,8 +131,11 @@ class Telemetry:
         """Number of ticks begun, refused ones included."""
         self.refused = 0
         """Number of ticks that sent no command."""
+        self.usage = Usage(0, 0, 0)
+        """Use of the machine by the newest finished tick."""
+        self._usage_before = self.usage
         self._clock = clock or MonotonicClock()
-        self._histograms = {name: _empty_histogram() for name in (*self.stages, TICK, LATENESS)}
+        self._histograms = {name: Histogram() for name in (*self.stages, TICK, LATENESS)}
         self._row, self._column = self.stamps[0], 0
         self._misses = Misses(self.budget_ns)
         self._first_deadline_ns = self._deadline_ns = 0
@@ -161,6 +145,7 @@ class Telemetry:
 
     def begin(self, wake: Wake) -> None:
         """Open a tick's row."""
+        self._usage_before = Usage.now()
         self._row = self.stamps[self.ticks % len(self.stamps)]
         self._row[:] = 0
         self._row[0] = self._clock.now_ns()
@@ -175,10 +160,11 @@ class Telemetry:
 
     def record(self) -> None:
         """Move the finished tick into the histograms, as far as it came. Call it in the slack."""
+        self.usage = Usage.now().since(self._usage_before)
         row = self._row[: self._column + 1].tolist()
         for name, start_ns, end_ns in zip(self.stages, row, row[1:], strict=False):
-            self._histograms[name].record_value(end_ns - start_ns)
-        self._histograms[TICK].record_value(row[-1] - row[0])
+            self._histograms[name].add(end_ns - start_ns)
+        self._histograms[TICK].add(row[-1] - row[0])
         if self._column < len(self.stages):
             self.refused += 1
         else:
@@ -188,7 +174,7 @@ class Telemetry:
 
     def _count_wake(self, wake: Wake) -> None:
         self._misses.woke(wake.skipped)
-        self._histograms[LATENESS].record_value(max(0, wake.lateness_ns))
+        self._histograms[LATENESS].add(max(0, wake.lateness_ns))
         if not self.ticks:
             self._first_deadline_ns = wake.deadline_ns
         self._deadline_ns = wake.deadline_ns
@@ -207,7 +193,7 @@ class Telemetry:
 
         Refused ticks count as far as they came: they are often the slow ones.
         """
-        return Percentiles.of_histogram(self._histograms[name])
+        return self._histograms[name].percentiles()
 
     def summary(self) -> list[tuple[str, Percentiles]]:
         """Summarise the whole tick, then each stage that was reached."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .clock import Clock
+from .durations import Percentiles
 
 PERIOD_NS = 50_000_000
 """The control loop's own rhythm, 20 Hz."""
@@ -39,10 +40,9 @@ class WitnessReport:
     @classmethod
     def of_ns(cls, took_ns: NDArray[np.int64]) -> Self:
         """Summarise durations (N,) in ns, N ≥ 1."""
-        took_ms = took_ns * 1e-6
-        p50_ms, p99_ms = np.percentile(took_ms, (50, 99))
-        shortest_ms, longest_ms = float(took_ms.min()), float(took_ms.max())
-        return cls(len(took_ms), shortest_ms, float(p50_ms), float(p99_ms), longest_ms)
+        found = Percentiles.of_ns(took_ns)
+        shortest_ms = float(took_ns.min() * 1e-6)
+        return cls(found.count, shortest_ms, found.p50_ms, found.p99_ms, found.max_ms)
 
     @property
     def pause_ms(self) -> float:

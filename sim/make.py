@@ -7,7 +7,7 @@ from typing import Literal
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import MissingDependency
-from gatort.runtime.packages import installed_version
+from gatort.runtime.packages import install_hint, installed_version
 from gatort.runtime.spec import PolicySpec
 
 from .graphics import choose_gl
@@ -80,9 +80,9 @@ def BulletRobot(  # noqa: N802  # reads like the class that a user expects
 
 def _make_simulator(name: SimulatorName, scene: Scene, cameras: bool) -> Simulator:
     if not simulator_installed(name):
-        _, called, extra = _PACKAGES[name]
+        package, called, extra = _PACKAGES[name]
         raise MissingDependency(
-            f"the simulated robot needs {called}: pip install 'gatort[{extra}]'"
+            f"the simulated robot needs {called}: {install_hint(package, extra)}"
         )
     if name == "pybullet":
         from .simulators.bullet import BulletSimulator

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.grant import read_grant
 from gatort.runtime.wording import counted
 
 from .work import Rates
@@ -52,7 +53,7 @@ def measure_cpu() -> Device:
     """Measure read bandwidth with one thread and with all, and float32 products with all
     threads.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = read_grant().processors
     cache_bytes = last_level_cache_bytes()
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     array_bytes = int(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os import sched_getaffinity
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -14,6 +13,7 @@ from gatort.launch.progress import show_collect
 from gatort.launch.report import screen
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
+from gatort.runtime.grant import read_grant
 from gatort.runtime.spec import PATCH_PIXELS, PolicySpec
 from gatort.runtime.wording import counted
 from gatort.sim.collect import Collection, require_training_seeds
@@ -80,7 +80,7 @@ def demos(
         view_randomisation=TRAINING_VIEW if randomise_view else None,
     )
 
-    manifest = show_collect(collection, workers or len(sched_getaffinity(0)))
+    manifest = show_collect(collection, workers or read_grant().processors)
     screen().print(
         f"{counted(manifest.episodes, 'episode')}, {manifest.successes} succeeded, "
         f"{counted(manifest.ticks, 'tick')}, "

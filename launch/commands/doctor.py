@@ -26,9 +26,9 @@ from gatort.runtime.engines.native_build import COMPILER
 from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.errors import GatortError
 from gatort.runtime.exit_status import verdict
+from gatort.runtime.grant import QUOTA_HINT, SHARED_MEMORY, read_grant, shared_memory_obstacle
 from gatort.runtime.machine import this_machine
-from gatort.runtime.packages import installed_version
-from gatort.runtime.wording import counted
+from gatort.runtime.packages import X86_64, install_hint, installed_version
 from gatort.sim.film import time_one_frame
 from gatort.sim.graphics import INSTALL_HINT, choose_gl
 
@@ -36,6 +36,8 @@ WAKE_UPS = 100
 """Number of wake-ups that are timed."""
 WAKE_UP_PERIOD_NS = 5_000_000
 """Time between two wake-ups."""
+LEAST_MEMORY_GIB = 1.0
+"""Memory of a run with cameras, its recorder and a picture of its latency."""
 LIMITS_HINT = "to /etc/security/limits.conf and log in again"
 
 
@@ -74,9 +76,9 @@ def doctor(*, json: Path | None = None) -> int:
 def examine() -> Iterator[Finding]:
     """Yield the findings one after the other; none raises, whatever the machine lacks."""
     examinations: tuple[Callable[[], Finding], ...] = (
-        _python, _processor, _onnxruntime, _compiler, _shipped_bundle, _mujoco, _bullet, _franka,
-        _gl, _rendered_frame, _matplotlib, _torch, _tensorrt, _clock, _wake_up, _real_time_rights,
-        _locked_memory,
+        _python, _processor, _memory, _shared_memory, _onnxruntime, _compiler, _shipped_bundle,
+        _mujoco, _bullet, _franka, _gl, _rendered_frame, _matplotlib, _torch, _tensorrt, _clock,
+        _wake_up, _real_time_rights, _locked_memory,
     )  # fmt: skip
     for examination in examinations:
         yield examination()
@@ -100,12 +102,32 @@ def _python() -> Finding:
 
 
 def _processor() -> Finding:
-    machine = this_machine()
-    found = f"{machine.cpu}, {counted(machine.cores, 'core')}, {machine.memory_gib:.0f} GiB"
-    if machine.cores >= 2:
+    grant = read_grant()
+    found = this_machine().hardware
+    if grant.limited:
+        return Finding("processor", "absent", f"{found}; {grant.throttling}", QUOTA_HINT)
+    if grant.cores >= 2:
         return Finding("processor", "ok", found)
     mend = "two cores or more keep the loop and the engine apart"
     return Finding("processor", "absent", found, mend)
+
+
+def _memory() -> Finding:
+    limit = read_grant().memory_limit_bytes
+    gib = this_machine().memory_gib
+    found = f"{gib:g} GiB{'' if limit is None else ', by the limit of a control group'}"
+    if gib >= LEAST_MEMORY_GIB:
+        return Finding("memory", "ok", found)
+    mend = f"expected {LEAST_MEMORY_GIB:g} GiB: raise it (docker --memory, MemoryMax=, memory.max)"
+    return Finding("memory", "absent", found, mend)
+
+
+def _shared_memory() -> Finding:
+    if (obstacle := shared_memory_obstacle()) is None:
+        return Finding("shared memory", "ok", SHARED_MEMORY)
+    found = f"locks of several workers need it: {obstacle}"
+    mend = f"mount a tmpfs on {SHARED_MEMORY}, or pass --workers 1"
+    return Finding("shared memory", "absent", found, mend)
 
 
 def _onnxruntime() -> Finding:
@@ -115,6 +137,9 @@ def _onnxruntime() -> Finding:
 
 
 def _compiler() -> Finding:
+    if platform.machine() != X86_64:
+        found = f"{platform.machine()}: --engine native is written for x86-64"
+        return Finding("C compiler", "absent", found, "use --engine onnx")
     if compiler := shutil.which(COMPILER):
         return Finding("C compiler", "ok", f"{compiler}, for --engine native")
     mend = "on Debian, apt-get install gcc libc6-dev"
@@ -154,7 +179,7 @@ def _torch() -> Finding:
 def _package(subject: str, package: str, extra: str) -> Finding:
     if found := installed_version(package):
         return Finding(subject, "ok", f"{package} {found}")
-    return Finding(subject, "absent", f"no {package}", f"pip install 'gatort[{extra}]'")
+    return Finding(subject, "absent", f"no {package}", install_hint(package, extra))
 
 
 def _tensorrt() -> Finding:
@@ -162,7 +187,7 @@ def _tensorrt() -> Finding:
     versions = {builder: builder_version(builder) for builder in builders}
     if found := [f"{builder} {version}" for builder, version in versions.items() if version]:
         return Finding("TensorRT", "ok", ", ".join(found))
-    mend = "pip install 'gatort[tensorrt]'"
+    mend = install_hint("tensorrt-rtx", "tensorrt")
     return Finding("TensorRT", "absent", "neither tensorrt-rtx nor tensorrt", mend)
 
 

@@ -84,7 +84,10 @@ def profile(
         console.print(f"timing {counted(ticks, 'tick')} at the control rate…", style="dim")
     measured = measure(options, ticks=ticks, paced=paced, budget_ms=budget_ms, source=robot)
     sentence = measured.sentence(max_misses)
-    console.print(sentence, percentile_table(measured.telemetry.summary(), budget_ms), sep="\n")
+    table = percentile_table(measured.telemetry.summary(), budget_ms, measured.deadline_ms)
+    console.print(sentence, table, sep="\n")
+    if (processor := measured.processor_sentence) is not None:
+        console.print(processor)
     console.print(str(this_machine()), style="dim")
     if measured.witness is not None:
         console.print(f"witness: {measured.witness.sentence}", style="dim")
@@ -105,7 +108,7 @@ def profile(
     write_json(json, record)
     if plot is not None:
         with spared("picture"):
-            draw_latency(plot, sentence, measured.telemetry, budget_ms)
+            draw_latency(plot, sentence, measured.telemetry, measured.deadline_ms)
     if record["interrupted"]:
         raise KeyboardInterrupt
     return verdict(measured.holds(max_misses))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from os import sched_getaffinity
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.bundle import Manifest, verify
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
+from gatort.runtime.grant import read_grant
 from gatort.runtime.machine import this_machine
 from gatort.runtime.spec import Strict
 from gatort.sim.trials.journal import Journal
@@ -88,7 +88,7 @@ def robustness(
     seeds = range(seed, seed + episodes)
     require_unseen(seeds, manifest)
 
-    share = workers or len(sched_getaffinity(0))
+    share = workers or read_grant().processors
     measure = partial(_measure, options, manifest, seeds, share, json)
     results: dict[ViewRandomisation, TrialSummary] = {}
     for each in PROPERTIES:

@@ -16,7 +16,13 @@ from gatort.launch.outputs import make_directory, require_writable, spared
 from gatort.launch.real_cameras import with_own_cameras
 from gatort.launch.recorded_run import RECORDINGS, new_file, run_recorded
 from gatort.launch.report import draw_latency, percentile_table, screen, write_json
-from gatort.launch.run_report import recording_sentence, robot_sentences, run_record, run_sentence
+from gatort.launch.run_report import (
+    recording_sentence,
+    robot_sentences,
+    run_record,
+    run_sentence,
+    run_sentences,
+)
 from gatort.launch.watching import FilmTrack
 from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, load_policy, quickest_cpu_engine
 from gatort.runtime.clock import Clock, MonotonicClock
@@ -93,6 +99,7 @@ def run(
     _check(options, arm, viewer, video)
     video = _possible_film(console, video)
 
+    console.print(f"loading {options.bundle}, engine {options.engine}…", style="dim")
     policy = load_policy(options, Sampler(options.temperature, options.seed))
     clock = MonotonicClock()
     with closing(_robot(options, policy, clock)) as robot:
@@ -104,7 +111,8 @@ def run(
             _ask_consent(options.robot)
         recorder = run_recorded(live, options, record, console, track, viewer=viewer)
 
-        console.print(run_sentence(live, options))
+        for sentence in run_sentences(live, options):
+            console.print(sentence)
         console.print(recording_sentence(recorder))
         for sentence in robot_sentences(robot):
             console.print(sentence)
@@ -210,7 +218,7 @@ def _ask_consent(robot: str) -> None:
 def _draw_latency(console: Console, live: LiveRun, options: RunOptions, plot: Path) -> None:
     if not live.telemetry.ticks:
         return
-    console.print(percentile_table(live.telemetry.summary(), live.budget_ms))
+    console.print(percentile_table(live.telemetry.summary(), live.budget_ms, live.deadline_ms))
     with spared("picture"):
-        draw_latency(plot, run_sentence(live, options), live.telemetry, live.budget_ms)
+        draw_latency(plot, run_sentence(live, options), live.telemetry, live.deadline_ms)
         console.print(f"latency picture: {plot}")

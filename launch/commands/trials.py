@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from os import sched_getaffinity
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +33,7 @@ from gatort.runtime.bundle import (
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
+from gatort.runtime.grant import read_grant
 from gatort.runtime.machine import this_machine
 from gatort.runtime.outputs import require_folder
 from gatort.runtime.remote.link import LinkConditions
@@ -142,7 +142,7 @@ def trials(
     seeds = range(seed, seed + episodes)
     require_unseen(seeds, manifest)
     # A GPU shares itself out, and every process would load its own copy of the weights.
-    workers = workers or (len(sched_getaffinity(0)) if options.engine in CPU_ENGINES else 1)
+    workers = workers or (read_grant().processors if options.engine in CPU_ENGINES else 1)
     series = _Series(options, manifest, seeds, workers, json)
 
     if sweep:

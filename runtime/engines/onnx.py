@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 from gatort.runtime.bundle import ONNX_FILE, Manifest
 from gatort.runtime.context import Block, Frame
 from gatort.runtime.errors import EngineError
+from gatort.runtime.grant import read_grant
 from gatort.runtime.spec import CONTINUOUS_BINS, Precision, Strict
 
 from .engine import Mark, no_mark
@@ -29,8 +30,8 @@ _PROVIDERS: dict[str, str] = {
 class OnnxConfig(Strict):
     """Settings of ONNX Runtime."""
 
-    threads: PositiveInt = 2
-    """Number of threads of a pass."""
+    threads: PositiveInt = min(2, read_grant().processors)
+    """Number of threads of a pass. Default: 2, or 1 where only one core is granted."""
     spinning: bool = False
     """Keep threads spinning between passes: about 25 % faster for a whole core."""
     provider: Provider = "cpu"

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from gatort.runtime.context import ALIGNMENT_BYTES, Block, Frame
 from gatort.runtime.errors import DeviceError, EngineError, MissingDependency
+from gatort.runtime.packages import install_hint
 from gatort.runtime.spec import ModelDims, PolicySpec
 
 from .cuda import Cuda
@@ -246,7 +247,7 @@ def import_builder(builder: Builder) -> Any:
         return import_module(builder.replace("-", "_"))
     except ImportError as error:
         hint = (
-            "pip install 'gatort[tensorrt]'"
+            install_hint(builder, "tensorrt")
             if builder == "tensorrt-rtx"
             else "see NVIDIA's installation guide"
         )

@@ -217,6 +217,12 @@ class TickMessage(_Message, frozen=True, kw_only=True):
     """Number of deadlines skipped since the tick before."""
     stamps_ns: list[int]
     """Start of the tick, then the end of each stage reached, on the machine's monotonic clock."""
+    cpu_ns: int = 0
+    """CPU time that the loop's thread got in the tick."""
+    page_faults: int = 0
+    """Number of pages that the tick touched for the first time, or read from a disk."""
+    preempted: int = 0
+    """Number of times that the loop's thread lost its core in the tick."""
     reason: str = ""
     """Reason why the tick was refused, a word of `Refusal`; empty if a command was sent."""
     refusal: str = ""

@@ -126,6 +126,9 @@ class TickRecorder:
             lateness_ns=tick.wake.lateness_ns,
             skipped=tick.wake.skipped,
             stamps_ns=stamps_ns[stamps_ns > 0].tolist(),
+            cpu_ns=telemetry.usage.cpu_ns,
+            page_faults=telemetry.usage.page_faults,
+            preempted=telemetry.usage.preempted,
             reason=reason or "",
             refusal=tick.refusal or "",
         )

@@ -14,11 +14,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from gatort.runtime.clock import Clock
+from gatort.runtime.durations import Percentiles
 from gatort.runtime.errors import ObservationError, RobotError, WireError
 from gatort.runtime.robot import Observation
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import Interface
-from gatort.runtime.telemetry import Percentiles
 from gatort.runtime.wording import counted
 
 from . import wire

@@ -10,7 +10,7 @@ from collections import deque
 
 import numpy as np
 
-from gatort.runtime.telemetry import Percentiles
+from gatort.runtime.durations import Percentiles
 
 EXCHANGES = 64
 """Number of newest exchanges from which the shortest is taken."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import termios
@@ -11,13 +12,22 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
+from typing import Final, Literal, NamedTuple, TextIO
 
+from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.onlooker import Onlooker
+from gatort.runtime.safety import State
 
 from .server import RobotServer
 
 KEPT_LINES = 64
 """Most lines that wait for a terminal that blocks."""
+KEY_HELP: Final = "[Enter] stop  [a Enter] allow arming  [Ctrl-C] quit"
+BURST_NS: Final = 30_000_000
+"""Time between two bytes below which they were pasted, not typed."""
+CONFIRM_NS: Final = 5_000_000_000
+"""Longest time from `a` to the Enter that confirms it."""
+_STOP_KEYS = (b"\n", b"\r", b" ")
 _ENDING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 _STOPPING = (signal.SIGUSR1, signal.SIGTSTP)
 """SIGTSTP (Ctrl-Z) stops the arm and not the process: a suspended process has no watchdog."""
@@ -25,32 +35,115 @@ _IGNORED = (signal.SIGTTIN, signal.SIGTTOU)
 """Signals that would suspend a process in the background."""
 
 
+_COLOURS = {State.RUN: 32, State.HOLD: 33, State.SAFE: 41, State.LATCHED: 41}
+"""Colour of each state on a terminal (ECMA-48, SGR); a disarmed robot has none."""
+
+
+class StatusLine(NamedTuple):
+    """Status of a robot in one line."""
+
+    state: State
+    """State of the watchdog."""
+    rest: str
+    """Further facts, the most important ones first."""
+
+    def drawn(self, columns: int, coloured: bool) -> str:
+        """Return the line, cut to a terminal's width, the state first."""
+        text = f"{self.state.upper()}, {self.rest}"
+        if len(text) >= columns:
+            text = f"{text[: columns - 2]}…"
+        colour = _COLOURS.get(self.state)
+        if not coloured or colour is None:
+            return text
+        length = len(self.state)
+        return f"\x1b[1;{colour}m{text[:length]}\x1b[0m{text[length:]}"
+
+
 class Lines(Onlooker):
-    """Prints lines from a thread of its own. A terminal that blocks loses the oldest lines."""
+    """Prints lines from a thread of its own. A terminal that blocks loses the oldest lines.
+
+    On a terminal the status stays in the last line, redrawn in place. Elsewhere it is a line per
+    change.
+    """
 
     def __init__(self) -> None:
         super().__init__("lines")
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._status: StatusLine | None = None
+        self.is_terminal = on_terminal(sys.stdout)
+        """True if standard output is a terminal that moves its cursor."""
 
     def offer(self, line: str) -> None:
-        """Hand over a line. Never wait."""
+        """Hand over a line that stays. Never wait."""
         self._lines.append(line)
         self._offered.set()
 
+    def show(self, status: StatusLine, at_s: float) -> None:
+        """Hand over a change of the status, and the time since the process began. Never wait."""
+        if self.is_terminal:
+            self._status = status
+            self._offered.set()
+        else:
+            self.offer(f"{at_s:.1f} s: {status.state}, {status.rest}")
+
     def _show(self) -> None:
         for _ in self._offers():
-            while self._lines:
-                with suppress(OSError):  # A lost terminal must not end the arm's process.
-                    print(self._lines.popleft(), flush=True)
+            # A lost terminal must not end the arm's process.
+            with suppress(OSError):
+                self._print()
+        if self._status is not None:
+            with suppress(OSError):
+                print(flush=True)
+
+    def _print(self) -> None:
+        lines = []
+        while self._lines:
+            lines.append(self._lines.popleft())
+        begin = "\r\x1b[K" if self.is_terminal else ""
+        text = "".join(f"{line}\n" for line in lines)
+        if (status := self._status) is not None:
+            columns = shutil.get_terminal_size().columns
+            text += status.drawn(columns, coloured="NO_COLOR" not in os.environ)
+        print(f"{begin}{text}", end="", flush=True)
+
+
+def on_terminal(stream: TextIO | None) -> bool:
+    """Check if a stream is a terminal that moves its cursor."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class Keys:
+    """Meaning of typed keys: Enter and space stop the arm, `a` and then Enter allow arming.
+
+    A pasted text must never lift an operator's stop. So each of the two keys must come alone: one
+    byte in a read, and no other byte shortly before it.
+    """
+
+    def __init__(self) -> None:
+        self._last_ns = -BURST_NS
+        self._asked_ns: int | None = None
+
+    def take(self, typed: bytes, now_ns: int) -> Literal["stop", "allow"] | None:
+        """Return the request that typed bytes make, if they make one."""
+        is_alone = len(typed) == 1 and now_ns - self._last_ns >= BURST_NS
+        asked_ns = self._asked_ns
+        self._last_ns = now_ns
+        self._asked_ns = now_ns if is_alone and typed == b"a" else None
+        if not any(key in typed for key in _STOP_KEYS):
+            return None
+        confirms = is_alone and typed != b" "
+        if confirms and asked_ns is not None and now_ns - asked_ns <= CONFIRM_NS:
+            return "allow"
+        return "stop"
 
 
 @contextmanager
 def console(server: RobotServer) -> Iterator[list[int]]:
     """Obey signals, and keys where there is a terminal. Restore both at the end.
 
-    Enter, space, Ctrl-Z and SIGUSR1 stop the arm. The key `a` and SIGUSR2 allow arming again.
-    Ctrl-C, SIGTERM and SIGHUP end the process. Yields the signals that did so, which is a list
-    that grows.
+    Enter, space, Ctrl-Z and SIGUSR1 stop the arm. The key `a`, then Enter, and SIGUSR2 allow arming
+    again. Ctrl-C, SIGTERM and SIGHUP end the process. Yields the signals that did so, which is a
+    list that grows.
     """
     ended_by: list[int] = []
 
@@ -92,9 +185,13 @@ def _keys(server: RobotServer) -> Iterator[None]:
 
 
 def _read_keys(stdin: int, server: RobotServer) -> None:
+    keys = Keys()
+    clock = MonotonicClock()
     with suppress(OSError):
-        while key := os.read(stdin, 1):
-            if key in (b"\n", b"\r", b" "):
-                server.stop("a key")
-            elif key == b"a":
+        while typed := os.read(stdin, 4_096):
+            request = keys.take(typed, clock.now_ns())
+            # Enter always stops an arm that nobody has stopped yet.
+            if request == "allow" and server.status.blocked:
                 server.allow_arming()
+            elif request is not None:
+                server.stop("a key")

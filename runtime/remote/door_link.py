@@ -56,8 +56,6 @@ class DoorSettings(msgspec.Struct, frozen=True):
     """Address to listen on."""
     keys: str | None = None
     """Directory with the robot's keys. Without keys everyone on this machine may connect."""
-    realtime: bool = False
-    """Ask for a niceness ahead of other processes."""
 
 
 NOBODY: Final = Connection(b"", -1)

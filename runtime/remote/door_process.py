@@ -45,7 +45,7 @@ BURST_FRAMES: Final = 100
 OOM_SCORE: Final = 500
 """Score by which the kernel ends the door before others when memory runs out (proc(5))."""
 NICENESS: Final = -10
-"""Niceness of the door where real time is asked for. It never has a real-time priority: a peer can
+"""Niceness of the door where it is granted. It never has a real-time priority: a peer can
 keep it busy, and then nothing else would run."""
 
 
@@ -160,7 +160,7 @@ class Doorkeeper:
             )
 
 
-def _bound_this_process(realtime: bool) -> None:
+def _bound_this_process() -> None:
     """Give this process bounds of its own, so that it never costs the arm's process anything."""
     # Each connection takes a descriptor, and without any left libzmq's thread spins.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -171,9 +171,8 @@ def _bound_this_process(realtime: bool) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (LARGEST_DATA_BYTES, LARGEST_DATA_BYTES))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
-    if realtime:
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
 
 
 def main() -> int:
@@ -181,7 +180,7 @@ def main() -> int:
     descriptor, parent, text = sys.argv[1:]
     end_with_parent(int(parent))
     settings = msgspec.json.decode(text, type=DoorSettings)
-    _bound_this_process(settings.realtime)
+    _bound_this_process()
     with closing(DoorLink(socket.socket(fileno=int(descriptor)), takes_parts=True)) as link:
         try:
             keys = RobotKeys.load(Path(settings.keys)) if settings.keys is not None else None

@@ -9,18 +9,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gatort.runtime.clock import Clock
 from gatort.runtime.exit_status import ExitStatus, ended_by
 from gatort.runtime.machine import this_machine
-from gatort.runtime.realtime import RealtimeConfig, apply
+from gatort.runtime.realtime import ARM_PRIORITY, RealtimeConfig, apply
 from gatort.runtime.recording.messages import RunRecord
 from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.recording.tick_recorder import StepRecorder
 from gatort.runtime.robots.driver import Driver
+from gatort.runtime.safety import State
 from gatort.runtime.spec import Strict
 
 from .bad_link import BadLink
-from .console import Lines, console
+from .console import KEY_HELP, Lines, StatusLine, console
 from .door import Door
 from .door_link import DoorSettings
 from .link import LinkConditions
@@ -81,6 +85,7 @@ def serve(
         realtime = REALTIME if config.realtime else RealtimeConfig()
         transport = stack.enter_context(closing(_listen(config, clock, lines)))
 
+        reporter = Reporter(lines, clock)
         trials = TrialKeeper(driver, clock, next_trial, trial_ns) if simulated else None
         server = RobotServer(
             driver,
@@ -89,15 +94,19 @@ def serve(
             name=name,
             simulated=simulated,
             trials=trials,
-            on_change=_reporter(lines, clock),
+            on_change=reporter.report,
         )
 
         # Opened after the address is bound: an address in use must not overwrite an old recording.
         if config.record is not None:
-            stack.enter_context(_recorded(config.record, name, driver, clock, lines))
-        for refused in stack.enter_context(apply(realtime)):
+            stack.enter_context(_recorded(config.record, name, driver, clock, reporter))
+        scheduling = stack.enter_context(apply(realtime, ARM_PRIORITY))
+        for refused in scheduling.refused:
             lines.offer(refused)
         ended = stack.enter_context(console(server))
+        lines.offer(f"inner loop: {scheduling.name}")
+        if lines.is_terminal:
+            lines.offer(KEY_HELP)
         lines.offer(
             f"{name} at {server.endpoint}, {'plain' if config.keys is None else 'keyed'}, disarmed"
         )
@@ -112,38 +121,66 @@ def serve(
 def _listen(config: ServeConfig, clock: Clock, lines: Lines) -> RobotTransport:
     """Return the door, behind a simulated bad link only where one was asked for."""
     keys = str(config.keys) if config.keys is not None else None
-    door = Door(DoorSettings(config.bind, keys, config.realtime), clock, lines.offer)
+    door = Door(DoorSettings(config.bind, keys), clock, lines.offer)
     return door if config.link.perfect else BadLink(door, config.link, clock)
 
 
+class Reporter:
+    """Shows each change of a robot's status, with the fault of its recording."""
+
+    def __init__(self, lines: Lines, clock: Clock) -> None:
+        self._lines = lines
+        self._clock = clock
+        self._began_ns = clock.now_ns()
+        self._status: RobotStatus | None = None
+        self._recording_fault: str | None = None
+
+    def report(self, status: RobotStatus) -> None:
+        """Show a status. Never wait."""
+        self._status = status
+        line = StatusLine(status.state, _sentence(status, self._recording_fault))
+        self._lines.show(line, (self._clock.now_ns() - self._began_ns) * 1e-9)
+
+    def recording_failed(self, reason: str) -> None:
+        """Tell at once that the recording is incomplete, and keep it in the status."""
+        self._recording_fault = reason
+        self._lines.offer(f"recording DEGRADED: {reason}")
+        if self._status is not None:
+            self.report(self._status)
+
+
 @contextmanager
-def _recorded(path: Path, name: str, driver: Driver, clock: Clock, lines: Lines) -> Iterator[None]:
-    """Record every inner step. Say so if the recording is incomplete."""
+def _recorded(
+    path: Path, name: str, driver: Driver, clock: Clock, reporter: Reporter
+) -> Iterator[None]:
+    """Record every inner step. Say so as soon as the recording is incomplete."""
     record = RunRecord.of(name, driver.interface, str(this_machine()), clock)
     with Recorder(path, record) as recorder:
-        driver.on_step = StepRecorder(recorder)
+        steps = StepRecorder(recorder)
+        known: str | None = None
+
+        def step(at_ns: int, state: State, values: NDArray[np.float64]) -> None:
+            nonlocal known
+            steps(at_ns, state, values)
+            if recorder.degraded != known:
+                known = recorder.degraded
+                reporter.recording_failed(f"{path} is incomplete: {known}")
+
+        driver.on_step = step
         yield
         recorder.close(f"ended in {driver.state}")
-    if recorder.degraded is not None:
-        lines.offer(f"{path} is incomplete: {recorder.degraded}")
+        if recorder.degraded != known:
+            reporter.recording_failed(f"{path} is incomplete: {recorder.degraded}")
 
 
-def _reporter(lines: Lines, clock: Clock) -> Callable[[RobotStatus], None]:
-    began_ns = clock.now_ns()
-
-    def report(status: RobotStatus) -> None:
-        lines.offer(f"{(clock.now_ns() - began_ns) * 1e-9:.1f} s: {_sentence(status)}")
-
-    return report
-
-
-def _sentence(status: RobotStatus) -> str:
-    if status.blocked:
-        control = "stopped here, `a` allows arming"
-    elif status.controlled:
-        control = "controlled"
+def _sentence(status: RobotStatus, recording_fault: str | None) -> str:
+    """Return the facts beside the state, those first that a narrow terminal must show."""
+    if status.fault is not None:
+        control = f"{status.fault}, [a Enter] recovers it and allows arming"
+    elif status.blocked:
+        control = "stopped here, [a Enter] allows arming"
     else:
-        control = "free"
+        control = "controlled" if status.controlled else "free"
     counted = {
         "successes": status.successes,
         "given up": status.given_up,
@@ -154,6 +191,7 @@ def _sentence(status: RobotStatus) -> str:
         "unknown keys": status.unknown_keys,
         "broken handshakes": status.handshakes,
     }
-    counts = ", ".join(f"{name}: {count}" for name, count in counted.items() if count)
     reason = f" ({status.reason})" if status.reason is not None else ""
-    return f"{status.state}{reason}, {control}{'; ' if counts else ''}{counts}"
+    recording = ["recording DEGRADED"] if recording_fault is not None else []
+    counts = [f"{name}: {count}" for name, count in counted.items() if count]
+    return "; ".join([f"{control}{reason}", *recording, *counts])

@@ -21,6 +21,7 @@ from pydantic import FiniteFloat, NonNegativeFloat, PositiveFloat
 from gatort.runtime.clock import Clock
 from gatort.runtime.envelope import Envelope
 from gatort.runtime.errors import MissingDependency, RobotError
+from gatort.runtime.packages import install_hint
 from gatort.runtime.safety import STOPPED, Command
 from gatort.runtime.spec import Strict
 
@@ -284,6 +285,6 @@ def _import_pylibfranka() -> Any:
         import pylibfranka
     except ImportError as error:
         raise MissingDependency(
-            "Franka's arm needs pylibfranka: pip install 'gatort[franka]'"
+            f"Franka's arm needs pylibfranka: {install_hint('pylibfranka', 'franka')}"
         ) from error
     return pylibfranka

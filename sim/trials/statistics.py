@@ -8,7 +8,7 @@ from math import sqrt
 
 import numpy as np
 
-from gatort.runtime.telemetry import Percentiles
+from gatort.runtime.durations import Percentiles
 
 from .journal import Trial
 

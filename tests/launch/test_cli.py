@@ -311,7 +311,10 @@ def test_a_film_must_be_an_mp4_and_a_viewer_needs_a_screen(
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "cannot write a file: No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "cannot write a file: No space left on device",
+        ),
         (PermissionError(errno.EACCES, "Permission denied", "a.npz"), "a.npz: Permission denied"),
         (MemoryError(), "keys: expected more memory, found none left"),
     ],

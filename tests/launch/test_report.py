@@ -12,8 +12,8 @@ import pytest
 from gatort.launch.latency_picture import latency_picture
 from gatort.launch.outputs import require_writable
 from gatort.launch.report import percentile_record, progress_bar, write_json
+from gatort.runtime.durations import Percentiles
 from gatort.runtime.errors import ConfigError, OutputError
-from gatort.runtime.telemetry import Percentiles
 
 
 def test_percentiles_are_written_in_milliseconds() -> None:
@@ -77,7 +77,9 @@ def test_a_picture_has_the_format_of_its_name_and_may_be_drawn_anew(
     tmp_path: Path, name: str, beginning: bytes
 ) -> None:
     path = tmp_path / name
-    latency_picture(path, "a run", ("prefill",), np.array([[1_000_000]], np.int64), 50.0)
+    latency_picture(
+        path, "a run", ("prefill",), np.array([[1_000_000]], np.int64), {"budget": 50.0}
+    )
     assert path.read_bytes().startswith(beginning)
     require_writable(plot=path)
 

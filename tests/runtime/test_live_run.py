@@ -12,6 +12,7 @@ from gatort.runtime.clock import VirtualClock
 from gatort.runtime.context import Frame
 from gatort.runtime.engines.engine import Mark, no_mark
 from gatort.runtime.errors import RobotError
+from gatort.runtime.guard import Refusal
 from gatort.runtime.live_run import LiveRun, ignore_tick
 from gatort.runtime.loop import TickRecord
 from gatort.runtime.policy import Policy
@@ -122,3 +123,21 @@ def test_a_robot_that_fails_stops_the_run_and_is_recorded(run: Run, tmp_path: Pa
 def test_a_robot_that_fails_before_the_first_tick_raises(run: Run) -> None:
     with pytest.raises(RobotError, match="the link broke"):
         run(failure_at=1)
+
+
+def test_a_run_that_missed_deadlines_names_the_competitors_for_the_processor(run: Run) -> None:
+    live = run()
+    assert live.contention is not None
+    assert live.processor_sentence is None
+    live.loop.guard.refused[Refusal.LATE] = 4
+    live.scheduling = "nice -10"
+    assert live.processor_sentence is not None
+    assert live.processor_sentence.startswith("processor: in ")
+    assert "the loop (nice -10) waited" in live.processor_sentence
+    assert "Try: " in live.processor_sentence
+
+
+def test_skipped_ticks_are_misses_and_no_refusals(run: Run) -> None:
+    live = run()
+    live.loop.guard.refused.update({Refusal.SKIPPED: 3, Refusal.LATE: 1})
+    assert live.refusals == {"action late": 1}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gatort.runtime.clock import Clock
+from gatort.runtime.durations import Percentiles
 from gatort.runtime.errors import ObservationError
-from gatort.runtime.telemetry import Percentiles
 
 from .camera import Camera
 from .frames import CameraStatus

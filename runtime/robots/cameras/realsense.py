@@ -9,6 +9,7 @@ import numpy as np
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import MissingDependency
+from gatort.runtime.packages import install_hint
 
 from .config import CameraConfig
 from .frames import BadFrame, SourceLost, VideoFrame
@@ -28,7 +29,7 @@ def import_realsense() -> Any:
         import pyrealsense2
     except ModuleNotFoundError as error:
         raise MissingDependency(
-            "a RealSense camera needs pyrealsense2: pip install 'gatort[cameras]'"
+            f"a RealSense camera needs pyrealsense2: {install_hint('pyrealsense2', 'cameras')}"
         ) from error
     except ImportError as error:
         raise MissingDependency(

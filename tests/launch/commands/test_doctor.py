@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +15,7 @@ import pytest
 
 from gatort.launch import cli
 from gatort.launch.commands import doctor
+from gatort.runtime import grant, machine
 from gatort.sim import graphics
 from gatort.sim import make as robots
 
@@ -32,6 +38,8 @@ def test_every_subject_of_a_machine_is_examined_and_written_as_json(tmp_path: Pa
     assert subjects >= {
         "Python",
         "processor",
+        "memory",
+        "shared memory",
         "ONNX Runtime",
         "C compiler",
         "GL",
@@ -90,3 +98,61 @@ def test_the_install_line_is_printed_with_its_brackets(
     monkeypatch.setattr(doctor, "installed_version", lambda _: None)
     cli.main(["doctor"])
     assert "'gatort[sim]'" in capsys.readouterr().out
+
+
+def test_a_quota_and_a_memory_limit_are_told_with_their_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = {
+        "proc/self/cgroup": "0::/\n",
+        "sys/fs/cgroup/cpu.max": "20000 100000\n",
+        "sys/fs/cgroup/cpu.stat": "nr_periods 204\nnr_throttled 199\nthrottled_usec 16000000\n",
+        "sys/fs/cgroup/memory.max": "536870912\n",
+    }
+    for name, text in files.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.setattr(doctor, "read_grant", lambda: grant.read_grant(tmp_path))
+    monkeypatch.setattr(machine, "read_grant", lambda: grant.read_grant(tmp_path))
+    processor, memory = doctor._processor(), doctor._memory()
+    assert processor.state == memory.state == "absent"
+    assert "with a CPU quota of 0.2, 0.5 GiB" in processor.found
+    assert "throttled in 199 of 204 periods" in processor.found
+    assert "docker --cpus" in processor.mend
+    assert memory.found == "0.5 GiB, by the limit of a control group"
+
+
+def test_a_processor_without_wheels_is_told_what_to_do_instead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(doctor, "installed_version", lambda _: None)
+    examined = findings()
+    assert "pybullet has no wheel for aarch64" in examined["second simulator"].mend
+    assert "pylibfranka has no wheel for aarch64" in examined["Franka arm"].mend
+    assert "written for x86-64" in examined["C compiler"].found
+
+
+def test_without_shared_memory_the_remedy_is_one_worker() -> None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("only root can take /dev/shm away")
+    code = (
+        "from gatort.launch.commands.doctor import _shared_memory\n"
+        "from gatort.sim.workers import spread\n"
+        "print(_shared_memory())\n"
+        "list(spread(int, [1, 2], 2))\n"
+    )
+    script = 'mount -t tmpfs -o ro none /dev/shm && exec "$0" -c "$1"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, sys.executable, code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if not done.stdout:
+        pytest.skip(f"no mounts of one's own here: {done.stderr}")
+    assert "state='absent'" in done.stdout
+    assert "--workers 1" in done.stdout
+    assert "ConfigError: 2 workers share locks in /dev/shm" in done.stderr

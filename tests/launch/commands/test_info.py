@@ -128,3 +128,27 @@ def test_an_absent_recording_is_refused_in_one_sentence(
         capsys.readouterr().err
         == "gatort: absent.mcap: expected a recording, found none (No such file or directory)\n"
     )
+
+
+def test_the_slowest_ticks_are_listed_with_stages_processor_and_page_faults(
+    run_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["info", "run.mcap", "--slowest", "3", "--json", "info.json"]
+    assert cli.main(command) == 0
+    found = json.loads(Path("info.json").read_text())["slowest"]
+    assert len(found) == 3
+    assert [each["took_ms"] for each in found] == sorted(
+        (each["took_ms"] for each in found), reverse=True
+    )
+    for each in found:
+        assert sum(each["stages_ms"].values()) == pytest.approx(each["took_ms"])
+        assert each["cpu_ms"] >= 0
+        assert {"page_faults", "preempted", "lateness_ms", "tick", "s", "refusal"} <= set(each)
+    text = capsys.readouterr().out
+    assert "slowest ticks" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_without_the_flag_no_tick_is_listed(run_file: Path) -> None:
+    _, found = info()
+    assert "slowest" not in found

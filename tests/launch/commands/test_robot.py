@@ -14,6 +14,7 @@ import resource
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.errors import ObservationError, RobotError
 from gatort.runtime.remote.client import RemoteRobot
+from gatort.runtime.remote.console import BURST_NS
 from gatort.runtime.remote.memory import MemoryRobotTransport
 from gatort.runtime.remote.server import RobotServer
 from gatort.runtime.remote.trial_keeper import TrialKeeper
@@ -284,15 +286,15 @@ def test_a_signal_stops_the_arm_and_no_controller_arms_it_until_another_allows_i
         robot.arm()
         wait_until(robot, State.LATCHED)  # Nothing was commanded.
         shared_robot.send(signal.SIGUSR1)
-        shared_robot.wait_for("stopped here, `a` allows arming")
+        shared_robot.wait_for(r"stopped here, \[a Enter\] allows arming")
         with pytest.raises(RobotError, match="only its console allows arming again"):
             robot.arm()
         before = len(shared_robot.text)
         shared_robot.send(signal.SIGUSR2)
-        shared_robot.wait_for(r"latched \(.*\), controlled", before)
+        shared_robot.wait_for(r"latched, controlled \(", before)
         robot.arm()
         wait_until(robot, State.LATCHED)
-    shared_robot.wait_for(r"latched \(no command for 200 ms\), free", before)
+    shared_robot.wait_for(r"latched, free \(no command for 200 ms\)", before)
 
 
 def test_no_signal_of_a_terminal_suspends_the_robots_process(shared_robot: Process) -> None:
@@ -406,7 +408,7 @@ def test_a_run_that_a_signal_ends_leaves_the_robot_free(
     run = start_run(start, shared_robot)
     run.send(signal.SIGTERM)
     assert run.status() in (143, 1, 2), run.text
-    shared_robot.wait_for("(latched.*|disarmed), free[^\n]*\n$", before)
+    shared_robot.wait_for("(latched|disarmed), free[^\n]*\n$", before)
 
 
 @pytest.mark.slow
@@ -428,7 +430,9 @@ def test_a_robot_that_is_killed_ends_the_run_and_comes_back_disarmed(start: Star
     assert "latched" in again.text
 
 
-def test_keys_on_the_robots_terminal_stop_it_and_allow_arming_again() -> None:
+@contextmanager
+def robot_on_a_terminal() -> Iterator[tuple[int, int]]:
+    """A robot's process in the foreground of a terminal: its identity and the terminal."""
     child, terminal_ = pty.fork()
     if child == 0:  # A process of its own in the terminal's foreground.
         os.execv(  # noqa: S606  # it replaces the fork of this process
@@ -436,15 +440,66 @@ def test_keys_on_the_robots_terminal_stop_it_and_allow_arming_again() -> None:
         )
     try:
         read_until(terminal_, rb"disarmed\r\n")
-        for stop in (b" ", b"\x1a", b"\n"):  # Ctrl-Z would suspend the watchdog with the process.
-            os.write(terminal_, stop)
-            read_until(terminal_, rb"stopped here, `a` allows arming")
-            os.write(terminal_, b"a")
-            read_until(terminal_, rb"disarmed, free")
+        yield child, terminal_
         os.write(terminal_, b"\x03")  # The terminal turns Ctrl-C into a signal.
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
     finally:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child, signal.SIGKILL)
         os.close(terminal_)
+
+
+def test_a_recording_that_fails_is_told_at_once_and_stays_in_the_status(start: Start) -> None:
+    robot = start_robot(start, "--record", "/dev/full")
+    endpoint_of(robot)
+    robot.wait_for("recording DEGRADED: /dev/full is incomplete: .*No space left on device")
+    robot.send(signal.SIGUSR1)
+    robot.wait_for("stopped here, .*; recording DEGRADED\n")
+
+
+def type_key(terminal_: int, key: bytes) -> None:
+    """Write a key as a person does: apart from others."""
+    clock = MonotonicClock()
+    clock.sleep_until_ns(clock.now_ns() + 2 * BURST_NS)
+    os.write(terminal_, key)
+
+
+def test_keys_on_the_robots_terminal_stop_it_and_allow_arming_again() -> None:
+    with robot_on_a_terminal() as (_, terminal_):
+        for stop in (b" ", b"\x1a", b"\n"):  # Ctrl-Z would suspend the watchdog with the process.
+            type_key(terminal_, stop)
+            read_until(terminal_, rb"stopped here, \[a Enter\] allows arming")
+            type_key(terminal_, b"a")
+            type_key(terminal_, b"\n")
+            read_until(terminal_, rb"DISARMED.*, free")
+
+
+def test_a_pasted_key_never_lifts_an_operators_stop() -> None:
+    with robot_on_a_terminal() as (_, terminal_):
+        type_key(terminal_, b" ")
+        read_until(terminal_, rb"stopped here")
+        type_key(terminal_, b"a\n")
+        type_key(terminal_, b"a")
+        os.write(terminal_, b"a\n")
+        # The keys of a person come afterwards, and are the first that lift the stop.
+        type_key(terminal_, b"a")
+        type_key(terminal_, b"\n")
+        text = read_until(terminal_, rb"DISARMED.*, free")
+        assert text.count(b", free") == 1
+
+
+def test_the_status_is_one_line_that_is_redrawn_in_place_and_fits_80_columns() -> None:
+    with robot_on_a_terminal() as (_, terminal_):
+        termios.tcsetwinsize(terminal_, (24, 80))
+        for _ in range(3):
+            type_key(terminal_, b" ")
+            drawn = read_until(terminal_, rb"stopped here[^\r]*$")
+            type_key(terminal_, b"a")
+            type_key(terminal_, b"\n")
+            drawn += read_until(terminal_, rb"DISARMED.*, free[^\r]*$")
+            assert b"\n" not in drawn
+            lines = re.sub(rb"\x1b\[[0-9;]*[A-Za-z]", b"", drawn).split(b"\r")
+            assert all(len(line.decode(errors="replace")) <= 80 for line in lines)
 
 
 def read_until(descriptor: int, pattern: bytes) -> bytes:

@@ -72,7 +72,12 @@ def test_a_run_whose_actions_come_too_late_is_stopped_and_exits_with_1(
     assert record["stopped"]
     assert record["ticks"] < 10
     assert record["refused"]["observation refused"] > 0
-    assert "stopped in" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "stopped in" in text
+    assert "action deadline 25 ms" in " ".join(text.split())
+    assert record["deadline_ms"] == 25
+    assert record["scheduling"]
+    assert record["processor"].keys() >= {"waited_s", "preempted", "others_s", "takers"}
 
 
 def test_a_prompt_precedes_the_first_observation(
@@ -231,9 +236,7 @@ def test_without_ffmpeg_the_run_goes_on_and_says_so_before_it_begins(
 ) -> None:
     monkeypatch.setattr("gatort.sim.film.installed_version", lambda _: None)
     assert run(bundle, "--video", "run.mp4") == 0
-    assert capsys.readouterr().out.startswith(
-        "no film: films need ffmpeg: pip install 'gatort[sim]'"
-    )
+    assert "no film: films need ffmpeg: pip install 'gatort[sim]'" in capsys.readouterr().out
     assert not Path("run.mp4").exists()
 
 

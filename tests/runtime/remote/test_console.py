@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from gatort.runtime.remote.console import KEPT_LINES, Lines, console
+from gatort.runtime.remote.console import (
+    BURST_NS,
+    CONFIRM_NS,
+    KEPT_LINES,
+    Keys,
+    Lines,
+    StatusLine,
+    console,
+)
+from gatort.runtime.safety import State
 
 
 class Asked:
@@ -99,6 +108,70 @@ def test_a_terminal_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -
         def flush(self) -> None:
             raise OSError("input/output error")
 
+        def isatty(self) -> bool:
+            return True
+
     monkeypatch.setattr(sys, "stdout", Gone())
     with Lines() as lines:
         lines.offer("nobody reads this")
+
+
+# -- Keys --------------------------------------------------------------------------------------
+
+TYPED_NS = 2 * BURST_NS
+
+
+def take(*typed: bytes, apart_ns: int = TYPED_NS) -> list[str | None]:
+    keys = Keys()
+    return [keys.take(each, index * apart_ns) for index, each in enumerate(typed)]
+
+
+@pytest.mark.parametrize("key", [b"\n", b"\r", b" "])
+def test_enter_and_space_stop_the_arm(key: bytes) -> None:
+    assert take(key) == ["stop"]
+
+
+def test_a_and_then_enter_allow_arming() -> None:
+    assert take(b"a", b"\n") == [None, "allow"]
+    assert take(b"a", b" ") == [None, "stop"]
+
+
+@pytest.mark.parametrize(
+    "pasted", [(b"a\n",), (b"aa", b"\n"), (b"ba", b"\n"), (b"a", b"b", b"\n"), (b"a\na\n",)]
+)
+def test_several_bytes_in_one_read_never_allow_arming(pasted: tuple[bytes, ...]) -> None:
+    assert "allow" not in take(*pasted)
+
+
+@pytest.mark.parametrize("pasted", [(b"a", b"\n"), (b"x", b"a", b"\n"), (b"a", b"a", b"\n")])
+def test_bytes_in_a_burst_never_allow_arming(pasted: tuple[bytes, ...]) -> None:
+    assert take(*pasted, apart_ns=BURST_NS - 1)[-1] == "stop"
+
+
+def test_enter_long_after_a_stops() -> None:
+    assert take(b"a", b"\n", apart_ns=CONFIRM_NS + 1) == [None, "stop"]
+
+
+# -- The status line -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [20, 80])
+def test_a_status_line_is_cut_to_the_terminal_and_begins_with_its_state(columns: int) -> None:
+    status = StatusLine(State.LATCHED, "free (no command for 95 ms); commands dropped: 12" * 2)
+    plain = status.drawn(columns, coloured=False)
+    assert plain.startswith("LATCHED, free")
+    assert len(plain) < columns
+    coloured = status.drawn(columns, coloured=True)
+    assert coloured == f"\x1b[1;41mLATCHED\x1b[0m{plain[len('LATCHED') :]}"
+
+
+def test_without_a_terminal_each_change_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with Lines() as lines:
+        lines.show(StatusLine(State.RUN, "controlled"), 1.25)
+        lines.offer("the door ended")
+        lines.show(StatusLine(State.SAFE, "free"), 2.0)
+    assert capsys.readouterr().out.splitlines() == [
+        "1.2 s: run, controlled",
+        "the door ended",
+        "2.0 s: safe, free",
+    ]

@@ -205,9 +205,9 @@ def _reshape_tensor(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (_cut, "expected a safetensors file"),
+        (_cut, "expected a whole safetensors file|expected at least"),
         (_drop_tensor, r"found a difference in \['norm.bias'\]"),
-        (_reshape_tensor, r"norm.bias: expected shape \(32,\), found \(7,\)"),
+        (_reshape_tensor, r"norm.bias: expected float32 \(32,\), found float32 \(7,\)"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(

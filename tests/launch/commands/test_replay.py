@@ -187,7 +187,8 @@ def test_an_invalid_recording_or_bundle_is_refused_in_one_sentence(
     (bundle / ONNX_FILE).unlink()
     assert replay("--bundle", str(bundle)) == 2
     assert (
-        "policy.onnx: named in the manifest, but there is no such file" in capsys.readouterr().err
+        "policy.onnx: expected a file that the manifest names, found none"
+        in capsys.readouterr().err
     )
     with Recorder(Path("run.mcap"), RunRecord.of("scripted", spec, "", VirtualClock())) as recorder:
         recorder.close("done")

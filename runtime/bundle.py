@@ -149,13 +149,21 @@ def open_checked(directory: Path, manifest: Manifest, name: str) -> Iterator[IO[
         yield file
 
 
-def verify(directory: Path) -> Manifest:
+def verify(directory: Path, manifest_sha256: str | None = None) -> Manifest:
     """Read a bundle's manifest, and check every file that the manifest names or the graph reads.
+
+    Args:
+        directory: folder of the bundle.
+        manifest_sha256: expected hash of the manifest; any by default.
 
     Raises:
         BundleError: a file is absent, changed, outside the bundle or not in the manifest; names it.
     """
-    manifest = load_manifest(directory)
+    manifest, found = load_hashed_manifest(directory)
+    if manifest_sha256 not in (None, found):
+        raise BundleError(
+            f"{directory / MANIFEST_FILE}: expected SHA-256 {manifest_sha256}, found {found}"
+        )
     if missing := {ONNX_FILE, WEIGHTS_FILE} - manifest.files.keys():
         raise BundleError(
             f"{directory / MANIFEST_FILE}: expected {ONNX_FILE} and {WEIGHTS_FILE} among files, "

@@ -11,17 +11,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 import struct
 import sys
 from contextlib import suppress
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO, TYPE_CHECKING
 
 import msgspec
 from mcap.well_known import MessageEncoding, SchemaEncoding
-from mcap.writer import Writer
+from mcap.writer import IndexType, Writer
 
 from gatort.runtime.clock import Clock, MonotonicClock
 
@@ -78,8 +78,8 @@ class MetadataRecord(msgspec.Struct, frozen=True):
 class Start(msgspec.Struct, frozen=True):
     """First packet, as JSON."""
 
-    path: str
-    """Absolute path of the file."""
+    path: bytes
+    """Absolute path of the file, which need not be UTF-8."""
     channels: list[ChannelRecord]
     """Channels of the file."""
     metadata: list[MetadataRecord]
@@ -97,7 +97,12 @@ class _File:
 
     def __init__(self, file: IO[bytes], start: Start, clock: Clock) -> None:
         self._file = file
-        self._writer = Writer(file, enable_data_crcs=True)  # Metadata has no CRC of its own.
+        self._writer = Writer(
+            file,
+            # A recording has no attachments, and an offset to an empty group is invalid.
+            index_types=IndexType.CHUNK | IndexType.MESSAGE | IndexType.METADATA,
+            enable_data_crcs=True,  # Metadata has no CRC of its own.
+        )
         self._clock = clock
         self.whole_bytes = 0
         """Size of the file's whole and synced records."""
@@ -216,7 +221,7 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as link:
         start = msgspec.json.decode(link.recv(LARGEST_PACKET_BYTES), type=Start)
         try:
-            file = Path(start.path).open("wb")  # noqa: SIM115 `_write` closes it
+            file = _create(start.path)
         except OSError as error:
             link.send(_refusal(start, error))
             return
@@ -224,6 +229,18 @@ def main() -> None:
             _load_encoder()
         link.send(READY)
         _serve(link, file, start)
+
+
+def _create(path: bytes) -> IO[bytes]:
+    """Open a new recording, or replace an older one: only its owner may see its pictures.
+
+    A pipe that nobody reads is refused instead of waited for.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.fchmod(descriptor, 0o600)  # An older file keeps its mode otherwise.
+    return os.fdopen(descriptor, "wb")
 
 
 def _serve(link: socket.socket, file: IO[bytes], start: Start) -> None:
@@ -290,7 +307,7 @@ def _write(file: IO[bytes], start: Start, packets: _Packets) -> bytes:
 
 
 def _refusal(start: Start, error: OSError) -> bytes:
-    return f"cannot write {start.path}: {error.strerror}".encode()
+    return b"cannot write %b: %b" % (start.path, (error.strerror or str(error)).encode())
 
 
 def _write_packets(written: _File, packets: _Packets) -> None:

@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, get_args
 
 from cyclopts import (
@@ -32,6 +33,7 @@ from pydantic import ValidationError
 from gatort.runtime.errors import GatortError
 from gatort.runtime.exit_status import ExitStatus, ended_by
 from gatort.runtime.interruption import Interruption
+from gatort.runtime.printable import printable
 
 from .command_help import READERS, show_whole
 from .refusals import finding, unknown
@@ -93,13 +95,14 @@ EXTRAS = {
 
 def _read(kind: Any, tokens: Sequence[Token]) -> Any:
     """Convert a flag's value as cyclopts does, but refuse a fraction where cyclopts would round
-    it.
+    it, and expand `~`, which a shell leaves in `--json=~/x`.
     """
     if int in (kind, *get_args(kind)):
         for token in tokens:
             if "." in token.value:
                 raise ValueError(f"expected a whole number, found {token.value!r}")
-    return convert(kind, tokens)
+    value = convert(kind, tokens)
+    return value.expanduser() if str(value).startswith("~/") and isinstance(value, Path) else value
 
 
 app = App(
@@ -233,5 +236,5 @@ def _flag(argument: Argument, location: tuple[int | str, ...]) -> str:
 
 
 def _refuse(sentence: str) -> int:
-    print(f"gatort: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"gatort: {printable(' '.join(sentence.split()))}", file=sys.stderr)
     return ExitStatus.REFUSED

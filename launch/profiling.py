@@ -16,6 +16,7 @@ from gatort.runtime.loop import ControlLoop, TickRecord
 from gatort.runtime.machine import this_machine
 from gatort.runtime.onlooker import Onlooker
 from gatort.runtime.policy import Policy
+from gatort.runtime.printable import printable
 from gatort.runtime.realtime import apply
 from gatort.runtime.robots.driver import Driver
 from gatort.runtime.robots.scripted import scripted_robot
@@ -140,7 +141,7 @@ def measure(
         # Flat out there is no slack to draw in.
         bar = stack.enter_context(LiveBar(ticks, round(spec.control_hz))) if paced else None
         for sentence in stack.enter_context(apply(options.realtime)):
-            print(sentence, file=sys.stderr)
+            print(printable(sentence), file=sys.stderr)
 
         began_ns = clock.now_ns()
         _run(loop, clock, ticks, bar.count if bar else None)

@@ -6,19 +6,21 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.packages import require_packages
+from gatort.runtime.printable import printable
 from gatort.runtime.telemetry import Percentiles, Telemetry
 
 from .drawing import announced
@@ -44,11 +46,22 @@ def alarming(text: str, alarm: bool) -> Text:
     return Text(text, style="red" if alarm else "")
 
 
-def screen(*, stderr: bool = False) -> Console:
+class Screen(Console):
+    """Console whose text is printable, wherever it came from: the one way to a terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield segments as `Console.render` does. Only rich's own ones hold control codes."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+def screen(*, stderr: bool = False) -> Screen:
     """Return the console of a command; it prints text as it is, since `gatort[sim]` is not
     markup.
     """
-    return Console(stderr=stderr, markup=False, highlight=False)
+    return Screen(stderr=stderr, markup=False, highlight=False)
 
 
 def progress_bar(noun: str, *, shown: bool = True, refresh: bool = True) -> Progress:
@@ -140,11 +153,13 @@ def write_json(path: Path | None, record: dict[str, Any]) -> None:
     text = json.dumps(
         {**record, "report": _origin()}, indent=2, ensure_ascii=False, allow_nan=False
     )
+    # A file's name that is no UTF-8 becomes JSON's own escape.
+    content = f"{text}\n".encode(errors="backslashreplace")
     if is_stream(path):
-        path.write_text(f"{text}\n", encoding="utf-8")
+        path.write_bytes(content)
         return
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(f"{text}\n", encoding="utf-8")
+    partial.write_bytes(content)
     partial.replace(path)
 
 

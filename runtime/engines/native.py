@@ -192,6 +192,7 @@ def _require_kernels(dims: ModelDims) -> None:
             f"expected first_token_id up to {FIRST_CONTINUOUS_ID}, found {dims.first_token_id}"
         )
     for name in ("head_size", "width", "ff_half_width"):
+        # The bounds of `ModelDims` keep sizes of the kernels' memory within its 64-bit indices.
         if getattr(dims, name) % LANES:
             raise EngineError(
                 f"--engine native takes multiples of {LANES}, found {name} {getattr(dims, name)}; "

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from threading import Thread
 
 from gatort.runtime.onlooker import Onlooker
+from gatort.runtime.printable import printable
 
 from .server import RobotServer
 
@@ -41,7 +42,7 @@ class Lines(Onlooker):
         for _ in self._offers():
             while self._lines:
                 with suppress(OSError):  # A lost terminal must not end the arm's process.
-                    print(self._lines.popleft(), flush=True)
+                    print(printable(self._lines.popleft()), flush=True)
 
 
 @contextmanager

@@ -11,7 +11,10 @@ from pydantic import BaseModel, ValidationError
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.machine import this_machine
+from gatort.runtime.regular_file import read_regular
 from gatort.runtime.spec import Strict
+
+MOST_BYTES = 1 << 30
 
 
 class Trial(Strict):
@@ -66,7 +69,7 @@ class Journal:
         """
         if not self.path.exists():
             return []
-        written = self.path.read_bytes()
+        written = read_regular(self.path, "a list of trials", ConfigError, MOST_BYTES)
         whole = written[: written.rfind(b"\n") + 1]
         if len(whole) < len(written):
             os.truncate(self.path, len(whole))

@@ -17,13 +17,19 @@ import tempfile
 import time
 import traceback
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
+import zstandard
+from mcap.data_stream import RecordBuilder
+from mcap.records import Chunk, Header, Metadata, Schema
+from mcap.stream_reader import StreamReader
 from rich.progress import track
 
 from gatort.launch.options import RunOptions, resolve
@@ -48,6 +54,7 @@ from gatort.runtime.regular_file import open_regular
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, Actuator, ModelDims, ObservationKey, PolicySpec
 
+MAGIC = b"\x89MCAP0\r\n"
 MOST_CPU_S = 1.0
 MOST_MB = 256.0
 LARGEST_BYTES = 1 << 20
@@ -79,7 +86,7 @@ DIMS = ModelDims(
 PROFILE = """robot = "tcp://127.0.0.1:5555"
 seconds = 20.0
 [realtime]
-priority = 80
+fifo_priority = 80
 [cameras.front]
 source = "http://127.0.0.1/stream"
 crop = [0, 0, 640, 480]
@@ -117,12 +124,20 @@ class Format:
     """Content of a good file."""
     read: Callable[[], object]
     """Reads the file."""
+    inside: Callable[[np.random.Generator], bytes] | None = None
+    """Returns a file whose checksums hold and whose content is mutated; `None` if it has none."""
+
+    def mutated(self, draw: np.random.Generator) -> bytes:
+        """Return a mutated file; half of them are mutated inside, if the format has an inside."""
+        if self.inside is not None and draw.random() < 0.5:
+            return self.inside(draw)[:LARGEST_BYTES]
+        return mutated(self.good, draw)
 
 
 def mutated(good: bytes, draw: np.random.Generator) -> bytes:
-    """Return a good file after one to four mutations."""
+    """Return a good file after a few mutations, most often one."""
     data = good
-    for _ in range(int(draw.integers(1, 5))):
+    for _ in range(min(4, int(draw.geometric(0.6)))):
         mutate = MUTATIONS[int(draw.integers(len(MUTATIONS)))]
         data = mutate(data, draw) if data else data
     return data[:LARGEST_BYTES]
@@ -212,7 +227,19 @@ def _episode(folder: Path) -> Format:
     actions = np.zeros((5, 3), np.float32)
     episode = Episode(7, True, (np.ones((5, 3), np.float32),), actions, actions)
     episode.save(path, SPEC)
-    return Format("NPZ episode", path, path.read_bytes(), lambda: Episode.load(path, SPEC))
+    good = path.read_bytes()
+
+    def inside(draw: np.random.Generator) -> bytes:
+        with zipfile.ZipFile(BytesIO(good)) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        name = list(members)[int(draw.integers(len(members)))]
+        made = BytesIO()
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+            for each, data in members.items():
+                archive.writestr(each, mutated(data, draw) if each == name else data)
+        return made.getvalue()
+
+    return Format("NPZ episode", path, good, lambda: Episode.load(path, SPEC), inside)
 
 
 def _recording(folder: Path) -> Format:
@@ -233,7 +260,29 @@ def _recording(folder: Path) -> Format:
             comparison.take(stamped)
         str(recording.incomplete)
 
-    return Format("MCAP recording", path, path.read_bytes(), read)
+    def inside(draw: np.random.Generator) -> bytes:
+        records = RecordBuilder()
+        for each in kept:
+            found = each
+            if isinstance(each, Chunk):
+                data = mutated(zstandard.decompress(each.data), draw)
+                found = replace(
+                    each,
+                    data=zstandard.compress(data),
+                    uncompressed_size=len(data),
+                    uncompressed_crc=0,
+                )
+            elif isinstance(each, Metadata) and draw.random() < 0.1:
+                name = list(each.metadata)[int(draw.integers(len(each.metadata)))]
+                value = mutated(each.metadata[name].encode(), draw).decode(errors="replace")
+                found = replace(each, metadata=each.metadata | {name: value})
+            found.write(records)
+        return MAGIC + records.end()
+
+    good = path.read_bytes()
+    outer = StreamReader(BytesIO(good), emit_chunks=True).records
+    kept = [each for each in outer if isinstance(each, Header | Schema | Chunk | Metadata)]
+    return Format("MCAP recording", path, good, read, inside)
 
 
 def _weights(folder: Path) -> Format:
@@ -262,7 +311,7 @@ def _checkpoint(folder: Path) -> Format:
     trainer.optimizer.step()
     trainer.save()
     path = directory / CHECKPOINT
-    return Format("checkpoint", path, path.read_bytes(), trainer._resume)
+    return Format("checkpoint", path, path.read_bytes(), trainer._resume)  # noqa: SLF001
 
 
 def measure(form: Format, data: bytes, result: FormatResult) -> None:
@@ -276,7 +325,7 @@ def measure(form: Format, data: bytes, result: FormatResult) -> None:
         form.read()
     except GatortError:
         outcome = "refused"
-    except Exception:
+    except Exception:  # noqa: BLE001  # every other one is a finding
         outcome = "finding"
         _note(result, traceback.format_exc(limit=-3))
     cpu_s = time.process_time() - begun_s
@@ -323,7 +372,7 @@ def fuzz(inputs: int, seed: int, *, shown: bool, only: str = "") -> list[FormatR
             form.path.write_bytes(form.good)
             form.read()
             for _ in track(range(inputs), form.name, disable=not shown):
-                measure(form, mutated(form.good, draw), result)
+                measure(form, form.mutated(draw), result)
             results.append(result)
     return results
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.table import Table
 
-from gatort.launch.report import percentile_record, require_writable, write_json
+from gatort.launch import cli
+from gatort.launch.report import alarming, percentile_record, require_writable, screen, write_json
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.telemetry import Percentiles
 
@@ -48,3 +50,32 @@ def test_a_pipe_is_written_to_and_not_replaced_by_a_file(tmp_path: Path) -> None
     assert json.loads(os.read(reading, 10_000))["episodes"] == 3
     os.close(reading)
     assert pipe.is_fifo()
+
+
+HOSTILE = "bundle \x1b]0;owned\x07\x9b2J\u202e name \udcff"
+
+
+def test_no_control_character_of_a_stranger_reaches_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = Table("name")
+    table.add_row(HOSTILE)
+    table.add_row(alarming(HOSTILE, True))
+    screen().print(table, HOSTILE)
+    said = capsys.readouterr().out
+    assert said.count("owned") == 3
+    assert all(each.isprintable() or each == "\n" for each in said)
+
+
+def test_a_refusal_shows_no_control_character(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["info", str(tmp_path / HOSTILE)]) == 2
+    said = capsys.readouterr().err
+    assert "owned" in said
+    assert all(each.isprintable() or each == "\n" for each in said)
+
+
+def test_a_report_names_a_file_that_is_no_utf_8(tmp_path: Path) -> None:
+    write_json(tmp_path / "report.json", {"file": "\udcff"})
+    assert json.loads((tmp_path / "report.json").read_text())["file"] == "\udcff"

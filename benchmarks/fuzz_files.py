@@ -1,7 +1,7 @@
 """Mutated files of every format that strangers hand over, through the readers that gatort uses.
 
 Each input is a good file with flipped bytes, cuts, repeats, exchanged numbers or wild lengths. A
-reader may return or raise a `GatortError`; any other exception is a finding, and so is a call that
+reader may return or raise a `GatortError`. Any other exception is a finding. So is a call that
 takes more than 1 s of processor time or 256 MB of memory.
 
     python benchmarks/fuzz_files.py --inputs 20000 --seed 0 --json fuzz.json
@@ -277,7 +277,8 @@ def _recording(folder: Path) -> Format:
                 value = mutated(each.metadata[name].encode(), draw).decode(errors="replace")
                 found = replace(each, metadata=each.metadata | {name: value})
             found.write(records)
-        return MAGIC + records.end()
+        made: bytes = records.end()  # type: ignore[no-untyped-call]
+        return MAGIC + made
 
     good = path.read_bytes()
     outer = StreamReader(BytesIO(good), emit_chunks=True).records

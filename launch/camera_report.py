@@ -135,6 +135,8 @@ def write_comparisons(path: Path, comparisons: Sequence[ViewComparison]) -> None
         for each in comparisons
     ]
     rgb: Any = cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR)
+    path.touch(0o600)
+    path.chmod(0o600)  # The picture may show people.
     path.write_bytes(encode(rgb, path.suffix))
 
 

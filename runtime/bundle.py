@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import IO, Annotated, Literal
 
@@ -121,7 +122,7 @@ def load_hashed_manifest(directory: Path) -> tuple[Manifest, str]:
 
 
 @contextmanager
-def open_checked(directory: Path, manifest: Manifest, name: str) -> Iterator[IO[bytes]]:
+def open_checked(directory: Path, manifest: Manifest, name: str) -> Iterator[BufferedReader]:
     """Open a file of a bundle, and check that it is the one that the manifest vouches for.
 
     Whatever is read from the open file was hashed, even when another file takes its name.

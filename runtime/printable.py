@@ -8,8 +8,8 @@ _SHOWN = "�"
 def printable(text: str) -> str:
     """Return a text with every character replaced that is no letter, mark, space or line's end.
 
-    An escape sequence in a recording, a bundle's name, a file's name or a robot's reason would
-    otherwise move the cursor, change the title or hide a line.
+    An escape sequence in a recording, a manifest, a file's name or a robot's reason could
+    otherwise move the cursor or hide a line.
     """
     if text.isprintable():
         return text

@@ -1,8 +1,8 @@
 """Input files that anybody may have named: regular ones, opened once, no larger than expected.
 
 A pipe would make a reader wait for ever and a device may have no end, so both are refused. Code
-that reads by name alone, such as a library, is given `by_descriptor`: it reads the very file that
-was opened, whatever now lies under the name.
+that reads by name alone, such as a library, is given `by_descriptor`. It reads the file that was
+opened, whatever now lies under the name.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +19,7 @@ from .errors import GatortError
 
 def open_regular(
     path: Path, what: str, error: type[GatortError], *, follow_links: bool = True
-) -> IO[bytes]:
+) -> BufferedReader:
     """Open a regular file for reading, without waiting.
 
     Args:

@@ -394,7 +394,8 @@ INLINE const float *looked_up(const struct model *model, const struct pass *pass
 static void embed(struct worker *me, const struct pass *pass) {
     struct engine *e = me->engine;
     EACH(row, (int)pass->rows) {
-        for (int w = 0; w < WINDOW; w++) e->mask[row][w] = -(int32_t)pass->mask[(size_t)row * WINDOW + w]; /* all bits 1 where true */
+        const uint8_t *mask = pass->mask + (size_t)row * WINDOW;
+        for (int w = 0; w < WINDOW; w++) e->mask[row][w] = -(int32_t)mask[w]; /* all bits 1 where true */
         for (int i = 0; i < HEAD; i++) {
             e->cos[row][i] = pass->cos[(size_t)row * (HEAD / 2) + i / 2];
             e->sin[row][i] = pass->sin[(size_t)row * (HEAD / 2) + i / 2] * (i % 2 ? 1 : -1);
@@ -471,10 +472,12 @@ static void attend(struct worker *me, const struct pass *pass, const struct laye
         const float *values = layer->values + (size_t)head * SPAN * HEAD;
         float *y = &e->attended[row - from][head * HEAD], scales[TILE];
         for (int w = 0; w < SPAN; w += 2 * LANES)
-            product_2(rows, query, APART(INNER), keys + (size_t)w * HEAD, (size_t)LANES * HEAD, LANES, HEAD, &scores[0][w], SPAN);
+            product_2(rows, query, APART(INNER), keys + (size_t)w * HEAD, (size_t)LANES * HEAD, LANES, HEAD,
+                      &scores[0][w], SPAN);
         for (int r = 0; r < rows; r++) scales[r] = softmax(scores[r], e->mask[row + r]);
         for (int i = 0; i < HEAD / LANES / 2 * 2 * LANES; i += 2 * LANES)
-            product_2(rows, scores[0], SPAN, values + (size_t)i * SPAN, (size_t)SPAN * LANES, LANES, WINDOW, y + i, APART(INNER));
+            product_2(rows, scores[0], SPAN, values + (size_t)i * SPAN, (size_t)SPAN * LANES, LANES, WINDOW, y + i,
+                      APART(INNER));
         if (HEAD / LANES % 2)
             product_1(rows, scores[0], SPAN, values + (size_t)(HEAD - LANES) * SPAN, 0, LANES, WINDOW, y + HEAD - LANES,
                       APART(INNER));

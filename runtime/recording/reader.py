@@ -1,7 +1,7 @@
 """Reading a recording, from its beginning to its end or to the first broken record.
 
-Anybody may have written the file. No length in it takes memory before it was compared with the
-size of the file, and a chunk is unpacked within bounds and read message by message.
+Anybody may have written the file. A length in it is compared with the size of the file before
+memory is taken. A chunk is unpacked within bounds and read message by message.
 """
 
 from __future__ import annotations

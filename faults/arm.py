@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.envelope import STILL_RAD_S
 from gatort.runtime.errors import GatortError, ObservationError
+from gatort.runtime.printable import printable
 from gatort.runtime.remote.serve import ServeConfig, serve
 from gatort.runtime.robots.panda import PANDA_LIMITS
 from gatort.runtime.safety import STOPPED, Command, State
@@ -176,7 +177,7 @@ def main() -> int:
         arm = FaultyArm(clock, trace, sensors, LAYOUT_SEED)
         serve("mujoco", arm, clock, config, simulated=True)
     except GatortError as error:
-        print(f"gatort: {error}", file=sys.stderr)
+        print(f"gatort: {printable(str(error))}", file=sys.stderr)
         return 2
     return 0
 

@@ -147,6 +147,8 @@ def write_comparisons(path: Path, comparisons: Sequence[ViewComparison]) -> None
 def write_png(path: Path, bgr: NDArray[np.uint8]) -> None:
     """Write a picture (height, width[, 3]) with gatort's mark in a text chunk (PNG, 11.3.3.2).
 
+    Only its owner may read it, because it may show people.
+
     Raises:
         OutputError: the file cannot be written.
     """
@@ -154,6 +156,7 @@ def write_png(path: Path, bgr: NDArray[np.uint8]) -> None:
     text = b"tEXtSoftware\0" + MARK.encode()
     chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
     with whole_file(real_path(path)) as partial:
+        partial.touch(0o600)
         partial.write_bytes(png[:PNG_HEADER_BYTES] + chunk + png[PNG_HEADER_BYTES:])
 
 

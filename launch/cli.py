@@ -34,6 +34,7 @@ from gatort.runtime.errors import GatortError
 from gatort.runtime.exit_status import ExitStatus, ended_by
 from gatort.runtime.interruption import Interruption
 from gatort.runtime.outputs import NO_SPACE, unwritable
+from gatort.runtime.printable import printable
 
 from .command_help import READERS, show_whole
 from .refusals import finding, unknown
@@ -96,13 +97,14 @@ EXTRAS = {
 
 def _read(kind: Any, tokens: Sequence[Token]) -> Any:
     """Convert a flag's value as cyclopts does, but refuse a fraction where cyclopts would round
-    it.
+    it, and expand `~`, which a shell leaves in `--json=~/x`.
     """
     if int in (kind, *get_args(kind)):
         for token in tokens:
             if "." in token.value:
                 raise ValueError(f"expected a whole number, found {token.value!r}")
-    return convert(kind, tokens)
+    value = convert(kind, tokens)
+    return value.expanduser() if str(value).startswith("~/") and isinstance(value, Path) else value
 
 
 app = App(
@@ -254,5 +256,5 @@ def _flag(argument: Argument, location: tuple[int | str, ...]) -> str:
 
 
 def _refuse(sentence: str) -> int:
-    print(f"gatort: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"gatort: {printable(' '.join(sentence.split()))}", file=sys.stderr)
     return ExitStatus.REFUSED

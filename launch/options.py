@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from gatort.policies.loading import PolicyOptions
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
+from gatort.runtime.regular_file import read_regular
 from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
 from gatort.sim.make import SimulatorName
 
@@ -27,6 +28,9 @@ from .train_options import TrainOptions
 
 HOME = Path(__file__).parents[1]
 SHIPPED_PROFILES = HOME / "launch" / "profiles"
+MOST_PROFILE_BYTES = 1 << 16
+MOST_LINE = 1000
+"""Longest line of a launch profile, in characters."""
 
 Profile = TypeVar("Profile", bound=BaseModel)
 SIMULATORS: tuple[SimulatorName, ...] = get_args(SimulatorName)
@@ -139,15 +143,35 @@ def _profile_path(profile: Path) -> Path:
 def _read(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         names = ", ".join(sorted(file.stem for file in SHIPPED_PROFILES.glob("*.toml")))
-        raise ConfigError(
-            f"no launch profile {path}: expected a TOML file or one of {names}"
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"no launch profile {path}: expected a TOML file or one of {names}")
+    content = read_regular(path, "a launch profile", ConfigError, MOST_PROFILE_BYTES)
+    try:
+        text = content.decode("utf-8-sig")
+        # The time and the memory of a dotted key grow with the square of its length.
+        if max(map(len, text.splitlines()), default=0) > MOST_LINE:
+            raise ValueError(f"expected lines of at most {MOST_LINE} characters")
+        found: dict[str, Any] = _expand(tomllib.loads(text))
+    except ValueError as error:  # UnicodeDecodeError and TOMLDecodeError are such.
         raise ConfigError(f"launch profile {path} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(
+            f"launch profile {path} cannot be read: expected a few levels of lists and tables, "
+            "found hundreds"
+        ) from error
+    return found
+
+
+def _expand(value: Any) -> Any:
+    """Return a profile's values with `~/` at the beginning of a text expanded, as a shell does."""
+    if isinstance(value, dict):
+        return {key: _expand(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_expand(each) for each in value]
+    if isinstance(value, str) and value.startswith("~/"):
+        return str(Path(value).expanduser())
+    return value
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gatort.runtime.loop import ControlLoop, TickRecord
 from gatort.runtime.machine import this_machine
 from gatort.runtime.onlooker import Onlooker
 from gatort.runtime.policy import Policy
+from gatort.runtime.printable import printable
 from gatort.runtime.realtime import apply
 from gatort.runtime.robots.driver import Driver
 from gatort.runtime.robots.scripted import scripted_robot
@@ -170,7 +171,7 @@ def measure(
             wishes = wishes.model_copy(update={"fifo_priority": 0})
         scheduling = stack.enter_context(apply(wishes))
         for sentence in scheduling.refused:
-            print(sentence, file=sys.stderr)
+            print(printable(sentence), file=sys.stderr)
 
         before = ProcessorReading.now()
         began_ns = clock.now_ns()

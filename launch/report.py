@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,12 +21,14 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from gatort.runtime.durations import Percentiles
 from gatort.runtime.outputs import whole_file
 from gatort.runtime.packages import require_packages
+from gatort.runtime.printable import printable
 from gatort.runtime.telemetry import Telemetry
 
 from .drawing import announced
@@ -64,7 +66,18 @@ def alarming(text: str, alarm: bool) -> Text:
     return Text(text, style="red" if alarm else "")
 
 
-def screen(json: Path | None = None, *, stderr: bool = False) -> Console:
+class Screen(Console):
+    """Console whose text is printable, wherever it came from: the one way to a terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield segments as `Console.render` does. Only rich's own ones hold control codes."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+def screen(json: Path | None = None, *, stderr: bool = False) -> Screen:
     """Return the console of a command; it prints text as it is, since `gatort[sim]` is not
     markup.
 
@@ -73,7 +86,7 @@ def screen(json: Path | None = None, *, stderr: bool = False) -> Console:
             output.
         stderr: use standard error.
     """
-    return Console(stderr=stderr or is_standard_output(json), markup=False, highlight=False)
+    return Screen(stderr=stderr or is_standard_output(json), markup=False, highlight=False)
 
 
 class Bars(Progress):

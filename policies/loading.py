@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, FiniteFloat, PositiveInt
+from pydantic import Field, FiniteFloat
 
 from gatort.runtime.bundle import Manifest, verify
 from gatort.runtime.decoding import Sampler
@@ -13,7 +13,7 @@ from gatort.runtime.engines.cache import load_engine
 from gatort.runtime.engines.engine import Engine
 from gatort.runtime.engines.native import NativeEngine
 from gatort.runtime.engines.native_build import can_compile
-from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine, Provider
+from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine, Provider, Threads
 from gatort.runtime.engines.tensorrt import Builder, TensorrtEngine
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.packages import require_torch
@@ -52,7 +52,7 @@ class PolicyOptions(Strict):
 
     ONNX Runtime uses the bundle's own. Default elsewhere: fp32 for `native` and `torch`, fp16 for
     `torch-cuda` and compiled engines."""
-    threads: PositiveInt = OnnxConfig().threads
+    threads: Threads = OnnxConfig().threads
     """CPU threads of one pass."""
     spinning: bool = OnnxConfig().spinning
     """Let ONNX Runtime's threads busy-wait between passes.
@@ -60,12 +60,17 @@ class PolicyOptions(Strict):
     That is about 25 % faster, and takes a core completely."""
 
 
-def load_policy(options: PolicyOptions | None = None, sampler: Sampler | None = None) -> Policy:
+def load_policy(
+    options: PolicyOptions | None = None,
+    sampler: Sampler | None = None,
+    manifest_sha256: str | None = None,
+) -> Policy:
     """Check a bundle and make it ready to act.
 
     Args:
         options: bundle and engine; the shipped policy on ONNX Runtime by default.
         sampler: rule that picks a bin; the likeliest bin by default.
+        manifest_sha256: expected hash of the bundle's manifest; any by default.
 
     Raises:
         BundleError: the bundle is incomplete, changed or of the wrong shape.
@@ -75,7 +80,7 @@ def load_policy(options: PolicyOptions | None = None, sampler: Sampler | None = 
         MissingDependency: a package of the engine is not installed.
     """
     options = options or PolicyOptions()
-    manifest = verify(options.bundle)
+    manifest = verify(options.bundle, manifest_sha256)
     engine = make_engine(options, manifest)
 
     policy = Policy.of(manifest.spec, manifest.model, engine, sampler)

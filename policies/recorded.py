@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import get_args
 
 from pydantic import ValidationError
 
-from gatort.runtime.bundle import MANIFEST_FILE, load_manifest, sha256_of
+from gatort.runtime.bundle import load_hashed_manifest
 from gatort.runtime.errors import RecordingError
 from gatort.runtime.policy import Policy
 from gatort.runtime.recording.messages import PolicyRecord
@@ -25,11 +26,13 @@ def policy_record(policy: Policy, options: PolicyOptions, seed: int) -> PolicyRe
         options: bundle and engine that it was loaded with.
         seed: seed of the sampler.
     """
-    manifest = load_manifest(options.bundle)
+    manifest, manifest_sha256 = load_hashed_manifest(options.bundle)
+    # JSON has no bytes that are not UTF-8.
+    directory = os.fsencode(options.bundle.absolute()).decode(errors="replace")
     return PolicyRecord(
         bundle=manifest.name,
-        directory=options.bundle.absolute(),
-        manifest_sha256=sha256_of(options.bundle / MANIFEST_FILE),
+        directory=Path(directory),
+        manifest_sha256=manifest_sha256,
         files=manifest.files,
         engine=options.engine,
         precision=precision_of(options, manifest.precision),
@@ -49,6 +52,8 @@ def recorded_options(
     precision: Precision | None = None,
 ) -> PolicyOptions:
     """Return the recorded options, replaced by the given ones.
+
+    The recording decides no more threads than this process has cores, and none of them spins.
 
     Another engine takes its own default precision. So does an engine that runs a bundle as it was
     exported, if another bundle is given.
@@ -71,8 +76,7 @@ def recorded_options(
                 "bundle": bundle or recorded.directory,
                 "engine": engine or recorded.engine,
                 "precision": precision or kept,
-                "threads": recorded.threads,
-                "spinning": recorded.spinning,
+                "threads": min(recorded.threads, len(os.sched_getaffinity(0))),
             }
         )
     except ValidationError as error:

@@ -17,14 +17,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -32,7 +31,9 @@ from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.context import rotary_tables
 from gatort.runtime.errors import ConfigError, DemonstrationError, TrainingError
 from gatort.runtime.outputs import whole_file
+from gatort.runtime.regular_file import by_descriptor, open_regular
 from gatort.runtime.spec import CONTINUOUS_BINS, SEPARATOR_ID, ModelDims, PolicySpec
+from gatort.runtime.tensors import TensorKind, read_tensors
 
 from .batches import Batch, ahead
 from .demos import Frames
@@ -45,6 +46,7 @@ from .weights import save_tensors
 CHECKPOINT: Final = "checkpoint.safetensors"
 MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
 """AdamW's state of each parameter."""
+_OTHER_CHECKPOINT: Final = "remove it to begin anew, or put an earlier one in its place"
 PLACE_SCALE_M: Final = 0.1
 """Unit of the second loss."""
 FARTHEST_M: Final = 0.5
@@ -344,17 +346,33 @@ class Trainer:
         self.saved_step = self.step
 
     def _resume(self) -> None:
-        path = self.directory / CHECKPOINT
-        try:
-            tensors = load_file(path, device=str(self.device))
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(
-                f"{path}: expected a whole checkpoint, found one that cannot be read ({error}); "
-                "remove it to begin anew, or put an earlier one in its place"
-            ) from error
-        self._check(path, tensors)
+        """Read the checkpoint: names, shapes and types first, then the tensors.
 
+        Raises:
+            ConfigError: it cannot be read, is of another model or specification, or holds a number
+                that is not finite.
+        """
+        path = self.directory / CHECKPOINT
         names = [name for name, _ in self._learned.named_parameters()]
+        with open_regular(path, "a checkpoint", ConfigError) as file:
+            self._check(path, file)
+            tensors = dict(
+                read_tensors(
+                    file,
+                    path,
+                    self._kinds(),
+                    ConfigError,
+                    framework="pt",
+                    exactly=True,
+                    device=str(self.device),
+                )
+            )
+        for name, tensor in tensors.items():
+            if not torch.isfinite(tensor).all() or (name.endswith("step") and (tensor < 0).any()):
+                raise ConfigError(
+                    f"{path}: {name}: expected finite numbers, found others; {_OTHER_CHECKPOINT}"
+                )
+
         self.step = self.saved_step = int(tensors.pop("step"))
         state = {
             index: {moment: tensors.pop(f"{moment}.{name}") for moment in MOMENTS}
@@ -364,21 +382,40 @@ class Trainer:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self._learned.load_state_dict(tensors)
 
-    def _check(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        """Check that a checkpoint is of this model and specification."""
-        kept = {
-            name: tensor.shape
-            for name, tensor in tensors.items()
-            if name.startswith(("model.", "locator."))
+    def _kinds(self) -> dict[str, TensorKind]:
+        """Return the shape and type of each tensor of a checkpoint of this model."""
+        kinds = {
+            name: TensorKind(tuple(tensor.shape))
+            for name, tensor in self._learned.state_dict().items()
         }
-        if kept != {name: tensor.shape for name, tensor in self._learned.state_dict().items()}:
+        for name, parameter in self._learned.named_parameters():
+            for moment in MOMENTS:
+                shape = () if moment == "step" else tuple(parameter.shape)
+                kinds[f"{moment}.{name}"] = TensorKind(shape)
+        return kinds | {"step": TensorKind((), "I64")}
+
+    def _check(self, path: Path, file: IO[bytes]) -> None:
+        """Check that a checkpoint is of this model and specification."""
+        try:
+            with safe_open(by_descriptor(file), "pt") as stored:
+                metadata = stored.metadata() or {}
+                kept = {
+                    name: tuple(stored.get_slice(name).get_shape())
+                    for name in stored.keys()  # noqa: SIM118  # no mapping
+                    if name.startswith(("model.", "locator."))
+                }
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(
+                f"{path}: expected a whole checkpoint, found one that cannot be read ({error}); "
+                f"{_OTHER_CHECKPOINT}"
+            ) from error
+
+        wanted = {name: tuple(each.shape) for name, each in self._learned.state_dict().items()}
+        if kept != wanted:
             raise ConfigError(
                 f"{path}: expected a model of the dimensions asked for, found one with other "
                 "dimensions; give the preset that it was started with, or another --out"
             )
-
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
         if metadata.get("specification") != self.spec.model_dump_json():
             raise ConfigError(
                 f"{path}: expected the specification of the demonstrations, found another "

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gatort.runtime.bundle import WEIGHTS_FILE, verify
-from gatort.runtime.errors import BundleError, OutputError
+from gatort.runtime.bundle import WEIGHTS_FILE, open_checked, verify
+from gatort.runtime.errors import BundleError, OutputError, TrainingError
+from gatort.runtime.tensors import TensorKind, read_tensors
 
 from .model import Gato, blank
 
@@ -27,7 +29,8 @@ def read_model(directory: Path) -> Gato:
     manifest = verify(directory)
     model = blank(manifest.spec, manifest.model)
 
-    _read_weights(model, directory / WEIGHTS_FILE)
+    with open_checked(directory, manifest, WEIGHTS_FILE) as file:
+        _read_weights(model, file, directory / WEIGHTS_FILE)
     return model.eval()
 
 
@@ -35,9 +38,17 @@ def write_weights(model: Gato, path: Path) -> None:
     """Write a model's weights as a safetensors file that everyone may read (mode 644).
 
     Raises:
+        TrainingError: a weight is not finite.
         OutputError: the file cannot be written.
     """
-    save_tensors(model.state_dict(), path)
+    tensors = model.state_dict()
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise TrainingError(
+                f"{path}: {name}: expected finite weights, found NaN or infinity; nothing is "
+                "written: go on from an earlier checkpoint"
+            )
+    save_tensors(tensors, path)
     path.chmod(0o644)  # safetensors creates the file for its owner alone.
 
 
@@ -55,22 +66,13 @@ def save_tensors(
         raise OutputError(f"cannot write the weights: {error}") from error
 
 
-def _read_weights(model: Gato, path: Path) -> None:
-    try:
-        with safe_open(path, framework="pt") as stored, torch.no_grad():
-            wanted: dict[str, Tensor] = model.state_dict()
-            if different := wanted.keys() ^ set(stored.keys()):
-                raise BundleError(
-                    f"{path}: expected the tensors of the manifest's dimensions, "
-                    f"found a difference in {sorted(different)}"
-                )
-            for name, tensor in wanted.items():
-                found = stored.get_tensor(name)
-                if found.shape != tensor.shape:
-                    raise BundleError(
-                        f"{path}: {name}: expected shape {tuple(tensor.shape)}, "
-                        f"found {tuple(found.shape)}"
-                    )
-                tensor.copy_(found)
-    except SafetensorError as error:
-        raise BundleError(f"{path}: expected a safetensors file: {error}") from error
+def _read_weights(model: Gato, file: IO[bytes], path: Path) -> None:
+    wanted = model.state_dict()
+    expected = {name: TensorKind(tuple(tensor.shape)) for name, tensor in wanted.items()}
+    with torch.no_grad():
+        for name, found in read_tensors(
+            file, path, expected, BundleError, framework="pt", exactly=True
+        ):
+            if not torch.isfinite(found).all():
+                raise BundleError(f"{path}: {name}: expected finite weights, found NaN or infinity")
+            wanted[name].copy_(found)

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import IO, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from .errors import BundleError
 from .external_data import external_locations
-from .spec import ModelDims, PolicySpec, Precision, Strict
+from .regular_file import open_regular, read_regular
+from .spec import ModelDims, Name, PolicySpec, Precision, Strict
 
 MANIFEST_FILE = "manifest.json"
 ONNX_FILE = "policy.onnx"
 WEIGHTS_FILE = "model.safetensors"
 
+MOST_MANIFEST_BYTES = 1 << 18
+"""Largest manifest; the shipped ones have 6 KB."""
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 SeedRange = tuple[NonNegativeInt, NonNegativeInt]
+SeedRanges = Annotated[tuple[SeedRange, ...], Field(max_length=10_000)]
 
 
 class TrainingRecord(Strict):
@@ -29,9 +38,9 @@ class TrainingRecord(Strict):
     """Description of the training, in a sentence or two."""
     demonstrations: str
     """Description of the demonstrations."""
-    training_seeds: tuple[SeedRange, ...] = ()
+    training_seeds: SeedRanges = ()
     """Layout seeds used for training, as (first, last) ranges."""
-    validation_seeds: tuple[SeedRange, ...] = ()
+    validation_seeds: SeedRanges = ()
     """Layout seeds used to choose among checkpoints. Trials use neither."""
     parameters: NonNegativeInt
     steps: NonNegativeInt
@@ -52,22 +61,26 @@ class Manifest(Strict):
     """Description of a policy: everything except its weights."""
 
     format_version: Literal[1] = 1
-    name: str
-    task: str | None = None
+    name: Name
+    task: Name | None = None
     """Name of the task in `gatort.sim.tasks`. `None` for a policy of no simulated task."""
     spec: PolicySpec
     model: ModelDims
     precision: Precision = "fp32"
     """Precision of the graph's weights; `model.safetensors` always holds them in fp32."""
-    files: dict[str, Sha256]
+    files: Annotated[dict[str, Sha256], Field(max_length=64)]
     """SHA-256 of each file's contents, by its name in the bundle."""
     training: TrainingRecord
     success: SuccessRecord | None = None
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's contents, in hexadecimal."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a file's contents, in hexadecimal.
+
+    Raises:
+        BundleError: the file cannot be read, or is no regular file.
+    """
+    with open_regular(path, "a file of a bundle", BundleError) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -80,7 +93,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 def first_error(error: ValidationError, whole: str) -> str:
     """Describe the first invalid field, or the whole by its name, in pydantic's words."""
-    first = error.errors()[0]
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"
 
 
@@ -90,52 +103,115 @@ def load_manifest(directory: Path) -> Manifest:
     Raises:
         BundleError: the manifest is absent or not valid; names the field.
     """
+    manifest, _ = load_hashed_manifest(directory)
+    return manifest
+
+
+def load_hashed_manifest(directory: Path) -> tuple[Manifest, str]:
+    """Return a bundle's manifest and the SHA-256 of the bytes that it was read from.
+
+    Raises:
+        BundleError: as `load_manifest`.
+    """
     path = directory / MANIFEST_FILE
+    content = read_regular(path, "a bundle's manifest", BundleError, MOST_MANIFEST_BYTES)
     try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BundleError(
-            f"{path}: expected a bundle's manifest, found none ({error.strerror})"
-        ) from error
+        return Manifest.model_validate_json(content), hashlib.sha256(content).hexdigest()
     except ValidationError as error:
         raise BundleError(f"{path}: {first_error(error, 'the file')}") from error
 
 
-def verify(directory: Path) -> Manifest:
+@contextmanager
+def open_checked(directory: Path, manifest: Manifest, name: str) -> Iterator[BufferedReader]:
+    """Open a file of a bundle, and check that it is the one that the manifest vouches for.
+
+    Whatever is read from the open file was hashed, even when another file takes its name.
+
+    Args:
+        directory: folder of the bundle.
+        manifest: manifest of the bundle.
+        name: name of the file in the manifest.
+
+    Raises:
+        BundleError: the file is absent, changed, outside the bundle or not in the manifest.
+    """
+    path = directory / name
+    if PurePosixPath(name).name != name or name in ("", ".", ".."):
+        raise BundleError(f"{path}: expected a plain file name inside the bundle, found {name!r}")
+    what = "a file that the manifest names"
+    with open_regular(path, what, BundleError, follow_links=False) as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != manifest.files.get(name):
+            raise BundleError(
+                f"{path}: changed since the bundle was written: "
+                f"expected SHA-256 {manifest.files.get(name)}, found {found}"
+            )
+        file.seek(0)
+        yield file
+
+
+def verify(directory: Path, manifest_sha256: str | None = None) -> Manifest:
     """Read a bundle's manifest, and check every file that the manifest names or the graph reads.
+
+    Args:
+        directory: folder of the bundle.
+        manifest_sha256: expected hash of the manifest; any by default.
 
     Raises:
         BundleError: a file is absent, changed, outside the bundle or not in the manifest; names it.
     """
-    manifest = load_manifest(directory)
+    manifest, found = load_hashed_manifest(directory)
+    if manifest_sha256 not in (None, found):
+        raise BundleError(
+            f"{directory / MANIFEST_FILE}: expected SHA-256 {manifest_sha256}, found {found}"
+        )
     if missing := {ONNX_FILE, WEIGHTS_FILE} - manifest.files.keys():
         raise BundleError(
             f"{directory / MANIFEST_FILE}: expected {ONNX_FILE} and {WEIGHTS_FILE} among files, "
             f"lacks {sorted(missing)}"
         )
-    for name, expected in manifest.files.items():
-        path = directory / name
-        if PurePosixPath(name).name != name or name in ("", ".", ".."):
-            raise BundleError(
-                f"{path}: expected a plain file name inside the bundle, found {name!r}"
-            )
-        if not path.is_file():
-            raise BundleError(f"{path}: named in the manifest, but there is no such file")
-        if path.is_symlink():
-            raise BundleError(f"{path}: expected a file, found a link")
-        if (found := sha256_of(path)) != expected:
-            raise BundleError(
-                f"{path}: changed since the bundle was written: "
-                f"expected SHA-256 {expected}, found {found}"
-            )
+    for name in manifest.files:
+        with open_checked(directory, manifest, name) as file:
+            if name == ONNX_FILE:
+                external_files(directory, manifest, file)
+            if name == WEIGHTS_FILE:
+                _require_weights(directory / name, manifest.model, file)
+    return manifest
+
+
+def external_files(directory: Path, manifest: Manifest, graph: IO[bytes]) -> list[str]:
+    """Return the names of the bundle's files from which its graph reads weights.
+
+    Args:
+        directory: folder of the bundle.
+        manifest: manifest of the bundle.
+        graph: the open graph.
+
+    Raises:
+        BundleError: the graph reads a file that the manifest does not name.
+    """
+    locations = external_locations(directory / ONNX_FILE, graph)
     # The manifest's names are plain, hence this keeps the graph inside the bundle as well.
-    if strange := external_locations(directory / ONNX_FILE) - manifest.files.keys():
+    if strange := locations - manifest.files.keys():
         raise BundleError(
             f"{directory / ONNX_FILE}: expected weights in files that the manifest names, "
             f"{sorted(manifest.files)}, "
             f"found {sorted(strange)}"
         )
-    return manifest
+    return sorted(locations)
+
+
+def _require_weights(path: Path, model: ModelDims, file: IO[bytes]) -> None:
+    """Check that the file of weights is large enough for the dimensions.
+
+    An engine takes memory for the dimensions, so a small file must not claim a large model.
+    """
+    found = os.fstat(file.fileno()).st_size
+    if found < model.least_weights_bytes:
+        raise BundleError(
+            f"{path}: expected at least {model.least_weights_bytes} bytes for the manifest's "
+            f"dimensions, found {found}"
+        )
 
 
 def record_success(directory: Path, success: SuccessRecord) -> Manifest:

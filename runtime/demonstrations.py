@@ -12,13 +12,17 @@ from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
+from .bundle import first_error
 from .episode import Episode
 from .errors import DemonstrationError
 from .outputs import whole_file
+from .regular_file import read_regular
 from .spec import PolicySpec, Strict
 from .wording import counted
 
 MANIFEST = "demonstrations.json"
+MOST_BYTES = 1 << 18
+"""Largest manifest."""
 
 
 class DemonstrationManifest(Strict):
@@ -62,17 +66,16 @@ def load_manifest(directory: Path) -> DemonstrationManifest:
         DemonstrationError: the manifest is missing or invalid.
     """
     path = directory / MANIFEST
-    if not path.is_file():
+    if not path.exists():
         raise DemonstrationError(
             f"{directory}: expected {MANIFEST} beside the episodes; make some with `gatort demos`"
         )
 
+    content = read_regular(path, "a description of episodes", DemonstrationError, MOST_BYTES)
     try:
-        return DemonstrationManifest.model_validate_json(path.read_text(encoding="utf-8"))
+        return DemonstrationManifest.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise DemonstrationError(f"{path}: {where}: {first['msg']}") from error
+        raise DemonstrationError(f"{path}: {first_error(error, 'the file')}") from error
 
 
 def origin_of(directory: Path) -> str:

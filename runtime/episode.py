@@ -96,25 +96,51 @@ class Episode:
                     f"{path}: {name}: expected numbers of shape {shape}, "
                     f"found {arrays[name].dtype} of shape {arrays[name].shape}"
                 )
-        for name in wanted:
+        places = arrays.get(PLACES, np.empty((0, 0, 3), np.float32))
+        if places.ndim != 3 or places.shape[2] != 3 or places.dtype.kind not in "biuf":
+            raise DemonstrationError(
+                f"{path}: {PLACES}: expected numbers of shape ({ticks}, bodies, 3), "
+                f"found {places.dtype} of shape {places.shape}"
+            )
+        for name in (*wanted, "seed"):
             _require_finite(path, name, arrays[name])
         for key in spec.observations:
             _require_unit(path, key, arrays[f"observation/{key.name}"])
+            _require_kind(path, key, arrays[f"observation/{key.name}"].dtype)
         return cls(
             seed=int(arrays["seed"]),
             succeeded=bool(arrays["succeeded"]),
-            observations=tuple(arrays[f"observation/{key.name}"] for key in spec.observations),
-            actions=arrays["action"],
-            expert_actions=arrays["expert_action"],
-            places=arrays.get(PLACES, np.empty((0, 0, 3), np.float32)),
+            observations=tuple(
+                _as(path, f"observation/{key.name}", arrays[f"observation/{key.name}"], key.dtype)
+                for key in spec.observations
+            ),
+            actions=_as(path, "action", arrays["action"], "float32"),
+            expert_actions=_as(path, "expert_action", arrays["expert_action"], "float32"),
+            places=_as(path, PLACES, places, "float32"),
         )
+
+
+def _require_kind(path: Path, key: ObservationKey, found: np.dtype[Any]) -> None:
+    """Refuse whole numbers where a key has fractions, and the reverse."""
+    if not np.can_cast(found, key.dtype, "same_kind"):
+        raise DemonstrationError(
+            f"{path}: observation/{key.name}: expected {key.dtype}, found {found}"
+        )
+
+
+def _as(path: Path, name: str, values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Return finite numbers in another type; refuse those that it does not hold."""
+    with np.errstate(over="ignore"):
+        converted = values.astype(dtype, copy=False)
+    _require_finite(path, name, converted)
+    return converted
 
 
 def _require_finite(path: Path, name: str, values: NDArray[Any]) -> None:
     """Refuse numbers that would make every weight NaN that is trained on them."""
     bad = ~np.isfinite(values)
     if bad.any():
-        tick = int(np.argwhere(bad)[0][0])
+        tick = int(np.argwhere(bad)[0][0]) if bad.ndim else 0
         raise DemonstrationError(
             f"{path}: {name}: expected finite numbers, found {values[bad][0]} at tick {tick}"
         )

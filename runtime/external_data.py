@@ -12,8 +12,10 @@ large graph are never read.
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from .errors import BundleError
 
@@ -42,15 +44,19 @@ _KEY = 1
 _VALUE = 2
 
 
-def external_locations(path: Path) -> set[str]:
-    """Return the names of the files that hold weights, as the graph at `path` spells them.
+def external_locations(path: Path, file: IO[bytes]) -> set[str]:
+    """Return the names of the files that hold weights, as a graph spells them.
+
+    Args:
+        path: path of the graph, for messages.
+        file: the open graph.
 
     Raises:
         BundleError: the file is not a protobuf message.
     """
-    if not path.stat().st_size:
+    if not os.fstat(file.fileno()).st_size:
         return set()
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         try:
             return {
                 each.decode(errors="replace")

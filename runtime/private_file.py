@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import stat
 from pathlib import Path
-from typing import IO
 
 from .errors import GatortError
+from .regular_file import open_regular
 
 LONGEST_SECRET_BYTES = 256
 
@@ -49,7 +48,7 @@ def read_private(path: Path, what: str, error: type[GatortError]) -> bytes:
         GatortError: the file is absent, a link or another user's, or other users may read it. The
             error has the type `error`.
     """
-    with open_unlinked(path, what, error) as file:
+    with open_regular(path, what, error, follow_links=False) as file:
         status = os.fstat(file.fileno())
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
             raise error(
@@ -57,33 +56,3 @@ def read_private(path: Path, what: str, error: type[GatortError]) -> bytes:
                 f"found user {status.st_uid}'s with mode {stat.S_IMODE(status.st_mode):o}"
             )
         return file.read(LONGEST_SECRET_BYTES)
-
-
-def open_unlinked(path: Path, what: str, error: type[GatortError]) -> IO[bytes]:
-    """Open a regular file that is no link, for reading.
-
-    A pipe, which could make a reader wait, is refused at once.
-
-    Args:
-        path: path of the file.
-        what: noun for the content, for the error's sentence.
-        error: type of the error to raise.
-
-    Raises:
-        GatortError: the file cannot be read, is a link or is no regular file. The error has the
-            type `error`.
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as failure:
-        found = (
-            "a link"
-            if failure.errno == errno.ELOOP
-            else f"none that can be read ({failure.strerror})"
-        )
-        raise error(f"{path}: expected {what}, found {found}") from failure
-
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise error(f"{path}: expected {what}, found no regular file")
-    return os.fdopen(handle, "rb")

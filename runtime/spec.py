@@ -20,6 +20,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Field,
     FiniteFloat,
     PositiveInt,
     model_validator,
@@ -40,7 +41,18 @@ OTHER_UNIT_RANGES = 1.0
 """A value this many widths outside its range is taken for one in another unit, such as degrees."""
 
 PATCH_PIXELS = 16
+MOST_WIDTH = 16_384
+"""Largest width of a model; Gato's largest has 2,048."""
 MAX_WINDOW_TOKENS = 1_024
+
+# Bounds of specifications that strangers wrote: far above any policy, and far below a full memory.
+MOST_KEYS = 64
+MOST_VALUES = 1 << 24
+"""Most values of one key, such as 4 megapixels of three colours."""
+Name = Annotated[str, Field(max_length=200)]
+"""Name or unit of something in a specification."""
+Ends = Annotated[tuple[FiniteFloat, ...], Field(max_length=4 * MAX_WINDOW_TOKENS)]
+"""One number for each element of a key."""
 
 Precision = Literal["fp32", "fp16", "int8", "int4", "w8a8"]
 """Precision of a model's weights.
@@ -75,21 +87,21 @@ class Strict(BaseModel):
 class ObservationKey(Strict):
     """One array of an observation, and its encoding as tokens."""
 
-    name: str
+    name: Name
     """Path such as `arm/joint_position`; `/` nests, and keys are ordered lexicographically."""
-    shape: tuple[PositiveInt, ...]
+    shape: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(max_length=4)]
     """Array shape; images are (height, width, 3), text is (tokens,)."""
     dtype: Literal["float32", "int32", "uint8"]
     """NumPy dtype of the array."""
-    unit: str
+    unit: Name
     """SI unit of each value, or `1` for a plain number."""
     encoding: Encoding
     """Rule that turns values into tokens, see `tokenizer`."""
-    low: tuple[FiniteFloat, ...] = ()
+    low: Ends = ()
     """Lower end of each element's range, row-major; maps to −1. For the encoding `unit` only."""
-    high: tuple[FiniteFloat, ...] = ()
+    high: Ends = ()
     """Upper end of each element's range; maps to +1. For the encoding `unit` only."""
-    fastest_per_s: tuple[FiniteFloat, ...] = ()
+    fastest_per_s: Ends = ()
     """Fastest change of each element, in the unit per second; empty for no limit.
 
     The guard refuses an observation that jumped farther since the one before.
@@ -128,6 +140,10 @@ class ObservationKey(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.size > MOST_VALUES:
+            raise ValueError(
+                f"{self.name}: expected at most {MOST_VALUES} values, found {self.size}"
+            )
         dtype = _DTYPES.get(self.encoding, "float32")
         if self.dtype != dtype:
             raise ValueError(
@@ -170,9 +186,9 @@ class ObservationKey(Strict):
 class Actuator(Strict):
     """One number of an action: a joint torque, a velocity, a gripper opening, a button."""
 
-    name: str
+    name: Name
     """Path such as `arm/joint1_torque`."""
-    unit: str
+    unit: Name
     """SI unit of the value."""
     low: FiniteFloat
     """Smallest value that the robot takes."""
@@ -209,11 +225,13 @@ def _gato_order(keys: tuple[ObservationKey, ...]) -> tuple[ObservationKey, ...]:
 class Interface(Strict):
     """The contract between a policy and a robot: observations, commands and timing."""
 
-    observations: Annotated[tuple[ObservationKey, ...], AfterValidator(_gato_order)]
+    observations: Annotated[
+        tuple[ObservationKey, ...], Field(max_length=MOST_KEYS), AfterValidator(_gato_order)
+    ]
     """Observation keys, sorted into Gato's order."""
-    actuators: tuple[Actuator, ...]
+    actuators: Annotated[tuple[Actuator, ...], Field(max_length=MOST_KEYS)]
     """Actuators, in the order of an action's values."""
-    control_hz: PositiveInt
+    control_hz: Annotated[int, Field(ge=1, le=1000)]
     """Number of ticks per second."""
     action_delay_ms: PositiveInt
     """Constant time from an observation's stamp to the effect of its command."""
@@ -290,25 +308,46 @@ class PolicySpec(Interface):
 
 
 class ModelDims(Strict):
-    """Dimensions of the transformer, stored and never inferred from a preset's name."""
+    """Dimensions of the transformer, stored and never inferred from a preset's name.
 
-    layers: PositiveInt
+    The bounds are several times those of Gato's largest model. They keep every index of the
+    engines within 64 bits, and every sum of 8-bit codes within 32.
+    """
+
+    layers: Annotated[int, Field(ge=1, le=256)]
     """Number of transformer blocks."""
-    heads: PositiveInt
+    heads: Annotated[int, Field(ge=1, le=1024)]
     """Number of attention heads."""
-    head_size: PositiveInt
+    head_size: Annotated[int, Field(ge=1, le=1024)]
     """Width of one attention head."""
-    width: PositiveInt
+    width: Annotated[int, Field(ge=1, le=MOST_WIDTH)]
     """D: width of the residual stream."""
-    ff_half_width: PositiveInt
+    ff_half_width: Annotated[int, Field(ge=1, le=4 * MOST_WIDTH)]
     """F: half the width of the feed-forward part; GEGLU maps D → 2F → F → D."""
-    first_token_id: int
+    first_token_id: Annotated[int, Field(ge=0, lt=VOCABULARY)]
     """First id of the embedding table, which ends at VOCABULARY.
 
     0 keeps text and discrete ids. FIRST_CONTINUOUS_ID drops them for a policy that has neither.
     """
-    local_positions: PositiveInt
+    local_positions: Annotated[int, Field(ge=1, le=MOST_WIDTH)]
     """Number of rows of the table of positions within a frame (Gato: 512)."""
+
+    @property
+    def least_weights_bytes(self) -> int:
+        """Size of the large matrices in float32: no file of this model's weights is smaller."""
+        inner = self.heads * self.head_size
+        rows = VOCABULARY - self.first_token_id + self.local_positions
+        layer = 4 * inner + 3 * self.ff_half_width
+        return 4 * self.width * (rows + self.layers * layer)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.heads * self.head_size > MOST_WIDTH:
+            raise ValueError(
+                f"expected heads × head_size up to {MOST_WIDTH}, "
+                f"found {self.heads} × {self.head_size}"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError, DemonstrationError
 from gatort.runtime.outputs import one_writer, require_folder, whole_file
 from gatort.runtime.policy import Policy
+from gatort.runtime.regular_file import read_regular
 from gatort.runtime.spec import PolicySpec, Strict
 
 from .make import make_robot, simulator_installed
@@ -97,7 +98,8 @@ class Collection(Strict):
         path = self.directory / CLAIM
         text = self._description()
         if path.exists():
-            found = path.read_text(encoding="utf-8")
+            content = read_regular(path, "an origin of episodes", DemonstrationError, 1 << 20)
+            found = content.decode(errors="replace")
         elif episode_files(self.directory):
             found = "episodes of an unknown origin\n"
         elif others := [each for each in self.directory.iterdir() if each.name[:1] != "."]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from gatort.runtime.bundle import TrainingRecord
+from gatort.runtime.bundle import MANIFEST_FILE, Manifest, TrainingRecord, sha256_of
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, Actuator, ModelDims, ObservationKey, PolicySpec
 
 if TYPE_CHECKING:
@@ -83,6 +83,13 @@ def dims() -> ModelDims:
         first_token_id=FIRST_CONTINUOUS_ID,
         local_positions=32,
     )
+
+
+def vouching(manifest: Manifest, directory: Path) -> Manifest:
+    """Return a manifest that vouches for every file that now lies in a folder."""
+    files = {path.name: sha256_of(path) for path in directory.iterdir() if path.is_file()}
+    files.pop(MANIFEST_FILE, None)
+    return manifest.model_copy(update={"files": files})
 
 
 class Exported(NamedTuple):

@@ -126,7 +126,10 @@ def _slowest_table(ticks: list[SlowTick]) -> Table:
 
 
 def _utc(at_ns: int) -> str:
-    return datetime.fromtimestamp(at_ns * 1e-9, UTC).isoformat(timespec="milliseconds")
+    try:
+        return datetime.fromtimestamp(at_ns * 1e-9, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):  # A damaged clock may say any year.
+        return f"{at_ns} ns after 1970"
 
 
 def _table(recording: Recording, record: dict[str, Any]) -> Table:

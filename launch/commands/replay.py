@@ -11,8 +11,9 @@ from gatort.launch.outputs import require_writable
 from gatort.launch.report import progress_bar, screen, write_json
 from gatort.policies.loading import EngineName, load_policy
 from gatort.policies.recorded import recorded_options
+from gatort.runtime.bundle import Manifest, load_hashed_manifest
 from gatort.runtime.decoding import Sampler
-from gatort.runtime.errors import RecordingError
+from gatort.runtime.errors import BundleError, RecordingError
 from gatort.runtime.exit_status import verdict
 from gatort.runtime.machine import this_machine
 from gatort.runtime.policy import Policy
@@ -40,7 +41,8 @@ def replay(
     file
         Recording (.mcap) of `gatort run`.
     bundle
-        Directory of the policy; the recorded bundle by default.
+        Directory of the policy. Default: the recorded directory, if it still holds the recorded
+        bundle.
     engine
         Engine that computes the passes; the recorded engine by default.
     precision
@@ -57,13 +59,40 @@ def replay(
             f"{file}: expected a run of a policy, found a recording of the robot alone"
         )
     options = recorded_options(recorded, bundle, engine, precision)
-    policy = load_policy(options, Sampler(recorded.temperature, recorded.seed))
+    manifest, manifest_sha256 = _find_bundle(recording, recorded, bundle or recorded.directory)
+    if bundle is None and manifest_sha256 != recorded.manifest_sha256:
+        raise RecordingError(
+            f"{file}: expected the recorded bundle in {options.bundle}, found another: "
+            "name the bundle with --bundle"
+        )
+    sampler = Sampler(recorded.temperature, recorded.seed)
+    policy = load_policy(options, sampler, manifest_sha256)
 
     comparison = _replay(recording, policy)
-    notes = list(_notes(recorded, options.bundle, recording, comparison))
+    changed = changed_files(recorded, manifest, manifest_sha256)
+    notes = list(_notes(changed, options.bundle, recording, comparison))
     screen(json).print(*notes, comparison.sentence(policy.engine.name), sep="\n")
     write_json(json, _record(comparison, policy, notes))
     return verdict(comparison.first is None)
+
+
+def _find_bundle(
+    recording: Recording, recorded: PolicyRecord, directory: Path
+) -> tuple[Manifest, str]:
+    """Return the manifest of a bundle and its hash.
+
+    Raises:
+        RecordingError: the recorded directory holds no bundle.
+        BundleError: another directory holds none.
+    """
+    try:
+        return load_hashed_manifest(directory)
+    except BundleError as error:
+        if directory != recorded.directory:
+            raise
+        raise RecordingError(
+            f"{recording.path}: {error}: name the recorded bundle with --bundle"
+        ) from error
 
 
 def _replay(recording: Recording, policy: Policy) -> Comparison:
@@ -75,10 +104,10 @@ def _replay(recording: Recording, policy: Policy) -> Comparison:
 
 
 def _notes(
-    recorded: PolicyRecord, bundle: Path, recording: Recording, comparison: Comparison
+    changed: list[str], bundle: Path, recording: Recording, comparison: Comparison
 ) -> Iterator[str]:
     """Yield the circumstances that limit the verdict."""
-    if changed := changed_files(recorded, bundle):
+    if changed:
         yield f"{bundle} is not the recorded bundle: it differs in {', '.join(changed)}"
     if comparison.gap is not None:
         yield comparison.gap

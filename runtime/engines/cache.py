@@ -21,6 +21,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Valid
 
 from gatort.runtime.bundle import Manifest, Sha256, Share
 from gatort.runtime.errors import EngineError
+from gatort.runtime.regular_file import read_regular
 from gatort.runtime.spec import Precision, Strict
 
 from .gpu import GpuTarget, gpu_key
@@ -30,6 +31,7 @@ from .user_key import user_key
 _PLAN = ".engine"
 _RECORD = ".json"
 _PARTIAL = ".partial"
+_MOST_RECORD_BYTES = 1 << 18
 _DISTRIBUTION_ENDINGS = ("", "-cu13", "-cu12")
 """Endings of the names of NVIDIA's wheels: none, which only requires another, or a CUDA version."""
 
@@ -280,8 +282,9 @@ class EngineCache:
 
     def _read(self, path: Path) -> EngineRecord:
         try:
-            sealed = _Sealed.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+            content = read_regular(path, "an engine's record", EngineError, _MOST_RECORD_BYTES)
+            sealed = _Sealed.model_validate_json(content)
+        except ValidationError as error:
             raise EngineError(
                 f"{path}: expected an engine's record of format 2, found another file; "
                 "`gatort compile --prune` removes it"
@@ -294,13 +297,7 @@ class EngineCache:
 
     def _read_plan(self, record: EngineRecord) -> bytes:
         path = self._path(record.key, _PLAN)
-        try:
-            plan = path.read_bytes()
-        except OSError as error:
-            raise EngineError(
-                f"{path}: expected an engine, found none ({error.strerror})"
-            ) from error
-
+        plan = read_regular(path, "an engine", EngineError, record.size_bytes)
         found = hashlib.sha256(plan).hexdigest()
         if found != record.sha256:
             raise EngineError(

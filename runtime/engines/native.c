@@ -267,7 +267,7 @@ INLINE void float_tile(int R, int P, const float *x, size_t stride, const float 
 
 /* y (rows, 16 P) from x (rows, K) and P panels. Never inlined: inside attention's code, its sums would leave the
    registers. */
-#define FLOAT_TILE(R) float_tile(R, P, x + r * stride, stride, w, apart, step, K, y + r * across, across, NULL)
+#define FLOAT_TILE(R) float_tile(R, P, x + (size_t)r * stride, stride, w, apart, step, K, y + r * across, across, NULL)
 #define PRODUCT_ARGUMENTS                                                                              \
     int rows, const float *x, size_t stride, const float *w, size_t apart, size_t step, int K, float *y, size_t across
 static __attribute__((noinline)) void product_1(PRODUCT_ARGUMENTS) {
@@ -299,8 +299,8 @@ INLINE void code_tile(int R, int P, const uint8_t *x, size_t stride, const int8_
         ivec weights[2];
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++) {
-            weights[p] = *(const ivec *)(w + p * apart + k * LANES);
-            __builtin_prefetch(w + p * apart + k * LANES + AHEAD * sizeof(float));
+            weights[p] = *(const ivec *)(w + p * apart + (size_t)k * LANES);
+            __builtin_prefetch(w + p * apart + (size_t)k * LANES + AHEAD * sizeof(float));
         }
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++) {
@@ -323,8 +323,8 @@ INLINE void matrix_tile(struct scratch *own, int R, int P, int row, const struct
     code_tile(R, P, own->codes[row], INPUTS, (const int8_t *)m->panels + first * panel, apart * panel, K, acc);
 #pragma GCC unroll 2
     for (int p = 0; p < P; p++) {
-        vec scales = load(m->scales + (first + p * apart) * LANES);
-        ivec offsets = *(const ivec *)(m->offsets + (first + p * apart) * LANES);
+        vec scales = load(m->scales + ((size_t)first + p * apart) * LANES);
+        ivec offsets = *(const ivec *)(m->offsets + ((size_t)first + p * apart) * LANES);
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++)
             store(&own->products[row + r][at + p * LANES],
@@ -394,10 +394,11 @@ INLINE const float *looked_up(const struct model *model, const struct pass *pass
 static void embed(struct worker *me, const struct pass *pass) {
     struct engine *e = me->engine;
     EACH(row, (int)pass->rows) {
-        for (int w = 0; w < WINDOW; w++) e->mask[row][w] = -(int32_t)pass->mask[row * WINDOW + w]; /* all bits 1 where true */
+        const uint8_t *mask = pass->mask + (size_t)row * WINDOW;
+        for (int w = 0; w < WINDOW; w++) e->mask[row][w] = -(int32_t)mask[w]; /* all bits 1 where true */
         for (int i = 0; i < HEAD; i++) {
-            e->cos[row][i] = pass->cos[row * (HEAD / 2) + i / 2];
-            e->sin[row][i] = pass->sin[row * (HEAD / 2) + i / 2] * (i % 2 ? 1 : -1);
+            e->cos[row][i] = pass->cos[(size_t)row * (HEAD / 2) + i / 2];
+            e->sin[row][i] = pass->sin[(size_t)row * (HEAD / 2) + i / 2] * (i % 2 ? 1 : -1);
         }
         const float *token = looked_up(e->model, pass, row);
         const float *local = e->model->local + pass->local[row] * WIDTH;
@@ -433,10 +434,10 @@ static void project(struct worker *me, const struct pass *pass, const struct lay
                     store(&e->queries[r][head * HEAD + i], load(y + i) * (1 / __builtin_sqrtf(HEAD)));
             else if (kind == 1)
                 for (int i = 0; i < HEAD; i++)
-                    layer->keys[((head * (SPAN / LANES) + row / LANES) * HEAD + i) * LANES + row % LANES] = y[i];
+                    layer->keys[(((size_t)head * (SPAN / LANES) + row / LANES) * HEAD + i) * LANES + row % LANES] = y[i];
             else
                 for (int i = 0; i < HEAD; i += LANES)
-                    store(layer->values + (head * SPAN * HEAD + i * SPAN + row * LANES), load(y + i));
+                    store(layer->values + ((size_t)head * SPAN * HEAD + (size_t)i * SPAN + row * LANES), load(y + i));
         }
     }
     finish_phase(me, 3 * HEADS);
@@ -471,12 +472,14 @@ static void attend(struct worker *me, const struct pass *pass, const struct laye
         const float *values = layer->values + (size_t)head * SPAN * HEAD;
         float *y = &e->attended[row - from][head * HEAD], scales[TILE];
         for (int w = 0; w < SPAN; w += 2 * LANES)
-            product_2(rows, query, APART(INNER), keys + w * HEAD, LANES * HEAD, LANES, HEAD, &scores[0][w], SPAN);
+            product_2(rows, query, APART(INNER), keys + (size_t)w * HEAD, (size_t)LANES * HEAD, LANES, HEAD,
+                      &scores[0][w], SPAN);
         for (int r = 0; r < rows; r++) scales[r] = softmax(scores[r], e->mask[row + r]);
         for (int i = 0; i < HEAD / LANES / 2 * 2 * LANES; i += 2 * LANES)
-            product_2(rows, scores[0], SPAN, values + i * SPAN, SPAN * LANES, LANES, WINDOW, y + i, APART(INNER));
+            product_2(rows, scores[0], SPAN, values + (size_t)i * SPAN, (size_t)SPAN * LANES, LANES, WINDOW, y + i,
+                      APART(INNER));
         if (HEAD / LANES % 2)
-            product_1(rows, scores[0], SPAN, values + (HEAD - LANES) * SPAN, 0, LANES, WINDOW, y + HEAD - LANES,
+            product_1(rows, scores[0], SPAN, values + (size_t)(HEAD - LANES) * SPAN, 0, LANES, WINDOW, y + HEAD - LANES,
                       APART(INNER));
         for (int r = 0; r < rows; r++)
             for (int i = 0; i < HEAD; i += LANES) {
@@ -538,7 +541,7 @@ static void choose(struct worker *me, const struct pass *pass) {
         ready = 1;
         const float *w = e->model->head + (size_t)chunk * PANELS * LANES * WIDTH;
         float *logits = pass->logits + chunk * PANELS * LANES;
-        float_tile(1, PANELS, own->inputs[0], APART(INPUTS), w, LANES * WIDTH, LANES, WIDTH, logits, 0, NULL);
+        float_tile(1, PANELS, own->inputs[0], APART(INPUTS), w, (size_t)LANES * WIDTH, LANES, WIDTH, logits, 0, NULL);
     }
     finish_phase(me, CHUNKS);
     /* A phase of its own: the token must be written before any thread embeds it. */

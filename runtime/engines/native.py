@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gatort.runtime.bundle import WEIGHTS_FILE, Manifest
+from gatort.runtime.bundle import WEIGHTS_FILE, Manifest, open_checked
 from gatort.runtime.context import Block, Frame
 from gatort.runtime.errors import EngineError
 from gatort.runtime.patches import patch_intervals
@@ -77,6 +77,7 @@ class NativeEngine:
         further threads would only wait.
 
         Raises:
+            BundleError: the weights changed since the bundle was written.
             EngineError: the engine has no kernel for the policy or this processor, the compiler
                 failed, or the weights are not those of the manifest's model.
             MissingDependency: GCC is not installed.
@@ -93,14 +94,16 @@ class NativeEngine:
         passes = len(self._shape[0]) + 1  # A prefill may come in two.
 
         self._library = load_kernels(self.source, _constants(spec, dims, precision))
-        self._model = NativeModel(
-            directory / WEIGHTS_FILE,
-            dims,
-            precision,
-            _cache_rows(spec),
-            _patch_positions(spec),
-            norm_biases=self.norm_biases,
-        )
+        with open_checked(directory, manifest, WEIGHTS_FILE) as file:
+            self._model = NativeModel(
+                file,
+                directory / WEIGHTS_FILE,
+                dims,
+                precision,
+                _cache_rows(spec),
+                _patch_positions(spec),
+                norm_biases=self.norm_biases,
+            )
         self._engine = self._start(threads, passes)
 
     def _start(self, threads: int, passes: int) -> int:
@@ -189,6 +192,7 @@ def _require_kernels(dims: ModelDims) -> None:
             f"expected first_token_id up to {FIRST_CONTINUOUS_ID}, found {dims.first_token_id}"
         )
     for name in ("head_size", "width", "ff_half_width"):
+        # The bounds of `ModelDims` keep sizes of the kernels' memory within its 64-bit indices.
         if getattr(dims, name) % LANES:
             raise EngineError(
                 f"--engine native takes multiples of {LANES}, found {name} {getattr(dims, name)}; "

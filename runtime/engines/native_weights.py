@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from gatort.runtime.errors import EngineError
 from gatort.runtime.patches import PATCH_INTERVALS
 from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, VOCABULARY, ModelDims
+from gatort.runtime.tensors import TensorKind, read_tensors
 
 LANES = 16
 """Number of outputs in a panel, and of floats in a vector."""
@@ -88,6 +87,7 @@ class NativeModel:
 
     def __init__(
         self,
+        file: IO[bytes],
         path: Path,
         dims: ModelDims,
         precision: NativePrecision,
@@ -99,7 +99,8 @@ class NativeModel:
         """Read the weights, bring them into the kernels' order and allocate the cache.
 
         Args:
-            path: safetensors file.
+            file: open safetensors file.
+            path: path of that file, for messages.
             dims: dimensions of the model.
             precision: precision of the layers' matrices.
             cache_rows: rows of a head's cache, in whole pairs of panels.
@@ -109,18 +110,10 @@ class NativeModel:
         Raises:
             EngineError: the file cannot be read, or its weights are not those of the model.
         """
-        try:
-            weights: Weights = load_file(path)
-            expected = _expected_shapes(dims, norm_biases=norm_biases)
-            if patch_positions.size:
-                expected |= _eye_shapes(dims)
-            _require_shapes(weights, expected)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise EngineError(
-                f"{path}: expected the weights of the manifest's model: {error}"
-            ) from error
-
-        self._weights = weights
+        shapes = _expected_shapes(dims, norm_biases=norm_biases)
+        if patch_positions.size:
+            shapes |= _eye_shapes(dims)
+        weights = self._weights = _read(file, path, shapes)
         self._precision = precision
         self._kept: list[NDArray[np.generic]] = []
         size = dims.heads * cache_rows * dims.head_size
@@ -218,18 +211,21 @@ def _tap_values() -> NDArray[np.float64]:
     return np.vstack((values, [0.0, 0.0, 1.0]))
 
 
-def _require_shapes(weights: Weights, expected: dict[str, tuple[int, ...]]) -> None:
-    """Check every array that a kernel reads through a bare address.
+def _read(file: IO[bytes], path: Path, shapes: dict[str, tuple[int, ...]]) -> Weights:
+    """Return every array that a kernel reads through a bare address.
 
     Raises:
-        KeyError, ValueError: an array is absent, of another shape or not finite; names it.
+        EngineError: an array is absent, of another shape or not finite; names it.
     """
-    for name, shape in expected.items():
-        found = weights[name]
-        if found.shape != shape or found.dtype != np.float32:
-            raise ValueError(f"{name}: expected float32 {shape}, found {found.dtype} {found.shape}")
+    expected = {name: TensorKind(shape) for name, shape in shapes.items()}
+    weights: Weights = {}
+    for name, found in read_tensors(
+        file, path, expected, EngineError, framework="np", exactly=False
+    ):
         if not np.isfinite(found).all():
-            raise ValueError(f"{name}: expected finite numbers, found NaN or infinity")
+            raise EngineError(f"{path}: {name}: expected finite numbers, found NaN or infinity")
+        weights[name] = found
+    return weights
 
 
 def _expected_shapes(dims: ModelDims, *, norm_biases: bool) -> dict[str, tuple[int, ...]]:

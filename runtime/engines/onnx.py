@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveInt
+from pydantic import Field
 
-from gatort.runtime.bundle import ONNX_FILE, Manifest
+from gatort.runtime.bundle import ONNX_FILE, Manifest, external_files, open_checked
 from gatort.runtime.context import Block, Frame
 from gatort.runtime.errors import EngineError
 from gatort.runtime.grant import read_grant
@@ -27,10 +29,14 @@ _PROVIDERS: dict[str, str] = {
 }
 
 
+Threads = Annotated[int, Field(ge=1, le=256)]
+"""Number of threads of a pass."""
+
+
 class OnnxConfig(Strict):
     """Settings of ONNX Runtime."""
 
-    threads: PositiveInt = min(2, read_grant().processors)
+    threads: Threads = min(2, read_grant().processors)
     """Number of threads of a pass. Default: 2, or 1 where only one core is granted."""
     spinning: bool = False
     """Keep threads spinning between passes: about 25 % faster for a whole core."""
@@ -71,6 +77,7 @@ class OnnxEngine:
         """Load the model and allocate the cache.
 
         Raises:
+            BundleError: the graph or a file that it reads changed since the bundle was written.
             EngineError: the provider is absent, or the model cannot be loaded or does not match
                 the manifest.
         """
@@ -84,9 +91,7 @@ class OnnxEngine:
         self._runtime: Any = onnxruntime
 
         self._ordinary = FloatEnvironment()
-        self._session = _open_session(
-            onnxruntime, directory / ONNX_FILE, manifest.precision, config
-        )
+        self._session = _open_session(onnxruntime, directory, manifest, config)
         self._denormals_off = FloatEnvironment()
         self._ordinary.put_on()
 
@@ -207,20 +212,35 @@ def _rounded_products(precision: Precision) -> dict[str, str]:
     return {"session.qdq_matmulnbits_accuracy_level": "1"}
 
 
-def _open_session(runtime: Any, path: Path, precision: Precision, config: OnnxConfig) -> Any:
-    """Load a graph.
+def _open_session(runtime: Any, directory: Path, manifest: Manifest, config: OnnxConfig) -> Any:
+    """Load the graph of a bundle from the bytes that were hashed.
+
+    ONNX Runtime itself opens no file: it would look the names up again.
 
     Raises:
+        BundleError: the graph or a file that it reads changed since the bundle was written.
         EngineError: the provider is absent or fails, or the graph cannot be loaded.
     """
     providers = _providers(runtime, config.provider)
-    try:
-        session = runtime.InferenceSession(
-            str(path), _session_options(runtime, precision, config), providers=providers
-        )
-    # ONNX Runtime's own errors derive from Exception alone.
-    except Exception as error:
-        raise EngineError(f"{path}: ONNX Runtime cannot load it: {error}") from error
+    options = _session_options(runtime, manifest.precision, config)
+    with ExitStack() as stack:
+        graph = stack.enter_context(open_checked(directory, manifest, ONNX_FILE))
+        names = external_files(directory, manifest, graph)
+        files = [stack.enter_context(open_checked(directory, manifest, name)) for name in names]
+        try:
+            mapped = [
+                stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                for file in files
+            ]
+            if names:
+                sizes = [len(each) for each in mapped]
+                options.add_external_initializers_from_files_in_memory(names, mapped, sizes)
+            session = runtime.InferenceSession(graph.read(), options, providers=providers)
+        # ONNX Runtime's own errors derive from Exception alone.
+        except Exception as error:
+            raise EngineError(
+                f"{directory / ONNX_FILE}: ONNX Runtime cannot load it: {error}"
+            ) from error
 
     if providers[0] not in session.get_providers():
         raise EngineError(

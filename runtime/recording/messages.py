@@ -12,12 +12,12 @@ import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt
+from pydantic import Field, FiniteFloat, NonNegativeInt
 
 from gatort.runtime.bundle import Sha256
 from gatort.runtime.clock import Clock, wall_clock_ns
@@ -43,7 +43,7 @@ class RunRecord(Strict):
     """Computer that made the recording, in one line."""
     interface: Interface
     """Observation keys and actuators of the robot."""
-    wall_clock_offset_ns: int
+    wall_clock_offset_ns: Annotated[int, Field(gt=-(2**63), lt=2**63)]
     """UTC minus the recording's monotonic clock in nanoseconds, read once at the beginning."""
 
     @classmethod
@@ -74,13 +74,13 @@ class PolicyRecord(Strict):
     """Engine, spelled as for `--engine`."""
     precision: Precision
     """Precision of the weights."""
-    threads: int
+    threads: Annotated[int, Field(ge=1, le=256)]
     """Number of threads of the engine."""
     spinning: bool
     """True if the engine's threads kept spinning between passes."""
-    temperature: float
+    temperature: Annotated[FiniteFloat, Field(ge=0)]
     """Temperature at which tokens were drawn; 0 takes the likeliest."""
-    seed: int
+    seed: NonNegativeInt
     """Seed of the sampler."""
     spec: PolicySpec
     """Specification of the policy."""
@@ -347,7 +347,17 @@ def _array(stored: list[float] | Image, key: ObservationKey) -> NDArray[Any]:
         flat = np.frombuffer(stored.data, np.uint8)
     else:
         flat = np.array(stored, np.float64)
+        if key.dtype != "float32" and not _fits(flat, key.dtype):
+            raise RecordingError(f"{key.name}: expected values of {key.dtype}, found others")
 
     if flat.size != key.size:
         raise RecordingError(f"{key.name}: expected {key.size} recorded values, found {flat.size}")
-    return flat.astype(key.dtype).reshape(key.shape)
+    with np.errstate(over="ignore"):  # Infinity is refused where the values are used.
+        return flat.astype(key.dtype).reshape(key.shape)
+
+
+def _fits(values: NDArray[np.float64], dtype: str) -> bool:
+    """Check that all values are whole numbers of an integer type; false for NaN."""
+    limits = np.iinfo(dtype)
+    within = (values >= limits.min) & (values <= limits.max) & (values == np.floor(values))
+    return bool(within.all())

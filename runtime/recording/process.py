@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING
 
 import msgspec
 from mcap.well_known import MessageEncoding, SchemaEncoding
-from mcap.writer import Writer
+from mcap.writer import IndexType, Writer
 
 from gatort.runtime.clock import Clock, MonotonicClock
 
@@ -78,8 +78,8 @@ class MetadataRecord(msgspec.Struct, frozen=True):
 class Start(msgspec.Struct, frozen=True):
     """First packet, as JSON."""
 
-    path: str
-    """Absolute path of the file."""
+    path: bytes
+    """Absolute path of the file, which need not be UTF-8."""
     channels: list[ChannelRecord]
     """Channels of the file."""
     metadata: list[MetadataRecord]
@@ -97,7 +97,12 @@ class _File:
 
     def __init__(self, file: IO[bytes], start: Start, clock: Clock) -> None:
         self._file = file
-        self._writer = Writer(file, enable_data_crcs=True)  # Metadata has no CRC of its own.
+        self._writer = Writer(
+            file,
+            # A recording has no attachments, and an offset to an empty group is invalid.
+            index_types=IndexType.CHUNK | IndexType.MESSAGE | IndexType.METADATA,
+            enable_data_crcs=True,  # Metadata has no CRC of its own.
+        )
         self._clock = clock
         self.whole_bytes = 0
         """Size of the file's whole and synced records."""
@@ -217,9 +222,7 @@ def main() -> None:
         start = msgspec.json.decode(link.recv(LARGEST_PACKET_BYTES), type=Start)
         path = Path(start.path)
         try:
-            # A second run that makes the same file is refused. A device is written to.
-            mode = "wb" if path.exists() and not path.is_file() else "xb"
-            file = path.open(mode)
+            file = _create(path)
         except OSError as error:
             link.send(_refusal(start, error))
             return
@@ -227,6 +230,17 @@ def main() -> None:
             _load_encoder()
         link.send(READY)
         _serve(link, file, start)
+
+
+def _create(path: Path) -> IO[bytes]:
+    """Open a new recording: only its owner may see its pictures. A device is written to.
+
+    A second run that makes the same file is refused, and so is a pipe that nobody reads.
+    """
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    if not path.exists() or path.is_file():
+        flags |= os.O_CREAT | os.O_EXCL
+    return os.fdopen(os.open(path, flags, 0o600), "wb")
 
 
 def _serve(link: socket.socket, file: IO[bytes], start: Start) -> None:
@@ -293,7 +307,7 @@ def _write(file: IO[bytes], start: Start, packets: _Packets) -> bytes:
 
 
 def _refusal(start: Start, error: OSError) -> bytes:
-    return f"cannot write {start.path}: {error.strerror}".encode()
+    return b"cannot write %b: %b" % (start.path, (error.strerror or str(error)).encode())
 
 
 def _write_packets(written: _File, packets: _Packets) -> None:

@@ -1,26 +1,36 @@
-"""Reading a recording, from its beginning to its end or to the first broken record."""
+"""Reading a recording, from its beginning to its end or to the first broken record.
+
+Anybody may have written the file. A length in it is compared with the size of the file before
+memory is taken. A chunk is unpacked within bounds and read message by message.
+"""
 
 from __future__ import annotations
 
+import os
 import struct
+import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import msgspec
 import numpy as np
+import zstandard
+from mcap.data_stream import ReadDataStream
 from mcap.exceptions import EndOfFile, McapError
-from mcap.records import Channel, Message, Metadata
+from mcap.opcode import Opcode
+from mcap.records import Channel, Chunk, McapRecord, Message, Metadata
 from mcap.stream_reader import StreamReader
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from zstandard import ZstdError
 
 from gatort.runtime.bundle import first_error
 from gatort.runtime.errors import RecordingError
+from gatort.runtime.regular_file import open_regular
 
 from .messages import (
     CHANNELS,
@@ -32,11 +42,16 @@ from .messages import (
     from_metadata,
 )
 
-_LARGEST_RECORD_BYTES = 1 << 28
-"""Largest memory that a length in a damaged file may make this process allocate."""
+_LARGEST_CHUNK_BYTES = 1 << 25
+"""Largest unpacked chunk: the recorder's have 1 MiB and one packet, which has at most 16 MiB."""
+_SMALL_BYTES = 1 << 25
+"""Unpacked bytes that any file may have."""
+_MOST_COMPRESSION = 100
+"""Largest ratio of the unpacked chunks to the file beyond that. Recorded ticks reach 10."""
+_MOST_CHANNELS = 256
 _CUT = (EndOfFile, struct.error, MemoryError, OverflowError)
 """Errors of a record that ends too early, or whose length exceeds the file or the memory."""
-_BROKEN = (McapError, ValueError, ZstdError, msgspec.MsgspecError)
+_BROKEN = (McapError, ValueError, zstandard.ZstdError, msgspec.MsgspecError, RecursionError)
 """Errors of a record whose content is damaged."""
 # Not strict: a spelled number is read as a number.
 _DECODERS = {topic: msgspec.json.Decoder(kind, strict=False) for topic, kind in CHANNELS.items()}
@@ -94,14 +109,8 @@ class Recording:
                 policy record comes from a version with other fields.
         """
         self.path = path
-        try:
-            self.total_bytes = path.stat().st_size
-            with closing(self.messages()) as head:
-                next(head, None)
-        except OSError as error:
-            raise RecordingError(
-                f"{path}: expected a recording, found none ({error.strerror})"
-            ) from error
+        with closing(self.messages()) as head:
+            next(head, None)
 
         if not hasattr(self, "run"):
             found = self.broken or "no run in it"
@@ -128,9 +137,12 @@ class Recording:
         self.read_bytes = 0
         self.counts = {}
 
-        with self.path.open("rb") as file:
+        with open_regular(self.path, "a recording", RecordingError) as file:
+            self.total_bytes = os.fstat(file.fileno()).st_size
             try:
                 yield from self._read(file)
+            except OSError as error:
+                self.broken = f"at a place that cannot be read ({error.strerror})"
             except _CUT:
                 self.broken = "in the middle of a record"
             except _BROKEN as error:
@@ -139,17 +151,29 @@ class Recording:
     def _read(self, file: IO[bytes]) -> Iterator[Stamped]:
         """Yield the messages of an open file and keep its metadata."""
         topics: dict[int, str] = {}
-        reader = StreamReader(file, validate_crcs=True, record_size_limit=_LARGEST_RECORD_BYTES)
-        for record in reader.records:
-            match record:
-                case Channel(id=number, topic=topic) if topic in CHANNELS:
-                    topics[number] = topic
-                case Metadata(name=name, metadata=data):
-                    self._take(name, data)
-                case Message() if not hasattr(self, "run"):
-                    return  # In a recording, the run precedes the messages.
-                case Message(channel_id=number) if number in topics:
-                    yield self._stamped(topics[number], record)
+        left = _SMALL_BYTES + _MOST_COMPRESSION * self.total_bytes
+        whole: Any = _WholeReads(file, self.total_bytes)
+        reader = StreamReader(
+            whole, emit_chunks=True, validate_crcs=True, record_size_limit=self.total_bytes
+        )
+        for outer in reader.records:
+            records: Iterator[McapRecord] = iter((outer,))
+            if isinstance(outer, Chunk):
+                data = _unpacked(outer, min(left, _LARGEST_CHUNK_BYTES))
+                left -= len(data)
+                records = _records(data)
+            for record in records:
+                match record:
+                    case Channel(id=number, topic=topic) if topic in CHANNELS:
+                        topics[number] = topic
+                        if len(topics) > _MOST_CHANNELS:
+                            raise ValueError(f"more than {_MOST_CHANNELS} channels")
+                    case Metadata(name=name, metadata=data_of):
+                        self._take(name, data_of)
+                    case Message() if not hasattr(self, "run"):
+                        return  # In a recording, the run precedes the messages.
+                    case Message(channel_id=number) if number in topics:
+                        yield self._stamped(topics[number], record)
             self.read_bytes = file.tell()
 
         self.read_bytes = file.tell()
@@ -187,12 +211,78 @@ class Recording:
         return str(data.get("gatort", "unknown")).strip('"')
 
     def steps(self) -> StepTrace:
-        """Return the inner loop's steps that a robot's process recorded."""
+        """Return the inner loop's steps that a robot's process recorded.
+
+        Raises:
+            RecordingError: a step has more or fewer values than the robot has actuators.
+        """
         found = [
             (at_ns, step) for at_ns, _, step in self.messages() if isinstance(step, StepMessage)
         ]
+        for _, step in found:
+            if len(step.values) != len(self.run.interface.actuators):
+                raise RecordingError(
+                    f"{self.path}: expected {len(self.run.interface.actuators)} values in each "
+                    f"step, found {len(step.values)}"
+                )
         return StepTrace(
             at_ns=np.array([at_ns for at_ns, _ in found], np.int64),
             states=[step.state for _, step in found],
             values=np.array([step.values for _, step in found], np.float64),
         )
+
+
+class _WholeReads:
+    """File whose reads are whole or end the file: a length beyond its end takes no memory."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._left = size
+
+    def read(self, length: int) -> bytes:
+        """Return `length` bytes.
+
+        Raises:
+            EndOfFile: the file has fewer.
+        """
+        if length < 0 or length > self._left:
+            raise EndOfFile
+        self._left -= length
+        return self._file.read(length)
+
+
+def _unpacked(chunk: Chunk, most_bytes: int) -> bytes:
+    """Return the records of a chunk, after its sizes were compared with their bounds.
+
+    Raises:
+        ValueError, zstandard.ZstdError: the chunk is damaged or too large.
+    """
+    size = chunk.uncompressed_size
+    if size > most_bytes:
+        raise ValueError(f"a chunk of {size} bytes, expected at most {most_bytes}")
+    if chunk.compression == "zstd":
+        # A frame says its own size, which the library would allocate; -1 if it does not say it.
+        if zstandard.frame_content_size(chunk.data) not in (-1, size):
+            raise ValueError("a chunk whose two sizes differ")
+        data = zstandard.decompress(chunk.data, size) if size else b""
+    elif chunk.compression:
+        raise ValueError(f"compression {chunk.compression!r}, expected zstd")
+    else:
+        data = chunk.data
+    if len(data) != size or (chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc):
+        raise ValueError("a chunk that fails its CRC")
+    return data
+
+
+def _records(data: bytes) -> Iterator[McapRecord]:
+    """Yield the channels and messages of an unpacked chunk, one at a time."""
+    whole: Any = _WholeReads(BytesIO(data), len(data))
+    stream = ReadDataStream(whole)
+    while stream.count < len(data):
+        opcode, length = stream.read1(), stream.read8()
+        if opcode == Opcode.CHANNEL:
+            yield Channel.read(stream)
+        elif opcode == Opcode.MESSAGE:
+            yield Message.read(stream, length)
+        else:
+            stream.read(length)

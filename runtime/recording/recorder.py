@@ -7,6 +7,7 @@ messages that do not fit. A disk or a writing process that fails makes the recor
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import subprocess
@@ -99,7 +100,7 @@ class Recorder:
         if policy is not None:
             metadata.append(MetadataRecord("policy", to_metadata(policy)))
         return Start(
-            str(self.path.absolute()),
+            os.fsencode(self.path.absolute()),
             channels,
             metadata,
             observations=self._channels[ObservationMessage],
@@ -128,13 +129,13 @@ class Recorder:
             self._link.send(self._encode(start))
             answer = self._link.recv(LARGEST_PACKET_BYTES)
         except OSError as error:
-            answer = str(self._not_started(error)).encode()
+            answer = os.fsencode(str(self._not_started(error)))
 
         if answer != READY:
             self._link.close()
             self._process.kill()
             self._process.wait()
-            raise RecordingError(answer.decode()) if answer else self._not_started()
+            raise RecordingError(os.fsdecode(answer)) if answer else self._not_started()
 
     def _not_started(self, error: OSError | None = None) -> RecordingError:
         sentence = f"cannot record {self.path}: the recorder process did not start"
@@ -212,7 +213,7 @@ class Recorder:
 
         if answer != FINISHED:
             self._failed = True
-            self.degraded = self.degraded or answer.decode() or "the recorder process ended"
+            self.degraded = self.degraded or os.fsdecode(answer) or "the recorder process ended"
 
     # -- End of the run --------------------------------------------------------------------------
 
@@ -235,7 +236,7 @@ class Recorder:
         answer = self._last_answer(result)
         self._link.close()
         if answer != FINISHED:
-            reason = answer.decode() or "the recorder process did not finish the file"
+            reason = os.fsdecode(answer) or "the recorder process did not finish the file"
             self.degraded = self.degraded or reason
 
         with suppress(subprocess.TimeoutExpired):

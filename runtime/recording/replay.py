@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gatort.runtime.bundle import MANIFEST_FILE, sha256_of
+from gatort.runtime.bundle import MANIFEST_FILE, Manifest
 from gatort.runtime.decoding import Decision
 from gatort.runtime.errors import EngineError, RecordingError
 from gatort.runtime.guard import Refusal
 from gatort.runtime.policy import Policy
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, select_keys
+from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, select_keys
 from gatort.runtime.wording import counted
 
 from .messages import (
@@ -101,6 +100,11 @@ class Comparison:
             return
         match stamped.message:
             case PromptMessage(values=values, action=action):
+                if len(action) != self._policy.spec.action_tokens:
+                    raise RecordingError(
+                        f"prompt: expected {self._policy.spec.action_tokens} action values, "
+                        f"found {len(action)}"
+                    )
                 self._policy.force(arrays(values, self._policy.spec.observations), action)
                 self._policy.commit()
             case ObservationMessage() as message:
@@ -160,7 +164,7 @@ class Comparison:
     def _compare(
         self, values: tuple[NDArray[Any], ...], message: TokensMessage, seconds: float
     ) -> None:
-        recorded = np.array(message.sampled, np.int64)  # (A,)
+        recorded = self._recorded(message)  # (A,)
         try:
             action = self._policy.tokenizer.decode_action(recorded)
             decision = self._policy.decide(values)
@@ -183,6 +187,22 @@ class Comparison:
         self.equal_tokens += int(equal.sum())
         if message.completed:
             self._policy.commit()
+
+    def _recorded(self, message: TokensMessage) -> NDArray[np.int64]:
+        """Return the recorded tokens of a tick (A,).
+
+        Raises:
+            RecordingError: they are not the tokens of an action.
+        """
+        bins = range(FIRST_CONTINUOUS_ID, FIRST_CONTINUOUS_ID + CONTINUOUS_BINS)
+        tokens = message.sampled
+        count = self._policy.spec.action_tokens
+        if len(tokens) != count or any(token not in bins for token in tokens):
+            raise RecordingError(
+                f"tick {message.tick}: expected {count} tokens from {bins.start} to "
+                f"{bins.stop - 1}, found others"
+            )
+        return np.array(tokens, np.int64)
 
     def _difference(
         self, tick: int, seconds: float, recorded: NDArray[np.int64], decision: Decision
@@ -239,11 +259,14 @@ def replay_recording(
     return comparison
 
 
-def changed_files(recorded: PolicyRecord, bundle: Path) -> list[str]:
-    """Return the names of the files in which a bundle differs from the recorded one."""
-    files = {MANIFEST_FILE: recorded.manifest_sha256, **recorded.files}
-    return [name for name, hashed in files.items() if _hash(bundle / name) != hashed]
+def changed_files(recorded: PolicyRecord, manifest: Manifest, manifest_sha256: str) -> list[str]:
+    """Return the names of the files in which a bundle differs from the recorded one.
 
-
-def _hash(path: Path) -> str | None:
-    return sha256_of(path) if path.is_file() else None
+    Args:
+        recorded: policy of the recording.
+        manifest: manifest of the bundle, which vouches for its other files.
+        manifest_sha256: hash of that manifest.
+    """
+    expected = {MANIFEST_FILE: recorded.manifest_sha256, **recorded.files}
+    found = {MANIFEST_FILE: manifest_sha256, **manifest.files}
+    return [name for name, hashed in expected.items() if found.get(name) != hashed]

@@ -16,6 +16,7 @@ from typing import Final, Literal, NamedTuple, TextIO
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.onlooker import Onlooker
+from gatort.runtime.printable import printable
 from gatort.runtime.safety import State
 
 from .server import RobotServer
@@ -49,7 +50,7 @@ class StatusLine(NamedTuple):
 
     def drawn(self, columns: int, coloured: bool) -> str:
         """Return the line, cut to a terminal's width, the state first."""
-        text = f"{self.state.upper()}, {self.rest}"
+        text = f"{self.state.upper()}, {printable(self.rest)}"
         if len(text) >= columns:
             text = f"{text[: columns - 2]}…"
         colour = _COLOURS.get(self.state)
@@ -98,7 +99,7 @@ class Lines(Onlooker):
     def _print(self) -> None:
         lines = []
         while self._lines:
-            lines.append(self._lines.popleft())
+            lines.append(printable(self._lines.popleft()))
         begin = "\r\x1b[K" if self.is_terminal else ""
         text = "".join(f"{line}\n" for line in lines)
         if (status := self._status) is not None:

@@ -20,7 +20,8 @@ import zmq
 from zmq.utils import z85
 
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.private_file import open_unlinked, read_private, write_new
+from gatort.runtime.private_file import read_private, write_new
+from gatort.runtime.regular_file import open_regular
 
 KEY_CHARACTERS = 40
 """Length of a key in Z85 (RFC 32); 32 bytes."""
@@ -167,7 +168,7 @@ def _read_secret(path: Path) -> bytes:
 
 
 def _read_public(path: Path) -> bytes:
-    with open_unlinked(path, "a public key", ConfigError) as file:
+    with open_regular(path, "a public key", ConfigError, follow_links=False) as file:
         status = os.fstat(file.fileno())
         # Every user who can write this file can decide which controllers drive the robot.
         if status.st_uid not in (0, os.geteuid()) or stat.S_IMODE(status.st_mode) & 0o022:

@@ -16,10 +16,12 @@ from gatort.runtime.bundle import Manifest
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.machine import this_machine
 from gatort.runtime.outputs import one_writer, unwritable
+from gatort.runtime.regular_file import read_regular
 from gatort.runtime.spec import Strict
 
 JOURNAL: Final = ".partial.jsonl"
 """End of a journal's name."""
+MOST_BYTES: Final = 1 << 30
 
 
 class Trial(Strict):
@@ -77,7 +79,7 @@ class Journal:
         """
         if not self.path.exists():
             return []
-        written = self.path.read_bytes()
+        written = read_regular(self.path, "a list of trials", ConfigError, MOST_BYTES)
         whole = written[: written.rfind(b"\n") + 1]
         if len(whole) < len(written):
             os.truncate(self.path, len(whole))

@@ -117,7 +117,8 @@ def test_the_graph_reads_its_weights_from_the_safetensors_file(
     directory = tmp_path / "shared"
     write_bundle(directory, "shared", make_model(cameras=2), training)
     assert set(verify(directory).files) == {ONNX_FILE, WEIGHTS_FILE}
-    assert external_locations(directory / ONNX_FILE) == {WEIGHTS_FILE}
+    with (directory / ONNX_FILE).open("rb") as graph:
+        assert external_locations(directory / ONNX_FILE, graph) == {WEIGHTS_FILE}
     assert (directory / ONNX_FILE).stat().st_size < 0.2 * (directory / WEIGHTS_FILE).stat().st_size
     assert onnx_parity(directory).agrees
 
@@ -205,9 +206,9 @@ def _reshape_tensor(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (_cut, "expected a safetensors file"),
+        (_cut, "expected a whole safetensors file|expected at least"),
         (_drop_tensor, r"found a difference in \['norm.bias'\]"),
-        (_reshape_tensor, r"norm.bias: expected shape \(32,\), found \(7,\)"),
+        (_reshape_tensor, r"norm.bias: expected float32 \(32,\), found float32 \(7,\)"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(

@@ -67,7 +67,7 @@ def test_help_shows_the_range_of_each_number(capsys: pytest.CaptureFixture[str])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Longest duration of the run, in seconds. [0 < x ≤ 1,000,000] [default: 20.0]" in text
     assert "1 to 99. Default: the ordinary scheduler. [1 ≤ x ≤ 99]" in text
-    assert "CPU threads of one pass. [x > 0] [default: 2]" in text
+    assert "CPU threads of one pass. [1 ≤ x ≤ 256] [default: 2]" in text
 
 
 def test_completion_is_installed_also_where_an_optional_package_is_absent(tmp_path: Path) -> None:

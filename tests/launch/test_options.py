@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -199,3 +200,46 @@ def test_a_profile_that_is_missing_or_not_toml_is_refused_with_the_shipped_names
 )
 def test_a_shipped_profile_is_valid_and_is_found_by_its_name(path: Path) -> None:
     assert resolve(RunOptions, None, Path(path.stem)) == resolve(RunOptions, None, path)
+
+
+def test_a_profile_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_bytes(b"\xef\xbb\xbfseconds = 3.0\n")
+    assert resolve(RunOptions, None, path).seconds == 3.0
+
+
+def test_a_tilde_in_a_profile_is_this_users_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    path = tmp_path / "p.toml"
+    path.write_text('bundle = "~/bundle"\n[cameras.front]\nsource = "file:~/clip.mp4"\n')
+    options = resolve(RunOptions, None, path)
+    assert options.bundle == Path("/home/someone/bundle")
+    assert options.cameras["front"].file == Path("/home/someone/clip.mp4")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("a = " + "[\n" * 2000, "expected a few levels of lists and tables, found hundreds"),
+        (".".join("a" * 20_000) + " = 1", "expected lines of at most 1000 characters"),
+        ("seconds = " + "9" * 5000, "expected lines of at most 1000 characters"),
+        ("seconds = inf", "finite number"),
+        ("#" * 100_000, "expected a launch profile of at most 65536 bytes, found 100000"),
+    ],
+    ids=["deep", "dotted", "digits", "infinite", "large"],
+)
+def test_a_profile_beyond_its_bounds_is_refused_in_one_sentence(
+    tmp_path: Path, content: str, found: str
+) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=rf"p\.toml.*{found}"):
+        resolve(RunOptions, None, path)
+
+
+def test_a_pipe_is_no_launch_profile_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.toml")
+    with pytest.raises(ConfigError, match="expected a launch profile, found a pipe"):
+        resolve(RunOptions, None, tmp_path / "p.toml")

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.table import Table
 
+from gatort.launch import cli
 from gatort.launch.latency_picture import latency_picture
 from gatort.launch.outputs import require_writable
-from gatort.launch.report import percentile_record, progress_bar, write_json
+from gatort.launch.report import alarming, percentile_record, progress_bar, screen, write_json
 from gatort.runtime.durations import Percentiles
 from gatort.runtime.errors import ConfigError, OutputError
 
@@ -156,3 +158,32 @@ def test_progress_that_is_not_shown_prints_no_line(capsys: pytest.CaptureFixture
     with progress_bar("trials", shown=False) as bars:
         bars.update(bars.add_task("", total=1), advance=1)
     assert capsys.readouterr().err == ""
+
+
+HOSTILE = "bundle \x1b]0;owned\x07\x9b2J\u202e name \udcff"
+
+
+def test_no_control_character_of_a_stranger_reaches_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = Table("name")
+    table.add_row(HOSTILE)
+    table.add_row(alarming(HOSTILE, True))
+    screen().print(table, HOSTILE)
+    said = capsys.readouterr().out
+    assert said.count("owned") == 3
+    assert all(each.isprintable() or each == "\n" for each in said)
+
+
+def test_a_refusal_shows_no_control_character(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["info", str(tmp_path / HOSTILE)]) == 2
+    said = capsys.readouterr().err
+    assert "owned" in said
+    assert all(each.isprintable() or each == "\n" for each in said)
+
+
+def test_a_report_names_a_file_that_is_no_utf_8(tmp_path: Path) -> None:
+    write_json(tmp_path / "report.json", {"file": "\udcff"})
+    assert json.loads((tmp_path / "report.json").read_text())["file"] == "\udcff"

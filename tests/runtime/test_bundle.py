@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from gatort.runtime.bundle import (
     SuccessRecord,
     TrainingRecord,
     load_manifest,
+    open_checked,
     sha256_of,
     verify,
     write_manifest,
 )
 from gatort.runtime.errors import BundleError
+from gatort.runtime.regular_file import by_descriptor
 from gatort.runtime.spec import ModelDims, PolicySpec
 
 GRAPH = b"\x08\x0a"
@@ -24,7 +27,7 @@ GRAPH = b"\x08\x0a"
 @pytest.fixture
 def bundle(spec: PolicySpec, dims: ModelDims, tmp_path: Path) -> Path:
     (tmp_path / "policy.onnx").write_bytes(GRAPH)
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "model.safetensors").write_bytes(bytes(dims.least_weights_bytes))
     manifest = Manifest(
         name="test",
         spec=spec,
@@ -70,7 +73,7 @@ def test_a_file_cut_in_half_is_named(bundle: Path) -> None:
 
 def test_a_file_that_is_absent_is_named(bundle: Path) -> None:
     (bundle / "policy.onnx").unlink()
-    with pytest.raises(BundleError, match=r"policy\.onnx: .*no such file"):
+    with pytest.raises(BundleError, match=r"policy\.onnx: .*No such file"):
         verify(bundle)
 
 
@@ -124,3 +127,46 @@ def test_a_manifest_that_does_not_vouch_for_the_graph_is_refused(bundle: Path) -
     change(bundle, files={"model.safetensors": sha256_of(bundle / "model.safetensors")})
     with pytest.raises(BundleError, match=r"lacks \['policy\.onnx'\]"):
         verify(bundle)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value"),
+    [("heads", 2**40), ("layers", 10**9), ("width", 10**30), ("local_positions", 2**62)],
+)
+def test_dimensions_beyond_any_model_are_refused_by_name(
+    bundle: Path, dims: ModelDims, dimension: str, value: int
+) -> None:
+    change(bundle, model=dims.model_dump() | {dimension: value})
+    with pytest.raises(BundleError, match=rf"model\.{dimension}: Input should be less than"):
+        load_manifest(bundle)
+
+
+def test_a_small_file_of_weights_must_not_claim_a_large_model(
+    bundle: Path, dims: ModelDims
+) -> None:
+    change(bundle, model=dims.model_dump() | {"layers": 256, "width": 16_384})
+    with pytest.raises(BundleError, match=r"model\.safetensors: expected at least \d+ bytes"):
+        verify(bundle)
+
+
+def test_a_manifest_larger_than_any_is_refused_unread(bundle: Path) -> None:
+    with (bundle / "manifest.json").open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BundleError, match=r"manifest\.json: expected .* of at most \d+ bytes"):
+        load_manifest(bundle)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "policy.onnx"])
+def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    os.mkfifo(bundle / name)
+    with pytest.raises(BundleError, match=rf"{name}: expected .*, found a pipe"):
+        verify(bundle)
+
+
+def test_a_file_stays_the_checked_one_when_another_takes_its_name(bundle: Path) -> None:
+    manifest = verify(bundle)
+    with open_checked(bundle, manifest, "policy.onnx") as file:
+        (bundle / "other").write_bytes(b"other")
+        (bundle / "other").rename(bundle / "policy.onnx")
+        assert Path(by_descriptor(file)).read_bytes() == file.read() == GRAPH

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_a_mutated_file_is_read_or_refused_in_one_way(
 
 def test_an_absent_file_is_refused_by_its_name(spec: PolicySpec, tmp_path: Path) -> None:
     with pytest.raises(
-        DemonstrationError, match=r"none\.npz: cannot read an episode: No such file"
+        DemonstrationError, match=r"none\.npz: expected an episode, found none \(No such file"
     ):
         Episode.load(tmp_path / "none.npz", spec)
 
@@ -145,3 +146,28 @@ def test_hidden_files_are_no_episodes_and_a_stray_name_is_refused(tmp_path: Path
     (tmp_path / "10 (1).npz").touch()
     with pytest.raises(DemonstrationError, match=r"10 \(1\)\.npz: expected episodes named by"):
         episode_files(tmp_path)
+
+
+def test_a_pipe_is_no_episode_and_is_not_waited_for(spec: PolicySpec, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "7.npz")
+    with pytest.raises(DemonstrationError, match=r"7\.npz: expected an episode, found a pipe"):
+        Episode.load(tmp_path / "7.npz", spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", np.float64(np.nan)),
+        ("places", np.full((TICKS, 2, 3), np.nan)),
+        ("places", np.zeros((TICKS, 6))),
+        ("action", np.full((TICKS, 3), 1e300)),
+    ],
+)
+def test_an_array_that_training_cannot_use_is_refused_by_name(
+    spec: PolicySpec, episode: Episode, tmp_path: Path, name: str, value: object
+) -> None:
+    episode.save(tmp_path / "7.npz", spec)
+    arrays = read_npz(tmp_path / "7.npz", "an episode", DemonstrationError)
+    np.savez(tmp_path / "8.npz", **(arrays | {name: value}))
+    with pytest.raises(DemonstrationError, match=rf"8\.npz: {name}: expected"):
+        Episode.load(tmp_path / "8.npz", spec)

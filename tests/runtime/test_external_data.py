@@ -60,6 +60,11 @@ def in_sparse(location: str) -> object:
 PLACES = (in_initializer, in_constant, in_branch, in_sparse)
 
 
+def locations_in(path: Path) -> set[str]:
+    with path.open("rb") as file:
+        return external_locations(path, file)
+
+
 def save(path: Path, graph: object) -> None:
     path.write_bytes(onnx.ModelProto(ir_version=10, graph=graph).SerializeToString())
 
@@ -70,7 +75,7 @@ def make_bundle(spec: PolicySpec, dims: ModelDims, tmp_path: Path) -> Callable[[
 
     def make(graph: object) -> Path:
         save(tmp_path / ONNX_FILE, graph)
-        (tmp_path / "model.safetensors").write_bytes(b"weights")
+        (tmp_path / "model.safetensors").write_bytes(bytes(dims.least_weights_bytes))
         (tmp_path / "policy.onnx.data").write_bytes(bytes(16))
         files = {path.name: sha256_of(path) for path in tmp_path.iterdir()}
         training = TrainingRecord(recipe="none", demonstrations="none", parameters=1, steps=0)
@@ -87,7 +92,7 @@ def test_a_location_is_found_wherever_onnx_allows_one(
     place: Callable[[str], object], tmp_path: Path
 ) -> None:
     save(tmp_path / "g.onnx", place("policy.onnx.data"))
-    assert external_locations(tmp_path / "g.onnx") == {"policy.onnx.data"}
+    assert locations_in(tmp_path / "g.onnx") == {"policy.onnx.data"}
 
 
 def test_a_location_in_a_function_is_found(tmp_path: Path) -> None:
@@ -96,7 +101,7 @@ def test_a_location_in_a_function_is_found(tmp_path: Path) -> None:
         outside("hidden")
     )
     (tmp_path / "g.onnx").write_bytes(model.SerializeToString())
-    assert external_locations(tmp_path / "g.onnx") == {"hidden"}
+    assert locations_in(tmp_path / "g.onnx") == {"hidden"}
 
 
 def test_weights_in_a_file_that_the_manifest_names_are_accepted(
@@ -150,7 +155,7 @@ def test_a_second_location_of_the_same_tensor_does_not_hide_the_first(
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     (tmp_path / "g.onnx").write_bytes(content)
     with pytest.raises(BundleError, match=f"expected an ONNX graph: .*{why}"):
-        external_locations(tmp_path / "g.onnx")
+        locations_in(tmp_path / "g.onnx")
 
 
 def test_graphs_nested_too_deeply_are_refused(tmp_path: Path) -> None:
@@ -162,4 +167,4 @@ def test_graphs_nested_too_deeply_are_refused(tmp_path: Path) -> None:
     size = len(content)
     (tmp_path / "g.onnx").write_bytes(b"\x3a" + bytes((size & 0x7F | 0x80, size >> 7)) + content)
     with pytest.raises(BundleError, match="within each other"):
-        external_locations(tmp_path / "g.onnx")
+        locations_in(tmp_path / "g.onnx")

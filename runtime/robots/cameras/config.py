@@ -142,7 +142,8 @@ class CameraConfig(Strict):
     @property
     def file(self) -> Path:
         """Path of a file source."""
-        return Path(self.address.place)
+        place = Path(self.address.place)
+        return place.expanduser() if self.address.place.startswith("~/") else place
 
 
 class CamerasProfile(Strict):

@@ -149,6 +149,8 @@ class FileSource:
     def open(self) -> None:
         """See `FrameSource.open`."""
         file = self._config.file
+        if not file.is_file():  # OpenCV would wait for a pipe.
+            raise SourceEnded(f"expected a film or a picture, found no regular file in {file}")
         if file.suffix.lower() in _PICTURES:
             self._still = read_picture(file)
             self._hz = float(self._config.frame_hz)

@@ -187,7 +187,8 @@ def test_an_invalid_recording_or_bundle_is_refused_in_one_sentence(
     (bundle / ONNX_FILE).unlink()
     assert replay("--bundle", str(bundle)) == 2
     assert (
-        "policy.onnx: named in the manifest, but there is no such file" in capsys.readouterr().err
+        "policy.onnx: expected a file that the manifest names, found none"
+        in capsys.readouterr().err
     )
     with Recorder(Path("run.mcap"), RunRecord.of("scripted", spec, "", VirtualClock())) as recorder:
         recorder.close("done")
@@ -199,3 +200,19 @@ def test_an_invalid_recording_or_bundle_is_refused_in_one_sentence(
     run_file.write_bytes(b"no recording")
     assert replay() == 2
     assert "run.mcap: expected a recording, found another file" in capsys.readouterr().err
+
+
+def test_a_changed_bundle_in_the_recorded_folder_is_never_loaded(
+    run_file: Path, bundle: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run(bundle)
+    manifest = bundle / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    capsys.readouterr()
+    assert replay() == 2
+    assert "expected the recorded bundle in" in (said := capsys.readouterr().err)
+    assert "found another: name the bundle with --bundle" in said
+    bundle.rename(tmp_path / "moved")
+    assert replay() == 2
+    assert "name the recorded bundle with --bundle" in capsys.readouterr().err
+    assert replay("--bundle", "moved") == 0

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from tests.conftest import vouching
 
 from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.bundle import WEIGHTS_FILE, Manifest, TrainingRecord, load_manifest
@@ -119,6 +120,7 @@ def test_models_of_other_shapes_agree_with_pytorch(
     save_tensors(model.state_dict(), tmp_path / WEIGHTS_FILE)
     training = TrainingRecord(recipe="none", demonstrations="none", parameters=0, steps=0)
     manifest = Manifest(name="other", spec=model.spec, model=dims, files={}, training=training)
+    manifest = vouching(manifest, tmp_path)
     report = compare(model, NativeEngine(tmp_path, manifest, 2, precision), precision=precision)
     assert report.largest_logit > 1.0  # Otherwise the tolerances prove nothing.
     assert report.largest_difference < (1e-4 if precision == "fp32" else 0.5), report
@@ -170,6 +172,7 @@ def test_a_model_with_pictures_agrees_with_pytorch(
     save_tensors(model.state_dict(), tmp_path / WEIGHTS_FILE)
     training = TrainingRecord(recipe="none", demonstrations="none", parameters=0, steps=0)
     manifest = Manifest(name="seeing", spec=seeing, model=dims, files={}, training=training)
+    manifest = vouching(manifest, tmp_path)
     engine = NativeEngine(tmp_path, manifest, threads, precision)
     report = compare(model, engine, precision=precision)
     assert report.wraps >= 3
@@ -184,7 +187,7 @@ def test_weights_of_a_picture_are_refused_by_name(exported: Exported, tmp_path: 
     spec = PolicySpec(
         **{**manifest.spec.model_dump(exclude={"observations"}), "observations": keys}
     )
-    with pytest.raises(EngineError, match=r"patches\.root\.weight"):
+    with pytest.raises(EngineError, match=r"found a difference in .*patches\.conv_1\.weight"):
         NativeEngine(exported.bundle, manifest.model_copy(update={"spec": spec}), threads=1)
 
 
@@ -265,7 +268,7 @@ def test_weights_of_another_shape_are_refused_by_name(
     with pytest.raises(
         EngineError, match=r"layers\.0\.attention\.out\.weight: expected float32 .*, found"
     ):
-        NativeEngine(bundle, load_manifest(bundle), threads=1)
+        NativeEngine(bundle, vouching(load_manifest(bundle), bundle), threads=1)
 
 
 def test_weights_that_are_absent_are_refused_by_name(
@@ -275,7 +278,7 @@ def test_weights_that_are_absent_are_refused_by_name(
     del weights["norm.bias"]
     save_file(weights, bundle / WEIGHTS_FILE)
     with pytest.raises(EngineError, match=r"norm\.bias"):
-        NativeEngine(bundle, load_manifest(bundle), threads=1)
+        NativeEngine(bundle, vouching(load_manifest(bundle), bundle), threads=1)
 
 
 def test_weights_that_are_nan_are_refused_by_name(
@@ -285,7 +288,7 @@ def test_weights_that_are_nan_are_refused_by_name(
     weights["layers.0.feed_forward.down.weight"][0, 0] = np.nan
     save_file(weights, bundle / WEIGHTS_FILE)
     with pytest.raises(EngineError, match=r"down\.weight: expected finite numbers, found NaN"):
-        NativeEngine(bundle, load_manifest(bundle), threads=1)
+        NativeEngine(bundle, vouching(load_manifest(bundle), bundle), threads=1)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "w8a8"])
@@ -295,7 +298,7 @@ def test_an_overflow_in_attention_gives_logits_that_are_not_finite(
     bundle, weights = changed
     weights["layers.0.attention.qkv.weight"] *= 1e25
     save_file(weights, bundle / WEIGHTS_FILE)
-    manifest = load_manifest(bundle)
+    manifest = vouching(load_manifest(bundle), bundle)
     assert not np.isfinite(
         logits_of(NativeEngine(bundle, manifest, 1, precision), manifest, 1)
     ).any()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 import pytest
+from tests.conftest import vouching
 
 from gatort.policies.loading import PolicyOptions, load_policy
-from gatort.runtime.bundle import Manifest, load_manifest
+from gatort.runtime.bundle import Manifest, load_manifest, verify
 from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine
 from gatort.runtime.errors import BundleError, EngineError
 from gatort.runtime.policy import Policy
@@ -62,9 +63,9 @@ def test_a_graph_of_another_size_than_the_manifests_is_refused(
 
 
 def test_a_file_that_is_no_graph_is_refused(manifest: Manifest, tmp_path: Path) -> None:
-    (tmp_path / "policy.onnx").write_bytes(b"not a graph")
+    (tmp_path / "policy.onnx").write_bytes(b"\x08\x0a")
     with pytest.raises(EngineError, match=r"policy\.onnx: ONNX Runtime cannot load it"):
-        OnnxEngine(tmp_path, manifest, ONE_THREAD)
+        OnnxEngine(tmp_path, vouching(manifest, tmp_path), ONE_THREAD)
 
 
 def test_a_changed_graph_is_refused_before_onnx_runtime_sees_it(
@@ -76,6 +77,18 @@ def test_a_changed_graph_is_refused_before_onnx_runtime_sees_it(
         file.write(b"\0")
     with pytest.raises(BundleError, match=r"policy\.onnx: changed"):
         load_policy(PolicyOptions(bundle=bundle, threads=1))
+
+
+def test_a_graph_exchanged_after_the_bundle_was_checked_is_refused(
+    exported: Exported, tmp_path: Path
+) -> None:
+    bundle = shutil.copytree(exported.bundle, tmp_path / "bundle")
+    manifest = verify(bundle)
+    graph = (bundle / "policy.onnx").read_bytes()
+    (bundle / "other").write_bytes(graph + b"\x08\x0a")
+    (bundle / "other").rename(bundle / "policy.onnx")
+    with pytest.raises(BundleError, match=r"policy\.onnx: changed"):
+        OnnxEngine(bundle, manifest, ONE_THREAD)
 
 
 def test_denormal_numbers_stay_numbers_outside_the_pass(

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
+from mcap.data_stream import RecordBuilder
+from mcap.opcode import Opcode
+from mcap.records import Chunk, Header, Metadata, SummaryOffset
+from mcap.stream_reader import StreamReader
 from mcap.well_known import MessageEncoding
 from mcap.writer import Writer
 from tests.runtime.recording.conftest import control, read_whole, sync
@@ -156,3 +163,75 @@ def test_an_absent_file_is_refused_in_one_sentence(path: Path) -> None:
         RecordingError, match=r"run\.mcap: expected a recording, found none \(No such file"
     ):
         Recording(path)
+
+
+def test_a_chunk_that_unpacks_to_far_more_than_the_file_ends_the_reading(
+    path: Path, spec: PolicySpec, clock: VirtualClock
+) -> None:
+    data = zstandard.compress(bytes(1 << 30))
+    chunk = Chunk("zstd", data, 0, 0, 0, 1 << 30)
+    write_records(path, RunRecord.of("scripted", spec, "", clock), chunk)
+    tracemalloc.start()
+    recording = read_whole(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 23
+    tracemalloc.stop()
+    assert "a chunk of 1073741824 bytes, expected at most" in (recording.incomplete or "")
+
+
+def test_a_frame_that_claims_more_than_its_chunk_ends_the_reading(
+    path: Path, spec: PolicySpec, clock: VirtualClock
+) -> None:
+    chunk = Chunk("zstd", zstandard.compress(bytes(1 << 26)), 0, 0, 0, 10)
+    write_records(path, RunRecord.of("scripted", spec, "", clock), chunk)
+    assert "a chunk whose two sizes differ" in (read_whole(path).incomplete or "")
+
+
+def write_records(path: Path, run: RunRecord, chunk: Chunk) -> None:
+    records = RecordBuilder()
+    Header("", "gatort").write(records)
+    Metadata("run", to_metadata(run)).write(records)
+    chunk.write(records)
+    path.write_bytes(b"\x89MCAP0\r\n" + records.end())
+
+
+def test_a_pipe_is_refused_without_waiting(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(RecordingError, match="expected a recording, found a pipe"):
+        Recording(path)
+
+
+def test_a_recording_is_for_its_owner_alone_even_in_place_of_an_older_file(
+    path: Path, spec: PolicySpec, clock: VirtualClock
+) -> None:
+    path.write_bytes(b"older")
+    path.chmod(0o644)
+    with Recorder(path, RunRecord.of("scripted", spec, "", clock)) as recorder:
+        assert path.stat().st_mode & 0o777 == 0o600
+        recorder.close("done")
+
+
+def test_a_pipe_that_nobody_reads_is_no_place_for_a_recording(
+    path: Path, spec: PolicySpec, clock: VirtualClock
+) -> None:
+    os.mkfifo(path)
+    with pytest.raises(RecordingError, match=r"cannot write .*run\.mcap: No such device"):
+        Recorder(path, RunRecord.of("scripted", spec, "", clock))
+
+
+def test_a_name_that_is_no_utf_8_is_written_and_read(
+    tmp_path: Path, spec: PolicySpec, clock: VirtualClock
+) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mcap"))
+    with Recorder(path, RunRecord.of("scripted", spec, "", clock)) as recorder:
+        recorder.close("done")
+    assert read_whole(path).incomplete is None
+
+
+def test_every_group_of_the_summary_that_an_offset_names_has_records(
+    path: Path, recorded: bytes
+) -> None:
+    path.write_bytes(recorded)
+    with path.open("rb") as file:
+        offsets = [each for each in StreamReader(file).records if isinstance(each, SummaryOffset)]
+    assert {each.group_opcode for each in offsets} >= {Opcode.CHANNEL, Opcode.METADATA_INDEX}
+    assert all(each.group_length > 0 for each in offsets)

@@ -116,6 +116,16 @@ def test_a_terminal_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -
         lines.offer("nobody reads this")
 
 
+def test_no_control_character_of_a_peer_reaches_the_console(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Lines() as lines:
+        lines.offer("reason \x1b[2J\x9b1m end")
+    said = capsys.readouterr().out
+    assert "end" in said
+    assert all(each.isprintable() or each == "\n" for each in said)
+
+
 # -- Keys --------------------------------------------------------------------------------------
 
 TYPED_NS = 2 * BURST_NS

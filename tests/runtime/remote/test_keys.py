@@ -112,7 +112,7 @@ def test_a_key_that_is_a_directory_is_refused_and_left_closed(directory: Path, n
     (directory / name).unlink()
     (directory / name).mkdir(mode=0o700)
     descriptors = {*Path("/proc/self/fd").iterdir()}
-    with pytest.raises(ConfigError, match=rf"{name}: expected a .* key, found no regular file"):
+    with pytest.raises(ConfigError, match=rf"{name}: expected a .* key, found a directory"):
         ControllerKeys.load(directory)
     assert {*Path("/proc/self/fd").iterdir()} == descriptors
 
@@ -120,9 +120,7 @@ def test_a_key_that_is_a_directory_is_refused_and_left_closed(directory: Path, n
 def test_a_secret_that_is_a_pipe_is_refused_without_waiting(directory: Path) -> None:
     (directory / "robot.key").unlink()
     os.mkfifo(directory / "robot.key", 0o600)
-    with pytest.raises(
-        ConfigError, match=r"robot.key: expected a secret key, found no regular file"
-    ):
+    with pytest.raises(ConfigError, match=r"robot.key: expected a secret key, found a pipe"):
         RobotKeys.load(directory)
 
 
@@ -150,9 +148,7 @@ def test_a_public_key_of_another_user_s_is_refused(directory: Path) -> None:
 def test_a_public_key_that_is_a_pipe_is_refused_without_waiting(directory: Path) -> None:
     (directory / "controller.pub").unlink()
     os.mkfifo(directory / "controller.pub", 0o644)
-    with pytest.raises(
-        ConfigError, match=r"controller.pub: expected a public key, found no regular file"
-    ):
+    with pytest.raises(ConfigError, match=r"controller.pub: expected a public key, found a pipe"):
         RobotKeys.load(directory)
 
 
@@ -178,11 +174,7 @@ def test_a_robot_that_would_let_nobody_in_is_refused(directory: Path) -> None:
 
 
 def test_without_its_own_key_nobody_is_anybody(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"robot.key: expected a secret key, found none that can be read"
-    ):
+    with pytest.raises(ConfigError, match=r"robot.key: expected a secret key, found none"):
         RobotKeys.load(tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"controller.key: expected a secret key, found none that can be read"
-    ):
+    with pytest.raises(ConfigError, match=r"controller.key: expected a secret key, found none"):
         ControllerKeys.load(tmp_path)

@@ -220,7 +220,7 @@ def main() -> None:
 
     with socket.socket(fileno=int(sys.argv[1])) as link:
         start = msgspec.json.decode(link.recv(LARGEST_PACKET_BYTES), type=Start)
-        path = Path(start.path)
+        path = Path(os.fsdecode(start.path))
         try:
             file = _create(path)
         except OSError as error:

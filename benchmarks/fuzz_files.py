@@ -407,7 +407,9 @@ def main() -> int:
         for finding in each.findings:
             print(f"{each.name}: {finding}")
     if arguments.json is not None:
-        record = {"seed": arguments.seed, "formats": [asdict(each) for each in results]}
+        # `asdict` makes a counter count the items of the counter.
+        formats_read = [asdict(each) | {"outcomes": dict(each.outcomes)} for each in results]
+        record = {"seed": arguments.seed, "formats": formats_read}
         arguments.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return int(any(each.outcomes["finding"] for each in results))
 

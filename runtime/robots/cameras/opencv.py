@@ -150,7 +150,7 @@ class FileSource:
         """See `FrameSource.open`."""
         file = self._config.file
         if not file.is_file():  # OpenCV would wait for a pipe.
-            raise SourceEnded(f"expected a film or a picture, found no regular file in {file}")
+            raise SourceEnded(f"expected a film or a picture, found none in {file}")
         if file.suffix.lower() in _PICTURES:
             self._still = read_picture(file)
             self._hz = float(self._config.frame_hz)

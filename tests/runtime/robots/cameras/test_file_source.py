@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -120,3 +121,10 @@ def test_a_given_crop_is_kept() -> None:
     frame[20:52, 10:42, 2] = 250
     config = CameraConfig(source="file:a.png", crop=(10, 20, 32, 32))
     assert (shrink(frame, config.crop, 16, 16)[:, :, 0] == 250).all()
+
+
+def test_a_pipe_is_no_film_and_is_not_waited_for(tmp_path: Path, clock: VirtualClock) -> None:
+    os.mkfifo(tmp_path / "film.mp4")
+    source = FileSource(CameraConfig(source=f"file:{tmp_path}/film.mp4"), clock)
+    with pytest.raises(SourceEnded, match=r"found none in .*film\.mp4"):
+        source.open()

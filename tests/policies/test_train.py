@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from gatort.policies.batches import Batch
 from gatort.policies.demos import Frames, join, tokenize
@@ -280,4 +282,34 @@ def test_a_checkpoint_that_was_cut_short_is_refused_by_its_name(
     checkpoint = tmp_path / "checkpoint.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:length])
     with pytest.raises(ConfigError, match=r"checkpoint\.safetensors: expected a whole checkpoint"):
+        Trainer(spec, preset("tiny"), CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "found"),
+    [
+        ("model.norm.weight", torch.tensor(float("nan")), "model.norm.weight: expected finite"),
+        ("exp_avg.model.norm.weight", None, "found a difference in .*exp_avg.model.norm.weight"),
+        ("step", torch.tensor(-1), "step: expected finite numbers, found others"),
+        ("step", torch.tensor(0.5), "step: expected int64 .*, found float32"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_refused_by_the_tensors_name(
+    spec: PolicySpec, tmp_path: Path, name: str, tensor: torch.Tensor | None, found: str
+) -> None:
+    trainer = Trainer(spec, preset("tiny"), CONFIG, tmp_path)
+    for parameter in trainer.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    trainer.optimizer.step()
+    trainer.save()
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    Trainer(spec, preset("tiny"), CONFIG, tmp_path)  # As it is, it can be gone on from.
+    with safe_open(checkpoint, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(checkpoint)
+    before = tensors.pop(name)
+    if tensor is not None:
+        tensors[name] = tensor if before.ndim == 0 else tensor.expand(before.shape).contiguous()
+    save_file(tensors, checkpoint, metadata)
+    with pytest.raises(ConfigError, match=found):
         Trainer(spec, preset("tiny"), CONFIG, tmp_path)

@@ -528,7 +528,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             ("--bind", "5555"),
             "expected an address such as tcp://127.0.0.1:5555 (IPv4 or a name), found '5555'",
         ),
-        (("--keys", "."), "robot.key: expected a secret key, found none that can be read"),
+        (("--keys", "."), "robot.key: expected a secret key, found none"),
         (("--safe-after-ms", "201"), "expected 50 ms (one period) to 200 ms, found 201 ms"),
         (("--loss", "2"), "loss: input should be less than or equal to 1"),
         (("--record", "nowhere/steps.mcap"), "there is no directory nowhere"),

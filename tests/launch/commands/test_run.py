@@ -276,7 +276,7 @@ def limit_a_torque_to_zero(bundle: Path) -> None:
         (change_a_byte, "policy.onnx: changed since the bundle was written"),
         (drop_the_model, "policy.onnx: expected a file that the manifest names, found none"),
         (cut_the_manifest, "manifest.json: the file: Invalid JSON"),
-        (widen_the_model, "policy.onnx: expected input k_0 of shape (1, 4,"),
+        (widen_the_model, "model.safetensors: expected at least"),
         (ask_for_a_force, "lacks observation key 'hand/force'; it offers ['arm/joint_position'"),
         (limit_a_torque_to_zero, "expected low < high, found [0.0, 0.0] N·m"),
     ],

@@ -39,7 +39,7 @@ def _reshape(bundle: Path) -> tuple[str, ...]:
         manifest["model"]["layers"] += 1
 
     change_manifest(bundle, add_a_layer)
-    return ("policy.onnx",)
+    return ("model.safetensors",)
 
 
 def change_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:

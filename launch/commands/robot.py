@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -95,7 +96,7 @@ def _real_arm(name: str, options: RobotOptions, clock: Clock) -> Driver:
     _require_real(name, options)
     if name == FRANKA:
         arm = FrankaRobot(options.franka, clock, safe_after_ns=_safe_after_ns(options))
-        print(*arm.setup, sep="\n", flush=True)
+        print(*arm.setup, sep="\n", file=sys.stderr)
         return arm
     if "franka" in options.model_fields_set:
         raise ConfigError(

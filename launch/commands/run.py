@@ -99,7 +99,9 @@ def run(
     _check(options, arm, viewer, video)
     video = _possible_film(console, video)
 
-    console.print(f"loading {options.bundle}, engine {options.engine}…", style="dim")
+    notes = screen(stderr=True)
+    if notes.is_terminal:  # A person waits for the first second.
+        notes.print(f"loading {options.bundle}, engine {options.engine}…", style="dim")
     policy = load_policy(options, Sampler(options.temperature, options.seed))
     clock = MonotonicClock()
     with closing(_robot(options, policy, clock)) as robot:

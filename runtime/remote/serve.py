@@ -104,12 +104,12 @@ def serve(
         for refused in scheduling.refused:
             lines.offer(refused)
         ended = stack.enter_context(console(server))
-        lines.offer(f"inner loop: {scheduling.name}")
-        if lines.is_terminal:
-            lines.offer(KEY_HELP)
         lines.offer(
             f"{name} at {server.endpoint}, {'plain' if config.keys is None else 'keyed'}, disarmed"
         )
+        lines.offer(f"inner loop: {scheduling.name}")
+        if lines.is_terminal:
+            lines.offer(KEY_HELP)
 
         # Closed before all else: finishing a recording may take seconds, in which nobody would
         # drive the arm.

@@ -12,7 +12,7 @@ import pytest
 
 from gatort.export.parity import LOGIT_TOLERANCE, compare
 from gatort.policies.weights import write_weights
-from gatort.runtime.bundle import WEIGHTS_FILE, Manifest, TrainingRecord
+from gatort.runtime.bundle import WEIGHTS_FILE, Manifest, TrainingRecord, sha256_of
 
 pytestmark = pytest.mark.native
 PEERS = Path(__file__).parents[2] / "benchmarks" / "peers"
@@ -34,10 +34,11 @@ def test_the_native_engine_runs_llama_blocks_as_pytorch_does(
     size = peers["work"].Size(layers=2, heads=1, head_size=32, ff_width=48)
     model = peers["llama"].random_llama(size, prefill=60)
     training = TrainingRecord(recipe="none", demonstrations="none", parameters=0, steps=0)
-    manifest = Manifest(
-        name="llama", spec=model.spec, model=model.dims, files={}, training=training
-    )
     write_weights(model, tmp_path / WEIGHTS_FILE)
+    files = {WEIGHTS_FILE: sha256_of(tmp_path / WEIGHTS_FILE)}
+    manifest = Manifest(
+        name="llama", spec=model.spec, model=model.dims, files=files, training=training
+    )
 
     engine = peers["engine_gatort"].LlamaEngine(tmp_path, manifest, threads=2)
     report = compare(model, engine, wraps=1)

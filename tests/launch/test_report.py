@@ -79,9 +79,8 @@ def test_a_picture_has_the_format_of_its_name_and_may_be_drawn_anew(
     tmp_path: Path, name: str, beginning: bytes
 ) -> None:
     path = tmp_path / name
-    latency_picture(
-        path, "a run", ("prefill",), np.array([[1_000_000]], np.int64), {"budget": 50.0}
-    )
+    limits_ms = {"budget": 50.0, "action deadline": 25.0}
+    latency_picture(path, "a run", ("prefill",), np.array([[1_000_000]], np.int64), limits_ms)
     assert path.read_bytes().startswith(beginning)
     require_writable(plot=path)
 

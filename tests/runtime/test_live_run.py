@@ -83,7 +83,9 @@ def run(spec: PolicySpec, dims: ModelDims, tmp_path: Path) -> Run:
         frames = [(values, np.zeros(len(spec.actuators)))] * prompt
         live = LiveRun(policy, robot, clock, ticks=10, until_success=until_success, prompt=frames)
         assert live.policy.frames == prompt
-        with Recorder(tmp_path / "run.mcap", RunRecord.of("task", spec, "", clock)) as recorder:
+        path = tmp_path / "run.mcap"
+        path.unlink(missing_ok=True)  # A recording is never replaced.
+        with Recorder(path, RunRecord.of("task", spec, "", clock)) as recorder:
             live.run(recorder, on_tick)
             recorder.close("done")
         return live

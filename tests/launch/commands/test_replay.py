@@ -40,6 +40,7 @@ def run(bundle: Path, *arguments: str) -> None:
         "run.mcap",
         *arguments,
     ]
+    Path("run.mcap").unlink(missing_ok=True)  # A recording is never replaced.
     assert cli.main(command) in (0, 1)  # drawn actions may be stopped before the time is up
 
 
@@ -190,7 +191,8 @@ def test_an_invalid_recording_or_bundle_is_refused_in_one_sentence(
         "policy.onnx: expected a file that the manifest names, found none"
         in capsys.readouterr().err
     )
-    with Recorder(Path("run.mcap"), RunRecord.of("scripted", spec, "", VirtualClock())) as recorder:
+    run_file.unlink()
+    with Recorder(run_file, RunRecord.of("scripted", spec, "", VirtualClock())) as recorder:
         recorder.close("done")
     assert replay() == 2
     assert (

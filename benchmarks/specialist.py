@@ -51,6 +51,8 @@ Array = NDArray[np.float32]
 HISTORY = 4
 BATCH = 256
 ROUND_SEEDS = 10_000
+SAVED_STEPS = 500
+"""Steps after which the weights are written: a fit takes an hour."""
 CHANNELS = (32, 64, 64)
 SEEN = 128
 """Numbers that the pictures of one camera become."""
@@ -121,8 +123,10 @@ def with_history(x: Array) -> Array:
     return x[index]
 
 
-def fit(model: Specialist, spec: PolicySpec, episodes: list[Episode], steps: int) -> None:
-    """Fit a specialist to the expert's action of every tick."""
+def fit(
+    model: Specialist, spec: PolicySpec, episodes: list[Episode], steps: int, weights: Path
+) -> None:
+    """Fit a specialist to the expert's action of every tick. Write its weights now and then."""
     inputs = Inputs(spec)
     rng = np.random.default_rng(0)
     joints = [with_history(inputs.features(episode.observations, 1)) for episode in episodes]
@@ -141,7 +145,7 @@ def fit(model: Specialist, spec: PolicySpec, episodes: list[Episode], steps: int
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 1e-3, total_steps=steps, pct_start=0.05
     )
-    for _ in track(range(steps), f"{len(x)} ticks"):
+    for step in track(range(1, steps + 1), f"{len(x)} ticks"):
         pick = rng.integers(len(x), size=BATCH)
         pictures = [
             varied(torch.from_numpy(picture[pick])[:, None], 2, 0.1, rng)[:, 0] for picture in seen
@@ -153,6 +157,9 @@ def fit(model: Specialist, spec: PolicySpec, episodes: list[Episode], steps: int
         loss.backward()
         optimizer.step()
         schedule.step()
+        if step % SAVED_STEPS == 0 or step == steps:
+            save_file(model.state_dict(), weights)
+            print(f"step {step} of {steps}, loss {loss.item():.5f}", flush=True)
 
 
 def follow(model: Specialist, inputs: Inputs) -> Act:
@@ -260,8 +267,7 @@ def main() -> None:
     episodes = [episode for folder in args.demos for episode in load_episodes(folder, spec)]
     rounds: list[float] = []
     for index in range(args.rounds + 1):
-        fit(model, spec, episodes, args.steps // (args.rounds + 1))
-        save_file(model.state_dict(), weights)
+        fit(model, spec, episodes, args.steps // (args.rounds + 1), weights)
         if index < args.rounds:
             folder = args.out / f"round{index}"
             folder.mkdir(exist_ok=True)

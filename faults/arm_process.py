@@ -18,6 +18,7 @@ from pathlib import Path
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import GatortError, RobotError
 from gatort.runtime.remote.client import RemoteRobot
+from gatort.runtime.remote.console import BURST_NS
 from gatort.runtime.remote.keys import ControllerKeys
 from gatort.runtime.robot import Observation
 from gatort.runtime.safety import State
@@ -173,6 +174,13 @@ class ArmProcess:
     def press(self, key: bytes) -> None:
         """Press a key on its console."""
         os.write(self._terminal, key)
+
+    def allow_arming(self) -> None:
+        """Take back a stop of its own side: the keys `a` and Enter, typed one by one."""
+        for key in (b"a", b"\n"):
+            self._clock.sleep_until_ns(self._clock.now_ns() + 2 * BURST_NS)
+            self.press(key)
+        self.wait_until(lambda: "allows arming" not in self.said.splitlines()[-1])
 
     def wait_until(self, true: Callable[[], bool], within_ns: int = REST_NS) -> bool:
         """Check every millisecond; return false if the condition did not become true in time.

@@ -61,8 +61,7 @@ def own_console(press: Callable[[ArmProcess], None], bench: Bench, seed: int) ->
             robot.arm()
         except RobotError as error:
             answer = str(error)
-        arm.press(b"a")
-        arm.wait_until(lambda: "allows arming" not in arm.said.splitlines()[-1])
+        arm.allow_arming()
     if "own side" not in answer:
         wrong = f"expected an arm stopped on its own side to refuse arming, found {answer!r}"
         return replace(result, wrong=wrong)

@@ -181,6 +181,11 @@ def _sentence(given: list[str], error: Exception) -> str | None:
             return _flag_sentence(error)
         case GatortError():
             return str(error)
+        case ValidationError():
+            return "; ".join(
+                f"{'.'.join(map(str, details['loc'])) or error.title}: {finding(details)}"
+                for details in error.errors()
+            )
         case ImportError() if (package := _absent_package(error)) is not None:
             return (
                 f"{given[0]} needs {package}, which is not installed: "

@@ -32,7 +32,7 @@ EXAMPLES = {
     "export": "export policies/stack --precision int4 --out runs/int4",
     "compile": "compile policies/stack --precision int8",
     "trials": "trials --episodes 200 --json trials.json",
-    "robustness": "robustness --episodes 40 --json robustness.json",
+    "robustness": "robustness --bundle policies/stack_camera --json robustness.json",
     "demos": "demos runs/demos --episodes 200",
     "train": "train runs/demos --out runs/stack",
 }

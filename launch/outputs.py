@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -122,15 +123,19 @@ def save_figure(path: Path, figure: Figure, dpi: int) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Write to a device or a pipe.
+    """Write to a device or a pipe. A pipe that nobody reads is not waited for.
 
     Raises:
         OutputError: it takes nothing.
     """
     try:
-        with path.open("ab") as stream:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+        os.set_blocking(descriptor, True)
+        with os.fdopen(descriptor, "ab") as stream:
             stream.write(data)
     except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OutputError(f"cannot write {path}: nobody reads this pipe") from error
         raise OutputError(unwritable(path, error)) from error
 
 

@@ -76,6 +76,13 @@ def show_trials(
         OutputError: another process runs trials for the same report.
     """
     finished: dict[int, Trial] = {}
+    if journal is not None:
+        kept = {trial.seed for trial in journal.read()} & set(seeds)
+        if kept:
+            screen(stderr=True).print(
+                f"{counted(len(kept), 'trial')} of an earlier run, from {journal.path}",
+                soft_wrap=True,
+            )
     alone = nullcontext() if journal is None else journal.alone()
     try:
         with alone, progress_bar(noun) as bars:
@@ -88,7 +95,7 @@ def show_trials(
     except KeyboardInterrupt as error:
         screen(stderr=True).print(
             f"stopped with {len(finished)} of {counted(len(seeds), 'trial')} finished; "
-            f"{_fate(journal) if finished else 'the same command continues'}",
+            f"{_fate(journal) if finished else 'give the command again'}",
             soft_wrap=True,
         )
         raise TrialsInterrupted(list(finished.values())) from error

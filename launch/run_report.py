@@ -23,12 +23,13 @@ def run_sentence(live: LiveRun, options: RunOptions) -> str:
     # A run that was stopped has named its reasons already.
     reasons = "" if live.stopped else counts(live.refusals)
     where = options.robot if remote_of(live.robot) is not None else f"seed {options.seed}"
-    parts = [part for part in (_outcome(live), live.ending, _clipped(live)) if part is not None]
+    parts = [part for part in (_outcome(live), live.ending) if part is not None]
     return (
         f"{where}: {', '.join(parts)} after {live.seconds:.1f} s; "
         f"{counted(telemetry.ticks, 'tick')} at {telemetry.rate.average_hz:.2f} Hz, "
         f"{counted(telemetry.misses, 'miss', 'misses')} of {live.budget_ms:g} ms, "
         f"{telemetry.refused} refused{reasons}, action deadline {live.deadline_ms:g} ms"
+        f"{_clipped(live)}"
     )
 
 
@@ -119,11 +120,12 @@ def _outcome(live: LiveRun) -> str:
     return "success" if live.robot.succeeded else "no success"
 
 
-def _clipped(live: LiveRun) -> str | None:
-    """Return which observed values were outside their range, the worst key first."""
-    clipped = live.loop.guard.clipped.most_common()
-    keys = ", ".join(f"{key} in {count} ticks" for key, count in clipped)
-    return f"outside its range: {keys}" if keys else None
+def _clipped(live: LiveRun) -> str:
+    """Return a clause on each key with values outside its range; empty without any."""
+    return "".join(
+        f"; {key} was outside its range in {count} of {counted(live.telemetry.ticks, 'tick')}"
+        for key, count in live.loop.guard.clipped.most_common()
+    )
 
 
 def _wire_record(robot: RemoteRobot) -> dict[str, Any]:

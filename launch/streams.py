@@ -94,6 +94,6 @@ def _opened(stream: TextIO | None, descriptor: int) -> TextIO:
     if stream is None:  # The program was started without it. No other file may take its number.
         os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
         return open(descriptor, "w", encoding="utf-8", closefd=False)
-    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         stream.reconfigure(errors="replace")
     return stream

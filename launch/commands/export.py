@@ -9,13 +9,14 @@ from typing import Annotated, Literal
 
 import torch
 from cyclopts import Parameter
-from pydantic import NonNegativeInt
+from pydantic import Field
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gatort.export.bundle_writer import write_bundle
 from gatort.launch.report import Bars, screen
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset as preset_named
+from gatort.policies.recipe import LARGEST_SEED
 from gatort.policies.weights import read_model
 from gatort.runtime.bundle import TrainingRecord, verify
 from gatort.runtime.errors import ConfigError
@@ -36,7 +37,7 @@ def export(
     random_weights: Annotated[bool, Parameter(negative="")] = False,
     cameras: Annotated[bool, Parameter(negative="")] = False,
     name: str | None = None,
-    seed: NonNegativeInt = 0,
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0,
     precision: Literal["fp32", "int8", "int4", "w8a8"] = "fp32",
 ) -> int:
     """Export a model to ONNX and write it as a bundle of manifest, weights and graph.

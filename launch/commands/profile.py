@@ -39,11 +39,12 @@ def profile(
 ) -> int:
     """Time every stage of the control loop and say whether the budget holds.
 
-    Exit status 1 when the number of misses, or the number of ticks without a command, is larger
-    than --max-misses. A miss is a tick that took longer than the budget, or a skipped deadline.
-    Without --flat-out, a witness runs beside the loop: a process that computes the same small work
-    20 times a second. It reports for how long this machine pauses a computation. A tick during such
-    a pause is late, and gatort cannot prevent it.
+    It times the policy `stack` unless --bundle names another, also where `gatort run` takes the
+    policy with cameras. Exit status 1 when the number of misses, or the number of ticks without
+    a command, is larger than --max-misses. A miss is a tick that took longer than the budget,
+    or a skipped deadline. Without --flat-out, a witness runs beside the loop: a process that
+    computes the same small work 20 times a second. It reports for how long this machine pauses
+    a computation. A tick during such a pause is late, and gatort cannot prevent it.
 
     Parameters
     ----------

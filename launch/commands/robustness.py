@@ -83,7 +83,8 @@ def robustness(
     manifest = verify(options.bundle)
     if not manifest.spec.image_tokens:
         raise ConfigError(
-            f"expected a policy with cameras, found {manifest.name!r}, which reads no pictures"
+            f"expected a policy with cameras, found {manifest.name!r}, which reads no pictures; "
+            "give --bundle policies/stack_camera"
         )
     seeds = range(seed, seed + episodes)
     require_unseen(seeds, manifest)

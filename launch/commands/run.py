@@ -60,10 +60,11 @@ def run(
 ) -> int:
     """Drive the robot with a policy in real time, 20 ticks a second.
 
-    A live table shows rate, latency, misses and state. The run ends with a summary and a latency
-    picture. Ctrl-C, SIGTERM and the loss of the console (SIGHUP) are the operator's stop. Exit
-    status 1 when the guard, the robot's watchdog or a failure of the robot or the GPU stopped the
-    run.
+    In MuJoCo the policy with cameras runs, on the native engine. With --bundle, --task, --prompt or
+    another robot, the defaults below hold. A live table shows rate, latency, misses and state.
+    The run ends with a summary and a latency picture. Ctrl-C, SIGTERM and the loss of the
+    console (SIGHUP) are the operator's stop. Exit status 1 when the guard, the robot's watchdog
+    or a failure of the robot or the GPU stopped the run.
 
     Parameters
     ----------

@@ -142,6 +142,11 @@ def _task_of(manifests: list[DemonstrationManifest], options: TrainOptions) -> s
         ConfigError: they name several tasks, or no task although there are rounds to drive.
     """
     tasks = {manifest.task for manifest in manifests if manifest.task is not None}
+    if options.task is not None and tasks - {options.task}:
+        raise ConfigError(
+            f"--task {options.task}: the demonstrations are of {', '.join(sorted(tasks))}; "
+            "leave it out"
+        )
     tasks |= {options.task} if options.task is not None else set()
     if len(tasks) > 1:
         raise ConfigError(f"expected demonstrations of one task, found {', '.join(sorted(tasks))}")

@@ -221,7 +221,8 @@ def _require_camera(options: TrialOptions, manifest: Manifest) -> None:
     ]
     if not cameras:
         raise ConfigError(
-            f"--randomise-view and --freeze-camera vary pictures, and {manifest.name!r} reads none"
+            f"--randomise-view and --freeze-camera vary pictures, and {manifest.name!r} reads "
+            "none; give --bundle policies/stack_camera"
         )
     if options.freeze_camera not in (None, *cameras):
         raise ConfigError(

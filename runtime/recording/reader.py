@@ -121,7 +121,7 @@ class Recording:
         """Reason why messages may be missing; `None` if the recording is complete."""
         if not self.finished and self.read_bytes < self.total_bytes:
             extent = f"{self.read_bytes} of {self.total_bytes} bytes could be read"
-            return f"the file was cut off, {self.broken}: {extent}"
+            return f"the file was cut off or changed, {self.broken}: {extent}"
         if not self.finished:
             return "the file was cut off after a whole chunk"
         if self.outcome is None:

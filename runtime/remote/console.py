@@ -167,12 +167,20 @@ def console(server: RobotServer) -> Iterator[list[int]]:
             signal.signal(each, handler)
 
 
+def _is_in_the_foreground(descriptor: int) -> bool:
+    """Check if this process may read a descriptor that is its terminal."""
+    try:
+        return os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp()
+    except OSError:  # A terminal that controls another session.
+        return False
+
+
 @contextmanager
 def _keys(server: RobotServer) -> Iterator[None]:
     """Obey keys while the process is in the foreground of a terminal."""
     stdin = sys.stdin.fileno() if sys.stdin else -1
     # A process in the background would be suspended for touching the terminal.
-    if not os.isatty(stdin) or os.tcgetpgrp(stdin) != os.getpgrp():
+    if not _is_in_the_foreground(stdin):
         yield
         return
 

@@ -28,7 +28,8 @@ KEY_CHARACTERS = 40
 ROBOT = "robot"
 CONTROLLER = "controller"
 LAST_PORT = 65_535
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+LONGEST_NAME = 64
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{LONGEST_NAME - 1}}}")
 _ADDRESS = re.compile(r"tcp://(?P<host>[\w.*-]+):(?P<port>[0-9]{1,5})")
 
 
@@ -120,7 +121,9 @@ def add_controller(directory: Path, name: str) -> list[Path]:
             written.
     """
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"expected a name of letters, digits, - and _, found {name!r}")
+        raise ConfigError(
+            f"expected a name of at most {LONGEST_NAME} letters, digits, - and _, found {name!r}"
+        )
     robot = _read_public(directory / f"{ROBOT}.pub")
     shown = directory / f"{CONTROLLER}-{name}.pub"
     own = [directory / name / each for each in (f"{CONTROLLER}.key", f"{ROBOT}.pub")]

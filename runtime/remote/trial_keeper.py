@@ -29,7 +29,7 @@ class TrialKeeper:
                 for ever.
         """
         self.successes = 0
-        """Number of times that the task succeeded."""
+        """Number of times that the task succeeded. A layout counts once."""
         self.given_up = 0
         """Number of layouts that were replaced without success."""
         self._driver = driver
@@ -59,10 +59,12 @@ class TrialKeeper:
             self.given_up += 1
         if given_up or succeeded:
             self._next_trial()
+            self._succeeded = False
             self._began_ns = now_ns
 
     def _has_just_succeeded(self) -> bool:
-        succeeded = self._driver.succeeded
-        before = self._succeeded
-        self._succeeded = succeeded
-        return succeeded and not before
+        """Check for the first success of this layout: it stays solved until the next one."""
+        if self._succeeded or not self._driver.succeeded:
+            return False
+        self._succeeded = True
+        return True

@@ -350,3 +350,29 @@ def test_no_two_endings_share_an_exit_status_and_the_page_lists_them_all() -> No
     signals = [ended_by(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     assert sorted(listed) == sorted({*map(int, ExitStatus), *signals})
     assert len(set(listed)) == len(listed)
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["demos", "d", "--cameras", "--pixels", "4096"], "expected"),
+        (["export", "--preset", "tiny", "--random-weights", "--out", "e", "--seed", str(2**63)],
+         "--seed"),
+        (["cameras", "--print-board", "b.png", "--board.square-m", "0.03",
+          "--board.marker-m", "0.04"], "marker_m: expected less than square_m = 0.03"),
+        (["robustness"], "give --bundle policies/stack_camera"),
+        (["trials", "--randomise-view"], "give --bundle policies/stack_camera"),
+    ],
+)  # fmt: skip
+def test_an_input_that_no_part_can_use_is_refused_and_no_fault_of_gatort(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(command) == 2
+    errors = capsys.readouterr().err
+    assert sentence in errors
+    assert "Traceback" not in errors

@@ -79,3 +79,17 @@ def test_a_report_to_a_redirected_device_replaces_no_link(run_file: Path) -> Non
     assert status == 0
     assert json.loads((folder / "e").read_text())["complete"]
     assert Path("/dev/stderr").is_symlink()
+
+
+def test_a_locale_without_unicode_costs_no_help() -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    status, said, errors = gatort("info", "--help", **plain)
+    assert (status, errors) == (0, "")
+    assert "Usage: gatort info" in said
+
+
+def test_a_pipe_that_nobody_reads_costs_one_sentence(run_file: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    status, _, errors = gatort("info", run_file, "--json", tmp_path / "pipe")
+    assert status == 0
+    assert errors.count("nobody reads this pipe") == 1

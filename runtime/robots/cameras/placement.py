@@ -6,11 +6,11 @@ Boards: ChArUco (a chessboard with markers) and a single AprilTag, through OpenC
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 
 from gatort.runtime.errors import ObservationError
 from gatort.runtime.spec import Strict
@@ -45,6 +45,15 @@ class Board(Strict):
     """Centre of the board in the world: x forward from the arm's base, y to its left, z up."""
     yaw_rad: FiniteFloat = 0.0
     """Turn of the board's right edge from the world's x axis, about the vertical."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "charuco" and self.marker_m >= self.square_m:
+            raise ValueError(
+                f"marker_m: expected less than square_m = {self.square_m:g}, "
+                f"found {self.marker_m:g}"
+            )
+        return self
 
     def in_world(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return points (N, 2) of the board in W, (N, 3). Board: x right, y up, from its centre."""

@@ -474,6 +474,21 @@ def test_keys_on_the_robots_terminal_stop_it_and_allow_arming_again() -> None:
             read_until(terminal_, rb"DISARMED.*, free")
 
 
+def test_a_terminal_of_another_session_gives_no_keys_and_ends_nothing() -> None:
+    terminal_, inside = pty.openpty()
+    command = [*GATORT, "robot", "mujoco", "--bind", "tcp://127.0.0.1:0"]
+    with subprocess.Popen(
+        command, stdin=inside, stdout=subprocess.PIPE, start_new_session=True
+    ) as robot:
+        os.close(inside)
+        assert robot.stdout is not None
+        assert b"disarmed" in robot.stdout.readline()
+        robot.send_signal(signal.SIGINT)
+        robot.stdout.read()
+        assert robot.wait() == 130
+    os.close(terminal_)
+
+
 def test_a_pasted_key_never_lifts_an_operators_stop() -> None:
     with robot_on_a_terminal() as (_, terminal_):
         type_key(terminal_, b" ")

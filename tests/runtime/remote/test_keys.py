@@ -59,7 +59,7 @@ def test_a_further_controller_is_admitted_beside_the_first(directory: Path) -> N
 
 @pytest.mark.parametrize("name", ["", "../lab", "a/b", ".hidden", "two words", "x" * 65])
 def test_a_name_that_is_no_plain_word_is_refused(directory: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="expected a name of letters, digits, - and _"):
+    with pytest.raises(ConfigError, match="expected a name of at most 64 letters, digits, - and _"):
         add_controller(directory, name)
 
 

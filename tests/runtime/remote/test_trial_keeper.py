@@ -69,6 +69,16 @@ def test_a_success_that_lasts_counts_once(spec: PolicySpec) -> None:
     assert trials.successes == 1
 
 
+def test_a_layout_that_stays_solved_is_no_second_success(spec: PolicySpec) -> None:
+    clock = VirtualClock()
+    arm = TaskedArm(spec, clock)
+    trials = TrialKeeper(arm, clock)
+    for done in (True, False, True):  # A run that begins where the last one ended.
+        arm.done = done
+        trials.watch()
+    assert trials.successes == 1
+
+
 def test_a_layout_without_success_is_given_up_when_its_time_is_over(
     bench: Callable[..., Bench],
 ) -> None:

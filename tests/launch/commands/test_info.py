@@ -84,7 +84,7 @@ def test_a_file_that_was_cut_off_is_read_as_far_as_it_goes(
     status, found = info()
     assert (status, found["complete"]) == (1, False)
     assert found["incomplete_because"].startswith(
-        "the file was cut off, in the middle of a record: "
+        "the file was cut off or changed, in the middle of a record: "
     )
     assert found["ticks"] == 40
     assert "no: the file was cut off" in " ".join(capsys.readouterr().out.split())

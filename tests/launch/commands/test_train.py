@@ -168,6 +168,6 @@ def test_demonstrations_of_another_task_than_the_one_named_are_refused(
     demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("train", demonstrations, "--out", tmp_path / "out", "--task", "reach")
-    assert "expected demonstrations of one task, found reach, stacking" in refusal(
+    assert "--task reach: the demonstrations are of stacking; leave it out" in refusal(
         capsys, *arguments
     )

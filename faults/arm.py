@@ -75,11 +75,12 @@ class FaultyArm(SimulatedRobot):
             return position, velocity
 
         since_s = (self._time_ns - self._sensors.began_ns) * 1e-9
+        position, velocity = position.copy(), velocity.copy()  # Only the readings are wrong.
         match kind:
             case "frozen":
                 return self._good_joints
             case "drift":
-                return position + DRIFT_RAD_S * since_s * np.eye(7)[0], velocity
+                position[0] += DRIFT_RAD_S * since_s
             case "fast":
                 velocity[0] = FAST_SHARE * PANDA_LIMITS.speed_rad_s[0]
                 position[0] = self._good_joints[0][0] + velocity[0] * since_s

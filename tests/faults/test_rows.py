@@ -144,6 +144,18 @@ def test_an_arm_that_reports_degrees_is_refused_and_never_armed(virtual_bench: L
     assert virtual_bench.arm.trace.since(began_ns).first(RUN) is None
 
 
+@every_fault_of({25, 29, 30})
+def test_wrong_readings_of_the_joints_leave_the_arm_itself_as_it_is(
+    virtual_bench: LoopBench,
+    row: Row,  # one mark names both
+    fault: Fault,
+) -> None:
+    fault.inject(virtual_bench, 0)
+    moment = virtual_bench.arm._driver.moment()  # type: ignore[attr-defined]  # of the virtual arm
+    assert np.isfinite(moment.arm.joint_velocity).all()
+    assert abs(moment.arm.joint_position[0]) < 0.5  # A spoiled reading lies at the joint's stop.
+
+
 def test_one_seed_gives_the_same_trace_to_the_last_bit(
     make_virtual_bench: Callable[[], LoopBench],
 ) -> None:

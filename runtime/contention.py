@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from .clock import MonotonicClock
 from .grant import QUOTA_HINT, Throttling, read_grant
+from .printable import printable
 
 _TICKS_S: Final = os.sysconf("SC_CLK_TCK")
 _NAMED: Final = 3
@@ -178,8 +179,8 @@ def _process(folder: Path) -> _Process | None:
     words = tail.split()
     if len(words) < 13:
         return None  # It has ended.
-    # A process chooses its name: nothing but printable text may reach a terminal.
-    name = "".join(each if each.isprintable() else "?" for each in head.partition("(")[2])
+    # A process chooses its name, which may hold a line's end too.
+    name = printable(head.partition("(")[2]).replace("\n", " ")
     return _Process(name, int(words[1]), (int(words[11]) + int(words[12])) / _TICKS_S)
 
 

@@ -148,11 +148,12 @@ class Excerpt:
             return "a value in effect was out of its range"
         stopping = np.array([state in (State.SAFE, State.LATCHED) for state in self.states])
         change = np.abs(np.diff(self.values, axis=0))
-        most = np.where(
-            stopping[1:, None],
-            (high - low) * INNER_PERIOD_NS / FADE_NS,
-            rate * INNER_PERIOD_NS * 1e-9,
-        )
+        fade = (high - low) * INNER_PERIOD_NS / FADE_NS
+        slew = rate * INNER_PERIOD_NS * 1e-9
+        most = np.where(stopping[1:, None], fade, slew)
+        # SAFE begins between two steps: a value slews up to that instant and fades from it on.
+        begins = stopping[1:] & ~stopping[:-1]
+        most[begins] = np.maximum(fade, slew)
         if not self._sampled and (change > most + ROUNDING).any():
             return "a value in effect changed faster than its rate"
         away = np.abs(self.values - safe)

@@ -122,15 +122,11 @@ class InnerLoop:
     def stop(self, now_ns: int, reason: str) -> None:
         """Stop: fade to the safe command from now, then latch.
 
-        The fade begins at the values of the last step. Steps may be overdue: a slew since the last
-        one would reach the arm as a jump. A robot that is not armed or already stopping stays as it
-        is.
+        The fade begins at the values of the last step. Steps may be overdue: a slew, or the end of
+        another fade, would reach the arm as a jump. A robot that is not armed or already stopping
+        stays as it is.
         """
-        applied = self._values
-        self.step(now_ns)
         if self.state not in STOPPED:
-            self._values = applied
-            self._in_effect[:] = applied
             self.reason = reason
             self._fade(max(now_ns, self._last_ns))
 

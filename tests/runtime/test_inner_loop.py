@@ -272,6 +272,26 @@ def test_a_stop_on_overdue_steps_moves_no_value_at_once(armed: InnerLoop) -> Non
     np.testing.assert_allclose(armed.step(34 * MS), [5, -5, 0], atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("stepped_ms", "stopped_ms"),
+    [
+        pytest.param(5, 98, id="HOLD and SAFE are overdue too"),
+        pytest.param(100, 138, id="the end of the fade is overdue too"),
+    ],
+)
+def test_a_stop_after_a_pause_never_makes_a_value_jump(
+    armed: InnerLoop, stepped_ms: int, stopped_ms: int
+) -> None:
+    armed.accept(command(1, 0), 0)
+    last = armed.step(stepped_ms * MS).copy()
+    armed.stop(stopped_ms * MS, "a test")
+    for at_ms in range(stepped_ms + 1, stopped_ms + 100):
+        now = armed.step(at_ms * MS).copy()
+        assert np.abs(now - last).max() <= 20 / 40 + 1e-9, at_ms
+        last = now
+    assert armed.state is State.LATCHED
+
+
 def test_a_stop_before_arming_stays_disarmed(loop: InnerLoop) -> None:
     loop.stop(0, "a test")
     assert loop.state is State.DISARMED

@@ -10,7 +10,7 @@ from pydantic import FiniteFloat, NonNegativeInt
 
 from gatort.runtime.remote.link import LinkConditions
 from gatort.runtime.remote.serve import ServeConfig
-from gatort.runtime.robots.franka import FrankaConfig
+from gatort.runtime.robots.franka.robot import FrankaConfig
 
 
 class RobotOptions(ServeConfig):

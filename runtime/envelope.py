@@ -91,6 +91,11 @@ class ArmLimits:
     """Highest place of the tool in the frame of the base."""
     power_w: float = math.inf
     """Largest mechanical power that the torques may give to the joints."""
+    stopping_rad_s2: tuple[float, ...] = ()
+    """Decelerations d of a speed limit that falls near a joint limit, as an FR3's does: with r rad
+    left and the offset o it is √(2·d·r) − o. Empty where the speed limit does not fall."""
+    stopping_offset_rad_s: tuple[float, ...] = ()
+    """Offsets o of that speed limit."""
 
 
 class Joint:
@@ -98,9 +103,9 @@ class Joint:
 
     __slots__ = (
         "_acceleration", "_brake_nm", "_brake_nms_rad", "_deceleration_rad_s2", "_far_high",
-        "_far_low", "_fastest", "_high", "_lead_cycles_nm", "_low", "_most", "_number", "_pressed",
-        "_pressed_nm", "_slowing", "_start", "_step", "_too_fast", "_top_rad_s", "_travel",
-        "_velocity", "written_nm",
+        "_far_low", "_fastest", "_high", "_lead_cycles_nm", "_low", "_most", "_number", "_offset",
+        "_pressed", "_pressed_nm", "_start", "_step", "_stopping_rad_s2", "_too_fast",
+        "_top_rad_s", "_travel", "_velocity", "written_nm",
     )  # fmt: skip
 
     def __init__(self, number: int, limits: ArmLimits) -> None:
@@ -108,7 +113,9 @@ class Joint:
         self._number = number
         self._low, self._high = limits.low_rad[index], limits.high_rad[index]
         self._fastest = limits.speed_rad_s[index]
-        self._slowing = SLOWING_SHARE * self._fastest
+        falls = bool(limits.stopping_rad_s2)
+        self._stopping_rad_s2 = limits.stopping_rad_s2[index] if falls else math.inf
+        self._offset = limits.stopping_offset_rad_s[index] if falls else 0.0
         self._deceleration_rad_s2 = limits.acceleration_rad_s2[index]
         self._brake_nm = limits.brake_nm[index]
         self._brake_nms_rad = limits.brake_nms_rad[index]
@@ -152,21 +159,31 @@ class Joint:
             coming = velocity_rad_s + self._acceleration * abs(before) * self._lead_cycles_nm
             if not self._far_low < position_rad < self._far_high:
                 wanted = self._keep_off_limit(wanted, position_rad, velocity_rad_s)
-            if not -self._slowing < coming < self._slowing and coming * velocity_rad_s > 0.0:
-                wanted = self._slow_down(wanted, coming)
+            fastest = self._fastest_towards(coming, position_rad)
+            if abs(coming) >= SLOWING_SHARE * fastest and coming * velocity_rad_s > 0.0:
+                wanted = self._slow_down(wanted, coming, fastest)
 
         wanted = min(max(wanted, -self._most), self._most)
         self.written_nm = min(max(wanted, before - self._step), before + self._step)
         return self.written_nm
 
-    def _slow_down(self, wanted: float, coming: float) -> float:
+    def _fastest_towards(self, velocity: float, position: float) -> float:
+        """Return the speed limit in the direction of a velocity at a position."""
+        if self._stopping_rad_s2 == math.inf:
+            return self._fastest
+        room = self._high - position if velocity > 0.0 else position - self._low
+        falling = math.sqrt(2.0 * self._stopping_rad_s2 * max(room, 0.0)) - self._offset
+        return min(max(falling, 0.0), self._fastest)
+
+    def _slow_down(self, wanted: float, coming: float, fastest: float) -> float:
         """Fade out the torque that drives a joint which is soon too fast, and damp it.
 
         The torque can only fall at its rate, and until then the joint goes on speeding up.
         """
-        over = abs(coming) - self._slowing
+        over = abs(coming) - SLOWING_SHARE * fastest
+        left = fastest - SLOWING_SHARE * fastest
         if wanted * coming > 0.0:
-            wanted *= max(1.0 - over / (self._fastest - self._slowing), 0.0)
+            wanted *= max(1.0 - over / left, 0.0) if left > 0.0 else 0.0
         return wanted - math.copysign(self._brake_nms_rad * over, coming)
 
     def _keep_off_limit(self, wanted: float, position: float, velocity: float) -> float:
@@ -190,7 +207,8 @@ class Joint:
     def reason(self, position_rad: float, velocity_rad_s: float) -> str | None:
         """Return why an arm must be stopped after `limit`; `None` if it may go on."""
         speed = abs(velocity_rad_s)
-        self._too_fast = self._too_fast + 1 if speed > self._fastest else 0
+        fastest = self._fastest_towards(velocity_rad_s, position_rad)
+        self._too_fast = self._too_fast + 1 if speed > fastest else 0
         is_pressed = speed < STILL_RAD_S and abs(self.written_nm) > self._pressed_nm
         self._pressed = self._pressed + 1 if is_pressed else 0
 
@@ -202,7 +220,7 @@ class Joint:
         if self._too_fast >= TOO_FAST_CYCLES:
             return (
                 f"joint {self._number} turned at {speed:.2f} rad/s, "
-                f"above its limit of {self._fastest:g}"
+                f"above its limit of {fastest:.4g}"
             )
         if self._pressed * CYCLE_S >= PRESSED_S:
             return (

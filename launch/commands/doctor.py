@@ -21,8 +21,8 @@ from gatort.launch.report import screen, write_json
 from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.bundle import verify
 from gatort.runtime.clock import MonotonicClock, monotonic_clock_info
+from gatort.runtime.compiler import COMPILER
 from gatort.runtime.engines.cache import builder_version
-from gatort.runtime.engines.native_build import COMPILER
 from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.errors import GatortError
 from gatort.runtime.exit_status import verdict

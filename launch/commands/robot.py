@@ -21,7 +21,7 @@ from gatort.runtime.extensions import load, offered
 from gatort.runtime.inner_loop import InnerLoop
 from gatort.runtime.remote.serve import serve
 from gatort.runtime.robots.driver import Driver
-from gatort.runtime.robots.franka import FrankaRobot
+from gatort.runtime.robots.franka.robot import FrankaRobot
 from gatort.sim.make import SimulatorName, make_robot
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.tasks import task_named

@@ -28,15 +28,16 @@ the clock's present, so that one class serves the wall clock and a virtual one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.envelope import CYCLE_S, ArmLimits, Envelope
-from gatort.runtime.inner_loop import FADE_NS, InnerLoop
+from gatort.runtime.inner_loop import FADE_NS, Drop, InnerLoop
 from gatort.runtime.robot import Observation
 from gatort.runtime.safety import STOPPED, Command, State
 from gatort.runtime.spec import Interface
@@ -48,6 +49,49 @@ AT_REST = frozenset({State.DISARMED, State.LATCHED})
 """States in which an arm gets no torque and holds itself."""
 
 BY_CONTROLLER = "stopped by its controller"
+
+
+class Watched(Protocol):
+    """An inner loop, in this process or in another: see `InnerLoop`."""
+
+    safe_after_ns: int
+
+    @property
+    def state(self) -> State:
+        """Watchdog's state."""
+        ...
+
+    @property
+    def reason(self) -> str | None:
+        """Reason for which the arm was stopped since it was last armed."""
+        ...
+
+    @property
+    def dropped(self) -> Counter[Drop]:
+        """Number of dropped commands, by reason."""
+        ...
+
+    @property
+    def in_effect(self) -> NDArray[np.float64]:
+        """(A,) values in effect at the last step."""
+        ...
+
+    def arm(self, now_ns: int) -> None:
+        """Start a session with the safe command as target."""
+        ...
+
+    def stop(self, now_ns: int, reason: str) -> None:
+        """Fade to the safe command from now, then latch."""
+        ...
+
+    def accept(self, command: Command, now_ns: int) -> bool:
+        """Queue a command."""
+        ...
+
+    def step(self, now_ns: int) -> NDArray[np.float64]:
+        """Return the values (A,) in effect at an instant."""
+        ...
+
 
 OnStep = Callable[[int, State, NDArray[np.float64]], None]
 """Callback after each inner step: instant in ns, state of the watchdog, values (A,) in effect.
@@ -89,7 +133,7 @@ class Driver(ABC):
             torques = [max(-each.low, each.high) for each in interface.actuators]
             self.envelope.require_fade(torques[: len(self.envelope.limits.low_rad)], FADE_NS * 1e-9)
         self.interface = interface
-        self.inner_loop = InnerLoop(interface, safe_after_ns)
+        self.inner_loop: Watched = InnerLoop(interface, safe_after_ns)
         self.on_step: OnStep | None = None
         """Callback after each inner step. It must return at once."""
         self._clock = clock

@@ -18,9 +18,8 @@ from typing import Any, Protocol, TypeVar
 from numpy.typing import NDArray
 
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.inner_loop import InnerLoop
 from gatort.runtime.robot import Observation, Robot
-from gatort.runtime.robots.driver import BY_CONTROLLER, Driver, OnStep
+from gatort.runtime.robots.driver import BY_CONTROLLER, Driver, OnStep, Watched
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import Interface
 
@@ -191,12 +190,12 @@ class CameraDriver(Driver):
         self._rig = rig
 
     @property
-    def inner_loop(self) -> InnerLoop:
+    def inner_loop(self) -> Watched:
         """Inner loop of the arm."""
         return self._driven.inner_loop
 
     @inner_loop.setter
-    def inner_loop(self, inner_loop: InnerLoop) -> None:
+    def inner_loop(self, inner_loop: Watched) -> None:
         self._driven.inner_loop = inner_loop
 
     @property

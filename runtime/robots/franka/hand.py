@@ -16,8 +16,7 @@ from typing import Any, Final
 
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import ObservationError, RobotError
-
-from .panda import GRIPPER_OPEN_M
+from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 
 SPEED_M_S: Final = 0.1
 """Speed of the fingers. The Franka Hand reaches 0.1 m/s (product manual)."""
@@ -162,7 +161,7 @@ def start_hand(address: str, clock: Clock, home: bool = False) -> Hand:
             sys.executable,
             "-P",
             "-m",
-            "gatort.runtime.robots.hand",
+            "gatort.runtime.robots.franka.hand",
             str(theirs.fileno()),
             address,
             *(["home"] if home else []),
@@ -230,7 +229,7 @@ def _go(gripper: Any, from_m: float, to_m: float) -> None:
 
 
 def main() -> None:
-    """Run the hand's process: `python -m gatort.runtime.robots.hand DESCRIPTOR ADDRESS [home]`."""
+    """Run the hand's process. Arguments: descriptor of its link, address, and `home` to home it."""
     import pylibfranka
 
     with socket.socket(fileno=int(sys.argv[1])) as link:

@@ -1,0 +1,55 @@
+"""Compilation of a C file of this package when it is needed, for the machine that runs it.
+
+GCC takes a second or two. The result lies in a private folder that is deleted at once: no compiled
+file can later be found, trusted or out of date.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import GatortError, MissingDependency
+
+COMPILER = "gcc"
+
+
+@contextmanager
+def compiled(
+    source: Path, options: Sequence[str], purpose: str, failure: type[GatortError]
+) -> Iterator[Path]:
+    """Compile a C file, and yield the result until the block ends.
+
+    Args:
+        source: the file. Its folder and the one of this module are searched for headers.
+        options: options of GCC.
+        purpose: subject of the sentences of failure, such as `--engine native`.
+        failure: type of the errors below.
+
+    Raises:
+        MissingDependency: GCC is not installed.
+        GatortError: the compiler refused the file, or the result cannot be written or loaded. Its
+            type is `failure`.
+    """
+    compiler = shutil.which(COMPILER)
+    if compiler is None:
+        raise MissingDependency(
+            f"{purpose} needs {COMPILER}: on Debian, apt-get install gcc libc6-dev"
+        )
+    headers = [f"-I{folder}" for folder in (source.parent, Path(__file__).parent)]
+    try:
+        with tempfile.TemporaryDirectory(prefix="gatort-") as folder:
+            target = Path(folder) / source.stem
+            command = [compiler, *options, *headers, str(source), "-o", str(target), "-lm"]
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode:
+                raise failure(f"{purpose}: {COMPILER} cannot compile {source.name}:\n{done.stderr}")
+            yield target
+    except OSError as error:
+        raise failure(
+            f"{purpose}: {error}; set TMPDIR to a folder that allows writing and executing"
+        ) from error

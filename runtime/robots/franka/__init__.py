@@ -1,0 +1,1 @@
+"""Franka's arm and hand: the control interface, the inner loop at 1 kHz, and the driver."""

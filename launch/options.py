@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, NonNegativeInt, ValidationError
 from pydantic_core import PydanticCustomError
 
+from gatort.policies.demo import DemoName
 from gatort.policies.loading import PolicyOptions
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
@@ -60,6 +61,9 @@ class RunOptions(LoopOptions):
     robot: Annotated[str, AfterValidator(_known_robot)] = "mujoco"
     """Robot to drive: a simulator in this process, or the address of a `gatort robot`,
     tcp://HOST:PORT."""
+    demo: DemoName | None = None
+    """A motion of a few degrees instead of a policy: `hold` keeps the joints where they are, and
+    `wave` swings the last one."""
     seconds: FiniteFloat = Field(default=20.0, gt=0, le=1e6)
     """Longest duration of the run, in seconds."""
     until: Literal["success", "time"] = "success"

@@ -55,7 +55,7 @@ def run_recorded(
     """
     run = RunRecord.of(options.robot, live.robot.interface, str(this_machine()), live.clock)
     policy = policy_record(live.policy, options, options.seed)
-    title = f"{policy.bundle}, {options.engine}, {options.robot}"
+    title = ", ".join(dict.fromkeys((policy.bundle, policy.engine, options.robot)))
     with Recorder(file, run, policy) as recorder:
         watcher = RunWatcher(live, recorder, title, console, track)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import get_args
@@ -26,6 +27,8 @@ def policy_record(policy: Policy, options: PolicyOptions, seed: int) -> PolicyRe
         options: bundle and engine that it was loaded with.
         seed: seed of the sampler.
     """
+    if policy.manifest is None:
+        return _demo_record(policy, seed)
     manifest, manifest_sha256 = load_hashed_manifest(options.bundle)
     # JSON has no bytes that are not UTF-8.
     directory = os.fsencode(options.bundle.absolute()).decode(errors="replace")
@@ -39,6 +42,25 @@ def policy_record(policy: Policy, options: PolicyOptions, seed: int) -> PolicyRe
         threads=options.threads,
         spinning=options.spinning,
         temperature=options.temperature,
+        seed=seed,
+        spec=policy.spec,
+        stages=stage_names(policy.spec, policy.engine.stepwise),
+    )
+
+
+def _demo_record(policy: Policy, seed: int) -> PolicyRecord:
+    """Return the record of a motion without a policy. It has no bundle that a replay could load."""
+    text = policy.spec.model_dump_json()
+    return PolicyRecord(
+        bundle=policy.engine.name,
+        directory=Path(),
+        manifest_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        files={},
+        engine=policy.engine.name,
+        precision="fp32",
+        threads=1,
+        spinning=False,
+        temperature=0.0,
         seed=seed,
         spec=policy.spec,
         stages=stage_names(policy.spec, policy.engine.stepwise),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from signal import SIGINT
 from typing import Annotated
@@ -16,6 +17,7 @@ from gatort.launch.outputs import make_directory, require_writable, spared
 from gatort.launch.real_cameras import with_own_cameras
 from gatort.launch.recorded_run import RECORDINGS, new_file, run_recorded
 from gatort.launch.report import draw_latency, percentile_table, screen, write_json
+from gatort.launch.robot_options import RobotOptions
 from gatort.launch.run_report import (
     recording_sentence,
     robot_sentences,
@@ -24,6 +26,7 @@ from gatort.launch.run_report import (
     run_sentences,
 )
 from gatort.launch.watching import FilmTrack
+from gatort.policies.demo import demo_policy
 from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, load_policy, quickest_cpu_engine
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.decoding import Sampler
@@ -40,7 +43,7 @@ from gatort.sim.film import film_obstacle
 from gatort.sim.graphics import INSTALL_HINT, choose_gl
 from gatort.sim.make import make_robot
 from gatort.sim.robot import SimulatedRobot
-from gatort.sim.tasks import task_of
+from gatort.sim.tasks import task_named, task_of
 from gatort.sim.viewer import require_screen
 
 DEFAULT_PLOT = Path("runs", "latency.png")
@@ -100,12 +103,8 @@ def run(
     _check(options, arm, viewer, video)
     video = _possible_film(console, video)
 
-    notes = screen(stderr=True)
-    if notes.is_terminal:  # A person waits for the first second.
-        notes.print(f"loading {options.bundle}, engine {options.engine}…", style="dim")
-    policy = load_policy(options, Sampler(options.temperature, options.seed))
     clock = MonotonicClock()
-    with closing(_robot(options, policy, clock)) as robot:
+    with _policy_and_robot(options, clock) as (policy, robot):
         live = _live_run(policy, robot, clock, options)
         track = None
         if isinstance(robot, SimulatedRobot):
@@ -135,7 +134,7 @@ def _with_policy(options: RunOptions, console: Console) -> RunOptions:
 
     It takes the native engine where that compiles, because a tick has 25 ms.
     """
-    given = options.model_fields_set & {"bundle", "task", "prompt"}
+    given = options.model_fields_set & {"bundle", "task", "prompt", "demo"}
     if given or options.robot != "mujoco" or not SHIPPED_CAMERA_BUNDLE.is_dir():
         return options
     if choose_gl() is None:
@@ -149,10 +148,30 @@ def _with_policy(options: RunOptions, console: Console) -> RunOptions:
     return options.model_copy(update=chosen)
 
 
-def _robot(options: RunOptions, policy: Policy, clock: Clock) -> Robot:
+@contextmanager
+def _policy_and_robot(options: RunOptions, clock: Clock) -> Iterator[tuple[Policy, Robot]]:
+    """Load the policy, and connect to the robot until the block ends."""
+    if options.demo is not None:
+        with closing(_robot(options, None, clock)) as robot:
+            yield demo_policy(options.demo, robot.interface), robot
+        return
+    notes = screen(stderr=True)
+    if notes.is_terminal:  # A person waits for the first second.
+        notes.print(f"loading {options.bundle}, engine {options.engine}…", style="dim")
+    policy = load_policy(options, Sampler(options.temperature, options.seed))
+    with closing(_robot(options, policy, clock)) as robot:
+        yield policy, robot
+
+
+def _robot(options: RunOptions, policy: Policy | None, clock: Clock) -> Robot:
+    """Make the robot, or connect to it. Without a policy it offers what its task offers first."""
     if options.simulator is not None:
-        task = task_of(policy.manifest, options.task)
-        spec = task.interface_for(policy.spec)
+        if policy is None:
+            task = task_named(options.task or RobotOptions().task)
+            spec = task.interface
+        else:
+            task = task_of(policy.manifest, options.task)
+            spec = task.interface_for(policy.spec)
         return make_robot(options.simulator, task, clock, spec, options.seed)
     keys = ControllerKeys.load(options.keys) if options.keys is not None else None
     with apply(options.realtime):  # The threads that carry the messages get the priority too.
@@ -178,6 +197,11 @@ def _live_run(policy: Policy, robot: Robot, clock: Clock, options: RunOptions) -
 def _check(options: RunOptions, arm: bool, viewer: bool, video: Path | None) -> None:
     """Refuse flags that do not fit the robot, a missing screen, and motion without consent."""
     robot = options.robot
+    of_policy = sorted(options.model_fields_set & {"bundle", "engine", "precision", "prompt"})
+    if options.demo is not None and of_policy:
+        raise ConfigError(
+            f"--demo {options.demo} runs without a policy: leave out --{of_policy[0]}"
+        )
     if options.simulator is not None:
         if options.keys is not None:
             raise ConfigError(

@@ -1,0 +1,146 @@
+"""Motions without a policy, to see an arm move on day one: an engine without weights.
+
+Tokenizer, context, guard, loop, wire, recording and report are those of a real run. The engine
+reads the observation's tokens, and puts out the tokens of torques that pull each joint to a target.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatort.runtime.context import Frame
+from gatort.runtime.engines.engine import Mark, no_mark
+from gatort.runtime.errors import ConfigError
+from gatort.runtime.policy import Policy
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    FIRST_CONTINUOUS_ID,
+    Interface,
+    ModelDims,
+    PolicySpec,
+)
+from gatort.runtime.tokenizer import Tokenizer
+
+DemoName = Literal["hold", "wave"]
+
+POSITION: Final = "arm/joint_position"
+WIDTH: Final = "gripper/width"
+TORQUE: Final = "_torque"
+STIFFNESS_1_RAD: Final = 1.0
+"""Torque at one radian from the target, as a share of an actuator's largest torque. For a Panda
+that is 30 N·m/rad at the shoulder and 12 at the wrist."""
+SWING_RAD: Final = math.radians(5)
+"""Amplitude of a wave."""
+SWING_S: Final = 4.0
+"""Time of a wave there and back."""
+RISE_S: Final = 2.0
+"""Time in which the amplitude grows from zero."""
+NO_WEIGHTS: Final = ModelDims(
+    layers=1,
+    heads=1,
+    head_size=2,
+    width=1,
+    ff_half_width=1,
+    first_token_id=FIRST_CONTINUOUS_ID,
+    local_positions=64,
+)
+
+
+class DemoEngine:
+    """Engine that holds the joints where they are, or swings the last one about that place."""
+
+    stepwise = True
+
+    def __init__(self, demo: DemoName, spec: PolicySpec) -> None:
+        self.name = f"demo {demo}"
+        """Name for reports."""
+        self._waves = demo == "wave"
+        self._spec = spec
+        self._tokenizer = Tokenizer(spec)
+        torques = [each for each in spec.actuators if each.name.endswith(TORQUE)]
+        self._joints = len(torques)
+        self._stiffness = STIFFNESS_1_RAD * np.array([each.high for each in torques])
+        self._start: NDArray[np.float64] | None = None
+        """(J,) place to hold; `None` before the first tick."""
+        self._width: NDArray[np.float64] | None = None
+        self._ticks = 0
+
+    def see(self, frame: Frame) -> None:
+        """Do nothing: no picture is read."""
+
+    def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
+        """See `Engine.tick`."""
+        # The frame begins with the last action token and ends with the separator.
+        read = self._read(frame.prefill.ids[0, 1:-1])
+        position = read[POSITION]
+        if self._start is None:
+            self._start = position
+            self._width = read.get(WIDTH)
+        target = self._start.copy()
+        if self._waves:
+            time_s = self._ticks / self._spec.control_hz
+            swing_rad = SWING_RAD * min(time_s / RISE_S, 1.0)
+            target[-1] += swing_rad * math.sin(2 * math.pi * time_s / SWING_S)
+        action = np.array([each.safe for each in self._spec.actuators])
+        action[: self._joints] = self._stiffness * (target - position)
+        if self._width is not None:
+            action[self._joints :] = self._width
+        self._ticks += 1
+
+        wanted = self._tokenizer.encode_action(action) - FIRST_CONTINUOUS_ID
+        frame.logits.fill(0.0)
+        frame.logits[np.arange(len(wanted)), wanted] = 1.0
+        for index in range(len(frame.passes)):
+            best = int((frame.logits[index] + frame.bias[index]).argmax())
+            frame.tokens[index] = FIRST_CONTINUOUS_ID + best
+            mark()
+
+    def _read(self, ids: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """Return the centres of the bins of each key."""
+        read, first = {}, 0
+        for key in self._spec.observations:
+            bins = ids[first : first + key.tokens] - FIRST_CONTINUOUS_ID + 0.5
+            low, high = np.array(key.low), np.array(key.high)
+            read[key.name] = low + (high - low) * bins / CONTINUOUS_BINS
+            first += key.tokens
+        return read
+
+    def reset(self) -> None:
+        """Forget the place to hold."""
+        self._start = self._width = None
+        self._ticks = 0
+
+
+def demo_policy(demo: DemoName, interface: Interface) -> Policy:
+    """Return a policy that holds or waves an arm.
+
+    Args:
+        demo: its motion.
+        interface: interface of the arm: `arm/joint_position`, a torque of each joint, and perhaps
+            a gripper's width, which is kept.
+
+    Raises:
+        ConfigError: the arm has another interface.
+    """
+    torques = [each.name for each in interface.actuators if each.name.endswith(TORQUE)]
+    others = [each.name for each in interface.actuators if not each.name.endswith(TORQUE)]
+    keys = [key for key in interface.observations if key.name in (POSITION, WIDTH)]
+    joints = [key.size for key in keys if key.name == POSITION and key.encoding == "unit"]
+    if joints != [len(torques)] or not set(others) <= {WIDTH}:
+        raise ConfigError(
+            f"--demo {demo}: expected an arm with {POSITION}, a torque of each joint and perhaps "
+            f"{WIDTH}, found the keys {[key.name for key in interface.observations]} and the "
+            f"actuators {[each.name for each in interface.actuators]}"
+        )
+    spec = PolicySpec(
+        observations=tuple(keys),
+        actuators=interface.actuators,
+        control_hz=interface.control_hz,
+        action_delay_ms=interface.action_delay_ms,
+        window_frames=1,
+    )
+    return Policy.of(spec, NO_WEIGHTS, DemoEngine(demo, spec))

@@ -1,0 +1,84 @@
+"""Motions without a policy: they hold or wave any arm with joint torques, on a virtual clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gatort.launch import cli
+from gatort.policies.demo import SWING_RAD, DemoName, demo_policy
+from gatort.runtime.clock import VirtualClock
+from gatort.runtime.errors import ConfigError
+from gatort.runtime.loop import TickRecord
+from gatort.runtime.robots.panda import ARM_ALONE, PANDA
+from gatort.runtime.spec import Interface
+from gatort.sim.make import SimulatorName, make_robot
+from gatort.sim.tasks import task_named
+
+
+def joints_of(name: SimulatorName, demo: DemoName, ticks: int) -> np.ndarray:
+    """Return the joints' positions (ticks, 7) in a run in lockstep."""
+    clock, task = VirtualClock(), task_named("stacking")
+    robot = make_robot(name, task, clock, task.interface, 5000)
+    policy = demo_policy(demo, robot.interface)
+    seen: list[np.ndarray] = []
+
+    def look(record: TickRecord) -> None:
+        assert record.refusal is None
+        assert record.observation is not None
+        seen.append(record.observation.values[0])
+
+    assert policy.control(robot, clock).run(ticks, look) == ticks
+    robot.close()
+    return np.array(seen)
+
+
+@pytest.mark.parametrize("name", ["mujoco", "pybullet"])
+def test_hold_keeps_every_joint_where_it_was(name: SimulatorName) -> None:
+    joints = joints_of(name, "hold", 60)
+    assert np.abs(joints - joints[0]).max() < 0.02
+
+
+@pytest.mark.parametrize("name", ["mujoco", "pybullet"])
+def test_wave_swings_the_last_joint_by_a_few_degrees_and_keeps_the_others(
+    name: SimulatorName,
+) -> None:
+    away = joints_of(name, "wave", 160) - joints_of(name, "hold", 1)[0]
+    assert 0.5 * SWING_RAD < away[:, 6].max() < 1.5 * SWING_RAD
+    assert 0.5 * SWING_RAD < -away[:, 6].min() < 1.5 * SWING_RAD
+    assert np.abs(away[:, :6]).max() < 0.02
+
+
+def test_an_arm_without_a_hand_can_be_waved_too() -> None:
+    policy = demo_policy("wave", ARM_ALONE)
+    action = policy.act([np.zeros(7, np.float32)])
+    assert action.shape == (7,)
+
+
+def test_the_hand_keeps_its_width() -> None:
+    policy = demo_policy("hold", PANDA)
+    action = policy.act([np.zeros(7, np.float32), np.full(1, 0.03, np.float32)])
+    assert action[7] == pytest.approx(0.03, abs=1e-3)
+
+
+def test_an_arm_of_another_kind_is_refused_with_its_keys() -> None:
+    other = Interface.model_validate(
+        {**PANDA.model_dump(), "observations": [PANDA.observations[1].model_dump()]}
+    )
+    with pytest.raises(ConfigError, match="--demo wave: expected an arm with arm/joint_position"):
+        demo_policy("wave", other)
+
+
+def test_a_demo_takes_no_bundle_and_cannot_be_replayed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.mcap"
+    written = ["--record", str(file), "--plot", str(tmp_path / "p.png")]
+    assert cli.main(["run", "--demo", "hold", "--bundle", "x", *written]) == 2
+    assert "--demo hold runs without a policy: leave out --bundle" in capsys.readouterr().err
+    # 1 where the machine paused, and ticks were refused.
+    assert cli.main(["run", "--demo", "hold", "--seconds", "0.2", *written]) in (0, 1)
+    assert cli.main(["replay", str(file)]) == 2
+    assert "found 'demo hold'" in capsys.readouterr().err

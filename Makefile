@@ -24,7 +24,7 @@ run: .venv/.installed-run
 	mkdir -p runs
 	$(BIN)/gatort run $(RUN_ARGS)
 
-test: .venv/.installed-dev
+test: .venv/.installed-dev .venv-franka-sim/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 check: .venv/.installed-dev
@@ -45,9 +45,10 @@ bench: .venv/.installed-dev .venv-peers/.installed
 	test $$peers -eq 0 || echo "benchmarks/peers: failed (status $$peers)"; \
 	test $$profile -eq 0 && test $$peers -eq 0
 
-faults: .venv/.installed-run
+faults: .venv/.installed-dev .venv-franka-sim/.installed
 	mkdir -p runs
 	$(BIN)/gatort faults --json runs/faults.json
+	$(BIN)/gatort faults --robot franka --json runs/franka_faults.json
 
 build: .venv/.installed-dev
 	rm -rf build dist
@@ -63,7 +64,7 @@ docs: .venv/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv .venv-peers build dist runs site src/gatort.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-franka-sim .venv-peers build dist runs site src/gatort.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # One stamp per set of packages, so that each is installed once and again only when the pins change.
 .venv/.installed-run: pyproject.toml constraints.txt | .venv/bin/python
@@ -83,6 +84,12 @@ clean:
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	PIP_CONSTRAINT= .venv-peers/bin/pip install --quiet --requirement $<
 	touch $@
+
+# franka-sim pins NumPy and MuJoCo below gatort's. Tests that need it say so where it is absent.
+.venv-franka-sim/.installed: faults/franka/requirements.txt | .venv/bin/python
+	test -x .venv-franka-sim/bin/python || $(PYTHON) -m venv .venv-franka-sim
+	PIP_CONSTRAINT= .venv-franka-sim/bin/pip install --quiet --requirement $< && touch $@ || \
+	    { rm -rf .venv-franka-sim; echo "franka-sim cannot be installed: its tests are skipped"; }
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("gatort needs Python 3.11 or newer, found " + sys.version)'

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 from .sensor_memory import SENSORS_FILE, SensorMemory
 from .trace import TRACE_FILE, Trace
 
+ARM = (sys.executable, "-P", "-m", "gatort.faults.arm")
 MS = 1_000_000
 START_NS = 60_000 * MS
 """Longest time that a process may take until it listens or moves."""
@@ -93,23 +94,33 @@ class RunningArm:
                 return
 
 
-class ArmProcess:
-    """A running arm, on a terminal of its own so that its console's keys can be pressed."""
+class ConsoleProcess:
+    """An arm's process, on a terminal of its own so that its console's keys can be pressed."""
 
     def __init__(
-        self, folder: Path, *, keys: Path | None = None, environment: dict[str, str] | None = None
+        self,
+        command: Sequence[str],
+        log: Path,
+        *,
+        keys: Path | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
         """Start it and wait until it listens.
+
+        Args:
+            command: command line.
+            log: file of its output.
+            keys: directory of the keys that its controllers need.
+            environment: more variables.
 
         Raises:
             RobotError: it ended, or it does not listen in time.
         """
-        folder.mkdir()
-        self._log = folder / "log"
+        self._log = log
         self._clock = MonotonicClock()
         self._terminal, inside = pty.openpty()
         try:
-            self.process = self._start(folder, keys, environment or {}, inside)
+            self.process = self._start(command, environment or {}, inside)
         finally:
             os.close(inside)
         try:
@@ -119,17 +130,10 @@ class ArmProcess:
             raise
         self.endpoint = re.findall(r"tcp://[^\s,]+", self.said)[0]
         self.keys = ControllerKeys.load(keys) if keys is not None else None
-        self.trace = Trace(folder / TRACE_FILE, STACK_SPEC)
-        self.sensors = SensorMemory(folder / SENSORS_FILE)
 
     def _start(
-        self, folder: Path, keys: Path | None, environment: dict[str, str], terminal: int
+        self, command: Sequence[str], environment: dict[str, str], terminal: int
     ) -> subprocess.Popen[bytes]:
-        options = {"bind": "tcp://127.0.0.1:0", "realtime": True}
-        if keys is not None:
-            options["keys"] = str(keys)
-        module = "gatort.faults.arm"
-        command = [sys.executable, "-P", "-m", module, str(folder), json.dumps(options)]
         with self._log.open("wb") as log:
             return subprocess.Popen(
                 command,
@@ -155,21 +159,10 @@ class ArmProcess:
         """Output so far."""
         return self._log.read_text(errors="replace")
 
-    def counted(self, what: str) -> int:
-        """Return a counter's value, from the last line of the output that shows it."""
-        found = re.findall(rf"{what}: (\d+)", self.said)
-        return int(found[-1]) if found else 0
-
     @property
     def alive(self) -> bool:
         """True while the process runs."""
         return self.process.poll() is None
-
-    @property
-    def door_pid(self) -> int:
-        """Identity of the process that talks to controllers."""
-        pid = self.process.pid
-        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
     def press(self, key: bytes) -> None:
         """Press a key on its console."""
@@ -197,10 +190,6 @@ class ArmProcess:
             self._clock.sleep_until_ns(self._clock.now_ns() + MS)
         return True
 
-    def rest(self) -> None:
-        """Wait until the arm takes no commands and the safe command is in effect."""
-        self.wait_until(lambda: self.trace.newest in (State.LATCHED, State.DISARMED))
-
     @contextmanager
     def connect(self) -> Iterator[RemoteRobot]:
         """See `DrivenArm.connect`."""
@@ -217,3 +206,39 @@ class ArmProcess:
         self.process.kill()
         self.process.wait()
         os.close(self._terminal)
+
+
+class ArmProcess(ConsoleProcess):
+    """The simulated arm whose sensors fail on demand."""
+
+    def __init__(
+        self, folder: Path, *, keys: Path | None = None, environment: dict[str, str] | None = None
+    ) -> None:
+        """Start it and wait until it listens.
+
+        Raises:
+            RobotError: it ended, or it does not listen in time.
+        """
+        folder.mkdir()
+        options = {"bind": "tcp://127.0.0.1:0", "realtime": True}
+        if keys is not None:
+            options["keys"] = str(keys)
+        command = (*ARM, str(folder), json.dumps(options))
+        super().__init__(command, folder / "log", keys=keys, environment=environment)
+        self.trace = Trace(folder / TRACE_FILE, STACK_SPEC)
+        self.sensors = SensorMemory(folder / SENSORS_FILE)
+
+    def counted(self, what: str) -> int:
+        """Return a counter's value, from the last line of the output that shows it."""
+        found = re.findall(rf"{what}: (\d+)", self.said)
+        return int(found[-1]) if found else 0
+
+    @property
+    def door_pid(self) -> int:
+        """Identity of the process that talks to controllers."""
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+    def rest(self) -> None:
+        """Wait until the arm takes no commands and the safe command is in effect."""
+        self.wait_until(lambda: self.trace.newest in (State.LATCHED, State.DISARMED))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from subprocess import SubprocessError
+from typing import Protocol
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError, GatortError
 from gatort.runtime.witness import PERIOD_NS, WitnessReport
 from gatort.runtime.witness_process import WitnessProcess
 
-from .arm_process import RunningArm
-from .bench import Bench
 from .drive import EndedEarlyError
 from .fault_report import FaultReport
 from .judging import InjectionResult
@@ -58,8 +58,15 @@ def choose_rows(rows: Iterable[Row], numbers: tuple[int, ...] | None) -> Chosen:
     return tuple((row, row.faults) for row in known.values() if row.number in (numbers or known))
 
 
+class FaultBench(AbstractContextManager["FaultBench"], Protocol):
+    """A bench, whose processes end with its `with` block."""
+
+    not_granted: list[str]
+    """Requests for scheduling that the operating system refused."""
+
+
 def inject(
-    chosen: Chosen, seed: int, watch: InjectionWatch, running: RunningArm | None = None
+    chosen: Chosen, seed: int, watch: InjectionWatch, make_bench: Callable[[], FaultBench]
 ) -> FaultReport:
     """Inject faults, each as often as its row says, and judge them.
 
@@ -67,13 +74,13 @@ def inject(
         chosen: rows, each with those of its faults to inject.
         seed: draws the instants; each injection of a fault adds one.
         watch: called before each injection.
-        running: arm that gets the controller's faults; by default the bench starts one.
+        make_bench: makes the bench of the rows. It starts no process yet.
     """
     clock = MonotonicClock()
     results = []
     done = 0
     # The witness starts first: later this process has a real-time priority.
-    with WitnessProcess() as witness, Bench(running) as bench:
+    with WitnessProcess() as witness, make_bench() as bench:
         watch("measuring the machine", 0)
         alone = _observe(witness, clock)
         for row, faults in chosen:
@@ -105,7 +112,7 @@ def _longer_pause(alone: WitnessReport, beside: WitnessReport | None) -> Witness
     return beside
 
 
-def _once(bench: Bench, fault: Fault, seed: int) -> InjectionResult:
+def _once(bench: FaultBench, fault: Fault, seed: int) -> InjectionResult:
     try:
         return fault.inject(bench, seed)
     except EndedEarlyError as error:

@@ -25,9 +25,10 @@ GARBAGE = 100_000
 
 
 @contextmanager
-def _hogs() -> Iterator[None]:
+def hogs(count: int) -> Iterator[None]:
+    """Keep processes computing until the `with` block ends."""
     processes = [
-        subprocess.Popen([sys.executable, "-P", "-c", "while True: pass"]) for _ in range(HOGS)
+        subprocess.Popen([sys.executable, "-P", "-c", "while True: pass"]) for _ in range(count)
     ]
     try:
         yield
@@ -41,7 +42,7 @@ def busy(bench: Bench, _: int) -> InjectionResult:
     """Drive while four processes take the cores; the wake-up lateness at p99 is the time."""
     arm = bench.arm
     # The garbage is made before the arm is armed: making it takes longer than collecting it.
-    with _hogs(), bench.controller(arm) as robot:
+    with hogs(HOGS), bench.controller(arm) as robot:
         drive = bench.drive(robot, HOGGED_TICKS, prepare=_make_garbage)
     lateness_ms = drive.loop.telemetry.percentiles(LATENESS).p99_ms
     counted, found = drive.loop.telemetry.misses, _misses(drive)

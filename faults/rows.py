@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from . import (
     bundles,
@@ -24,13 +24,12 @@ from . import (
     torques,
     wall_clock,
 )
-from .bench import Bench
 from .judging import InjectionResult
 from .loop_bench import LoopBench
 from .sensor_memory import SensorFault
 
-Inject = Callable[[Bench, int], InjectionResult]
-"""Injects a fault into a bench with a seed."""
+Inject = Callable[[Any, int], InjectionResult]
+"""Injects a fault into a bench of its table, with a seed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,7 @@ def running(
     endpoint: str,
     folder: Path,
     *,
+    options: Sequence[str] = (),
     environment: dict[str, str] | None = None,
     terminal: int | None = None,
 ) -> Iterator[RunProcess]:
@@ -66,6 +67,7 @@ def running(
     Args:
         endpoint: address of the arm.
         folder: directory to make for its files.
+        options: more options of `gatort run`.
         environment: additional environment variables.
         terminal: descriptor of a terminal that gets its output instead of a file.
     """
@@ -73,7 +75,7 @@ def running(
     command = [*GATORT, "run", "--profile", "realtime", "--threads", "1"]
     command += ["--robot", endpoint, "--arm", "--until", "time", "--seconds", "60"]
     command += ["--json", f"{folder}/run.json", "--plot", f"{folder}/run.png"]
-    command += ["--record", f"{folder}/run.mcap"]
+    command += ["--record", f"{folder}/run.mcap", *options]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command,

@@ -7,16 +7,22 @@ gives the times.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from pydantic import NonNegativeInt
 
 from gatort.faults.arm_process import RunningArm
+from gatort.faults.bench import Bench
 from gatort.faults.fault_report import FaultReport
-from gatort.faults.injecting import Chosen, choose, choose_rows, inject
+from gatort.faults.franka.bench import FrankaBench
+from gatort.faults.franka.rows import FRANKA_ROWS
+from gatort.faults.franka.simulator import DEFAULT_PYTHON, require_python
+from gatort.faults.injecting import Chosen, FaultBench, choose, choose_rows, inject
 from gatort.faults.rows import ROWS
 from gatort.launch.fault_tables import catalogue, print_report
 from gatort.launch.outputs import require_writable
@@ -77,14 +83,16 @@ def fault(
         if robot is not None:
             known = ControllerKeys.load(keys) if keys is not None else None
             running = RunningArm(robot, known, Path(folder), force=force)
-        return _print(_inject(((row, (chosen,)),), seed, running))
+        return _print(_inject(((row, (chosen,)),), seed, partial(Bench, running)))
 
 
 def faults(
     *,
+    robot: Literal["simulated", "franka"] = "simulated",
     row: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=1)] = None,
     seed: NonNegativeInt = 0,
     json: Path | None = None,
+    franka_sim: Path = DEFAULT_PYTHON,
 ) -> int:
     """Inject every fault that gatort must survive, and compare the reactions with their bounds.
 
@@ -97,16 +105,25 @@ def faults(
 
     Parameters
     ----------
+    robot
+        Arm of the table: simulated, or franka, whose own protocol franka-sim speaks.
     row
         Numbers of the rows to inject; all rows by default.
     seed
         Seed of the instants at which the faults happen.
     json
         File for a report of every injection.
+    franka_sim
+        Python of franka-sim's environment.
     """
     require_writable(json=json)
-    _require_simulator()
-    report = _inject(choose_rows(ROWS, row), seed)
+    if robot == "franka":
+        require_python(franka_sim)
+        chosen = choose_rows(FRANKA_ROWS, row)
+        report = _inject(chosen, seed, partial(FrankaBench, franka_sim))
+    else:
+        _require_simulator()
+        report = _inject(choose_rows(ROWS, row), seed, Bench)
     write_json(json, report.record())
     return _print(report, json)
 
@@ -118,7 +135,7 @@ def _require_simulator() -> None:
         )
 
 
-def _inject(chosen: Chosen, seed: int, running: RunningArm | None = None) -> FaultReport:
+def _inject(chosen: Chosen, seed: int, make_bench: Callable[[], FaultBench]) -> FaultReport:
     """Inject faults under a progress bar."""
     total = sum(fault.times for _, faults in chosen for fault in faults)
     with progress_bar("faults") as progress:
@@ -127,7 +144,7 @@ def _inject(chosen: Chosen, seed: int, running: RunningArm | None = None) -> Fau
             chosen,
             seed,
             lambda name, done: progress.update(bar, description=name, completed=done),
-            running,
+            make_bench,
         )
 
 

@@ -164,7 +164,7 @@ def _policy_and_robot(options: RunOptions, clock: Clock) -> Iterator[tuple[Polic
 
 
 def _robot(options: RunOptions, policy: Policy | None, clock: Clock) -> Robot:
-    """Make the robot, or connect to it. Without a policy it offers the first interface of its task."""
+    """Make the robot, or connect to it. Without a policy, a task's first interface is offered."""
     if options.simulator is not None:
         if policy is None:
             task = task_named(options.task or RobotOptions().task)

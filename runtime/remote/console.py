@@ -199,8 +199,9 @@ def _read_keys(stdin: int, server: RobotServer) -> None:
     with suppress(OSError):
         while typed := os.read(stdin, 4_096):
             request = keys.take(typed, clock.now_ns())
-            # Enter always stops an arm that nobody has stopped yet.
-            if request == "allow" and server.status.blocked:
+            # Enter always stops an arm that nobody has stopped yet, and that has not itself.
+            status = server.status
+            if request == "allow" and (status.blocked or status.fault is not None):
                 server.allow_arming()
             elif request is not None:
                 server.stop("a key")

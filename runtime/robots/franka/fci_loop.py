@@ -1,13 +1,14 @@
 """The process of `fci_loop.c`, seen from Python as the arm's inner loop.
 
 The process answers the arm a thousand times a second. It holds the arm's inner loop and envelope.
-Requests and reports are fixed records on a socket of sequenced packets. No call waits.
+Requests and reports are fixed records on a socket of sequenced packets.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import select
 import socket
 import subprocess
 from collections import Counter
@@ -44,6 +45,9 @@ from .model import LinkRecord, links_of
 SOURCE: Final = Path(__file__).with_name("fci_loop.c")
 CLOSE_S: Final = 2.0
 """Longest wait for the end of the process."""
+OLD_NS: Final = 3_000_000
+"""Age of the newest report from which the next one is awaited."""
+NEXT_S: Final = 0.002
 NO_TRACE: Final = -1
 _Joints = ctypes.c_double * MOST_JOINTS
 
@@ -201,12 +205,22 @@ class FciLoop:
         self._ask(LoopRequest(COMMAND, CommandRecord.of(command)))
         return True
 
-    def step(self, at_ns: int) -> NDArray[np.float64]:  # noqa: ARG002
+    def step(self, at_ns: int) -> NDArray[np.float64]:
         """Take the reports that have arrived, and return the values in effect.
+
+        Args:
+            at_ns: now. After a pause the socket holds old reports alone: then the next one is
+                awaited, for `NEXT_S`.
 
         Raises:
             RobotError: the process ended.
         """
+        self._take_reports()
+        if at_ns - self.newest.read_ns > OLD_NS and select.select([self._link], [], [], NEXT_S)[0]:
+            self._take_reports()
+        return self.in_effect
+
+    def _take_reports(self) -> None:
         with suppress(BlockingIOError):
             while True:
                 try:
@@ -222,7 +236,6 @@ class FciLoop:
                     self._asked_to_stop = False
                 if self.on_report is not None:
                     self.on_report(self.newest)
-        return self.in_effect
 
     def _ask(self, request: LoopRequest) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # The next step says so.

@@ -7,9 +7,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from gatort.runtime.clock import VirtualClock
 from gatort.runtime.remote.console import (
     BURST_NS,
     CONFIRM_NS,
@@ -17,6 +19,7 @@ from gatort.runtime.remote.console import (
     Keys,
     Lines,
     StatusLine,
+    _read_keys,
     console,
 )
 from gatort.runtime.safety import State
@@ -156,6 +159,33 @@ def test_several_bytes_in_one_read_never_allow_arming(pasted: tuple[bytes, ...])
 @pytest.mark.parametrize("pasted", [(b"a", b"\n"), (b"x", b"a", b"\n"), (b"a", b"a", b"\n")])
 def test_bytes_in_a_burst_never_allow_arming(pasted: tuple[bytes, ...]) -> None:
     assert take(*pasted, apart_ns=BURST_NS - 1)[-1] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("blocked", "fault", "asked"),
+    [
+        (False, None, "stop by a key"),
+        (True, None, "allow"),
+        (False, "the arm stopped itself: joint_reflex", "allow"),
+    ],
+)
+def test_a_and_enter_allow_an_arm_that_was_stopped_or_stopped_itself_and_stop_any_other(
+    blocked: bool, fault: str | None, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Asked()
+    server.status = SimpleNamespace(blocked=blocked, fault=fault)  # type: ignore[attr-defined]
+    typed = iter([(b"a", 0), (b"\n", 10 * BURST_NS)])
+    clock = VirtualClock()
+
+    def read(_: int, __: int) -> bytes:
+        key, at_ns = next(typed, (b"", clock.now_ns()))
+        clock.sleep_until_ns(at_ns)
+        return key
+
+    monkeypatch.setattr(os, "read", read)
+    monkeypatch.setattr("gatort.runtime.remote.console.MonotonicClock", lambda: clock)
+    _read_keys(0, server)  # type: ignore[arg-type]  # its requests and its status are all it uses
+    assert server.asked == [asked]
 
 
 def test_enter_long_after_a_stops() -> None:

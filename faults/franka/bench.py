@@ -1,0 +1,149 @@
+"""The bench of a Franka arm: franka-sim, the arm's processes, and controllers beside them."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from gatort.faults.arm_process import MS, REST_NS, START_NS, ConsoleProcess
+from gatort.faults.drive import EndedEarlyError
+from gatort.faults.run_process import RunProcess, children, running
+from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.errors import RobotError
+from gatort.runtime.safety import STOPPED, State
+
+from .cycles import Cycles
+from .simulator import ADDRESS, FrankaSimulator
+
+ARM = (sys.executable, "-P", "-m", "gatort.faults.franka.arm")
+LOOP_NAME = "gatort-fci-loop"
+"""Name of the inner loop's process."""
+WAVE = ("--demo", "wave")
+
+
+class FrankaArm(ConsoleProcess):
+    """The processes of one Franka arm."""
+
+    def __init__(self, folder: Path, address: str, hand: Literal["franka", "none"]) -> None:
+        """Start them and wait until the door listens.
+
+        Raises:
+            RobotError: the arm was refused.
+        """
+        folder.mkdir()
+        self.folder = folder
+        super().__init__((*ARM, str(folder), address, hand), folder / "log")
+
+    def cycles(self, since_ns: int = 0) -> Cycles:
+        """Return its cycles from an instant on."""
+        return Cycles.read(self.folder, since_ns)
+
+    def pid_of(self, part: str) -> int:
+        """Return the process whose command line holds a text.
+
+        Raises:
+            RobotError: there is none.
+        """
+        for pid in children(self.process.pid):
+            if part in Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"):
+                return pid
+        raise RobotError(f"the arm: expected a process {part}, found none")
+
+
+class FrankaBench:
+    """Starts franka-sim and an arm for each fault, and ends all of it."""
+
+    def __init__(self, python: Path) -> None:
+        """Prepare; no process is started yet.
+
+        Args:
+            python: Python of franka-sim's environment.
+        """
+        self.clock = MonotonicClock()
+        self.not_granted: list[str] = []
+        self._python = python
+        self._stack = ExitStack()
+        folder = tempfile.TemporaryDirectory(prefix="gatort-franka-")
+        self._folder = Path(self._stack.enter_context(folder))
+        self._folders = 0
+        self._simulator: FrankaSimulator | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end_simulator()
+        self._stack.close()
+
+    def new_folder(self) -> Path:
+        """Return a path that nothing else uses; it is not made."""
+        self._folders += 1
+        return self._folder / str(self._folders)
+
+    @property
+    def simulator(self) -> FrankaSimulator:
+        """franka-sim, which is started once and again after its end."""
+        if self._simulator is None or self._simulator.process.poll() is not None:
+            folder = self.new_folder()
+            folder.mkdir()
+            self._simulator = FrankaSimulator(self._python, folder)
+        return self._simulator
+
+    def end_simulator(self) -> None:
+        """End franka-sim, so that the next arm gets a new one."""
+        if self._simulator is not None:
+            self._simulator.close()
+            self._simulator = None
+
+    @contextmanager
+    def arm(self, hand: Literal["franka", "none"] = "none") -> Iterator[FrankaArm]:
+        """Start an arm for one fault alone."""
+        self.end_simulator()  # A new arm begins where the layout says, and not at a joint stop.
+        _ = self.simulator
+        arm = FrankaArm(self.new_folder(), ADDRESS, hand)
+        try:
+            yield arm
+        finally:
+            arm.close()
+
+    @contextmanager
+    def waving(self, arm: FrankaArm) -> Iterator[RunProcess]:
+        """Let `gatort run --demo wave` move an arm, and yield once it does."""
+        with running(arm.endpoint, self.new_folder(), options=WAVE) as run:
+            self.wait_for_motion(arm, run)
+            yield run
+
+    def wait_for_motion(self, arm: FrankaArm, run: RunProcess) -> None:
+        """Wait until a run has driven an arm for a while.
+
+        Raises:
+            EndedEarlyError: it never did, or the arm stopped again.
+        """
+        if not arm.wait_until(lambda: arm.cycles().first(State.RUN) is not None, START_NS):
+            raise EndedEarlyError(f"nobody armed the arm: {run.said.strip()[-400:]}")
+        self.wait(1_500 * MS)
+        if arm.cycles().states[-1] in STOPPED:
+            raise EndedEarlyError(f"the run ended before the fault: {run.said.strip()[-400:]}")
+
+    def wait(self, duration_ns: int) -> None:
+        """Wait for a duration."""
+        self.clock.sleep_until_ns(self.clock.now_ns() + duration_ns)
+
+    def rest(self, arm: FrankaArm) -> None:
+        """Wait until an arm has been let go, even if its processes have ended."""
+        until_ns = self.clock.now_ns() + REST_NS
+        while self.clock.now_ns() < until_ns:
+            cycles = arm.cycles()
+            if len(cycles.states) and cycles.states[-1] in STOPPED and not cycles.is_driven[-1]:
+                return
+            self.wait(20 * MS)

@@ -1,0 +1,37 @@
+"""Start franka-sim on loopback alone. Its own environment's Python runs this file.
+
+    PYTHON serve_loopback.py ADDRESS OPTIONS…
+
+franka-sim listens on all addresses of the machine, and has no option for another one.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Any
+
+
+class LoopbackSocket(socket.socket):
+    """A socket that binds to one address where it is asked to bind to all."""
+
+    address = "127.0.0.1"
+
+    def bind(self, address: Any) -> None:
+        """See `socket.socket.bind`."""
+        if isinstance(address, tuple) and address[0] in ("0.0.0.0", ""):  # noqa: S104  # never bound
+            address = (self.address, *address[1:])
+        super().bind(address)
+
+
+def main() -> int:
+    """Serve until a signal ends it."""
+    LoopbackSocket.address = sys.argv.pop(1)
+    socket.socket = LoopbackSocket  # type: ignore[misc]  # before franka-sim makes one
+    from franka_sim.run_server import main as serve
+
+    return int(serve() or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

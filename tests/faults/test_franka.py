@@ -1,0 +1,67 @@
+"""Eight faults of a Franka arm on franka-sim: real processes, real signals, Franka's own protocol.
+
+They judge orders of states, torques, errors and sentences, and no times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gatort.faults.franka.bench import FrankaBench
+from gatort.faults.franka.rows import FRANKA_ROWS
+from gatort.faults.franka.simulator import DEFAULT_PYTHON
+from gatort.faults.injecting import inject
+from gatort.faults.rows import Row
+from gatort.launch import cli
+
+pytest.importorskip("mujoco")
+PYTHON = Path(__file__).parents[2] / DEFAULT_PYTHON
+EIGHT_CASES = [row for row in FRANKA_ROWS if row.number not in (5, 8)]
+"""Rows without those that need no franka-sim, or a quiet machine."""
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[FrankaBench]:
+    if not PYTHON.is_file():
+        pytest.skip("franka-sim is not installed: run `make .venv-franka-sim/.installed`")
+    with FrankaBench(PYTHON) as bench:
+        yield bench
+
+
+@pytest.mark.parametrize(
+    ("row", "index"),
+    [
+        pytest.param(row, index, id=fault.name)
+        for row in EIGHT_CASES
+        for index, fault in enumerate(row.faults)
+    ],
+)
+def test_a_fault_of_a_franka_arm_ends_as_its_row_says(
+    bench: FrankaBench, row: Row, index: int
+) -> None:
+    result = row.faults[index].inject(bench, 0)
+    assert (result.wrong, result.late) == (None, None)
+
+
+def test_an_arm_of_another_protocol_needs_no_simulator_to_be_refused() -> None:
+    (row,) = [row for row in FRANKA_ROWS if row.number == 5]
+    chosen = ((row, row.faults),)
+    report = inject(chosen, 0, lambda _, __: None, lambda: FrankaBench(Path("absent")))
+    assert report.count("held") == 1
+
+
+def test_without_franka_sim_the_command_that_installs_it_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["faults", "--robot", "franka", "--franka-sim", "absent"]) == 2
+    assert "run `make .venv-franka-sim/.installed`" in capsys.readouterr().err
+
+
+def test_the_rows_are_numbered_and_no_fault_has_two_names() -> None:
+    assert [row.number for row in FRANKA_ROWS] == list(range(1, 9))
+    names = [fault.name for row in FRANKA_ROWS for fault in row.faults]
+    assert len(set(names)) == len(names)
+    assert sum(len(row.faults) for row in EIGHT_CASES) == 8

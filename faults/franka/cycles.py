@@ -35,6 +35,8 @@ class Cycles:
         """(N,) states of the watchdog."""
         self.torques_nm: NDArray[np.float64] = rows["written_nm"]
         """(N, 7) torques that were sent; zero in a cycle without an answer."""
+        self.velocities_rad_s: NDArray[np.float64] = rows["velocity"]
+        """(N, 7) velocities of the joints."""
         self.is_driven: NDArray[np.bool_] = rows["is_driven"] != 0
         """(N,) true where the arm took torques."""
 

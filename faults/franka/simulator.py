@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -42,12 +43,13 @@ def require_python(python: Path) -> None:
 class FrankaSimulator:
     """A running franka-sim. Its ports are fixed, so a machine has room for one."""
 
-    def __init__(self, python: Path, folder: Path) -> None:
+    def __init__(self, python: Path, folder: Path, options: Sequence[str] = ()) -> None:
         """Start it and wait until it listens.
 
         Args:
             python: Python of an environment with franka-sim.
             folder: directory for its scene and its log.
+            options: more options of franka-sim.
 
         Raises:
             ConfigError: there is no such Python.
@@ -66,6 +68,7 @@ class FrankaSimulator:
                     ADDRESS,
                     "--enforce-comm-constraints",
                     "--enforce-motion-limits",
+                    *options,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -89,13 +89,20 @@ class LimitsRecord(ctypes.Structure):
         ("power_w", ctypes.c_double),
         ("stopping_rad_s2", _Joints),
         ("stopping_offset_rad_s", _Joints),
+        ("slowing_share", ctypes.c_double),
+        ("slowing_brake_share", ctypes.c_double),
     )
 
     @classmethod
     def of(cls, limits: ArmLimits) -> LimitsRecord:
         """Return the record of an arm's limits."""
         joints = len(limits.low_rad)
-        record = cls(joints, power_w=limits.power_w)
+        record = cls(
+            joints,
+            power_w=limits.power_w,
+            slowing_share=limits.slowing_share,
+            slowing_brake_share=limits.slowing_brake_share,
+        )
         for name, *_ in cls._fields_[1:10]:
             _fill(getattr(record, name), getattr(limits, name))
         for row, frame in zip(record.frames, limits.frames, strict=False):

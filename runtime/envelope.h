@@ -10,7 +10,6 @@
 enum { MOST_JOINTS = 7 };
 #define CYCLE_S 1e-3
 #define TORQUE_MARGIN 0.99
-#define SLOWING_SHARE 0.85
 #define TREND_CYCLES 3
 #define TOO_FAST_CYCLES 20
 #define LIMIT_ZONE_RAD 0.1
@@ -36,6 +35,7 @@ typedef struct {
     double power_w;
     double stopping_rad_s2[MOST_JOINTS]; /* infinite where the speed limit does not fall */
     double stopping_offset_rad_s[MOST_JOINTS];
+    double slowing_share, slowing_brake_share;
 } ArmLimits;
 
 typedef struct {
@@ -125,8 +125,8 @@ static double keep_off_limit(
 }
 
 static double slow_down(const ArmLimits *of, int i, double wanted, double coming, double fastest) {
-    double over = fabs(coming) - SLOWING_SHARE * fastest;
-    double left = fastest - SLOWING_SHARE * fastest;
+    double over = fabs(coming) - of->slowing_share * fastest;
+    double left = fastest - of->slowing_share * fastest;
     if (wanted * coming > 0.0) wanted *= left > 0.0 ? larger(1.0 - over / left, 0.0) : 0.0;
     return wanted - copysign(of->brake_nms_rad[i] * over, coming);
 }
@@ -140,11 +140,12 @@ static double limit_joint(
         double gained = velocity - joint->velocity;
         joint->velocity = velocity;
         joint->acceleration += (gained - joint->acceleration) / TREND_CYCLES;
-        double coming = velocity + joint->acceleration * fabs(before) * joint->lead_cycles_nm;
+        double lead_cycles = (fabs(before) + of->slowing_brake_share * of->brake_nm[i]) * joint->lead_cycles_nm;
+        double coming = velocity + joint->acceleration * lead_cycles;
         if (!(joint->far_low < position && position < joint->far_high))
             wanted = keep_off_limit(of, joint, i, wanted, position, velocity);
-        double fastest = fastest_towards(of, i, coming, position);
-        if (fabs(coming) >= SLOWING_SHARE * fastest && coming * velocity > 0.0)
+        double fastest = fastest_towards(of, i, coming, position + velocity * lead_cycles * CYCLE_S);
+        if (fabs(coming) >= of->slowing_share * fastest && coming * velocity > 0.0)
             wanted = slow_down(of, i, wanted, coming, fastest);
     }
     wanted = smaller(larger(wanted, -joint->most), joint->most);

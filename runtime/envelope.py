@@ -28,9 +28,6 @@ CYCLE_S: Final = 1e-3
 """Duration of a cycle."""
 TORQUE_MARGIN: Final = 0.99
 """Largest torque and largest change of torque, as a share of the arm's own limits."""
-SLOWING_SHARE: Final = 0.85
-"""Share of its speed limit from which torque no longer speeds a joint up as asked. At the limit no
-driving torque is left, and the joint is damped besides."""
 TREND_CYCLES: Final = 3
 """Cycles over which a joint's acceleration is smoothed."""
 TOO_FAST_CYCLES: Final = 20
@@ -96,6 +93,12 @@ class ArmLimits:
     left and the offset o it is √(2·d·r) − o. Empty where the speed limit does not fall."""
     stopping_offset_rad_s: tuple[float, ...] = ()
     """Offsets o of that speed limit."""
+    slowing_share: float = 0.85
+    """Share of its speed limit from which torque no longer speeds a joint up as asked. At the limit
+    no driving torque is left, and the joint is damped besides."""
+    slowing_brake_share: float = 0.0
+    """Share of `brake_nm` for whose rise a joint is slowed down ahead of time. Other joints may
+    push it on although it is not driven."""
 
 
 class Joint:
@@ -104,8 +107,8 @@ class Joint:
     __slots__ = (
         "_acceleration", "_brake_nm", "_brake_nms_rad", "_deceleration_rad_s2", "_far_high",
         "_far_low", "_fastest", "_high", "_lead_cycles_nm", "_low", "_most", "_number", "_offset",
-        "_pressed", "_pressed_nm", "_start", "_step", "_stopping_rad_s2", "_too_fast",
-        "_top_rad_s", "_travel", "_velocity", "written_nm",
+        "_pressed", "_pressed_nm", "_reserve_nm", "_slowing_share", "_start", "_step",
+        "_stopping_rad_s2", "_too_fast", "_top_rad_s", "_travel", "_velocity", "written_nm",
     )  # fmt: skip
 
     def __init__(self, number: int, limits: ArmLimits) -> None:
@@ -116,6 +119,8 @@ class Joint:
         falls = bool(limits.stopping_rad_s2)
         self._stopping_rad_s2 = limits.stopping_rad_s2[index] if falls else math.inf
         self._offset = limits.stopping_offset_rad_s[index] if falls else 0.0
+        self._slowing_share = limits.slowing_share
+        self._reserve_nm = limits.slowing_brake_share * limits.brake_nm[index]
         self._deceleration_rad_s2 = limits.acceleration_rad_s2[index]
         self._brake_nm = limits.brake_nm[index]
         self._brake_nms_rad = limits.brake_nms_rad[index]
@@ -156,11 +161,13 @@ class Joint:
             gained = velocity_rad_s - self._velocity
             self._velocity = velocity_rad_s
             self._acceleration += (gained - self._acceleration) / TREND_CYCLES
-            coming = velocity_rad_s + self._acceleration * abs(before) * self._lead_cycles_nm
+            lead_cycles = (abs(before) + self._reserve_nm) * self._lead_cycles_nm
+            coming = velocity_rad_s + self._acceleration * lead_cycles
             if not self._far_low < position_rad < self._far_high:
                 wanted = self._keep_off_limit(wanted, position_rad, velocity_rad_s)
-            fastest = self._fastest_towards(coming, position_rad)
-            if abs(coming) >= SLOWING_SHARE * fastest and coming * velocity_rad_s > 0.0:
+            there = position_rad + velocity_rad_s * lead_cycles * CYCLE_S
+            fastest = self._fastest_towards(coming, there)
+            if abs(coming) >= self._slowing_share * fastest and coming * velocity_rad_s > 0.0:
                 wanted = self._slow_down(wanted, coming, fastest)
 
         wanted = min(max(wanted, -self._most), self._most)
@@ -180,8 +187,8 @@ class Joint:
 
         The torque can only fall at its rate, and until then the joint goes on speeding up.
         """
-        over = abs(coming) - SLOWING_SHARE * fastest
-        left = fastest - SLOWING_SHARE * fastest
+        over = abs(coming) - self._slowing_share * fastest
+        left = fastest - self._slowing_share * fastest
         if wanted * coming > 0.0:
             wanted *= max(1.0 - over / left, 0.0) if left > 0.0 else 0.0
         return wanted - math.copysign(self._brake_nms_rad * over, coming)

@@ -36,6 +36,8 @@ FALLING = replace(
     power_w=40.0,
     stopping_rad_s2=(6.0, 2.585, 3.5, 4.0, 17.0, 5.5, 17.0),
     stopping_offset_rad_s=(0.3, 0.2, 0.2, 0.3, 0.35, 0.35, 0.35),
+    slowing_share=0.5,
+    slowing_brake_share=0.4,
 )
 
 State = tuple[str, list[float], str]

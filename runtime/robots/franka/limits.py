@@ -15,6 +15,9 @@ FR3_LIMITS: Final = replace(
     acceleration_rad_s2=(10.0, 7.5, 10.0, 10.0, 10.0, 10.0, 10.0),
     stopping_rad_s2=(6.0, 2.585, 3.5, 4.0, 17.0, 5.5, 17.0),
     stopping_offset_rad_s=(0.3, 0.2, 0.2, 0.3, 0.35, 0.35, 0.35),
+    # Chosen here: the arm stops itself at once beyond a speed limit, and a simulated one does not.
+    slowing_share=0.5,
+    slowing_brake_share=0.4,
 )
 """Source: Franka Robotics, "Robot limits for the Franka Research 3". Its speed limits fall near the
 joint limits. Its frames are the Panda's."""

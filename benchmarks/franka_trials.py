@@ -2,8 +2,8 @@
 
     python benchmarks/franka_trials.py --episodes 20 --json runs/franka_trials.json
 
-franka-sim has no blocks. Their poses are invented from the arm's joints: a block follows the tool
-while the hand is closed around it, and falls straight down once the hand has opened. Arm, protocol,
+franka-sim has no blocks. Their poses are invented from the arm's joints. A block follows the tool
+while the hand is closed around it. It falls straight down once the hand has opened. Arm, protocol,
 limits, hand, inner loop and policy are the real ones. The inner loop's process reports each cycle.
 """
 

@@ -21,7 +21,8 @@ from gatort.runtime.safety import State
 CYCLES_FILE: Final = "cycles"
 DTYPE: Final = np.dtype(CycleReport)
 LARGEST_STEP_NM: Final = TORQUE_MARGIN * TORQUE_RATE_NM_S * 1e-3
-ROUNDING_NM: Final = 1e-9
+ROUNDING_NM: Final = 1e-5
+"""The arm tells its torques in float32."""
 
 
 class Cycles:
@@ -61,9 +62,9 @@ class Cycles:
 
     @property
     def largest_step_nm(self) -> float:
-        """Largest change of a torque from one answer to the next; the first follows no torque."""
-        changes = np.diff(self.torques_nm, axis=0, prepend=np.zeros((1, 7)))
-        return float(np.abs(changes[self.is_driven]).max(initial=0.0))
+        """Largest difference of a torque that was sent from the one that the arm had."""
+        changes = np.abs(self.torques_nm - self._rows["had_nm"])
+        return float(changes[self.is_driven].max(initial=0.0))
 
     @property
     def is_let_go(self) -> bool:

@@ -27,6 +27,7 @@ enum {
     MODE_MOVE = 2,
     EXTERNAL_CONTROLLER = 2,
     SILENT_MS = 1000, /* longest wait for the arm once nobody listens */
+    QUIET_CYCLES = 10, /* cycles at the start of a motion without a torque: an arm may leave out its first answers */
 };
 
 #pragma pack(push, 1)
@@ -79,7 +80,8 @@ typedef struct {
     int64_t number, read_ns, answered_ns; /* answered_ns is 0 in a cycle without an answer */
     uint64_t message_id;
     int64_t arrived; /* states that arrived, those that a newer one overtook too */
-    double position[ARM_JOINTS], velocity[ARM_JOINTS], written_nm[ARM_JOINTS], values[MOST_ACTUATORS];
+    double position[ARM_JOINTS], velocity[ARM_JOINTS], values[MOST_ACTUATORS];
+    double written_nm[ARM_JOINTS], had_nm[ARM_JOINTS]; /* torques of the answer, and those that the arm had before */
     int64_t dropped[DROPS];
     uint64_t errors, reflex_reason; /* bits in the order of research_interface::robot::Error */
     double hand_kg, load_kg, success_rate;
@@ -94,6 +96,7 @@ static Report report;
 static int udp, link_, trace = -1;
 static struct in_addr arm_address;
 static bool is_arming;
+static int driven_cycles; /* of the present motion */
 static bool is_ending; /* the arm was told that the motion is finished */
 static bool is_alone;  /* nobody listens: the socket has ended */
 
@@ -160,8 +163,21 @@ static void tell(void) {
 
 /* -- Arm ---------------------------------------------------------------------------------------- */
 
+/* Keep the rate against the torques that the arm has, too. Answers may have been lost or late. */
+static void keep_rate(const double *before_nm) {
+    for (int i = 0; i < ARM_JOINTS; i++) {
+        double step = envelope.joints[i].step, had = report.had_nm[i];
+        double low = larger(before_nm[i], had) - step, high = smaller(before_nm[i], had) + step;
+        if (low > high) low = had - step, high = had + step;
+        report.written_nm[i] = smaller(larger(report.written_nm[i], low), high);
+        envelope.joints[i].written_nm = report.written_nm[i];
+    }
+}
+
 static void answer(const ArmState *state, const struct sockaddr_in *arm, double elapsed_s) {
     bool at_rest = loop.state == DISARMED || loop.state == LATCHED;
+    double before_nm[ARM_JOINTS];
+    for (int i = 0; i < ARM_JOINTS; i++) before_nm[i] = envelope.joints[i].written_nm;
     if (at_rest) {
         envelope_let_go(&envelope, report.written_nm);
     } else {
@@ -179,8 +195,10 @@ static void answer(const ArmState *state, const struct sockaddr_in *arm, double 
         if (envelope.reason[0]) loop_stop(&loop, report.read_ns, envelope.reason);
     }
 
+    keep_rate(before_nm);
+
     /* Damping and brakes may outlast the fade: the arm takes over from no torque. */
-    ArmCommand command = {.message_id = state->message_id, .torque_command_finished = at_rest};
+    ArmCommand command = {.message_id = state->message_id, .torque_command_finished = at_rest && !is_arming};
     for (int i = 0; i < ARM_JOINTS; i++) {
         command.tau_J_d[i] = report.written_nm[i];
         if (report.written_nm[i] != 0.0) command.torque_command_finished = false;
@@ -201,7 +219,11 @@ static void take_part(const ArmState *state, const struct sockaddr_in *arm) {
     report.hand_kg = state->m_ee;
     report.load_kg = state->m_load;
     report.success_rate = state->control_command_success_rate;
-    for (int i = 0; i < ARM_JOINTS; i++) report.position[i] = state->q[i], report.velocity[i] = state->dq[i];
+    for (int i = 0; i < ARM_JOINTS; i++) {
+        report.position[i] = state->q[i];
+        report.velocity[i] = state->dq[i];
+        report.had_nm[i] = state->tau_J_d[i];
+    }
 
     bool was_driven = report.is_driven;
     report.is_driven = state->robot_mode == MODE_MOVE && state->controller_mode == EXTERNAL_CONTROLLER;
@@ -209,8 +231,9 @@ static void take_part(const ArmState *state, const struct sockaddr_in *arm) {
         /* The arm has held itself meanwhile: its first torque is one step from zero. */
         envelope_start(&envelope, &settings.limits);
         is_ending = false;
+        driven_cycles = 0;
     }
-    if (report.is_driven && is_arming && !is_ending) {
+    if (report.is_driven && is_arming && !is_ending && driven_cycles++ >= QUIET_CYCLES) {
         /* Consent that is repeated while the arm is driven must not restart the envelope's rules. */
         if (loop.state == DISARMED || loop.state == LATCHED) envelope_reset(&envelope);
         loop_arm(&loop, report.read_ns);

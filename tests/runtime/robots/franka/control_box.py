@@ -68,6 +68,8 @@ class ControlBox:
         """Statuses of requests that it refuses."""
         self.loses_every = 0
         """Every nth state is lost on the way."""
+        self.hears_every = 1
+        """Of so many answers one reaches the arm."""
         self.is_silent = False
         """It sends no states."""
         self.is_deaf = False
@@ -78,6 +80,7 @@ class ControlBox:
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.bind((address, 0))
         self._motion: int | None = None
+        self._heard = 0
         self._is_finished = False
         self._ends = False
         self._thread = Thread(target=self._run)
@@ -146,7 +149,8 @@ class ControlBox:
 
     def _listen(self) -> None:
         values = COMMAND.unpack(self._udp.recv(2_000))
-        if self._motion is not None:
+        self._heard += 1
+        if self._motion is not None and self._heard % self.hears_every == 0:
             self.told.append(Told(values[41:48], bool(values[48])))
             self._is_finished = bool(values[48])
 
@@ -161,7 +165,16 @@ class ControlBox:
         if self._peer is None or self.is_silent or is_lost:
             return
         position = [start + SPEED_RAD_S * self._number * 1e-3 for start in START_RAD]
-        joints = [0.0] * 21 + position + [0.0] * 7 + [SPEED_RAD_S] * 7 + [0.0] * 14
+        torque_nm = self.told[-1].torque_nm if self.told and self._motion is not None else [0.0] * 7
+        joints = (
+            [0.0] * 7
+            + [*torque_nm]
+            + [0.0] * 7
+            + position
+            + [0.0] * 7
+            + [SPEED_RAD_S] * 7
+            + [0.0] * 14
+        )
         reflex = [int(place == self.reflex) for place in range(41)]
         state = STATE.pack(
             self._number, *[0.0] * 126, *joints, *[0.0] * 138,

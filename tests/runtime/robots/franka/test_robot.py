@@ -92,6 +92,16 @@ def drive(robot: FrankaRobot, torque_nm: float, until: Callable[[], bool]) -> No
     eventually(holds)
 
 
+def test_an_answer_that_was_lost_makes_no_torque_jump_for_the_arm(
+    robot: FrankaRobot, box: ControlBox
+) -> None:
+    box.hears_every = 3  # Of three answers the arm gets one.
+    drive(robot, 10.0, lambda: bool(box.told) and box.told[-1].torque_nm[0] > 9)
+    robot.stop("a test")
+    pump(robot, lambda: bool(box.told[-1].is_finished))
+    assert steps_nm(box) <= STEP_NM + 1e-5
+
+
 def steps_nm(box: ControlBox) -> float:
     """Return the largest change of torque from one cycle to the next, from rest on."""
     torques = np.array([told.torque_nm for told in box.told])
@@ -109,7 +119,7 @@ def test_the_arm_gets_the_torque_in_effect_with_damping_and_coriolis_in_steps_of
         return in_effect and abs(box.told[-1].torque_nm[0] - expected) < 0.01
 
     drive(robot, 4.0, arrived)
-    assert steps_nm(box) <= STEP_NM + 1e-9
+    assert steps_nm(box) <= STEP_NM + 1e-5
 
 
 def test_without_commands_the_arm_holds_fades_latches_and_is_let_go_at_no_torque(
@@ -122,7 +132,7 @@ def test_without_commands_the_arm_holds_fades_latches_and_is_let_go_at_no_torque
     assert list(dict.fromkeys(seen)) == [State.RUN, State.HOLD, State.SAFE, State.LATCHED]
     assert robot.stop_reason == "no command for 200 ms"
     assert not np.any(box.told[-1].torque_nm)
-    assert steps_nm(box) <= STEP_NM + 1e-9
+    assert steps_nm(box) <= STEP_NM + 1e-5
     assert not any(told.is_finished for told in box.told if np.any(told.torque_nm))
 
     box.told.clear()
@@ -136,7 +146,7 @@ def test_an_arm_whose_process_ends_is_faded_and_let_go(robot: FrankaRobot, box: 
     robot._loop._link.close()  # As the end of this process would.
     eventually(lambda: box.told[-1].is_finished)
     assert not np.any(box.told[-1].torque_nm)
-    assert steps_nm(box) <= STEP_NM + 1e-9
+    assert steps_nm(box) <= STEP_NM + 1e-5
     assert robot._loop.process.wait(20) == 0
 
 
@@ -149,7 +159,7 @@ def test_a_stop_counts_at_once_and_fades_by_the_arms_rate(
     assert robot.state is State.SAFE
     pump(robot, lambda: box.told[-1].is_finished)
     assert robot.stop_reason == "a test"
-    assert steps_nm(box) <= STEP_NM / 2 + 1e-9
+    assert steps_nm(box) <= STEP_NM / 2 + 1e-5
 
 
 def test_after_a_reflex_the_arm_stays_up_and_its_operator_recovers_it(
@@ -225,7 +235,7 @@ def test_closing_fades_an_arm_that_is_driven_and_a_second_call_does_nothing(
     robot.close()
     assert box.told[-1].is_finished
     assert not np.any(box.told[-1].torque_nm)
-    assert steps_nm(box) <= STEP_NM + 1e-9
+    assert steps_nm(box) <= STEP_NM + 1e-5
     robot.close()
 
 
@@ -388,4 +398,4 @@ def test_an_arm_whose_hand_has_failed_is_still_faded(
         handed.observe()
     handed.stop()
     pump(handed, lambda: box.told[-1].is_finished)
-    assert steps_nm(box) <= STEP_NM + 1e-9
+    assert steps_nm(box) <= STEP_NM + 1e-5

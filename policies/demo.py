@@ -16,6 +16,7 @@ from gatort.runtime.context import Frame
 from gatort.runtime.engines.engine import Mark, no_mark
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.policy import Policy
+from gatort.runtime.robots.panda import HOME_RAD
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     FIRST_CONTINUOUS_ID,
@@ -25,20 +26,25 @@ from gatort.runtime.spec import (
 )
 from gatort.runtime.tokenizer import Tokenizer
 
-DemoName = Literal["hold", "wave"]
+DemoName = Literal["hold", "wave", "home"]
 
 POSITION: Final = "arm/joint_position"
+VELOCITY: Final = "arm/joint_velocity"
 WIDTH: Final = "gripper/width"
 TORQUE: Final = "_torque"
 STIFFNESS_1_RAD: Final = 1.0
 """Torque at one radian from the target, as a share of an actuator's largest torque. For a Panda
 that is 30 N·m/rad at the shoulder and 12 at the wrist."""
+DAMPING_RAD_S: Final = 0.1
+"""Torque at one radian per second against the motion, as the same share."""
 SWING_RAD: Final = math.radians(5)
 """Amplitude of a wave."""
 SWING_S: Final = 4.0
 """Time of a wave there and back."""
 RISE_S: Final = 2.0
 """Time in which the amplitude grows from zero."""
+HOMING_RAD_S: Final = 0.3
+"""Largest speed of a joint on its way to the posture around which trials start."""
 NO_WEIGHTS: Final = ModelDims(
     layers=1,
     heads=1,
@@ -51,19 +57,19 @@ NO_WEIGHTS: Final = ModelDims(
 
 
 class DemoEngine:
-    """Engine that holds the joints where they are, or swings the last one about that place."""
+    """Engine that holds the joints where they are, swings the last one, or brings them home."""
 
     stepwise = True
 
     def __init__(self, demo: DemoName, spec: PolicySpec) -> None:
         self.name = f"demo {demo}"
         """Name for reports."""
-        self._waves = demo == "wave"
+        self._demo = demo
         self._spec = spec
         self._tokenizer = Tokenizer(spec)
         torques = [each for each in spec.actuators if each.name.endswith(TORQUE)]
         self._joints = len(torques)
-        self._stiffness = STIFFNESS_1_RAD * np.array([each.high for each in torques])
+        self._largest = np.array([each.high for each in torques])
         self._start: NDArray[np.float64] | None = None
         """(J,) place to hold; `None` before the first tick."""
         self._width: NDArray[np.float64] | None = None
@@ -80,13 +86,10 @@ class DemoEngine:
         if self._start is None:
             self._start = position
             self._width = read.get(WIDTH)
-        target = self._start.copy()
-        if self._waves:
-            time_s = self._ticks / self._spec.control_hz
-            swing_rad = SWING_RAD * min(time_s / RISE_S, 1.0)
-            target[-1] += swing_rad * math.sin(2 * math.pi * time_s / SWING_S)
+        target = self._target(self._start, self._ticks / self._spec.control_hz)
         action = np.array([each.safe for each in self._spec.actuators])
-        action[: self._joints] = self._stiffness * (target - position)
+        pull = STIFFNESS_1_RAD * (target - position) - DAMPING_RAD_S * read[VELOCITY]
+        action[: self._joints] = self._largest * pull
         if self._width is not None:
             action[self._joints :] = self._width
         self._ticks += 1
@@ -98,6 +101,19 @@ class DemoEngine:
             best = int((frame.logits[index] + frame.bias[index]).argmax())
             frame.tokens[index] = FIRST_CONTINUOUS_ID + best
             mark()
+
+    def _target(self, start: NDArray[np.float64], time_s: float) -> NDArray[np.float64]:
+        """Return the joints' targets (J,) a time after the first tick."""
+        target = start.copy()
+        if self._demo == "wave":
+            swing_rad = SWING_RAD * min(time_s / RISE_S, 1.0)
+            target[-1] += swing_rad * math.sin(2 * math.pi * time_s / SWING_S)
+        elif self._demo == "home":
+            # Half a cosine: its largest speed is π/2 times its mean one.
+            way = HOME_RAD - start
+            duration_s = max(np.abs(way).max() * math.pi / 2 / HOMING_RAD_S, 1e-9)
+            target += way * (1 - math.cos(math.pi * min(time_s / duration_s, 1.0))) / 2
+        return target
 
     def _read(self, ids: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         """Return the centres of the bins of each key."""
@@ -116,25 +132,29 @@ class DemoEngine:
 
 
 def demo_policy(demo: DemoName, interface: Interface) -> Policy:
-    """Return a policy that holds or waves an arm.
+    """Return a policy that holds an arm, waves it, or brings it home.
 
     Args:
         demo: its motion.
-        interface: interface of the arm: `arm/joint_position`, a torque of each joint, and perhaps
-            a gripper's width, which is kept.
+        interface: interface of the arm: positions and velocities of its joints, a torque of each,
+            and perhaps a gripper's width, which is kept.
 
     Raises:
         ConfigError: the arm has another interface.
     """
     torques = [each.name for each in interface.actuators if each.name.endswith(TORQUE)]
     others = [each.name for each in interface.actuators if not each.name.endswith(TORQUE)]
-    keys = [key for key in interface.observations if key.name in (POSITION, WIDTH)]
-    joints = [key.size for key in keys if key.name == POSITION and key.encoding == "unit"]
-    if joints != [len(torques)] or not set(others) <= {WIDTH}:
+    keys = [key for key in interface.observations if key.name in (POSITION, VELOCITY, WIDTH)]
+    joints = [key.size for key in keys if key.name != WIDTH and key.encoding == "unit"]
+    if joints != [len(torques)] * 2 or not set(others) <= {WIDTH}:
         raise ConfigError(
-            f"--demo {demo}: expected an arm with {POSITION}, a torque of each joint and perhaps "
-            f"{WIDTH}, found the keys {[key.name for key in interface.observations]} and the "
+            f"--demo {demo}: expected an arm with {POSITION}, {VELOCITY}, a torque of each joint "
+            f"and perhaps {WIDTH}, found the keys {[key.name for key in interface.observations]} and the "
             f"actuators {[each.name for each in interface.actuators]}"
+        )
+    if demo == "home" and len(torques) != len(HOME_RAD):
+        raise ConfigError(
+            f"--demo home: expected an arm of {len(HOME_RAD)} joints, found {len(torques)}"
         )
     spec = PolicySpec(
         observations=tuple(keys),

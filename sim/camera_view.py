@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.robots.cameras.pose import OpticalPose
+from gatort.runtime.robots.panda import HOME_RAD
 
 from .make import make_robot
 from .tasks import task_named
-from .tasks.task import HOME_RAD
 
 if TYPE_CHECKING:
     import mujoco

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import numpy as np
+
 from gatort.runtime.envelope import ArmLimits
 from gatort.runtime.spec import Actuator, Interface, ObservationKey
 
@@ -19,6 +21,8 @@ JOINT_FASTEST_RAD_S: Final = (2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61)
 """Joint velocity limits of the arm (Franka Robotics, "Robot and interface specifications")."""
 JOINT_DAMPING_NMS_RAD: Final = 3.0
 """Damping of every arm joint, added below the inner loop."""
+HOME_RAD: Final = np.array([0.0, -0.4, 0.0, -2.3, 0.0, 1.9, 0.785])
+"""(7,) posture around which trials start: the tool points down, in front of the base."""
 TORQUE_NM: Final = (30.0, 30.0, 30.0, 30.0, 12.0, 12.0, 12.0)
 """Largest torque that a policy may command, without gravity. The robot allows 87 and 12 N·m."""
 TORQUE_RATE_NM_S: Final = 1000.0

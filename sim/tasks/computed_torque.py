@@ -11,10 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from gatort.runtime.robots.panda import TORQUE_NM
+from gatort.runtime.robots.panda import HOME_RAD, TORQUE_NM
 from gatort.sim.simulators.simulator import ArmModel, ArmState, Array
-
-from .task import HOME_RAD
 
 STIFFNESS_PER_S2: Final = 100.0
 DAMPING_PER_S: Final = 16.0

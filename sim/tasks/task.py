@@ -9,16 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final
-
-import numpy as np
+from typing import ClassVar
 
 from gatort.runtime.errors import ConfigError, SpecError
 from gatort.runtime.spec import Interface, PolicySpec, select_keys
 from gatort.sim.simulators.simulator import ArmModel, ArmState, Array, Cube, Pose, Scene
-
-HOME_RAD: Final = np.array([0.0, -0.4, 0.0, -2.3, 0.0, 1.9, 0.785])
-"""Posture of the arm (7,) around which trials start: the tool points down, in front of the base."""
 
 Touching = Callable[[str, str], bool]
 """Tells if two cubes, given by name, are in contact."""

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from gatort.launch import cli
-from gatort.policies.demo import SWING_RAD, DemoName, demo_policy
+from gatort.policies.demo import HOMING_RAD_S, SWING_RAD, DemoName, demo_policy
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.loop import TickRecord
-from gatort.runtime.robots.panda import ARM_ALONE, PANDA
+from gatort.runtime.robots.panda import ARM_ALONE, HOME_RAD, PANDA
 from gatort.runtime.spec import Interface
 from gatort.sim.make import SimulatorName, make_robot
 from gatort.sim.tasks import task_named
@@ -51,15 +51,32 @@ def test_wave_swings_the_last_joint_by_a_few_degrees_and_keeps_the_others(
     assert np.abs(away[:, :6]).max() < 0.02
 
 
+@pytest.mark.parametrize("name", ["mujoco", "pybullet"])
+def test_home_brings_every_joint_slowly_to_where_trials_start(name: SimulatorName) -> None:
+    joints = joints_of(name, "home", 60)
+    assert np.abs(joints[-1] - HOME_RAD).max() < 0.02
+    assert np.abs(np.diff(joints, axis=0)).max() * 20 < 1.5 * HOMING_RAD_S
+
+
+def test_home_is_known_for_arms_of_seven_joints() -> None:
+    fewer = ARM_ALONE.model_dump()
+    for key in fewer["observations"]:
+        key |= {name: key[name][:6] for name in ("low", "high", "fastest_per_s")} | {"shape": (6,)}
+    interface = Interface.model_validate({**fewer, "actuators": fewer["actuators"][:6]})
+    with pytest.raises(ConfigError, match="--demo home: expected an arm of 7 joints, found 6"):
+        demo_policy("home", interface)
+
+
 def test_an_arm_without_a_hand_can_be_waved_too() -> None:
     policy = demo_policy("wave", ARM_ALONE)
-    action = policy.act([np.zeros(7, np.float32)])
+    action = policy.act([np.zeros(7, np.float32)] * 2)
     assert action.shape == (7,)
 
 
 def test_the_hand_keeps_its_width() -> None:
     policy = demo_policy("hold", PANDA)
-    action = policy.act([np.zeros(7, np.float32), np.full(1, 0.03, np.float32)])
+    zeros = np.zeros(7, np.float32)
+    action = policy.act([zeros, zeros, np.full(1, 0.03, np.float32)])
     assert action[7] == pytest.approx(0.03, abs=1e-3)
 
 

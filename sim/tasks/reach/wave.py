@@ -7,8 +7,9 @@ from typing import Final
 
 import numpy as np
 
+from gatort.runtime.robots.panda import HOME_RAD
 from gatort.sim.simulators.simulator import Array
-from gatort.sim.tasks.task import HOME_RAD, Layout, Target
+from gatort.sim.tasks.task import Layout, Target
 
 LOWEST_M: Final = np.array([0.36, -0.22, 0.14])
 HIGHEST_M: Final = np.array([0.60, 0.22, 0.42])

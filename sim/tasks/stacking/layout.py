@@ -6,8 +6,9 @@ from typing import Final
 
 import numpy as np
 
+from gatort.runtime.robots.panda import HOME_RAD
 from gatort.sim.simulators.simulator import Cube
-from gatort.sim.tasks.task import HOME_RAD, Layout
+from gatort.sim.tasks.task import Layout
 
 BLOCKS: Final = ("red", "blue", "green")
 

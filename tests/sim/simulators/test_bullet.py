@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ConfigError, MissingDependency, RobotError
-from gatort.runtime.robots.panda import JOINT_DAMPING_NMS_RAD
+from gatort.runtime.robots.panda import HOME_RAD, JOINT_DAMPING_NMS_RAD
 from gatort.runtime.safety import Command
 from gatort.sim.make import BulletRobot, MujocoRobot, make_robot
 from gatort.sim.randomisation import Randomisation
@@ -24,7 +24,6 @@ from gatort.sim.tasks import task_named
 from gatort.sim.tasks.seeds import VALIDATION_SEEDS
 from gatort.sim.tasks.stacking.layout import draw_layout
 from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC
-from gatort.sim.tasks.task import HOME_RAD
 
 SEED = VALIDATION_SEEDS.start
 GRAVITY_M_S2 = 9.81

@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from gatort.runtime.errors import RobotError
+from gatort.runtime.robots.panda import HOME_RAD
 from gatort.sim.simulators.bullet import BulletSimulator
 from gatort.sim.simulators.mujoco import MujocoSimulator
 from gatort.sim.simulators.simulator import Cube, Scene, Simulator
 from gatort.sim.tasks import task_named
 from gatort.sim.tasks.seeds import VALIDATION_SEEDS
-from gatort.sim.tasks.task import HOME_RAD
 
 SIMULATORS = (MujocoSimulator, BulletSimulator)
 SCENE_XML = """

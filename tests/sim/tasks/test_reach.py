@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from gatort.runtime.clock import VirtualClock
+from gatort.runtime.robots.panda import HOME_RAD
 from gatort.runtime.safety import Command
 from gatort.sim.make import MujocoRobot
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.tasks.reach.task import FASTEST_M_S, NEAR_M, Reach
 from gatort.sim.tasks.reach.wave import HIGHEST_M, HOME_TOOL_M, LOWEST_M, START_M
 from gatort.sim.tasks.seeds import VALIDATION_SEEDS
-from gatort.sim.tasks.task import HOME_RAD, Moment, Target
+from gatort.sim.tasks.task import Moment, Target
 
 SEED = VALIDATION_SEEDS.start
 TIMES_S = np.arange(0.0, 10.0, 0.05)

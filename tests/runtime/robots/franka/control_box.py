@@ -69,7 +69,7 @@ class ControlBox:
         self.loses_every = 0
         """Every nth state is lost on the way."""
         self.hears_every = 1
-        """Of so many answers one reaches the arm."""
+        """Number of answers for each one that reaches the arm."""
         self.is_silent = False
         """It sends no states."""
         self.is_deaf = False

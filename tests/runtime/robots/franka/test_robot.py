@@ -95,7 +95,7 @@ def drive(robot: FrankaRobot, torque_nm: float, until: Callable[[], bool]) -> No
 def test_an_answer_that_was_lost_makes_no_torque_jump_for_the_arm(
     robot: FrankaRobot, box: ControlBox
 ) -> None:
-    box.hears_every = 3  # Of three answers the arm gets one.
+    box.hears_every = 3  # One answer of three reaches the arm.
     drive(robot, 10.0, lambda: bool(box.told) and box.told[-1].torque_nm[0] > 9)
     robot.stop("a test")
     pump(robot, lambda: bool(box.told[-1].is_finished))

@@ -147,10 +147,11 @@ def demo_policy(demo: DemoName, interface: Interface) -> Policy:
     keys = [key for key in interface.observations if key.name in (POSITION, VELOCITY, WIDTH)]
     joints = [key.size for key in keys if key.name != WIDTH and key.encoding == "unit"]
     if joints != [len(torques)] * 2 or not set(others) <= {WIDTH}:
+        offered = [key.name for key in interface.observations]
+        driven = [each.name for each in interface.actuators]
         raise ConfigError(
             f"--demo {demo}: expected an arm with {POSITION}, {VELOCITY}, a torque of each joint "
-            f"and perhaps {WIDTH}, found the keys {[key.name for key in interface.observations]} and the "
-            f"actuators {[each.name for each in interface.actuators]}"
+            f"and perhaps {WIDTH}, found the keys {offered} and the actuators {driven}"
         )
     if demo == "home" and len(torques) != len(HOME_RAD):
         raise ConfigError(

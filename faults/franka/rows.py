@@ -231,7 +231,9 @@ def busy(bench: FrankaBench, seed: int) -> InjectionResult:  # noqa: ARG001
         wrong = arm.cycles().fault()
         run.process.send_signal(signal.SIGINT)
         bench.rest(arm)
-        return replace(must_be_let_go(arm, bench.clock.now_ns()), detected_ms=None, wrong=wrong)
+        return replace(
+            must_be_let_go(arm, bench.clock.now_ns()), detected_ms=None, safe_ms=None, wrong=wrong
+        )
 
 
 KILL, SUSPEND = signal.SIGKILL, signal.SIGSTOP

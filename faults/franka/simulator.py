@@ -1,10 +1,15 @@
-"""franka-sim in a process of its own, with Franka's limits in force."""
+"""franka-sim in a process of its own, with Franka's limits in force.
+
+`python -m gatort.faults.franka.simulator` runs it until Ctrl-C, to try gatort without an arm.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -98,3 +103,16 @@ class FrankaSimulator:
         """End it. A second call does nothing."""
         self.process.kill()
         self.process.wait()
+
+
+def main() -> None:
+    """Run franka-sim until Ctrl-C."""
+    require_python(DEFAULT_PYTHON)
+    with tempfile.TemporaryDirectory() as folder, suppress(KeyboardInterrupt):
+        with closing(FrankaSimulator(DEFAULT_PYTHON, Path(folder))) as simulator:
+            print(f"franka-sim at {ADDRESS}; Ctrl-C ends it")
+            simulator.process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -7,15 +7,17 @@ import platform
 import resource
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import onnxruntime
 from rich.table import Table
 from rich.text import Text
 
+from gatort.launch.arm_computer import examine_arm_computer
+from gatort.launch.finding import Finding
 from gatort.launch.outputs import require_writable
 from gatort.launch.report import screen, write_json
 from gatort.policies.loading import SHIPPED_BUNDLE
@@ -41,32 +43,23 @@ LEAST_MEMORY_GIB = 1.0
 LIMITS_HINT = "to /etc/security/limits.conf and log in again"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One row of the examination."""
-
-    subject: str
-    """Examined part of the machine."""
-    state: Literal["ok", "absent", "broken"]
-    """State of the part: gatort works without an `absent` part, but not with a `broken` one."""
-    found: str
-    """Description of the part."""
-    mend: str = ""
-    """Instruction to install or change something; empty when nothing is wrong."""
-
-
-def doctor(*, json: Path | None = None) -> int:
+def doctor(*, address: str | None = None, json: Path | None = None) -> int:
     """List the parts of this machine, and how to install the missing ones.
 
     Exit status 1 when a part that gatort needs is missing.
 
     Parameters
     ----------
+    address
+        IP address of a Franka arm's control box: examine this machine as its computer, too. The arm
+        does not move.
     json
         Write the findings to this file as well.
     """
     require_writable(json=json)
     findings = list(examine())
+    if address is not None:
+        findings += examine_arm_computer(address)
     screen(json).print(_table(findings))
     record = {"machine": asdict(this_machine()), "findings": [asdict(each) for each in findings]}
     write_json(json, record)
@@ -141,7 +134,7 @@ def _compiler() -> Finding:
         found = f"{platform.machine()}: --engine native is written for x86-64"
         return Finding("C compiler", "absent", found, "use --engine onnx")
     if compiler := shutil.which(COMPILER):
-        return Finding("C compiler", "ok", f"{compiler}, for --engine native")
+        return Finding("C compiler", "ok", f"{compiler}, for --engine native and a Franka arm")
     mend = "on Debian, apt-get install gcc libc6-dev"
     return Finding("C compiler", "absent", f"no {COMPILER}, so no --engine native", mend)
 
@@ -165,7 +158,7 @@ def _bullet() -> Finding:
 
 
 def _franka() -> Finding:
-    return _package("Franka arm", "pylibfranka", "franka")
+    return _package("Franka hand", "pylibfranka", "franka")
 
 
 def _matplotlib() -> Finding:

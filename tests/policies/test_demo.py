@@ -61,7 +61,8 @@ def test_home_brings_every_joint_slowly_to_where_trials_start(name: SimulatorNam
 def test_home_is_known_for_arms_of_seven_joints() -> None:
     fewer = ARM_ALONE.model_dump()
     for key in fewer["observations"]:
-        key |= {name: key[name][:6] for name in ("low", "high", "fastest_per_s")} | {"shape": (6,)}
+        fewer_values = {name: key[name][:6] for name in ("low", "high", "fastest_per_s")}
+        key.update(fewer_values, shape=(6,))
     interface = Interface.model_validate({**fewer, "actuators": fewer["actuators"][:6]})
     with pytest.raises(ConfigError, match="--demo home: expected an arm of 7 joints, found 6"):
         demo_policy("home", interface)

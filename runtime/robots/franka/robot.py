@@ -306,17 +306,21 @@ def _mode_name(mode: int) -> str:
     return names.get(mode, str(mode))
 
 
+def has_realtime_kernel() -> bool:
+    """Check if this machine runs a kernel with PREEMPT_RT."""
+    try:
+        return REALTIME_KERNEL.read_text().strip() == "1"
+    except OSError:
+        return False
+
+
 def _require_realtime_kernel() -> None:
     """Refuse a kernel without PREEMPT_RT.
 
     Raises:
         RobotError: the kernel has none.
     """
-    try:
-        has = REALTIME_KERNEL.read_text().strip() == "1"
-    except OSError:
-        has = False
-    if not has:
+    if not has_realtime_kernel():
         raise RobotError(
             "a Franka arm: expected a kernel with PREEMPT_RT, found one without; boot one, or give "
             "--no-require-realtime-kernel and accept that late torques make the arm stop itself"

@@ -9,13 +9,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.runtime.robots.franka.control_box import ControlBox
 
-from gatort.launch import cli
+from gatort.launch import arm_computer, cli
+from gatort.launch.arm_computer import examine_arm_computer
 from gatort.launch.commands import doctor
 from gatort.runtime import grant, machine
+from gatort.runtime.robots.franka.fci import Ask
 from gatort.sim import graphics
 from gatort.sim import make as robots
 
@@ -130,7 +134,7 @@ def test_a_processor_without_wheels_is_told_what_to_do_instead(
     monkeypatch.setattr(doctor, "installed_version", lambda _: None)
     examined = findings()
     assert "pybullet has no wheel for aarch64" in examined["second simulator"].mend
-    assert "pylibfranka has no wheel for aarch64" in examined["Franka arm"].mend
+    assert "pylibfranka has no wheel for aarch64" in examined["Franka hand"].mend
     assert "written for x86-64" in examined["C compiler"].found
 
 
@@ -156,3 +160,55 @@ def test_without_shared_memory_the_remedy_is_one_worker() -> None:
     assert "state='absent'" in done.stdout
     assert "--workers 1" in done.stdout
     assert "WorkerError: cannot start workers" in done.stderr
+
+
+# -- A Franka arm's computer -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def box() -> Iterator[ControlBox]:
+    with closing(ControlBox("127.0.8.1")) as box:
+        yield box
+
+
+def examined_arm(address: str) -> dict[str, doctor.Finding]:
+    return {finding.subject: finding for finding in examine_arm_computer(address)}
+
+
+def test_the_computer_of_a_franka_arm_is_examined_without_a_request_but_the_first(
+    box: ControlBox,
+) -> None:
+    found = examined_arm("127.0.8.1")
+    assert list(found) == [
+        "kernel", "CPU governor", "isolated cores", "control box", "network card", "arm's states",
+    ]  # fmt: skip
+    assert found["control box"].found == "127.0.8.1, protocol 10"
+    assert found["arm's states"].found.startswith("100.0% arrived; gaps p50")
+    assert [ask for ask, _ in box.asked] == [Ask.CONNECT]
+
+
+def test_an_arm_whose_states_do_not_arrive_is_broken(box: ControlBox) -> None:
+    box.is_silent = True
+    found = examined_arm("127.0.8.1")["arm's states"]
+    assert (found.state, found.found) == ("broken", "0 of 1000 arrived")
+    assert "firewall" in found.mend
+
+
+def test_a_control_box_that_does_not_answer_is_the_commands_verdict(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["doctor", "--address", "127.0.0.9"]) == 1
+    assert "no Franka arm answers" in capsys.readouterr().out
+
+
+def test_a_governor_that_saves_energy_is_named_with_the_command_that_changes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu0" / "cpufreq").mkdir(parents=True)
+    (tmp_path / "cpu0" / "cpufreq" / "scaling_governor").write_text("powersave\n")
+    (tmp_path / "isolated").write_text("2-3\n")
+    monkeypatch.setattr(arm_computer, "CPU", tmp_path)
+    found = examined_arm("127.0.0.9")
+    assert (found["CPU governor"].found, found["CPU governor"].state) == ("powersave", "absent")
+    assert "cpupower" in found["CPU governor"].mend
+    assert found["isolated cores"].found == "2-3"

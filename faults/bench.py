@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from threading import Timer
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
-from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import RobotError
 from gatort.runtime.realtime import RealtimeConfig, apply
 from gatort.runtime.remote.keys import make_keys
@@ -25,13 +20,14 @@ from .arm_process import START_NS, ArmProcess, RunningArm
 from .arms import DrivenArm
 from .drive import EndedEarlyError
 from .loop_bench import MS, PERIOD_NS, LoopBench
+from .process_bench import ProcessBench
 from .run_process import END_S, RunProcess
 from .trace import Excerpt
 
 REALTIME = RealtimeConfig(fifo_priority=40, lock_memory=True)
 
 
-class Bench(LoopBench):
+class Bench(ProcessBench, LoopBench):
     """Starts the processes that faults need, once where one is enough, and ends all of them."""
 
     def __init__(self, running: RunningArm | None = None) -> None:
@@ -40,33 +36,15 @@ class Bench(LoopBench):
         Args:
             running: arm that gets the controller's faults; by default the bench starts one.
         """
-        self.clock = MonotonicClock()
-        self.not_granted: list[str] = []
-        """Requests for scheduling that the operating system refused."""
+        super().__init__()
         self._running = running
-        self._stack = ExitStack()
-        folder = tempfile.TemporaryDirectory(prefix="gatort-faults-")
-        self.folder = Path(self._stack.enter_context(folder))
-        self._folders = 0
         self._arm: ArmProcess | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def end_arm(self) -> None:
+        """See `ProcessBench.end_arm`."""
         if self._arm is not None:
             self._arm.close()
-        self._stack.close()
-
-    def new_folder(self) -> Path:
-        """Return a path that nothing else uses; it is not made."""
-        self._folders += 1
-        return self.folder / str(self._folders)
+            self._arm = None  # The next may not come up, and this one is closed once.
 
     # -- Arms --------------------------------------------------------------------------------------
 
@@ -74,9 +52,7 @@ class Bench(LoopBench):
     def arm(self) -> ArmProcess:
         """Arm that faults share: plain, at rest, sensors good; restarted once it has ended."""
         if self._arm is None or not self._arm.alive:
-            if self._arm is not None:
-                self._arm.close()
-                self._arm = None  # The next may not come up, and this one is closed once.
+            self.end_arm()
             self._arm = ArmProcess(self.new_folder())
         self._arm.rest()
         self._arm.sensors.ask("none")
@@ -85,9 +61,7 @@ class Bench(LoopBench):
     @property
     def new_arm(self) -> ArmProcess:
         """See `LoopBench.new_arm`. It replaces the arm that faults share."""
-        if self._arm is not None:
-            self._arm.close()
-            self._arm = None
+        self.end_arm()
         return self.arm
 
     @property
@@ -135,10 +109,6 @@ class Bench(LoopBench):
             yield
         finally:
             timer.join()
-
-    def wait(self, duration_ns: int) -> None:
-        """Wait for a duration."""
-        self.clock.sleep_until_ns(self.clock.now_ns() + duration_ns)
 
     def wait_within_a_tick(self, random: np.random.Generator) -> None:
         """Wait for a random part of a period, so that a fault falls anywhere within a tick."""

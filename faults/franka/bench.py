@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from gatort.faults.arm_process import MS, REST_NS, START_NS, ConsoleProcess
 from gatort.faults.drive import EndedEarlyError
+from gatort.faults.process_bench import ProcessBench
 from gatort.faults.run_process import RunProcess, children, running
-from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import RobotError
 from gatort.runtime.safety import STOPPED, State
 
@@ -55,7 +53,7 @@ class FrankaArm(ConsoleProcess):
         raise RobotError(f"the arm: expected a process {part}, found none")
 
 
-class FrankaBench:
+class FrankaBench(ProcessBench):
     """Starts franka-sim and an arm for each fault, and ends all of it."""
 
     def __init__(self, python: Path) -> None:
@@ -64,31 +62,9 @@ class FrankaBench:
         Args:
             python: Python of franka-sim's environment.
         """
-        self.clock = MonotonicClock()
-        self.not_granted: list[str] = []
+        super().__init__()
         self._python = python
-        self._stack = ExitStack()
-        folder = tempfile.TemporaryDirectory(prefix="gatort-franka-")
-        self._folder = Path(self._stack.enter_context(folder))
-        self._folders = 0
         self._simulator: FrankaSimulator | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.end_simulator()
-        self._stack.close()
-
-    def new_folder(self) -> Path:
-        """Return a path that nothing else uses; it is not made."""
-        self._folders += 1
-        return self._folder / str(self._folders)
 
     @property
     def simulator(self) -> FrankaSimulator:
@@ -99,8 +75,8 @@ class FrankaBench:
             self._simulator = FrankaSimulator(self._python, folder)
         return self._simulator
 
-    def end_simulator(self) -> None:
-        """End franka-sim, so that the next arm gets a new one."""
+    def end_arm(self) -> None:
+        """See `ProcessBench.end_arm`. The next arm gets a new franka-sim."""
         if self._simulator is not None:
             self._simulator.close()
             self._simulator = None
@@ -108,7 +84,7 @@ class FrankaBench:
     @contextmanager
     def arm(self, hand: Literal["franka", "none"] = "none") -> Iterator[FrankaArm]:
         """Start an arm for one fault alone."""
-        self.end_simulator()  # A new arm begins where the layout says, and not at a joint stop.
+        self.end_arm()  # A new arm begins where the layout says, and not at a joint stop.
         _ = self.simulator
         arm = FrankaArm(self.new_folder(), ADDRESS, hand)
         try:
@@ -134,10 +110,6 @@ class FrankaBench:
         self.wait(1_500 * MS)
         if arm.cycles().states[-1] in STOPPED:
             raise EndedEarlyError(f"the run ended before the fault: {run.said.strip()[-400:]}")
-
-    def wait(self, duration_ns: int) -> None:
-        """Wait for a duration."""
-        self.clock.sleep_until_ns(self.clock.now_ns() + duration_ns)
 
     def rest(self, arm: FrankaArm) -> None:
         """Wait until an arm has been let go, even if its processes have ended."""

@@ -206,7 +206,7 @@ def link_lost(bench: FrankaBench, seed: int) -> InjectionResult:  # noqa: ARG001
     """SIGKILL of the control box: the arm's process says that the link was lost, and ends."""
     with bench.arm() as arm, bench.waving(arm):
         fault_ns = bench.clock.now_ns()
-        bench.end_simulator()
+        bench.end_arm()
         # Nobody can fade an arm that does not answer. It stops itself.
         wrong = arm.cycles().fault()
         noticed = InjectionResult(ms(fault_ns, bench.clock.now_ns()), None, wrong)

@@ -108,10 +108,13 @@ class FrankaSimulator:
 def main() -> None:
     """Run franka-sim until Ctrl-C."""
     require_python(DEFAULT_PYTHON)
-    with tempfile.TemporaryDirectory() as folder, suppress(KeyboardInterrupt):
-        with closing(FrankaSimulator(DEFAULT_PYTHON, Path(folder))) as simulator:
-            print(f"franka-sim at {ADDRESS}; Ctrl-C ends it")
-            simulator.process.wait()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        suppress(KeyboardInterrupt),
+        closing(FrankaSimulator(DEFAULT_PYTHON, Path(folder))) as simulator,
+    ):
+        print(f"franka-sim at {ADDRESS}; Ctrl-C ends it")
+        simulator.process.wait()
 
 
 if __name__ == "__main__":

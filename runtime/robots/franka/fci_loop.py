@@ -239,7 +239,8 @@ class FciLoop:
                     self.on_report(self.newest)
 
     def _ask(self, request: LoopRequest) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # The next step says so.
+        # The next step says that the process ended. One that is suspended drives no arm.
+        with suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
             self._link.send(request)
 
     def close(self) -> None:

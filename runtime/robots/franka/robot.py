@@ -211,7 +211,8 @@ class FrankaRobot(Driver):
         try:
             if self._loop.newest.robot_mode == Mode.REFLEX:
                 self._fci.recover()
-                self._wait_until(lambda: self._loop.newest.robot_mode != Mode.REFLEX, START_NS)
+                recovers = (Mode.REFLEX, Mode.RECOVERING)
+                self._wait_until(lambda: self._loop.newest.robot_mode not in recovers, START_NS)
             self._fault = None
             self._judge(self._loop.newest)
         except RefusalError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.clock import Clock, MonotonicClock
 
 
 class ProcessBench:
@@ -16,7 +16,7 @@ class ProcessBench:
 
     def __init__(self) -> None:
         """Prepare; no process is started yet."""
-        self.clock = MonotonicClock()
+        self.clock: Clock = MonotonicClock()
         self.not_granted: list[str] = []
         """Requests for scheduling that the operating system refused."""
         self._stack = ExitStack()

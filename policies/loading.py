@@ -38,7 +38,7 @@ class PolicyOptions(Strict):
 
     bundle: Path = SHIPPED_BUNDLE
     """Directory of the policy: manifest.json, model.safetensors, policy.onnx."""
-    temperature: FiniteFloat = Field(default=0.0, ge=0)
+    temperature: FiniteFloat = Field(default=0.0, ge=0, le=1e6)
     """Sampling temperature of action tokens: 0 takes the likeliest bin, a higher value draws from
     the softmax."""
     engine: EngineName = "onnx"

@@ -75,6 +75,8 @@ def compile_engine(
     require_writable(json=json)
     if everything and not prune:
         raise ConfigError("--all: expected --prune with it, found none")
+    if prune and list_:
+        raise ConfigError("expected --list or --prune, found both")
     if prune:
         return _prune(everything)
     if list_:

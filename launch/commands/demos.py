@@ -23,6 +23,9 @@ from gatort.sim.tasks.seeds import TRAINING_SEEDS
 from gatort.sim.tasks.task import Task, with_pictures
 from gatort.sim.view_randomisation import TRAINING_VIEW
 
+PIXELS = 64
+"""Height and width of a picture by default."""
+
 
 def demos(
     out: Path,
@@ -34,7 +37,7 @@ def demos(
     randomise_view: bool = False,
     task: str = "stacking",
     cameras: Annotated[bool, Parameter(negative="")] = False,
-    pixels: PositiveInt = 64,
+    pixels: PositiveInt | None = None,
     workers: PositiveInt | None = None,
 ) -> int:
     """Let a task's scripted expert drive, and store its observations and actions as episodes.
@@ -63,7 +66,7 @@ def demos(
     cameras
         Observe the task's cameras instead: the keys of its first interface that has some.
     pixels
-        Height and width of a picture, a multiple of 16.
+        Height and width of a picture, a multiple of 16; 64 by default.
     workers
         Number of processes that share the episodes. Default: one per core.
     """
@@ -92,14 +95,17 @@ def demos(
     return ExitStatus.DONE
 
 
-def _interface(task: Task, cameras: bool, pixels: int) -> PolicySpec:
+def _interface(task: Task, cameras: bool, pixels: int | None) -> PolicySpec:
     """Return the observation keys of the episodes.
 
     Raises:
         ConfigError: the task has no cameras, or a picture cannot be cut into patches.
     """
     if not cameras:
+        if pixels is not None:
+            raise ConfigError("--pixels: expected --cameras with it, found none")
         return task.interface
+    pixels = pixels or PIXELS
     if pixels % PATCH_PIXELS:
         raise ConfigError(f"--pixels: expected a multiple of {PATCH_PIXELS}, found {pixels}")
     seeing = task.interface_with_cameras

@@ -37,7 +37,7 @@ def export(
     random_weights: Annotated[bool, Parameter(negative="")] = False,
     cameras: Annotated[bool, Parameter(negative="")] = False,
     name: str | None = None,
-    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0,
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] | None = None,
     precision: Literal["fp32", "int8", "int4", "w8a8"] = "fp32",
 ) -> int:
     """Export a model to ONNX and write it as a bundle of manifest, weights and graph.
@@ -63,13 +63,15 @@ def export(
     name
         Name of the new bundle; by default the source's name or the preset.
     seed
-        Seed of the untrained model's weights.
+        Seed of the untrained model's weights; 0 by default.
     precision
         Precision of the graph's weights: int8 rounds per output channel, int4 per output channel
         and 128 inputs. w8a8 rounds activations too: the fastest on a CPU, but actions differ by a
         bin or more.
     """
     _check(source, preset, random_weights, cameras)
+    if source is not None and seed is not None:
+        raise ConfigError(f"--seed draws weights, and {source} has its own: leave it out")
     _require_new(out)
     rounding = None if precision == "fp32" else precision
 
@@ -89,8 +91,8 @@ def export(
             begin("drawing weights")
             default_name = preset or ""
             task = "stacking"
-            model = _untrained(default_name, cameras, seed)
-            training = _no_training(model, seed)
+            model = _untrained(default_name, cameras, seed or 0)
+            training = _no_training(model, seed or 0)
         written = write_bundle(
             out,
             name or default_name,

@@ -212,6 +212,8 @@ def _require_larger(episodes: int, manifest: Manifest) -> None:
 
 def _require_camera(options: TrialOptions, manifest: Manifest) -> None:
     """Check that the policy has cameras if pictures are to vary, and the one that freezes."""
+    if options.freeze_camera is None and "freeze_from_s" in options.model_fields_set:
+        raise ConfigError("--freeze-from-s: expected --freeze-camera with it, found none")
     if options.view is None:
         return
     cameras = [

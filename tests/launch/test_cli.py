@@ -17,6 +17,7 @@ import pytest
 
 from gatort.launch import cli
 from gatort.launch.command_help import EXAMPLES, READERS
+from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.exit_status import ExitStatus, ended_by
 
 
@@ -360,6 +361,11 @@ def test_no_two_endings_share_an_exit_status_and_the_page_lists_them_all() -> No
          "--seed"),
         (["cameras", "--print-board", "b.png", "--board.square-m", "0.03",
           "--board.marker-m", "0.04"], "marker_m: expected less than square_m = 0.03"),
+        (["demos", "d", "--pixels", "32"], "--pixels: expected --cameras with it"),
+        (["export", str(SHIPPED_BUNDLE), "--out", "e", "--seed", "1"], "--seed draws weights"),
+        (["trials", "--freeze-from-s", "1"], "--freeze-from-s: expected --freeze-camera with it"),
+        (["compile", "--list", "--prune"], "expected --list or --prune, found both"),
+        (["run", "--temperature", "1e308"], "temperature"),
         (["robustness"], "give --bundle policies/stack_camera"),
         (["trials", "--randomise-view"], "give --bundle policies/stack_camera"),
     ],

@@ -171,7 +171,8 @@ class FloodResult:
     descriptors: int
     """Limit of descriptors of the door's process and of the arm's."""
     longest_gap_ms: float
-    """Longest time in which the inner loop took no step, from arming to the end of the flood."""
+    """Longest time in which the inner loop took no step, from arming until the arm is at rest or
+    the flood ends. An arm at rest has no torque, and starts another door."""
     pause_ms: float
     """Longest pause of a computation on this machine at that time."""
     state: State
@@ -204,6 +205,7 @@ def flood_arm(
             steps = arm.trace.since(began_ns)
             armed = steps.since(steps.first(State.RUN) or began_ns).until(ended_ns)
             state = armed.states[-1]
+            at_rest_ns = armed.first(State.LATCHED) or ended_ns
             arm.rest()
             beside = witness.between(began_ns, ended_ns)
             return FloodResult(
@@ -211,7 +213,7 @@ def flood_arm(
                 keyed=keyed,
                 cores=cores,
                 descriptors=descriptors,
-                longest_gap_ms=armed.longest_gap_ns * 1e-6,
+                longest_gap_ms=armed.until(at_rest_ns).longest_gap_ns * 1e-6,
                 pause_ms=beside.pause_ms if beside is not None else 0.0,
                 state=state,
                 left_armed=arm.trace.newest not in (State.LATCHED, State.DISARMED),

@@ -237,7 +237,9 @@ def _absent_package(error: ImportError) -> str | None:
 
 def _flag_sentence(error: CycloptsError) -> str:
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
-        found = unknown("command", error.unused_tokens[0], list(COMMANDS))
+        token = error.unused_tokens[0]
+        noun = "option" if token.startswith("-") else "command"
+        found = unknown(noun, token, list(COMMANDS))
         return f"{found}; valid commands are {', '.join(COMMANDS)}"
 
     if isinstance(error.__cause__, ValidationError) and error.argument is not None:

@@ -76,7 +76,7 @@ def fault(
     row, chosen = choose(ROWS, component, type_)
     if robot is not None and not chosen.anywhere:
         raise ConfigError(
-            f"{component} {type_} is not a fault of the controller alone: leave out --robot"
+            f"{component} {type_} needs processes of this command's own: leave out --robot"
         )
     with TemporaryDirectory() as folder:
         running = None

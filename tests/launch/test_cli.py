@@ -181,6 +181,7 @@ def test_a_misspelt_command_or_flag_is_answered_with_the_closest(
     assert "unknown command 'trial' (did you mean 'trials'?); valid commands are run, " in refusal(
         capsys, "trial"
     )
+    assert "unknown option '--frob'; valid commands are run, " in refusal(capsys, "--frob")
     assert "Did you mean --seconds" in refusal(capsys, "run", "--secnds", "3")
 
 

@@ -33,6 +33,7 @@ from rich.progress import track
 from rich.table import Table
 
 from gatort.faults.arm_process import ArmProcess
+from gatort.faults.run_process import children
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import GatortError
 from gatort.runtime.realtime import RealtimeConfig, apply
@@ -227,14 +228,10 @@ def flood_arm(
 
 def _confine(pid: int, cores: int, descriptors: int) -> None:
     """Keep an arm's process and its door on some cores, with few descriptors."""
-    for process in (pid, *_children(pid)):
+    for process in (pid, *children(pid)):
         resource.prlimit(process, resource.RLIMIT_NOFILE, (descriptors, descriptors))
         for thread in Path(f"/proc/{process}/task").iterdir():
             os.sched_setaffinity(int(thread.name), range(ARM_CORE, ARM_CORE + cores))
-
-
-def _children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _drive(arm: ArmProcess, flood: str, clock: MonotonicClock) -> tuple[int, int, float]:
@@ -249,7 +246,7 @@ def _drive(arm: ArmProcess, flood: str, clock: MonotonicClock) -> tuple[int, int
             for tick in itertools.count(1):
                 with suppress(GatortError):
                     _command(robot, tick)
-                door_mb = max([door_mb, *map(_memory_mb, _children(arm.process.pid))])
+                door_mb = max([door_mb, *map(_memory_mb, children(arm.process.pid))])
                 clock.sleep_until_ns(began_ns + tick * 50 * MS)
                 if clock.now_ns() > until_ns:
                     break

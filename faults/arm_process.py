@@ -24,6 +24,7 @@ from gatort.runtime.robot import Observation
 from gatort.runtime.safety import State
 from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
+from .run_process import children
 from .sensor_memory import SENSORS_FILE, SensorMemory
 from .trace import TRACE_FILE, Trace
 
@@ -236,8 +237,7 @@ class ArmProcess(ConsoleProcess):
     @property
     def door_pid(self) -> int:
         """Identity of the process that talks to controllers."""
-        pid = self.process.pid
-        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+        return children(self.process.pid)[0]
 
     def rest(self) -> None:
         """Wait until the arm takes no commands and the safe command is in effect."""

@@ -66,26 +66,19 @@ class FrankaBench(ProcessBench):
         self._python = python
         self._simulator: FrankaSimulator | None = None
 
-    @property
-    def simulator(self) -> FrankaSimulator:
-        """franka-sim, which is started once and again after its end."""
-        if self._simulator is None or self._simulator.process.poll() is not None:
-            folder = self.new_folder()
-            folder.mkdir()
-            self._simulator = FrankaSimulator(self._python, folder)
-        return self._simulator
-
     def end_arm(self) -> None:
-        """See `ProcessBench.end_arm`. The next arm gets a new franka-sim."""
+        """See `ProcessBench.end_arm`: end franka-sim."""
         if self._simulator is not None:
             self._simulator.close()
             self._simulator = None
 
     @contextmanager
     def arm(self, hand: Literal["franka", "none"] = "none") -> Iterator[FrankaArm]:
-        """Start an arm for one fault alone."""
-        self.end_arm()  # A new arm begins where the layout says, and not at a joint stop.
-        _ = self.simulator
+        """Start franka-sim and an arm for one fault alone."""
+        self.end_arm()
+        folder = self.new_folder()
+        folder.mkdir()
+        self._simulator = FrankaSimulator(self._python, folder)
         arm = FrankaArm(self.new_folder(), ADDRESS, hand)
         try:
             yield arm

@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
-from gatort.runtime.envelope import CYCLE_S, ArmLimits, Envelope
+from gatort.runtime.envelope import ArmLimits, Envelope
 from gatort.runtime.inner_loop import FADE_NS, Drop, InnerLoop
 from gatort.runtime.robot import Observation
 from gatort.runtime.safety import STOPPED, Command, State
@@ -195,7 +195,6 @@ class Driver(ABC):
         position_rad: NDArray[np.float64],
         velocity_rad_s: NDArray[np.float64],
         at_ns: int,
-        elapsed_s: float = CYCLE_S,
     ) -> NDArray[np.float64]:
         """Return the torques (J,) to write in this cycle, and stop an arm that must not go on.
 
@@ -211,7 +210,6 @@ class Driver(ABC):
             position_rad.tolist(),
             velocity_rad_s.tolist(),
             is_driven=self.state not in STOPPED,
-            elapsed_s=elapsed_s,
         )
         if envelope.reason is not None:
             self.inner_loop.stop(at_ns, envelope.reason)

@@ -39,7 +39,6 @@ class Ask(IntEnum):
 
     CONNECT = 0
     MOVE = 1
-    STOP_MOVE = 2
     SET_COLLISION_BEHAVIOR = 3
     SET_LOAD = 9
     RECOVER = 10

@@ -6,12 +6,12 @@ from dataclasses import replace
 from functools import partial
 
 from gatort.runtime.robot import Robot
+from gatort.runtime.robots.wrapped import WrappedRobot
 from gatort.runtime.safety import Command, State
 
 from .judging import Deviation, InjectionResult, driven_steps, ms, must_go_on, must_stop
 from .loop_bench import LoopBench
 from .policy import RUNNING
-from .seams import WrappedRobot
 from .sensors import good_ticks
 
 MANY_TICKS = 60

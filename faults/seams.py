@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,7 @@ from gatort.runtime.engines.engine import Engine
 from gatort.runtime.loop import ControlLoop
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation, Robot
-from gatort.runtime.safety import Command, State
-from gatort.runtime.spec import Interface
+from gatort.runtime.safety import Command
 from gatort.runtime.telemetry import Telemetry
 
 ChangeEngine = Callable[[Engine], Engine]
@@ -56,54 +54,3 @@ def change_actions(loop: ControlLoop, change: ChangeAction) -> None:
         return admit(change(action), observation)
 
     loop.guard.admit = admit_changed  # type: ignore[method-assign]  # of this one guard
-
-
-class WrappedRobot:
-    """Wrapper that passes every call on. A subclass changes commands before the robot gets them."""
-
-    def __init__(self, robot: Robot) -> None:
-        self._robot = robot
-
-    @property
-    def interface(self) -> Interface:
-        """See `Robot.interface`."""
-        return self._robot.interface
-
-    @property
-    def state(self) -> State:
-        """See `Robot.state`."""
-        return self._robot.state
-
-    @property
-    def stop_reason(self) -> str | None:
-        """See `Robot.stop_reason`."""
-        return self._robot.stop_reason
-
-    @property
-    def succeeded(self) -> bool:
-        """See `Robot.succeeded`."""
-        return self._robot.succeeded
-
-    def arm(self) -> None:
-        """See `Robot.arm`."""
-        self._robot.arm()
-
-    def look(self) -> tuple[NDArray[Any], ...] | None:
-        """See `Robot.look`."""
-        return self._robot.look()
-
-    def observe(self) -> Observation:
-        """See `Robot.observe`."""
-        return self._robot.observe()
-
-    def command(self, command: Command) -> None:
-        """See `Robot.command`."""
-        self._robot.command(command)
-
-    def stop(self) -> None:
-        """See `Robot.stop`."""
-        self._robot.stop()
-
-    def close(self) -> None:
-        """See `Robot.close`."""
-        self._robot.close()

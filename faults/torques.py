@@ -12,6 +12,7 @@ from gatort.runtime.clock import Clock
 from gatort.runtime.guard import Limit, Refusal
 from gatort.runtime.inner_loop import Drop
 from gatort.runtime.robot import Robot
+from gatort.runtime.robots.wrapped import WrappedRobot
 from gatort.runtime.safety import Command
 
 from .arms import DrivenArm
@@ -27,7 +28,7 @@ from .judging import (
 )
 from .loop_bench import PERIOD_NS, LoopBench
 from .policy import RUNNING
-from .seams import WrappedRobot, change_actions
+from .seams import change_actions
 from .sensors import good_ticks
 
 

@@ -15,13 +15,15 @@ from rich.table import Table
 
 from gatort.runtime.errors import ConfigError, ObservationError
 from gatort.runtime.outputs import MARK, whole_file
+from gatort.runtime.robots.cameras.board import Board
+from gatort.runtime.robots.cameras.calibration import CameraLens
 from gatort.runtime.robots.cameras.camera import Camera
 from gatort.runtime.robots.cameras.config import CameraConfig
 from gatort.runtime.robots.cameras.devices import CameraDevice
 from gatort.runtime.robots.cameras.measurement import CameraMeasurement
 from gatort.runtime.robots.cameras.opencv import cv2, encode, kept_part, shrink
 from gatort.runtime.robots.cameras.overlay import beside
-from gatort.runtime.robots.cameras.placement import Board, place_camera
+from gatort.runtime.robots.cameras.placement import place_camera
 from gatort.runtime.robots.cameras.pose import PoseError, compare_poses
 from gatort.sim.camera_view import MOST_PIXELS, SimulatedView, simulated_view
 
@@ -121,7 +123,9 @@ def _placement(
     kept: NDArray[np.uint8], view: SimulatedView, board: Board, fovy_rad: float
 ) -> tuple[PoseError | None, str]:
     try:
-        placement = place_camera(kept, board, fovy_rad)
+        placement = place_camera(
+            kept, board, CameraLens.pinhole(kept.shape[1], kept.shape[0], fovy_rad)
+        )
     except ObservationError as unseen:
         return None, f"no placement: {unseen}"
     error = compare_poses(placement.pose, view.pose)

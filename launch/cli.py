@@ -70,6 +70,8 @@ COMMANDS = {
     "cameras": (
         "List the connected cameras, or measure sources and compare them with the simulated scene."
     ),
+    "calibrate": "Measure the lens of a camera, or its place.",
+    "poses": "Publish the poses of cubes with AprilTags, for `gatort run --sensor`.",
     "doctor": "List the parts of this machine, and how to install the missing ones.",
 }
 """Line of each command in `gatort --help`: the first sentence of its function's docstring."""
@@ -91,6 +93,7 @@ EXTRAS = {
     "cuda": "tensorrt",
     "pylibfranka": "franka",
     "cv2": "cameras",
+    "scipy": "cameras",
 }
 """Optional package by import name, and the extra of gatort that installs it."""
 

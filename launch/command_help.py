@@ -11,7 +11,17 @@ from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 READERS = {
-    "Operator": ("run", "robot", "keys", "cameras", "doctor", "fault", "faults"),
+    "Operator": (
+        "run",
+        "robot",
+        "keys",
+        "cameras",
+        "calibrate",
+        "poses",
+        "doctor",
+        "fault",
+        "faults",
+    ),
     "Engineer": ("profile", "info", "replay", "parity", "export", "compile"),
     "Researcher": ("trials", "robustness", "demos", "train"),
 }
@@ -22,6 +32,8 @@ EXAMPLES = {
     "robot": "robot mujoco --bind tcp://0.0.0.0:5555 --keys keys --realtime",
     "keys": "keys keys",
     "cameras": "cameras --source front=v4l2:/dev/video0 --picture front.png",
+    "calibrate": "calibrate front --profile cell.toml",
+    "poses": "poses --profile cell.toml",
     "doctor": "doctor --json doctor.json",
     "fault": "fault controller kill",
     "faults": "faults --row 1 2 --json faults.json",

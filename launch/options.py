@@ -20,10 +20,12 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
 from gatort.runtime.regular_file import read_regular
 from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
+from gatort.runtime.robots.sensors.readings import require_loopback
 from gatort.sim.make import SimulatorName
 
 from .refusals import describe
 from .robot_options import RobotOptions
+from .tag_options import CalibrateOptions, PosesOptions
 from .toml_text import toml_text
 from .train_options import TrainOptions
 
@@ -79,6 +81,10 @@ class RunOptions(LoopOptions):
     )
     """Cameras of this computer that add pictures to the observations of a robot at an address."""
 
+    sensor: Annotated[str, AfterValidator(require_loopback)] | None = None
+    """Address of a sensor on this computer, such as `gatort poses`, which measures the keys that a
+    robot at an address lacks."""
+
     @property
     def simulator(self) -> SimulatorName | None:
         """Simulator in this process, or `None` for a robot at an address."""
@@ -90,6 +96,8 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "profile": LoopOptions,
     "robot": RobotOptions,
     "train": TrainOptions,
+    "poses": PosesOptions,
+    "calibrate": CalibrateOptions,
 }
 """Commands that take a launch profile, and may have a table of their own in it."""
 OWN_KEYS: dict[type[BaseModel], tuple[str, ...]] = {RobotOptions: ("realtime", "cameras")}

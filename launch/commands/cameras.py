@@ -29,11 +29,12 @@ from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus, verdict
 from gatort.runtime.outputs import whole_file
+from gatort.runtime.robots.cameras.board import Board
 from gatort.runtime.robots.cameras.camera import Camera
 from gatort.runtime.robots.cameras.config import CameraConfig, CamerasProfile
 from gatort.runtime.robots.cameras.devices import list_devices
 from gatort.runtime.robots.cameras.measurement import CameraMeasurement, measure
-from gatort.runtime.robots.cameras.placement import Board, draw_board
+from gatort.runtime.robots.cameras.placement import draw_board
 from gatort.runtime.robots.cameras.rig import open_cameras
 from gatort.runtime.spec import Strict
 

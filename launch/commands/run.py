@@ -25,6 +25,7 @@ from gatort.launch.run_report import (
     run_sentence,
     run_sentences,
 )
+from gatort.launch.sensing import with_sensor
 from gatort.launch.watching import FilmTrack
 from gatort.policies.demo import demo_policy
 from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, load_policy, quickest_cpu_engine
@@ -176,7 +177,10 @@ def _robot(options: RunOptions, policy: Policy | None, clock: Clock) -> Robot:
     keys = ControllerKeys.load(options.keys) if options.keys is not None else None
     with apply(options.realtime):  # The threads that carry the messages get the priority too.
         robot = RemoteRobot(options.robot, clock, keys)
-    return with_own_cameras(robot, options.cameras, clock)
+    seeing = with_own_cameras(robot, options.cameras, clock)
+    if options.sensor is None or policy is None:
+        return seeing
+    return with_sensor(seeing, options.sensor, policy, options.task, clock)
 
 
 def _live_run(policy: Policy, robot: Robot, clock: Clock, options: RunOptions) -> LiveRun:
@@ -197,7 +201,9 @@ def _live_run(policy: Policy, robot: Robot, clock: Clock, options: RunOptions) -
 def _check(options: RunOptions, arm: bool, viewer: bool, video: Path | None) -> None:
     """Refuse flags that do not fit the robot, a missing screen, and motion without consent."""
     robot = options.robot
-    of_policy = sorted(options.model_fields_set & {"bundle", "engine", "precision", "prompt"})
+    of_policy = sorted(
+        options.model_fields_set & {"bundle", "engine", "precision", "prompt", "sensor"}
+    )
     if options.demo is not None and of_policy:
         raise ConfigError(
             f"--demo {options.demo} runs without a policy: leave out --{of_policy[0]}"
@@ -210,6 +216,10 @@ def _check(options: RunOptions, arm: bool, viewer: bool, video: Path | None) -> 
         if options.cameras:
             raise ConfigError(
                 f"[cameras] are for a robot at tcp://HOST:PORT: {robot} draws its own pictures"
+            )
+        if options.sensor is not None:
+            raise ConfigError(
+                f"--sensor is for a robot at tcp://HOST:PORT: {robot} knows its own bodies"
             )
         if viewer:
             require_screen()

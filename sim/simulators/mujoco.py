@@ -33,7 +33,7 @@ from .simulator import (
 
 _ARM: Final = slice(0, 7)
 _FINGERS: Final = slice(7, 9)
-_PANDA: Final = Path(__file__).with_name("panda.xml")
+PANDA_XML: Final = Path(__file__).with_name("panda.xml")
 _warnings: list[str] = []
 
 
@@ -44,7 +44,7 @@ def load_model(scene: Scene, cubes: Sequence[Cube] = ()) -> mujoco.MjModel:
     """
     mujoco.set_mju_user_warning(_warnings.append)  # MuJoCo would write a log file otherwise.
     model = mujoco.MjModel.from_xml_string(
-        scene.xml.read_text(encoding="utf-8"), assets={_PANDA.name: _PANDA.read_bytes()}
+        scene.xml.read_text(encoding="utf-8"), assets={PANDA_XML.name: PANDA_XML.read_bytes()}
     )
 
     for cube in cubes:

@@ -9,7 +9,7 @@ pytest.importorskip("mujoco")
 pytest.importorskip("cv2")
 
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.robots.cameras.placement import camera_matrix
+from gatort.runtime.robots.cameras.calibration import CameraLens
 from gatort.sim.camera_view import simulated_view
 from gatort.sim.graphics import choose_gl
 from gatort.sim.tasks import task_named
@@ -22,14 +22,13 @@ if choose_gl() is None:
 def test_the_green_block_is_seen_where_the_pose_projects_it(height: int, width: int) -> None:
     view = simulated_view("stacking", "front", height, width)
     block = next(cube for cube in task_named("stacking").layout(0).cubes if cube.name == "green")
-    seen = camera_matrix(height, width, view.fovy_rad) @ (
-        view.pose.rotation.T @ (np.array(block.position) - view.pose.position_m)
-    )
+    matrix = CameraLens.pinhole(width, height, view.fovy_rad).matrix
+    seen = matrix @ (view.pose.rotation.T @ (np.array(block.position) - view.pose.position_m))
     red, green, blue = (view.picture[:, :, index].astype(int) for index in range(3))
     rows, columns = np.nonzero(green - np.maximum(red, blue) > 25)
     assert len(rows) > 20
     # The centre of the visible faces is nearer than the block's centre, by half an edge at most.
-    half_edge_px = camera_matrix(height, width, view.fovy_rad)[1, 1] * block.edge_m / 2 / seen[2]
+    half_edge_px = matrix[1, 1] * block.edge_m / 2 / seen[2]
     assert abs(columns.mean() - seen[0] / seen[2]) < half_edge_px
     assert abs(rows.mean() - seen[1] / seen[2]) < half_edge_px
 

@@ -6,15 +6,15 @@ Boards: ChArUco (a chessboard with markers) and a single AprilTag, through OpenC
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 
 from gatort.runtime.errors import ObservationError
-from gatort.runtime.spec import Strict
 
+from .board import Board
+from .calibration import CameraLens
 from .opencv import cv2
 from .pose import OpticalPose
 
@@ -22,45 +22,6 @@ CHARUCO_MARKERS: Final = cv2.aruco.DICT_5X5_100
 TAGS: Final = cv2.aruco.DICT_APRILTAG_36h11
 FEWEST_CORNERS: Final = 6
 """Smallest number of ChArUco corners: their error of 0.1 px then averages out."""
-
-Length = Annotated[FiniteFloat, Field(gt=0, le=2)]
-
-
-class Board(Strict):
-    """Board that lies on the table, face up, at a known place of the world."""
-
-    kind: Literal["charuco", "apriltag"] = "charuco"
-    """ChArUco board, or a single AprilTag of the family 36h11."""
-    columns: Annotated[PositiveInt, Field(ge=3, le=20)] = 7
-    """Number of squares of a ChArUco board from left to right."""
-    rows: Annotated[PositiveInt, Field(ge=3, le=20)] = 5
-    """Number of squares of a ChArUco board from top to bottom."""
-    square_m: Length = 0.04
-    """Edge of a square of a ChArUco board."""
-    marker_m: Length = 0.03
-    """Edge of a marker: of a ChArUco board's (dictionary 5X5_100), or of the AprilTag."""
-    tag: Annotated[NonNegativeInt, Field(le=586)] = 0
-    """Number of the AprilTag."""
-    position_m: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.5, 0.0, 0.0)
-    """Centre of the board in the world: x forward from the arm's base, y to its left, z up."""
-    yaw_rad: FiniteFloat = 0.0
-    """Turn of the board's right edge from the world's x axis, about the vertical."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.kind == "charuco" and self.marker_m >= self.square_m:
-            raise ValueError(
-                f"marker_m: expected less than square_m = {self.square_m:g}, "
-                f"found {self.marker_m:g}"
-            )
-        return self
-
-    def in_world(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return points (N, 2) of the board in W, (N, 3). Board: x right, y up, from its centre."""
-        cos, sin = np.cos(self.yaw_rad), np.sin(self.yaw_rad)
-        flat = points @ np.array([[cos, sin], [-sin, cos]])
-        placed: NDArray[np.float64] = np.array(self.position_m) + np.pad(flat, ((0, 0), (0, 1)))
-        return placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,41 +36,32 @@ class Placement:
     """Root mean square distance between found and projected corners."""
 
 
-def place_camera(picture: NDArray[np.uint8], board: Board, fovy_rad: float) -> Placement:
+def place_camera(picture: NDArray[np.uint8], board: Board, lens: CameraLens) -> Placement:
     """Return the pose of the camera that took a picture of a board.
-
-    A pinhole camera without distortion is assumed, with its axis in the picture's centre.
 
     Args:
         picture: (height, width) grey or (height, width, 3).
         board: the board and its place.
-        fovy_rad: vertical field of view of the picture.
+        lens: lens of the picture.
 
     Raises:
         ObservationError: the board is not found in the picture.
     """
     grey: Any = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    points, pixels = _find(grey, board)  # (N, 3) in W, (N, 2)
-    matrix = camera_matrix(grey.shape[0], grey.shape[1], fovy_rad)
+    points, pixels = find_board(grey, board)  # (N, 2) each
+    points = board.in_world(points)  # (N, 3)
+    camera = lens.matrix, np.array(lens.distortion)
 
     # IPPE wants the plane at z = 0, so it gets points relative to the board's centre.
     centre = np.array(board.position_m)
-    _, turn, shift = cv2.solvePnP(points - centre, pixels, matrix, None, flags=cv2.SOLVEPNP_IPPE)
-    turn, shift = cv2.solvePnPRefineLM(points - centre, pixels, matrix, None, turn, shift)
-    projected = cv2.projectPoints(points - centre, turn, shift, matrix, None)[0].reshape(-1, 2)
+    _, turn, shift = cv2.solvePnP(points - centre, pixels, *camera, flags=cv2.SOLVEPNP_IPPE)
+    turn, shift = cv2.solvePnPRefineLM(points - centre, pixels, *camera, turn, shift)
+    projected = cv2.projectPoints(points - centre, turn, shift, *camera)[0].reshape(-1, 2)
     residual_px = float(np.sqrt(((projected - pixels) ** 2).sum(axis=1).mean()))
 
     rotation = np.array(cv2.Rodrigues(turn)[0], np.float64)  # R_camera_world
     position = centre - rotation.T @ np.ravel(shift)
     return Placement(OpticalPose(position, rotation.T), len(points), residual_px)
-
-
-def camera_matrix(height: int, width: int, fovy_rad: float) -> NDArray[np.float64]:
-    """Return the pinhole matrix (3, 3). Pixel centres have whole coordinates, as in OpenCV."""
-    focal_px = height / 2 / np.tan(fovy_rad / 2)
-    return np.array(
-        [[focal_px, 0, (width - 1) / 2], [0, focal_px, (height - 1) / 2], [0, 0, 1]], np.float64
-    )
 
 
 def draw_board(board: Board, square_px: int = 120) -> NDArray[np.uint8]:
@@ -131,12 +83,13 @@ def _charuco(board: Board) -> Any:
     )
 
 
-def _find(grey: Any, board: Board) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the corners in W, (N, 3), and in the picture, (N, 2)."""
-    points, pixels = (
-        _find_tag(grey, board) if board.kind == "apriltag" else _find_chess(grey, board)
-    )
-    return board.in_world(points), pixels
+def find_board(grey: Any, board: Board) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the corners on the board, (N, 2) in m, and in the picture, (N, 2).
+
+    Raises:
+        ObservationError: the board is not found in the picture.
+    """
+    return _find_tag(grey, board) if board.kind == "apriltag" else _find_chess(grey, board)
 
 
 def _find_chess(grey: Any, board: Board) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.robot import Observation, Robot
 from gatort.runtime.robots.driver import BY_CONTROLLER, Driver, OnStep, Watched
-from gatort.runtime.safety import Command, State
+from gatort.runtime.robots.wrapped import WrappedRobot
+from gatort.runtime.safety import Command
 from gatort.runtime.spec import Interface
 
 from .config import CameraConfig
@@ -113,12 +114,12 @@ def _copy(picture: CameraPicture) -> CameraPicture:
     return replace(picture, pixels=picture.pixels.copy())
 
 
-class CameraRobot:
-    """Any robot with the cameras of this computer. Implements `Robot`."""
+class CameraRobot(WrappedRobot):
+    """Any robot with the cameras of this computer."""
 
     def __init__(self, robot: Robot, rig: CameraRig) -> None:
         """Take over a robot and cameras. `close` closes both."""
-        self.robot = robot
+        super().__init__(robot)
         self.cameras = rig.cameras
         self._rig = rig
 
@@ -126,25 +127,6 @@ class CameraRobot:
     def interface(self) -> Interface:
         """See `Robot.interface`."""
         return self._rig.interface
-
-    @property
-    def state(self) -> State:
-        """See `Robot.state`."""
-        return self.robot.state
-
-    @property
-    def stop_reason(self) -> str | None:
-        """See `Robot.stop_reason`."""
-        return self.robot.stop_reason
-
-    @property
-    def succeeded(self) -> bool:
-        """See `Robot.succeeded`."""
-        return self.robot.succeeded
-
-    def arm(self) -> None:
-        """See `Robot.arm`."""
-        self.robot.arm()
 
     def look(self) -> tuple[NDArray[Any], ...] | None:
         """See `Robot.look`."""
@@ -157,21 +139,13 @@ class CameraRobot:
             ObservationError: the robot or a camera has nothing fresh.
             RobotError: the robot no longer answers.
         """
-        seen = self.robot.observe()
+        seen = super().observe()
         return replace(seen, values=self._rig.join(seen.values))
-
-    def command(self, command: Command) -> None:
-        """See `Robot.command`."""
-        self.robot.command(command)
-
-    def stop(self) -> None:
-        """See `Robot.stop`."""
-        self.robot.stop()
 
     def close(self) -> None:
         """See `Robot.close`."""
         try:
-            self.robot.close()
+            super().close()
         finally:
             self._rig.close()
 

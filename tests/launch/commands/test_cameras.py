@@ -17,9 +17,11 @@ from gatort.sim.graphics import choose_gl
 pytest.importorskip("mujoco")
 pytest.importorskip("cv2")
 
+from gatort.runtime.robots.cameras.board import Board
+from gatort.runtime.robots.cameras.calibration import CameraLens
 from gatort.runtime.robots.cameras.devices import CameraDevice, list_devices
 from gatort.runtime.robots.cameras.opencv import cv2
-from gatort.runtime.robots.cameras.placement import Board, camera_matrix, draw_board
+from gatort.runtime.robots.cameras.placement import draw_board
 
 HEIGHT, WIDTH = 480, 640
 FINER = 4
@@ -91,7 +93,7 @@ def test_the_placement_of_a_camera_at_the_scenes_own_place_has_no_error(
 
     view = simulated_view("stacking", "front", HEIGHT, HEIGHT)
     # Frames are wider than the picture. The kept centre has the field of view of the scene.
-    matrix = camera_matrix(HEIGHT, WIDTH, view.fovy_rad)
+    matrix = CameraLens.pinhole(WIDTH, HEIGHT, view.fovy_rad).matrix
     board = Board(columns=5, rows=4, square_m=0.06, marker_m=0.045)
     drawn = draw_board(board)
     middle = np.array(drawn.shape[::-1]) / 2

@@ -7,12 +7,14 @@ import pytest
 from numpy.typing import NDArray
 
 from gatort.runtime.errors import ObservationError
+from gatort.runtime.robots.cameras.board import Board
+from gatort.runtime.robots.cameras.calibration import CameraLens
 from gatort.runtime.robots.cameras.opencv import cv2
-from gatort.runtime.robots.cameras.placement import Board, camera_matrix, draw_board, place_camera
+from gatort.runtime.robots.cameras.placement import draw_board, place_camera
 from gatort.runtime.robots.cameras.pose import OpticalPose, compare_poses
 
 HEIGHT, WIDTH = 480, 640
-FOVY_RAD = np.radians(45.0)
+LENS = CameraLens.pinhole(WIDTH, HEIGHT, float(np.radians(45.0)))
 OVERSAMPLED = 4
 CHARUCO = Board(position_m=(0.5, 0.05, 0.01), yaw_rad=0.3)
 TAG = Board(kind="apriltag", tag=7, marker_m=0.16, position_m=(0.5, 0.05, 0.01), yaw_rad=-0.4)
@@ -31,7 +33,7 @@ def looking(
 
 
 def project(pose: OpticalPose, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    seen = (points - pose.position_m) @ pose.rotation @ camera_matrix(HEIGHT, WIDTH, FOVY_RAD).T
+    seen = (points - pose.position_m) @ pose.rotation @ LENS.matrix.T
     return seen[:, :2] / seen[:, 2:]
 
 
@@ -69,7 +71,7 @@ def test_the_pose_of_a_camera_is_found_within_millimetres(
     board: Board, most_m: float, most_deg: float, position_m: tuple[float, float, float]
 ) -> None:
     wanted = looking(position_m, (0.5, 0.02, 0.0))
-    placement = place_camera(photograph(board, wanted), board, FOVY_RAD)
+    placement = place_camera(photograph(board, wanted), board, LENS)
     error = compare_poses(placement.pose, wanted)
     assert error.distance_m < most_m
     assert np.degrees(error.angle_rad) < most_deg
@@ -106,11 +108,11 @@ def test_the_board_lies_with_its_right_edge_along_x_and_its_top_towards_y() -> N
 )
 def test_a_picture_without_the_board_is_refused(board: Board, sentence: str) -> None:
     with pytest.raises(ObservationError, match=sentence):
-        place_camera(np.full((HEIGHT, WIDTH), 128, np.uint8), board, FOVY_RAD)
+        place_camera(np.full((HEIGHT, WIDTH), 128, np.uint8), board, LENS)
 
 
 def test_another_tag_is_not_taken_for_the_board() -> None:
     pose = looking((0.7, -0.5, 0.5), (0.5, 0.02, 0.0))
     other = TAG.model_copy(update={"tag": 8})
     with pytest.raises(ObservationError, match=r"found tags \[8\]"):
-        place_camera(photograph(other, pose), TAG, FOVY_RAD)
+        place_camera(photograph(other, pose), TAG, LENS)

@@ -1,0 +1,105 @@
+"""`gatort poses`: poses of tagged cubes from calibrated cameras, published for a policy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.live import Live
+from rich.table import Table
+
+from gatort.launch.options import resolve
+from gatort.launch.outputs import require_writable
+from gatort.launch.report import screen
+from gatort.launch.tag_options import PosesOptions
+from gatort.launch.tag_sheet import draw_sheets
+from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.exit_status import ExitStatus, verdict
+from gatort.runtime.robots.cameras.calibration import CameraCalibration
+from gatort.runtime.robots.tags.finder import CubePose
+from gatort.runtime.robots.tags.stream import MeasuredFrame, PoseStream
+
+REFRESH_NS = 250_000_000
+"""Shortest time between two drawings of the table."""
+
+
+def poses(
+    *,
+    options: Annotated[PosesOptions | None, Parameter(name="*")] = None,
+    profile: Path | None = None,
+    print_tags: Path | None = None,
+) -> int:
+    """Publish the poses of cubes with AprilTags, for `gatort run --sensor`.
+
+    Fixed cameras look at the cubes. `gatort calibrate` measures their lenses and places. Ctrl-C
+    ends the command. Exit status 1 when a cube was never seen.
+
+    Parameters
+    ----------
+    profile
+        Launch profile with `[cameras.NAME]`, `[cubes.NAME]` and `[calibrations]`.
+    print_tags
+        Write the faces of the cubes into this .pdf file, to be printed at its exact size, and end.
+    """
+    options = resolve(PosesOptions, options, profile)
+    options.require("cubes")
+    require_writable(print_tags=print_tags)
+    if print_tags is not None:
+        draw_sheets(print_tags, options.cubes)
+        screen().print(f"tags: {print_tags}")
+        return ExitStatus.DONE
+
+    options.require("cameras", "calibrations")
+    calibrations = {
+        name: CameraCalibration.load(path) for name, path in options.calibrations.items()
+    }
+    clock = MonotonicClock()
+    stream = PoseStream(options.cubes, options.cameras, calibrations, options.address, clock)
+    with closing(stream):
+        for camera in stream.cameras:
+            camera.wait()
+        seen = _publish(stream, options, clock)
+    return verdict(seen.keys() >= options.cubes.keys())
+
+
+def _publish(stream: PoseStream, options: PosesOptions, clock: MonotonicClock) -> Counter[str]:
+    """Publish until the end of the time or Ctrl-C. Return in how many frames each cube was seen."""
+    console = screen()
+    console.print(f"publishing at {options.address}: gatort run --sensor {options.address} …")
+    seen: Counter[str] = Counter()
+    frames, drawn_ns, began_ns = 0, 0, clock.now_ns()
+    with Live(console=console, auto_refresh=False) as live:
+        while options.seconds is None or clock.now_ns() - began_ns < options.seconds * 1e9:
+            measured = stream.measure()
+            if measured is None:
+                continue
+            frames += 1
+            seen.update(pose.name for pose in measured.poses)
+            if clock.now_ns() - drawn_ns >= REFRESH_NS:
+                drawn_ns = clock.now_ns()
+                live.update(_table(measured, options, seen, frames), refresh=True)
+    return seen
+
+
+def _table(
+    measured: MeasuredFrame, options: PosesOptions, seen: Mapping[str, int], frames: int
+) -> Table:
+    title = f"{measured.camera}: frame {frames}, {measured.age_ms:.0f} ms old when published"
+    table = Table(title=title, title_justify="left")
+    for column in ("cube", "x, m", "y, m", "z, m", "tags", "misfit, px", "seen"):
+        table.add_column(column, justify="left" if column == "cube" else "right")
+    found = {pose.name: pose for pose in measured.poses}
+    for name in options.cubes:
+        table.add_row(name, *_cells(found.get(name)), f"{seen.get(name, 0) / frames:.0%}")
+    return table
+
+
+def _cells(pose: CubePose | None) -> list[str]:
+    if pose is None:
+        return ["–"] * 5
+    place = [f"{metres:.4f}" for metres in pose.position_m]
+    return [*place, str(pose.tags), f"{pose.residual_px:.2f}"]

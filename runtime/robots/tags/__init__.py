@@ -1,0 +1,1 @@
+"""Poses of cubes from printed tags on their faces, seen by calibrated cameras."""

@@ -1,0 +1,108 @@
+"""Pictures for a calibration, taken by themselves whenever they show something new."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatort.runtime.errors import ObservationError
+from gatort.runtime.robots.cameras.board import Board
+from gatort.runtime.robots.cameras.placement import find_board
+
+from .calibrate import BoardView, HandView
+from .finder import CubeFinder
+
+BOARDS: Final = 20
+"""Number of pictures of a board that are taken for a lens."""
+HANDS: Final = 15
+"""Number of postures of the hand that are taken for a place."""
+NEW_PX: Final = 40.0
+"""A board is somewhere new if its corners moved by this much from those of each picture."""
+NEW_RAD: Final = 0.15
+"""A posture is new if a joint moved by this much from those of each posture."""
+STILL_RAD_S: Final = 0.01
+"""An arm is at rest below this speed of each joint."""
+STILL_NS: Final = 500_000_000
+"""Time for which the arm must rest, because a picture is older than the joints."""
+
+Floats = NDArray[np.float64]
+
+
+class BoardPictures:
+    """Pictures of a board that somebody moves in front of a camera."""
+
+    def __init__(self, board: Board) -> None:
+        self.views: list[BoardView] = []
+        self._board = board
+        self._centres: list[Floats] = []
+
+    @property
+    def left(self) -> int:
+        """Number of pictures that are still missing."""
+        return BOARDS - len(self.views)
+
+    def offer(self, grey: NDArray[np.uint8]) -> str:
+        """Look at a picture (height, width). Return why it is not taken, or nothing."""
+        try:
+            points, pixels = find_board(grey, self._board)
+        except ObservationError:
+            return "the board is not seen"
+        centre = np.concatenate([pixels.mean(axis=0), pixels.std(axis=0)])  # (4,)
+        if any(np.abs(centre - other).sum() < NEW_PX for other in self._centres):
+            return "move the board, tilt it, or bring it nearer"
+        self._centres.append(centre)
+        self.views.append(BoardView(points, pixels))
+        return ""
+
+
+class HandPictures:
+    """Pictures of a cube in the hand of an arm that somebody guides from posture to posture."""
+
+    def __init__(self, finder: CubeFinder, held: str) -> None:
+        """Look for a cube.
+
+        Args:
+            finder: finder of the cubes.
+            held: name of the cube in the hand.
+        """
+        self.views: list[HandView] = []
+        self._finder = finder
+        self._held = held
+        self._postures: list[Floats] = []
+        self._still_since_ns: int | None = None
+
+    @property
+    def left(self) -> int:
+        """Number of postures that are still missing."""
+        return HANDS - len(self.views)
+
+    def is_ready(self, position_rad: Floats, velocity_rad_s: Floats, now_ns: int) -> str:
+        """Look at the joints, (7,) each. Return why no picture is taken now, or nothing."""
+        if np.abs(velocity_rad_s).max() > STILL_RAD_S:
+            self._still_since_ns = None
+            return "let the arm rest"
+        if self._still_since_ns is None:
+            self._still_since_ns = now_ns
+        if any(np.abs(position_rad - other).max() < NEW_RAD for other in self._postures):
+            return "guide the arm to another posture, and turn the hand"
+        return "" if now_ns - self._still_since_ns >= STILL_NS else "let the arm rest"
+
+    def offer(
+        self, grey: NDArray[np.uint8], position_rad: Floats, tool_m: Floats, tool_rotation: Floats
+    ) -> str:
+        """Look at a picture (height, width). Return why it is not taken, or nothing.
+
+        Args:
+            grey: the picture.
+            position_rad: joints, (7,).
+            tool_m: tool in W, (3,).
+            tool_rotation: R_world_tool, (3, 3).
+        """
+        corners = self._finder.corners(grey).get(self._held)
+        if corners is None:
+            return f"{self._held} is not seen"
+        self._postures.append(position_rad.copy())
+        self.views.append(HandView(tool_m.copy(), tool_rotation.copy(), corners))
+        return ""

@@ -1,0 +1,87 @@
+"""A camera in front of a simulated arm that measures the poses of tagged cubes.
+
+It is a sensor on the arm's clock, so that trials in lockstep see poses with a camera's rate,
+latency and errors.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatort.runtime.clock import Clock
+from gatort.runtime.robots.sensors.readings import EDGE, POSE, SensorReading
+from gatort.runtime.robots.tags.finder import CubeFinder, CubePose, in_grey
+from gatort.runtime.safety import State
+
+from .robot import SimulatedRobot
+from .tagged_scene import TaggedScene, tagged
+
+CAMERA: Final = "front"
+"""Camera of the scene that looks at the cubes."""
+FRAME_NS: Final = 33_000_000
+"""Time between two pictures: 30 Hz in whole inner steps."""
+LATENCY_NS: Final = 60_000_000
+"""Time from the light to the poses: exposure, transfer and detection of a USB camera."""
+
+
+class RenderedTags:
+    """Poses of the cubes of a simulated arm, as a camera sees them. Implements `Sensor`."""
+
+    def __init__(self, robot: SimulatedRobot, clock: Clock, latency_ns: int = LATENCY_NS) -> None:
+        """Look at a robot's present layout from now on. The first picture is taken at once."""
+        cubes = tagged(robot.layout.cubes)
+        self.scene = TaggedScene(robot.task.scene, cubes)
+        self.pictures = 0
+        """Number of pictures that were taken."""
+        self._robot = robot
+        self._clock = clock
+        self._latency_ns = latency_ns
+        self._finder = CubeFinder(cubes)
+        self._camera = self.scene.calibration(CAMERA)
+        self._waiting: deque[tuple[int, list[CubePose]]] = deque()
+        """Stamps and poses that are not yet published."""
+        now_ns = clock.now_ns()
+        self._next_ns = now_ns
+        self._readings = {
+            EDGE + name: SensorReading(np.array([cube.edge_m]), now_ns)
+            for name, cube in cubes.items()
+        }
+        self._stamp_ns: int | None = None
+        self._take(now_ns)
+        self._publish(*self._waiting.popleft())
+        robot.on_step = self._on_step
+
+    @property
+    def stamp_ns(self) -> int | None:
+        """See `Sensor.stamp_ns`."""
+        return self._stamp_ns
+
+    def update(self) -> dict[str, SensorReading]:
+        """See `Sensor.update`."""
+        ready_ns = self._clock.now_ns() - self._latency_ns
+        while self._waiting and self._waiting[0][0] <= ready_ns:
+            self._publish(*self._waiting.popleft())
+        return self._readings
+
+    def _on_step(self, at_ns: int, _: State, __: NDArray[np.float64]) -> None:
+        if at_ns >= self._next_ns:
+            self._take(at_ns)
+
+    def _take(self, at_ns: int) -> None:
+        picture = self.scene.draw(CAMERA, self._robot.positions)
+        self._waiting.append((at_ns, self._finder.find(in_grey(picture), self._camera)))
+        self.pictures += 1
+        self._next_ns = at_ns + FRAME_NS
+
+    def _publish(self, stamp_ns: int, poses: list[CubePose]) -> None:
+        self._stamp_ns = stamp_ns
+        for pose in poses:
+            self._readings[POSE + pose.name] = SensorReading(pose.numbers, stamp_ns)
+
+    def close(self) -> None:
+        """Free the OpenGL context. A second call does nothing."""
+        self.scene.close()

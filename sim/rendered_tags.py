@@ -7,6 +7,7 @@ latency and errors.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -27,12 +28,28 @@ FRAME_NS: Final = 33_000_000
 LATENCY_NS: Final = 60_000_000
 """Time from the light to the poses: exposure, transfer and detection of a USB camera."""
 
+Degrade = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""Changes a grey picture (height, width)."""
+
 
 class RenderedTags:
     """Poses of the cubes of a simulated arm, as a camera sees them. Implements `Sensor`."""
 
-    def __init__(self, robot: SimulatedRobot, clock: Clock, latency_ns: int = LATENCY_NS) -> None:
-        """Look at a robot's present layout from now on. The first picture is taken at once."""
+    def __init__(
+        self,
+        robot: SimulatedRobot,
+        clock: Clock,
+        latency_ns: int = LATENCY_NS,
+        degrade: Degrade | None = None,
+    ) -> None:
+        """Look at a robot's present layout from now on. The first picture is taken at once.
+
+        Args:
+            robot: arm on which the cubes lie.
+            clock: the arm's clock.
+            latency_ns: time from a picture to its poses.
+            degrade: faults of the lens, applied to each grey picture.
+        """
         cubes = tagged(robot.layout.cubes)
         self.scene = TaggedScene(robot.task.scene, cubes)
         self.pictures = 0
@@ -40,6 +57,7 @@ class RenderedTags:
         self._robot = robot
         self._clock = clock
         self._latency_ns = latency_ns
+        self._degrade = degrade
         self._finder = CubeFinder(cubes)
         self._camera = self.scene.calibration(CAMERA)
         self._waiting: deque[tuple[int, list[CubePose]]] = deque()
@@ -72,8 +90,10 @@ class RenderedTags:
             self._take(at_ns)
 
     def _take(self, at_ns: int) -> None:
-        picture = self.scene.draw(CAMERA, self._robot.positions)
-        self._waiting.append((at_ns, self._finder.find(in_grey(picture), self._camera)))
+        picture = in_grey(self.scene.draw(CAMERA, self._robot.positions))
+        if self._degrade is not None:
+            picture = self._degrade(picture)
+        self._waiting.append((at_ns, self._finder.find(picture, self._camera)))
         self.pictures += 1
         self._next_ns = at_ns + FRAME_NS
 

@@ -1,6 +1,7 @@
 """Pictures of a task's scene whose cubes wear tags, drawn by MuJoCo.
 
-The scene has no physics of its own: `draw` shows the positions of a simulator.
+The scene has no physics of its own: `draw` shows the positions of a simulator. Call `choose_gl`
+before this file is first imported.
 """
 
 from __future__ import annotations

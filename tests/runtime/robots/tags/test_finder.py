@@ -49,9 +49,7 @@ def test_the_poses_have_no_common_bias() -> None:
         position = np.array([random.uniform(0.42, 0.58), random.uniform(-0.1, 0.1), 0.025])
         rotation = turned((0.0, 0.0, random.uniform(-np.pi, np.pi)))
         picture = photograph({"red": (position, rotation)}, camera())
-        errors += [
-            pose.position_m - position for pose in CubeFinder(CUBES).find(picture, camera())
-        ]
+        errors += [pose.position_m - position for pose in CubeFinder(CUBES).find(picture, camera())]
     assert len(errors) == 12
     assert abs(np.mean(errors, axis=0)[1]) < 0.0003  # The camera looks along x.
 

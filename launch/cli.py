@@ -71,7 +71,7 @@ COMMANDS = {
         "List the connected cameras, or measure sources and compare them with the simulated scene."
     ),
     "calibrate": "Measure the lens of a camera, or its place.",
-    "poses": "Publish the poses of cubes with AprilTags, for `gatort run --sensor`.",
+    "poses": "Publish the poses of cubes with AprilTags for a policy.",
     "doctor": "List the parts of this machine, and how to install the missing ones.",
 }
 """Line of each command in `gatort --help`: the first sentence of its function's docstring."""

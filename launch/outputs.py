@@ -21,6 +21,7 @@ ENDINGS: Final = {
     "plot": (".png", ".svg", ".pdf"),
     "picture": (".png",),
     "print_board": (".png",),
+    "print_tags": (".pdf",),
     "video": (".mp4",),
 }
 """Endings of the names that a flag's file may have."""

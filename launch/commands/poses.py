@@ -33,10 +33,10 @@ def poses(
     profile: Path | None = None,
     print_tags: Path | None = None,
 ) -> int:
-    """Publish the poses of cubes with AprilTags, for `gatort run --sensor`.
+    """Publish the poses of cubes with AprilTags for a policy.
 
-    Fixed cameras look at the cubes. `gatort calibrate` measures their lenses and places. Ctrl-C
-    ends the command. Exit status 1 when a cube was never seen.
+    Fixed cameras look at the cubes. `gatort calibrate` measures their lenses and places.
+    `gatort run --sensor` takes the poses. Ctrl-C ends the command. Exit status 1 when a cube was never seen.
 
     Parameters
     ----------

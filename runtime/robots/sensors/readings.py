@@ -107,7 +107,7 @@ def require_loopback(address: str) -> str:
     """
     url = urlsplit(address)
     try:
-        is_valid = url.scheme == "tcp" and bool(url.port) and not url.path
+        is_valid = url.scheme == "tcp" and url.port is not None and not url.path
     except ValueError:
         is_valid = False
     if not is_valid or url.netloc.rpartition(":")[0] not in _LOOPBACK:

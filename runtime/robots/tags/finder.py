@@ -61,7 +61,7 @@ class CubeFinder:
 
     A fast detector looks for tags in the whole picture. A slow one then fits lines to the edges
     of the tags around each cube. Refined corners alone, without lines, are off by half a pixel
-    towards the dark side, which moves a cube at 0.8 m away by 8 mm.
+    towards the dark side, which moved a cube 0.8 m away by 5 mm.
     """
 
     def __init__(self, cubes: Mapping[str, TaggedCube]) -> None:

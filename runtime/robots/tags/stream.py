@@ -134,8 +134,8 @@ class PoseStream:
 def _require_place(name: str, calibrations: Mapping[str, CameraCalibration]) -> None:
     found = calibrations.get(name)
     if found is None or found.place is None:
-        missing = "lens" if found is None else "place"
+        missing, remedy = ("lens", "") if found is None else ("place", " --place")
         raise ConfigError(
             f"camera {name!r}: expected a calibrated camera, found none of its {missing}: "
-            f"measure it with `gatort poses --calibrate-{missing} {name}`"
+            f"measure it with `gatort calibrate {name}{remedy}`"
         )

@@ -37,5 +37,5 @@ def test_a_cube_has_six_numbers_of_its_own() -> None:
 
 
 def test_a_tag_without_a_white_margin_is_refused() -> None:
-    with pytest.raises(ValidationError, match="expected less than edge_m = 0.05"):
+    with pytest.raises(ValidationError, match="expected less than edge_m"):
         TaggedCube(edge_m=0.05, tag_m=0.05, first_tag=0)

@@ -1,0 +1,180 @@
+"""`gatort poses` and `gatort calibrate`: a profile becomes tags, calibrations and poses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gatort.launch import cli
+from gatort.sim.graphics import choose_gl
+
+pytest.importorskip("mujoco")
+pytest.importorskip("cv2")
+pytest.importorskip("scipy")
+if choose_gl() is None:
+    pytest.skip("no GL library draws", allow_module_level=True)
+
+from gatort.faults.mjpeg_server import MjpegServer
+from gatort.launch.toml_text import toml_text
+from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.robots.cameras.board import Board
+from gatort.runtime.robots.cameras.calibration import CameraCalibration
+from gatort.runtime.robots.cameras.opencv import cv2, encode
+from gatort.runtime.robots.cameras.placement import draw_board
+from gatort.sim.simulators.mujoco import MujocoSimulator
+from gatort.sim.tagged_scene import TaggedScene, tagged
+from gatort.sim.tasks.stacking.task import Stacking
+
+TASK = Stacking()
+LAYOUT = TASK.layout(900_210)
+TAGS = tagged(LAYOUT.cubes)
+ADDRESS = "tcp://127.0.0.1:0"
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[TaggedScene]:
+    made = TaggedScene(TASK.scene, TAGS)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def picture(scene: TaggedScene) -> NDArray[np.uint8]:
+    """The scene's front camera sees a layout, BGR."""
+    simulator = MujocoSimulator(TASK.scene)
+    simulator.place_arm(np.array(LAYOUT.joints_rad))
+    simulator.place_cubes(LAYOUT.cubes)
+    return scene.draw("front", simulator.positions)[..., ::-1].copy()
+
+
+@pytest.fixture
+def server(picture: NDArray[np.uint8]) -> Iterator[MjpegServer]:
+    """A network camera whose frames differ in one pixel."""
+    frames = []
+    for number in range(8):
+        picture[0, 0] = 30 * number
+        frames.append(encode(picture, ".jpg"))
+    with MjpegServer(frames, frames[0], MonotonicClock()) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write_profile(source: str, cubes: bool = True) -> None:
+    tables = {
+        "cameras": {"front": {"source": source}},
+        "calibrations": {"front": "front.json"},
+        "cubes": {name: cube.model_dump() for name, cube in TAGS.items()} if cubes else {},
+    }
+    text = "\n".join(toml_text(table, name) for name, table in tables.items() if table)
+    Path("cell.toml").write_text(text)
+
+
+def test_poses_of_a_network_camera_are_published_and_shown(
+    server: MjpegServer, scene: TaggedScene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_profile(server.url)
+    Path("front.json").write_text(scene.calibration("front").text)
+    flags = ["--profile", "cell.toml", "--address", ADDRESS, "--seconds", "5"]
+    assert cli.main(["poses", *flags]) == 0
+    shown = capsys.readouterr().out
+    for cube in LAYOUT.cubes:
+        row = next(line for line in reversed(shown.splitlines()) if cube.name in line)
+        place = [float(cell) for cell in row.split("│")[2:5]]
+        np.testing.assert_allclose(place, cube.position, atol=0.004)
+
+
+def test_a_camera_that_is_not_calibrated_is_refused_with_the_remedy(
+    server: MjpegServer, scene: TaggedScene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_profile(server.url)
+    lens_alone = CameraCalibration(lens=scene.calibration("front").lens)
+    Path("front.json").write_text(lens_alone.text)
+    assert cli.main(["poses", "--profile", "cell.toml", "--address", ADDRESS]) == 2
+    assert "gatort calibrate front --place" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["poses"], ["calibrate", "front"]])
+def test_a_profile_without_tables_is_refused(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty.toml").write_text("")
+    assert cli.main([*command, "--profile", "empty.toml"]) == 2
+    assert "expected a launch profile with [" in capsys.readouterr().err
+
+
+def test_tags_are_printed_at_their_exact_size() -> None:
+    pytest.importorskip("matplotlib")
+    write_profile("file:none.png")
+    assert cli.main(["poses", "--profile", "cell.toml", "--print-tags", "tags.pdf"]) == 0
+    content = Path("tags.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    assert content.count(b"/Type /Page ") == len(TAGS)
+    assert b"/MediaBox [ 0 0 595.2" in content  # 210 mm in points of 1/72 inch
+
+
+def test_the_place_of_a_camera_follows_from_a_board_on_the_table(
+    scene: TaggedScene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board, truth = Board(), scene.calibration("front")
+    Path("board.png").write_bytes(encode(_photograph(board, truth), ".png"))
+    write_profile("file:board.png", cubes=False)
+    Path("front.json").write_text(CameraCalibration(lens=truth.lens).text)
+
+    assert cli.main(["calibrate", "front", "--profile", "cell.toml", "--place"]) == 0
+
+    found = CameraCalibration.load(Path("front.json")).place
+    assert found is not None
+    assert truth.place is not None
+    assert np.linalg.norm(found.pose.position_m - truth.place.pose.position_m) < 0.01
+    assert "the place fits" in capsys.readouterr().out
+    assert json.loads(Path("front.json").read_text())["lens"]["frame_size"] == [1280, 720]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["side"], "expected a camera of [cameras] (front), found 'side'"),
+        (["front", "--place", "--held", "red"], "name it with --robot"),
+        (["front", "--place", "--robot", "mujoco"], "expected an address such as tcp://"),
+        (["front", "--place"], "no-calibration.json"),
+    ],
+)
+def test_a_calibration_that_cannot_be_is_refused(
+    flags: list[str], sentence: str, scene: TaggedScene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("board.png").write_bytes(encode(np.full((720, 1280, 3), 99, np.uint8), ".png"))
+    write_profile("file:board.png")
+    Path("front.json").write_text(scene.calibration("front").text)
+    if "no-calibration" in sentence:
+        text = Path("cell.toml").read_text().replace("front.json", "no-calibration.json")
+        Path("cell.toml").write_text(text)
+    assert cli.main(["calibrate", *flags, "--profile", "cell.toml"]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def _photograph(board: Board, camera: CameraCalibration) -> NDArray[np.uint8]:
+    """Return the picture (height, width) of a board on the table."""
+    assert camera.place is not None
+    drawn = draw_board(board)
+    height, width = drawn.shape
+    half = np.array([board.columns, board.rows]) * board.square_m / 2
+    corners = board.in_world(half * [(-1, 1), (1, 1), (1, -1), (-1, -1)])
+    seen = (corners - camera.place.pose.position_m) @ camera.place.pose.rotation
+    pixels = seen @ camera.lens.matrix.T
+    pixels = pixels[:, :2] / pixels[:, 2:]
+    whole = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32) - 0.5
+    warp = cv2.getPerspectiveTransform(whole, pixels.astype(np.float32))
+    picture = np.full(camera.lens.frame_size[::-1], 200, np.uint8)
+    cv2.warpPerspective(
+        drawn, warp, camera.lens.frame_size, dst=picture, borderMode=cv2.BORDER_TRANSPARENT
+    )
+    return picture

@@ -1,0 +1,56 @@
+"""Pictures for a calibration are taken when they show something new, and the arm rests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2")
+pytest.importorskip("scipy")
+
+from gatort.runtime.robots.cameras.board import Board
+from gatort.runtime.robots.cameras.placement import draw_board
+from gatort.runtime.robots.kinematics import tool_pose
+from gatort.runtime.robots.panda import HOME_RAD
+from gatort.runtime.robots.tags.collect import BOARDS, HANDS, BoardPictures, HandPictures
+from gatort.runtime.robots.tags.finder import CubeFinder
+
+from .conftest import CUBES, camera, photograph
+
+MS = 1_000_000
+REST = np.zeros(7)
+
+
+def test_a_board_is_taken_once_at_each_place() -> None:
+    boards = BoardPictures(Board())
+    drawn = draw_board(Board(), square_px=30)
+    first = np.pad(drawn, ((40, 200), (40, 300)), constant_values=255)
+    moved = np.pad(drawn, ((200, 40), (300, 40)), constant_values=255)
+    assert boards.offer(np.full((300, 300), 99, np.uint8)) == "the board is not seen"
+    assert boards.offer(first) == ""
+    assert boards.offer(first).startswith("move the board")
+    assert boards.offer(moved) == ""
+    assert boards.left == BOARDS - 2
+
+
+def test_a_posture_is_taken_after_half_a_second_of_rest_and_only_once() -> None:
+    hands = HandPictures(CubeFinder(CUBES), "red")
+    position, rotation = tool_pose(HOME_RAD)
+    picture = photograph({"red": (np.array([0.5, 0.0, 0.05]), np.eye(3))}, camera())
+    assert hands.is_ready(HOME_RAD, REST + 0.1, 0) == "let the arm rest"
+    assert hands.is_ready(HOME_RAD, REST, 10 * MS) == "let the arm rest"
+    assert hands.is_ready(HOME_RAD, REST, 509 * MS) == "let the arm rest"
+    assert hands.is_ready(HOME_RAD, REST, 510 * MS) == ""
+    assert hands.offer(picture, HOME_RAD, position, rotation) == ""
+    assert hands.is_ready(HOME_RAD + 0.1, REST, 2_000 * MS).startswith("guide the arm")
+    assert hands.is_ready(HOME_RAD + 0.2, REST, 2_000 * MS) == ""
+    assert hands.left == HANDS - 1
+
+
+def test_a_cube_that_is_not_seen_is_named_and_the_posture_may_be_tried_again() -> None:
+    hands = HandPictures(CubeFinder(CUBES), "blue")
+    position, rotation = tool_pose(HOME_RAD)
+    picture = photograph({"red": (np.array([0.5, 0.0, 0.05]), np.eye(3))}, camera())
+    assert hands.offer(picture, HOME_RAD, position, rotation) == "blue is not seen"
+    assert hands.is_ready(HOME_RAD, REST, 0) == "let the arm rest"
+    assert hands.left == HANDS

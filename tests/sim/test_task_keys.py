@@ -1,0 +1,118 @@
+"""A task's keys follow from poses and joints, and equal those of the simulator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mujoco")
+
+from gatort.runtime.clock import VirtualClock
+from gatort.runtime.errors import ObservationError, SpecError
+from gatort.runtime.robots.panda import PANDA
+from gatort.runtime.robots.sensors.readings import SensorReading
+from gatort.runtime.robots.sensors.robot import SensorRobot
+from gatort.runtime.spec import PolicySpec
+from gatort.sim.make import make_robot
+from gatort.sim.robot import SimulatedRobot
+from gatort.sim.task_keys import TaskKeys, pose_of, rotation_of
+from gatort.sim.tasks.stacking.specifications import STACK_SPEC
+from gatort.sim.tasks.stacking.task import Stacking
+
+MS = 1_000_000
+JOINTS_ONLY = PolicySpec.model_validate(
+    {name: getattr(PANDA, name) for name in type(PANDA).model_fields} | {"window_frames": 1}
+)
+LACKING = [key for key in STACK_SPEC.observations if key not in JOINTS_ONLY.observations]
+
+
+@dataclass
+class ExactSensor:
+    """A sensor that publishes the true poses of a simulated arm's cubes."""
+
+    robot: SimulatedRobot
+    stamp_ns: int | None = 0
+    readings: dict[str, SensorReading] = field(default_factory=dict)
+
+    def publish(self, stamp_ns: int) -> None:
+        self.stamp_ns = stamp_ns
+        bodies = self.robot.simulator.bodies()
+        for cube in self.robot.layout.cubes:
+            yaw = cube.yaw_rad / 2
+            numbers = [*bodies[cube.name].position, np.cos(yaw), 0, 0, np.sin(yaw)]
+            self.readings[f"pose/{cube.name}"] = SensorReading(np.array(numbers), stamp_ns)
+            self.readings[f"edge/{cube.name}"] = SensorReading(np.array([cube.edge_m]), stamp_ns)
+
+    def update(self) -> dict[str, SensorReading]:
+        return self.readings
+
+    def close(self) -> None:
+        return
+
+
+@dataclass
+class Desk:
+    """The same layout twice: with block keys of the simulator, and with derived ones."""
+
+    clock: VirtualClock
+    told: SimulatedRobot
+    sensor: ExactSensor
+    seeing: SensorRobot
+
+
+@pytest.fixture
+def desk() -> Desk:
+    clock, task = VirtualClock(1_000 * MS), Stacking()
+    told = make_robot("mujoco", task, clock, STACK_SPEC, seed=3)
+    arm = make_robot("mujoco", task, clock, JOINTS_ONLY, seed=3)
+    sensor = ExactSensor(arm)
+    sensor.publish(clock.now_ns())
+    return Desk(
+        clock, told, sensor, SensorRobot(arm, TaskKeys(task, LACKING, PANDA, sensor, clock))
+    )
+
+
+def test_derived_keys_equal_those_of_the_simulator(desk: Desk) -> None:
+    assert desk.seeing.interface.observations == STACK_SPEC.observations
+    derived, told = desk.seeing.observe(), desk.told.observe()
+    for key, found, expected in zip(
+        STACK_SPEC.observations, derived.values, told.values, strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=key.name)
+        assert found.dtype == np.float32
+
+
+def test_a_sensor_that_falls_silent_is_refused(desk: Desk) -> None:
+    desk.clock.sleep_until_ns(desk.clock.now_ns() + 200 * MS)
+    desk.seeing.observe()
+    desk.clock.sleep_until_ns(desk.clock.now_ns() + MS)
+    with pytest.raises(ObservationError, match="found one 201 ms old"):
+        desk.seeing.observe()
+
+
+@pytest.mark.parametrize("name", ["pose/red", "edge/blue"])
+def test_a_sensor_that_lacks_a_value_is_refused_before_the_start(desk: Desk, name: str) -> None:
+    del desk.sensor.readings[name]
+    with pytest.raises(SpecError, match=f"expected a sensor that publishes {name}"):
+        TaskKeys(Stacking(), LACKING, PANDA, desk.sensor, desk.clock)
+
+
+def test_an_arm_without_a_hand_is_refused(desk: Desk, spec: PolicySpec) -> None:
+    with pytest.raises(SpecError, match="the robot lacks 'arm/joint_position'"):
+        TaskKeys(Stacking(), LACKING, spec, desk.sensor, desk.clock)
+
+
+@pytest.mark.parametrize("numbers", [[0.0] * 7, [0.0] * 6])
+def test_a_pose_without_a_turn_is_refused(numbers: list[float]) -> None:
+    with pytest.raises(ObservationError, match="expected x, y, z and a quaternion"):
+        pose_of("pose/red", SensorReading(np.array(numbers), 0))
+
+
+def test_a_quaternion_of_another_length_is_scaled() -> None:
+    half = np.pi / 8
+    numbers = np.array([0, 0, 0, 3 * np.cos(half), 0, 0, 3 * np.sin(half)])
+    rotation = pose_of("pose/red", SensorReading(numbers, 0)).rotation
+    np.testing.assert_allclose(rotation[:, 0], [np.cos(2 * half), np.sin(2 * half), 0], atol=1e-12)
+    np.testing.assert_allclose(rotation_of(np.array([1.0, 0, 0, 0])), np.eye(3))

@@ -2,7 +2,7 @@
 
     python benchmarks/pose_trials.py --episodes 100 --json runs/pose_trials.json
 
-MuJoCo draws the cubes with their tags, 1280×720, through the camera that `gatort poses` would use.
+MuJoCo draws the cubes with their tags, 1280×720, through two cameras that `gatort poses` would use.
 Each picture is blurred and made noisy. Its poses come a latency later. The policy `stack` gets its
 block keys from these poses alone, through the code of `gatort run --sensor`. Physics and policy
 run in lockstep on a virtual clock.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from rich.progress import track
 
 from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.clock import VirtualClock
+from gatort.runtime.errors import ObservationError
 from gatort.runtime.loop import TickRecord
 from gatort.runtime.robots.cameras.opencv import cv2
 from gatort.runtime.robots.panda import PANDA
@@ -76,7 +77,7 @@ class Degraded:
         return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
-def prepare(latency_ms: float, engine: str) -> Callable[[int], PoseTrial]:
+def prepare(latency_ms: float, engine: str, cameras: Sequence[str]) -> Callable[[int], PoseTrial]:
     """Load the policy in a worker, and return the work on one seed."""
     choose_gl()  # Before MuJoCo is imported.
     from gatort.sim.rendered_tags import RenderedTags
@@ -90,7 +91,7 @@ def prepare(latency_ms: float, engine: str) -> Callable[[int], PoseTrial]:
     def run(seed: int) -> PoseTrial:
         clock = VirtualClock()
         arm = make_robot("mujoco", task, clock, JOINTS_ONLY, seed)
-        tags = RenderedTags(arm, clock, round(latency_ms * 1e6), Degraded(seed))
+        tags = RenderedTags(arm, clock, round(latency_ms * 1e6), Degraded(seed), cameras)
         errors_mm, errors_deg, missed = _errors(arm.moment().bodies, tags)
         robot = SensorRobot(arm, TaskKeys(task, lacking, arm.interface, tags, clock))
         policy.reset()
@@ -99,14 +100,18 @@ def prepare(latency_ms: float, engine: str) -> Callable[[int], PoseTrial]:
         def look(_: TickRecord) -> bool:
             return arm.succeeded
 
-        ticks = loop.run(round(task.seconds * policy.spec.control_hz), look)
+        unseen = None
+        try:
+            loop.run(round(task.seconds * policy.spec.control_hz), look)
+        except ObservationError as error:  # Before the first tick the loop handles none.
+            unseen = str(error)
         robot.close()
         return PoseTrial(
             seed=seed,
             succeeded=arm.succeeded,
-            seconds=ticks / policy.spec.control_hz,
+            seconds=loop.telemetry.ticks / policy.spec.control_hz,
             refused=loop.guard.refused.total(),
-            stop_reason=arm.stop_reason,
+            stop_reason=unseen or loop.refusal or arm.stop_reason,
             errors_mm=errors_mm,
             errors_deg=errors_deg,
             missed=missed,
@@ -136,13 +141,14 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--seed", type=int, default=5000)
     parser.add_argument("--latency-ms", type=float, default=60.0)
+    parser.add_argument("--cameras", nargs="+", default=["front", "side"])
     parser.add_argument("--engine", default="native")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
     seeds = range(args.seed, args.seed + args.episodes)
-    work = spread(partial(prepare, args.latency_ms, args.engine), seeds, args.workers)
+    work = spread(partial(prepare, args.latency_ms, args.engine, args.cameras), seeds, args.workers)
     trials = sorted(track(work, total=len(seeds)), key=lambda trial: trial.seed)
 
     for trial in trials:

@@ -1,13 +1,13 @@
-"""A camera in front of a simulated arm that measures the poses of tagged cubes.
+"""Cameras around a simulated arm that measure the poses of tagged cubes.
 
-It is a sensor on the arm's clock, so that trials in lockstep see poses with a camera's rate,
+They are a sensor on the arm's clock, so that trials in lockstep see poses with a camera's rate,
 latency and errors.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -19,10 +19,10 @@ from gatort.runtime.robots.tags.finder import CubeFinder, CubePose, in_grey
 from gatort.runtime.safety import State
 
 from .robot import SimulatedRobot
-from .tagged_scene import TaggedScene, tagged
+from .tagged_scene import SIDE, TaggedScene, tagged
 
-CAMERA: Final = "front"
-"""Camera of the scene that looks at the cubes."""
+CAMERAS: Final = ("front", SIDE)
+"""Cameras that look at the cubes."""
 FRAME_NS: Final = 33_000_000
 """Time between two pictures: 30 Hz in whole inner steps."""
 LATENCY_NS: Final = 60_000_000
@@ -41,6 +41,7 @@ class RenderedTags:
         clock: Clock,
         latency_ns: int = LATENCY_NS,
         degrade: Degrade | None = None,
+        cameras: Sequence[str] = CAMERAS,
     ) -> None:
         """Look at a robot's present layout from now on. The first picture is taken at once.
 
@@ -49,17 +50,16 @@ class RenderedTags:
             clock: the arm's clock.
             latency_ns: time from a picture to its poses.
             degrade: faults of the lens, applied to each grey picture.
+            cameras: cameras of the scene that look at the cubes.
         """
         cubes = tagged(robot.layout.cubes)
         self.scene = TaggedScene(robot.task.scene, cubes)
-        self.pictures = 0
-        """Number of pictures that were taken."""
         self._robot = robot
         self._clock = clock
         self._latency_ns = latency_ns
         self._degrade = degrade
         self._finder = CubeFinder(cubes)
-        self._camera = self.scene.calibration(CAMERA)
+        self._cameras = {name: self.scene.calibration(name) for name in cameras}
         self._waiting: deque[tuple[int, list[CubePose]]] = deque()
         """Stamps and poses that are not yet published."""
         now_ns = clock.now_ns()
@@ -90,11 +90,14 @@ class RenderedTags:
             self._take(at_ns)
 
     def _take(self, at_ns: int) -> None:
-        picture = in_grey(self.scene.draw(CAMERA, self._robot.positions))
-        if self._degrade is not None:
-            picture = self._degrade(picture)
-        self._waiting.append((at_ns, self._finder.find(picture, self._camera)))
-        self.pictures += 1
+        poses: list[CubePose] = []
+        for name, camera in self._cameras.items():
+            picture = in_grey(self.scene.draw(name, self._robot.positions))
+            if self._degrade is not None:
+                picture = self._degrade(picture)
+            poses += self._finder.find(picture, camera)
+        # The camera that sees more of a cube comes last, and stays.
+        self._waiting.append((at_ns, sorted(poses, key=lambda pose: pose.tags)))
         self._next_ns = at_ns + FRAME_NS
 
     def _publish(self, stamp_ns: int, poses: list[CubePose]) -> None:

@@ -25,6 +25,11 @@ TAG_SHARE: Final = 0.8
 """Edge of a tag as a share of its cube's edge."""
 FACE_PIXELS: Final = 160
 """Edge of a face in its texture."""
+SIDE: Final = "side"
+SIDE_M: Final = (0.5, 0.85, 0.6)
+"""Place of the second camera: to the left of the arm. It looks down on the table by 33°."""
+SIDE_AXES: Final = (-1.0, 0.0, 0.0, 0.0, -0.54, 0.84)
+SIDE_FOVY_DEG: Final = 45.0
 SAMPLES: Final = 4
 """Samples of a pixel, because edges without them are off by half a pixel."""
 _OPTICAL: Final = np.diag([1.0, -1.0, -1.0])
@@ -42,7 +47,7 @@ def tagged(cubes: Sequence[Cube]) -> dict[str, TaggedCube]:
 
 
 class TaggedScene:
-    """A scene with tags.
+    """A scene with tags, and a camera `side` beside those of the scene.
 
     Args:
         scene: bodies of the task.
@@ -65,6 +70,7 @@ class TaggedScene:
         spec.visual.global_.offheight = height
         spec.visual.global_.offwidth = width
         spec.visual.quality.offsamples = SAMPLES
+        spec.worldbody.add_camera(name=SIDE, pos=SIDE_M, xyaxes=SIDE_AXES, fovy=SIDE_FOVY_DEG)
         for name, cube in cubes.items():
             _wear(spec, name, cube)
         self._model = spec.compile()

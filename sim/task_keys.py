@@ -57,12 +57,8 @@ class TaskKeys:
         self._places = _places_of(_ARM_KEYS, robot)
         readings = sensor.update()
         self._edges_m = {
-            name: float(_published(EDGE + name, readings, 1).value[0])
-            for name in task.seen
-            if name in task.scene.cubes
+            name: _edge_m(EDGE + name, readings) for name in task.seen if name in task.scene.cubes
         }
-        for name in task.seen:
-            _published(POSE + name, readings, _POSE_NUMBERS)
         self._layout = replace(
             layout := task.layout(0),
             cubes=tuple(
@@ -77,8 +73,9 @@ class TaskKeys:
         self._require_alive()
         arm = self._arm(seen)
         self._tracker.move(arm, seen.stamp_ns)
+        readings = self._sensor.update()
         for name in self._task.seen:
-            reading = self._sensor.update()[POSE + name]
+            reading = _measured(POSE + name, readings)
             self._tracker.measure(name, pose_of(POSE + name, reading), reading.stamp_ns)
         bodies = self._tracker.poses(seen.stamp_ns)
         moment = Moment(self._layout, 0.0, arm, bodies)
@@ -139,11 +136,19 @@ def _places_of(names: Sequence[str], robot: Interface) -> list[int]:
     return [offered.index(name) for name in names]
 
 
-def _published(name: str, readings: Mapping[str, SensorReading], numbers: int) -> SensorReading:
+def _edge_m(name: str, readings: Mapping[str, SensorReading]) -> float:
     reading = readings.get(name)
-    if reading is None or reading.value.size != numbers:
+    if reading is None or reading.value.size != 1:
         raise SpecError(
-            f"expected a sensor that publishes {name} ({numbers} values), "
+            f"expected a sensor that publishes {name} (1 value), "
             f"found one that publishes {sorted(readings)}"
         )
-    return reading
+    return float(reading.value[0])
+
+
+def _measured(name: str, readings: Mapping[str, SensorReading]) -> SensorReading:
+    if name not in readings:
+        raise ObservationError(
+            f"{name}: expected to have seen it, found it never seen: bring it into a camera's sight"
+        )
+    return readings[name]

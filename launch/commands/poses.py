@@ -36,7 +36,8 @@ def poses(
     """Publish the poses of cubes with AprilTags for a policy.
 
     Fixed cameras look at the cubes. `gatort calibrate` measures their lenses and places.
-    `gatort run --sensor` takes the poses. Ctrl-C ends the command. Exit status 1 when a cube was never seen.
+    `gatort run --sensor` takes the poses. Ctrl-C ends the command. Exit status 1 when a cube was
+    never seen.
 
     Parameters
     ----------

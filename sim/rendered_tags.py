@@ -96,8 +96,8 @@ class RenderedTags:
             if self._degrade is not None:
                 picture = self._degrade(picture)
             poses += self._finder.find(picture, camera)
-        # The camera that sees more of a cube comes last, and stays.
-        self._waiting.append((at_ns, sorted(poses, key=lambda pose: pose.tags)))
+        # The camera whose pose fits a cube best comes last, and stays.
+        self._waiting.append((at_ns, sorted(poses, key=lambda pose: -pose.residual_px)))
         self._next_ns = at_ns + FRAME_NS
 
     def _publish(self, stamp_ns: int, poses: list[CubePose]) -> None:

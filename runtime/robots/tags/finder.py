@@ -22,8 +22,8 @@ APRILTAG_CENTRE_PX: Final = 0.5
 """The centre of the first pixel in the coordinates of the slow detector; in OpenCV's it is 0."""
 LARGEST_RESIDUAL_PX: Final = 2.0
 """A pose that fits its corners worse than this is dropped: a tag was misread, or sits askew."""
-CLEAR_RATIO: Final = 2.0
-"""One tag alone has two possible poses. The better one must fit this many times better."""
+FEWEST_TAGS: Final = 2
+"""Smallest number of tags of a pose. One tag alone has two likely poses, and was off by 27 mm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +121,12 @@ class CubeFinder:
 
 def fit_pose(name: str, corners: TagCorners, lens: CameraLens) -> CubePose | None:
     """Return the pose of a cube in the camera's frame, or `None` if its corners do not tell it."""
-    given = (corners.points_m, corners.pixels, lens.matrix, np.array(lens.distortion))
-    count, turns, shifts, errors = cv2.solvePnPGeneric(*given, flags=_method(corners))
-    fits = sorted(zip(np.ravel(errors).tolist(), range(count), strict=True))
-    if len(fits) > 1 and fits[1][0] < CLEAR_RATIO * fits[0][0]:
+    tags = len(corners.pixels) // 4
+    if tags < FEWEST_TAGS:
         return None
-    best = fits[0][1]
-    refined: Any = cv2.solvePnPRefineLM(*given, turns[best], shifts[best])
+    given = (corners.points_m, corners.pixels, lens.matrix, np.array(lens.distortion))
+    _, first_turn, first_shift = cv2.solvePnP(*given, flags=cv2.SOLVEPNP_SQPNP)
+    refined: Any = cv2.solvePnPRefineLM(*given, first_turn, first_shift)
     turn, shift = refined
     residual_px = float(np.sqrt((residuals_px(corners, turn, shift, lens) ** 2).sum(1).mean()))
     if not np.isfinite(residual_px) or residual_px > LARGEST_RESIDUAL_PX:
@@ -136,7 +135,7 @@ def fit_pose(name: str, corners: TagCorners, lens: CameraLens) -> CubePose | Non
         name,
         np.ravel(shift),
         np.array(cv2.Rodrigues(turn)[0]),
-        len(corners.pixels) // 4,
+        tags,
         residual_px,
     )
 
@@ -165,11 +164,6 @@ def _quaternion(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
     angle = float(np.linalg.norm(turn))
     # sinc keeps the direction where the angle is zero.
     return np.array([np.cos(angle / 2), *(np.sinc(angle / 2 / np.pi) / 2 * turn)])
-
-
-def _method(corners: TagCorners) -> int:
-    # The corners of one tag lie in a plane, which IPPE is for; those of two do not.
-    return int(cv2.SOLVEPNP_IPPE if len(corners.pixels) == 4 else cv2.SOLVEPNP_SQPNP)
 
 
 def _in_world(pose: CubePose, camera: CameraCalibration) -> CubePose:

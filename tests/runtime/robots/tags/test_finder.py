@@ -10,7 +10,7 @@ pytest.importorskip("cv2")
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.robots.cameras.opencv import cv2
 from gatort.runtime.robots.tags.cubes import TaggedCube
-from gatort.runtime.robots.tags.finder import CubeFinder
+from gatort.runtime.robots.tags.finder import CubeFinder, TagCorners, fit_pose
 
 from .conftest import CUBES, camera, photograph, turned
 
@@ -75,12 +75,20 @@ def test_a_tag_of_no_cube_is_left_out() -> None:
     assert [pose.name for pose in only_blue.find(picture, camera())] == ["blue"]
 
 
-def test_a_tag_that_sits_on_the_wrong_face_gives_no_pose() -> None:
+def test_a_tag_on_the_wrong_face_gives_no_pose() -> None:
     """The cube of the picture has its tags 0 to 5, the expected one has 3 to 8."""
     picture = photograph({"red": RED}, camera())
+    assert CubeFinder({"red": CUBES["red"]}).find(picture, camera())
     wrong = {"red": TaggedCube(edge_m=0.05, tag_m=0.04, first_tag=3)}
-    for pose in CubeFinder(wrong).find(picture, camera()):
-        assert pose.tags == 1
+    assert CubeFinder(wrong).find(picture, camera()) == []
+
+
+def test_one_tag_alone_gives_no_pose() -> None:
+    picture = photograph({"red": RED}, camera())
+    corners = CubeFinder(CUBES).corners(picture)["red"]
+    assert fit_pose("red", corners, camera().lens) is not None
+    alone = TagCorners(corners.points_m[:4], corners.pixels[:4])
+    assert fit_pose("red", alone, camera().lens) is None
 
 
 def test_two_cubes_with_one_tag_are_refused() -> None:

@@ -61,6 +61,13 @@ class Cycles:
         return errors_named(int(bits))
 
     @property
+    def answers_ns(self) -> NDArray[np.int64]:
+        """Time from the arrival of a state to the end of its answer, one for each answer."""
+        answered_ns: NDArray[np.int64] = self._rows["answered_ns"]
+        has_answer = answered_ns > 0
+        return answered_ns[has_answer] - self.read_ns[has_answer]
+
+    @property
     def largest_step_nm(self) -> float:
         """Largest difference of a torque that was sent from the one that the arm had."""
         changes = np.abs(self.torques_nm - self._rows["had_nm"])

@@ -20,6 +20,9 @@ class RobotOptions(ServeConfig):
     """Simulated faults of the link, the same in each direction. For a simulated arm only."""
     franka: Annotated[FrankaConfig, Parameter(name="*")] = FrankaConfig()
     """Connection and settings of a Franka arm."""
+    driver: str | None = None
+    """Class of an arm of your own, `module:Class`, instead of a name: a subclass of `gatort.Driver`
+    in a module on Python's path or in this directory."""
     seed: NonNegativeInt = 5000
     """Seed of the layout of a simulated arm's task."""
     task: str = "stacking"

@@ -17,7 +17,7 @@ from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
-from gatort.runtime.extensions import load, offered
+from gatort.runtime.extensions import load, load_named, make_driver, offered
 from gatort.runtime.inner_loop import InnerLoop
 from gatort.runtime.remote.serve import serve
 from gatort.runtime.robots.driver import Driver
@@ -31,7 +31,7 @@ FRANKA = "franka"
 
 
 def robot(
-    name: str,
+    name: str | None = None,
     /,
     *,
     options: Annotated[RobotOptions | None, Parameter(name="*")] = None,
@@ -49,7 +49,7 @@ def robot(
     ----------
     name
         Arm to drive: mujoco, pybullet, franka, or one that an installed package offers as an
-        entry point of the group gatort.robots.
+        entry point of the group gatort.robots. With --driver it is left out.
     profile
         Launch profile: a TOML file, or the name of a shipped one. A flag overrides the file.
     print_config
@@ -59,6 +59,7 @@ def robot(
     if print_config:
         print(config_text(options), end="")
         return ExitStatus.DONE
+    name = _name_of_arm(name, options.driver)
     require_writable(record=options.record)
     clock = MonotonicClock()
 
@@ -81,13 +82,23 @@ def robot(
         )
 
 
+def _name_of_arm(name: str | None, place: str | None) -> str:
+    """Return the arm's name, or the place of its class."""
+    if (chosen := name or place) is None or (name is not None and place is not None):
+        found = "neither" if chosen is None else f"both, {name} and {place}"
+        raise ConfigError(
+            f"expected an arm, such as {SIMULATORS[0]}, or --driver module:Class, found {found}"
+        )
+    return chosen
+
+
 def _real_arm(name: str, options: RobotOptions, clock: Clock) -> Driver:
-    """Connect to a Franka arm, or make the driver that another package offers.
+    """Connect to a Franka arm, or make the driver of another package or of a module.
 
     Raises:
-        ConfigError: no package offers such an arm, or its object makes no driver.
+        ConfigError: there is no such arm, or its object makes no driver.
     """
-    if name not in (names := [FRANKA, *offered("gatort.robots")]):
+    if options.driver is None and name not in (names := [FRANKA, *offered("gatort.robots")]):
         valid = ", ".join(dict.fromkeys([*SIMULATORS, *names]))
         raise ConfigError(
             f"expected an arm, one of {valid}, found {name!r}; "
@@ -104,10 +115,8 @@ def _real_arm(name: str, options: RobotOptions, clock: Clock) -> Driver:
             f"leave them out for {name}"
         )
 
-    make = load("gatort.robots", name)
-    driver = make(clock) if callable(make) else make
-    if not isinstance(driver, Driver):
-        raise ConfigError(f"{name}: expected a subclass of gatort.Driver, found {driver!r}")
+    maker = load("gatort.robots", name) if options.driver is None else load_named(name)
+    driver = make_driver(name, maker, clock)
     if options.safe_after_ms is not None:
         driver.inner_loop = InnerLoop(driver.interface, _safe_after_ns(options))
     return driver

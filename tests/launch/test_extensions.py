@@ -16,6 +16,7 @@ from gatort.launch import cli
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.demonstrations import load_manifest
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.extensions import load_named
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.safety import State
 from gatort.sim.tasks import task_named
@@ -136,3 +137,111 @@ def test_an_arm_that_cannot_be_made_is_refused(
 def test_an_object_that_is_no_task_of_that_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"task '{name}': expected a subclass of"):
         task_named(name)
+
+
+# -- An arm by its class -----------------------------------------------------------------------
+
+MODULES = {
+    "lab_arm": "from own_robot import SpringArm as Arm\nNAME = 'spring'\n",
+    "lab_broken": "raise OSError('no bus')\n",
+    "lab_lacking": "import a_library_that_is_absent\n",
+    "lab_failing": (
+        "import gatort\n"
+        "from gatort.runtime.errors import RobotError\n"
+        "class Arm(gatort.Driver):\n"
+        "    def __init__(self, clock, device): ...\n"
+        "    _advance = _read = close = None\n"
+        "def absent(clock):\n"
+        "    raise RobotError('no arm on the bus')\n"
+    ),
+}
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with modules that nobody installed."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    shutil.copy(EXAMPLES / "own_robot.py", folder)
+    for name, text in MODULES.items():
+        folder.joinpath(f"{name}.py").write_text(text)
+    monkeypatch.chdir(folder)
+    path = list(sys.path)
+    yield folder
+    sys.path[:] = path
+    for name in ("own_robot", *MODULES):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("from_profile", [False, True], ids=["flag", "profile"])
+def test_an_arm_is_driven_by_a_class_from_the_working_directory(
+    own_folder: Path, from_profile: bool
+) -> None:
+    own_folder.joinpath("lab.toml").write_text('[robot]\ndriver = "lab_arm:Arm"\n')
+    which = ("--profile", "lab.toml") if from_profile else ("--driver", "lab_arm:Arm")
+    words = [sys.executable, "-P", "-m", "gatort", "robot", *which, "--bind", "tcp://127.0.0.1:0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("lab_arm:Arm at tcp://127.0.0.1:")
+            with closing(RemoteRobot(line.split()[2].rstrip(","), MonotonicClock())) as robot:
+                assert (robot.name, robot.simulated) == ("lab_arm:Arm", False)
+                assert robot.observe().values[0].item() == 0.0
+        finally:
+            process.terminate()
+        process.communicate()
+    assert process.returncode == 143
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_a_module_on_pythons_path_comes_before_one_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = list(sys.path)
+    installed = tmp_path / "site"
+    installed.mkdir()
+    installed.joinpath("lab_arm.py").write_text("Arm = 'installed'\n")
+    monkeypatch.syspath_prepend(installed)
+    assert load_named("lab_arm:Arm") == "installed"
+    assert str(Path.cwd()) not in sys.path
+    assert load_named("lab_failing:absent").__name__ == "absent"
+    assert sys.path == [str(installed), *before, str(Path.cwd())]
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["lab_arm"], "expected a class as module:Class, found 'lab_arm'"),
+        (["lab_arm:"], "expected a class as module:Class, found 'lab_arm:'"),
+        (["lab.arm:Arm"], "lab.arm:Arm: expected a module lab on Python's path or in"),
+        (["lab_arm.more:Arm"], "lab_arm.more:Arm: expected a module lab_arm.more on Python's"),
+        (["lab_broken:Arm"], "lab_broken:Arm: the module cannot be imported: OSError: no bus"),
+        (["lab_lacking:Arm"], "ModuleNotFoundError: No module named 'a_library_that_is_absent'"),
+        (["lab_arm:Leg"], "lab_arm:Leg: expected a class Leg in "),
+        (["lab_arm:NAME"], "expected a subclass of gatort.Driver, found 'spring'"),
+        (["lab_failing:Arm"], "expected an arm from a call with the clock alone, found TypeErr"),
+        (["lab_failing:absent"], "no arm on the bus"),
+        (["lab_arm:Arm", "--again"], "--again lays out simulated blocks: leave it out for lab"),
+    ],
+)
+def test_a_class_that_makes_no_arm_is_refused_in_one_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["robot", "--driver", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [([], "neither"), (["spring", "--driver", "a:B"], "both, spring and a:B")],
+)
+def test_an_arm_is_named_once(
+    arguments: list[str], found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["robot", *arguments]) == 2
+    assert f"such as mujoco, or --driver module:Class, found {found}" in capsys.readouterr().err

@@ -53,7 +53,7 @@ class Robot(Protocol):
 
     @property
     def succeeded(self) -> bool:
-        """True if the task is done. A real arm cannot tell, and returns False."""
+        """True if the task is done. For a real arm, its operator tells so with a key."""
         ...
 
     def arm(self) -> None:

@@ -42,8 +42,8 @@ def robot(
 
     Physics, inner loop and watchdog run in a process of their own. The arm starts disarmed, and
     `gatort run --robot tcp://…` arms it. Enter, space, Ctrl-Z and SIGUSR1 stop the arm. Then only
-    the key `a` and Enter here, or SIGUSR2, allow arming again. Ctrl-C stops the arm and ends the
-    process.
+    the key `a` and Enter here, or SIGUSR2, allow arming again. The key `s` at a real arm tells the
+    controller that the task is done. Ctrl-C stops the arm and ends the process.
 
     Parameters
     ----------

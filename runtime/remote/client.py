@@ -17,7 +17,7 @@ from gatort.runtime.clock import Clock
 from gatort.runtime.durations import Percentiles
 from gatort.runtime.errors import ObservationError, RobotError, WireError
 from gatort.runtime.robot import Observation
-from gatort.runtime.safety import Command, State
+from gatort.runtime.safety import STOPPED, Command, State
 from gatort.runtime.spec import Interface
 from gatort.runtime.wording import counted
 
@@ -70,7 +70,7 @@ class RemoteRobot:
         self.stop_reason: str | None = None
         """See `Robot.stop_reason`."""
         self.successes = 0
-        """Number of times that the task succeeded since this session began."""
+        """Number of times that the task succeeded since the arm was last armed."""
         self.dropped = 0
         """Number of commands that the robot did not apply since its process began."""
         self.retries = 0
@@ -84,7 +84,8 @@ class RemoteRobot:
         self._requests = 0
         self._consents = 0
         self._newest = -1
-        self._successes_before: int | None = None
+        self._successes_seen: int | None = None
+        self._successes_before = 0
         self._session = 0
         self._transport = transport if transport is not None else ControllerSocket(endpoint, keys)
         try:
@@ -109,6 +110,9 @@ class RemoteRobot:
         self._consents += 1
         request = wire.Arm(self._session, self._consents)
         self._ask(request, wire.Armed, lambda armed: armed.sequence == request.sequence, CONSENT_NS)
+        if self.state in STOPPED:  # Consent that is repeated begins no new trial.
+            self._successes_before = self._successes_seen or 0
+            self.successes = 0
         self.state = State.RUN
         self.stop_reason = None
 
@@ -210,8 +214,9 @@ class RemoteRobot:
             self.malformed += 1
             return None
 
-        if self._successes_before is None:
+        if self._successes_seen is None:
             self._successes_before = answer.successes
+        self._successes_seen = answer.successes
         self.successes = answer.successes - self._successes_before
         self.state = answer.state
         self.stop_reason = answer.reason or None

@@ -9,7 +9,7 @@ import sys
 import termios
 import tty
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Final, Literal, NamedTuple, TextIO
@@ -23,7 +23,10 @@ from .server import RobotServer
 
 KEPT_LINES = 64
 """Most lines that wait for a terminal that blocks."""
-KEY_HELP: Final = "[Enter] stop  [a Enter] allow arming  [Ctrl-C] quit"
+KEY_HELP: Final = "[Enter] stop  [a Enter] allow arming  [s] task done  [Ctrl-C] quit"
+"""Keys of a real arm's console."""
+SIMULATED_KEY_HELP: Final = KEY_HELP.replace("[s] task done  ", "")
+"""Keys of a simulated arm's console: its task tells success itself."""
 BURST_NS: Final = 30_000_000
 """Time between two bytes below which they were pasted, not typed."""
 CONFIRM_NS: Final = 5_000_000_000
@@ -114,22 +117,25 @@ def on_terminal(stream: TextIO | None) -> bool:
 
 
 class Keys:
-    """Meaning of typed keys: Enter and space stop the arm, `a` and then Enter allow arming.
+    """Meaning of typed keys: Enter and space stop the arm, `a` and then Enter allow arming, and `s`
+    reports that the task is done.
 
-    A pasted text must never lift an operator's stop. So each of the two keys must come alone: one
-    byte in a read, and no other byte shortly before it.
+    A pasted text must never lift an operator's stop, or report a success. So each of these keys
+    must come alone: one byte in a read, and no other byte shortly before it.
     """
 
     def __init__(self) -> None:
         self._last_ns = -BURST_NS
         self._asked_ns: int | None = None
 
-    def take(self, typed: bytes, now_ns: int) -> Literal["stop", "allow"] | None:
+    def take(self, typed: bytes, now_ns: int) -> Literal["stop", "allow", "succeed"] | None:
         """Return the request that typed bytes make, if they make one."""
         is_alone = len(typed) == 1 and now_ns - self._last_ns >= BURST_NS
         asked_ns = self._asked_ns
         self._last_ns = now_ns
         self._asked_ns = now_ns if is_alone and typed == b"a" else None
+        if is_alone and typed == b"s":
+            return "succeed"
         if not any(key in typed for key in _STOP_KEYS):
             return None
         confirms = is_alone and typed != b" "
@@ -139,12 +145,16 @@ class Keys:
 
 
 @contextmanager
-def console(server: RobotServer) -> Iterator[list[int]]:
+def console(server: RobotServer, say: Callable[[str], None]) -> Iterator[list[int]]:
     """Obey signals, and keys where there is a terminal. Restore both at the end.
 
     Enter, space, Ctrl-Z and SIGUSR1 stop the arm. The key `a`, then Enter, and SIGUSR2 allow arming
-    again. Ctrl-C, SIGTERM and SIGHUP end the process. Yields the signals that did so, which is a
-    list that grows.
+    again. The key `s` reports a real arm's success. Ctrl-C, SIGTERM and SIGHUP end the process.
+    Yields the signals that did so, which is a list that grows.
+
+    Args:
+        server: the arm's server.
+        say: receives a line for the operator. It must return at once.
     """
     ended_by: list[int] = []
 
@@ -160,7 +170,7 @@ def console(server: RobotServer) -> Iterator[list[int]]:
     before |= {each: signal.signal(each, signal.SIG_IGN) for each in _IGNORED}
     before[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, lambda *_: server.allow_arming())
     try:
-        with _keys(server):
+        with _keys(server, say):
             yield ended_by
     finally:
         for each, handler in before.items():
@@ -176,7 +186,7 @@ def _is_in_the_foreground(descriptor: int) -> bool:
 
 
 @contextmanager
-def _keys(server: RobotServer) -> Iterator[None]:
+def _keys(server: RobotServer, say: Callable[[str], None]) -> Iterator[None]:
     """Obey keys while the process is in the foreground of a terminal."""
     stdin = sys.stdin.fileno() if sys.stdin else -1
     # A process in the background would be suspended for touching the terminal.
@@ -186,14 +196,14 @@ def _keys(server: RobotServer) -> Iterator[None]:
 
     before = termios.tcgetattr(stdin)
     tty.setcbreak(stdin)
-    Thread(target=_read_keys, args=(stdin, server), name="keys", daemon=True).start()
+    Thread(target=_read_keys, args=(stdin, server, say), name="keys", daemon=True).start()
     try:
         yield
     finally:
         termios.tcsetattr(stdin, termios.TCSADRAIN, before)
 
 
-def _read_keys(stdin: int, server: RobotServer) -> None:
+def _read_keys(stdin: int, server: RobotServer, say: Callable[[str], None]) -> None:
     keys = Keys()
     clock = MonotonicClock()
     with suppress(OSError):
@@ -201,7 +211,9 @@ def _read_keys(stdin: int, server: RobotServer) -> None:
             request = keys.take(typed, clock.now_ns())
             # Enter always stops an arm that nobody has stopped yet, and that has not itself.
             status = server.status
-            if request == "allow" and (status.blocked or status.fault is not None):
+            if request == "succeed":
+                say(f"[s] {server.report_success()}")
+            elif request == "allow" and (status.blocked or status.fault is not None):
                 server.allow_arming()
             elif request is not None:
                 server.stop("a key")

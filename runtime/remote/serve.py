@@ -24,7 +24,7 @@ from gatort.runtime.safety import State
 from gatort.runtime.spec import Strict
 
 from .bad_link import BadLink
-from .console import KEY_HELP, Lines, StatusLine, console
+from .console import KEY_HELP, SIMULATED_KEY_HELP, Lines, StatusLine, console
 from .door import Door
 from .door_link import DoorSettings
 from .link import LinkConditions
@@ -103,13 +103,13 @@ def serve(
         scheduling = stack.enter_context(apply(realtime, ARM_PRIORITY))
         for refused in scheduling.refused:
             lines.offer(refused)
-        ended = stack.enter_context(console(server))
+        ended = stack.enter_context(console(server, lines.offer))
         lines.offer(
             f"{name} at {server.endpoint}, {'plain' if config.keys is None else 'keyed'}, disarmed"
         )
         lines.offer(f"inner loop: {scheduling.name}")
         if lines.is_terminal:
-            lines.offer(KEY_HELP)
+            lines.offer(SIMULATED_KEY_HELP if simulated else KEY_HELP)
 
         # Closed before all else: finishing a recording may take seconds, in which nobody would
         # drive the arm.

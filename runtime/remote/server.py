@@ -6,7 +6,7 @@ requests. The watchdog is the driver's own and stops an arm whose controller fal
 end of the session's connection stops it as well.
 
     transport ──frames──▶ Sessions ──arm, command, stop──▶ driver ──success──▶ TrialKeeper
-    (simulation only)
+                                                          console ──success──▶ OperatorTrials
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gatort.runtime.safety import State
 from . import wire
 from .session import Sessions
 from .transport import Connection, RobotTransport
-from .trial_keeper import TrialKeeper
+from .trial_keeper import OperatorTrials, TrialKeeper
 
 TURN_MS = 1
 """Longest time that a turn waits for messages."""
@@ -88,7 +88,8 @@ class RobotServer:
             transport: carries the messages. `close` closes it.
             name: name of the robot, for the controller's messages.
             simulated: true if only a simulation moves.
-            trials: counts successes and lays the task out anew. `None` for a real arm.
+            trials: counts a simulated arm's successes and lays its task out anew. When absent, the
+                arm's operator reports successes.
             on_change: receives each change of state, and once a second the counts of failed
                 handshakes if they are new. It must return at once.
         """
@@ -96,7 +97,7 @@ class RobotServer:
         self._clock = clock
         self._transport = transport
         self._sessions = Sessions(driver, clock, name=name, simulated=simulated)
-        self._trials = trials
+        self._trials = trials if trials is not None else OperatorTrials(driver)
         self._on_change = on_change
         self._stop_asked: str | None = None
         self._allow_asked = False
@@ -114,15 +115,14 @@ class RobotServer:
     def status(self) -> RobotStatus:
         """State and counters now."""
         refused = self._transport.refused
-        trials = self._trials
         return RobotStatus(
             state=self._driver.state,
             reason=self._driver.stop_reason,
             controlled=self._sessions.current is not None,
             blocked=self._sessions.blocked,
             fault=self._driver.fault,
-            successes=trials.successes if trials is not None else 0,
-            given_up=trials.given_up if trials is not None else 0,
+            successes=self._trials.successes,
+            given_up=self._trials.given_up,
             dropped=self._driver.inner_loop.dropped.total(),
             malformed=refused.malformed + self._sessions.malformed,
             foreign=self._sessions.foreign,
@@ -148,6 +148,13 @@ class RobotServer:
         The arm stays at rest until a controller arms it.
         """
         self._allow_asked = True
+
+    def report_success(self) -> str:
+        """Take the operator's report that the task is done. Return a clause on whether it counts.
+
+        A controller then sees `Robot.succeeded` until the arm is armed again.
+        """
+        return self._trials.report()
 
     def end(self) -> None:
         """Stop the arm, and leave `serve` once it has come to rest."""
@@ -197,8 +204,7 @@ class RobotServer:
             if answer is not None:
                 self._send(arrival.connection, answer)
 
-        if self._trials is not None:
-            self._trials.watch()
+        self._trials.watch()
         self._answer_observe()
         self._tell_change()
 
@@ -220,8 +226,7 @@ class RobotServer:
             self._sessions.connection_ended(descriptor)
 
     def _answer_observe(self) -> None:
-        successes = self._trials.successes if self._trials is not None else 0
-        answer = self._sessions.observation(successes)
+        answer = self._sessions.observation(self._trials.successes)
         if answer is not None and self._sessions.current is not None:
             self._send(self._sessions.current.connection, answer)
 

@@ -1,4 +1,7 @@
-"""Trials of a simulated arm in the robot's process: when one has ended, and laying out the next."""
+"""Success in the robot's process. A simulated arm's task tells it, and a real arm's operator does.
+
+After each trial, a simulated task may be laid out anew.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from gatort.runtime.safety import STOPPED
 
 
 class TrialKeeper:
-    """Counts a simulated arm's successes and lays its task out anew. A real arm has none."""
+    """Counts a simulated arm's successes and lays its task out anew."""
 
     def __init__(
         self,
@@ -62,9 +65,49 @@ class TrialKeeper:
             self._succeeded = False
             self._began_ns = now_ns
 
+    def report(self) -> str:
+        """Answer an operator who reports a success: the task tells it without them."""
+        return "not counted: the simulated task tells itself when it is done"
+
     def _has_just_succeeded(self) -> bool:
         """Check for the first success of this layout: it stays solved until the next one."""
         if self._succeeded or not self._driver.succeeded:
             return False
         self._succeeded = True
         return True
+
+
+class OperatorTrials:
+    """Counts the successes that a real arm's operator reports, at most one each time it is armed.
+
+    `report` may be called from another thread.
+    """
+
+    given_up = 0
+    """Number of layouts that were replaced without success. Nobody replaces a real one."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.successes = 0
+        """Number of times that the operator reported a success."""
+        self._driver = driver
+        self._is_done = False
+        self._is_reported = False
+
+    def watch(self) -> None:
+        """Count a report, once a turn. A stop ends the trial."""
+        is_driven = self._driver.state not in STOPPED
+        if self._is_reported and is_driven and not self._is_done:
+            self.successes += 1
+            self._is_done = True
+        self._is_reported = False
+        if not is_driven:
+            self._is_done = False
+
+    def report(self) -> str:
+        """Take an operator's report that the task is done, and return a clause for them."""
+        if self._driver.state in STOPPED:
+            return "not counted: no controller drives the arm"
+        if self._is_done:
+            return "counted already: a controller that arms again begins a new trial"
+        self._is_reported = True
+        return "success, as the operator says"

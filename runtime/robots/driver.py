@@ -247,7 +247,7 @@ class Driver(ABC):
 
     @property
     def succeeded(self) -> bool:
-        """See `Robot.succeeded`. A real arm cannot tell, so the answer is false by default."""
+        """See `Robot.succeeded`. A driver cannot tell, so the answer is false by default."""
         return False
 
     def arm(self) -> None:

@@ -474,6 +474,12 @@ def test_keys_on_the_robots_terminal_stop_it_and_allow_arming_again() -> None:
             read_until(terminal_, rb"DISARMED.*, free")
 
 
+def test_a_simulated_arms_terminal_refuses_to_call_the_task_done_and_says_why() -> None:
+    with robot_on_a_terminal() as (_, terminal_):
+        type_key(terminal_, b"s")
+        read_until(terminal_, rb"\[s\] not counted: the simulated task tells itself")
+
+
 def test_a_terminal_of_another_session_gives_no_keys_and_ends_nothing() -> None:
     terminal_, inside = pty.openpty()
     command = [*GATORT, "robot", "mujoco", "--bind", "tcp://127.0.0.1:0"]

@@ -37,6 +37,10 @@ class Asked:
     def allow_arming(self) -> None:
         self.asked.append("allow")
 
+    def report_success(self) -> str:
+        self.asked.append("success")
+        return "success, as the operator says"
+
     def end(self) -> None:
         self.asked.append("end")
 
@@ -46,7 +50,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
     server = Asked()
     with Path(os.devnull).open() as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
-        with console(server):  # type: ignore[arg-type]  # the three requests are all it uses
+        with console(server, print):  # type: ignore[arg-type]  # the three requests are all it uses
             yield server
 
 
@@ -81,7 +85,7 @@ def test_signals_are_as_before_once_the_console_is_closed(monkeypatch: pytest.Mo
     before = {each: signal.getsignal(each) for each in signal.valid_signals()}
     with Path(os.devnull).open() as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
-        with console(Asked()):  # type: ignore[arg-type]  # as above
+        with console(Asked(), print):  # type: ignore[arg-type]  # as above
             assert signal.getsignal(signal.SIGTERM) != before[signal.SIGTERM]
     assert {each: signal.getsignal(each) for each in signal.valid_signals()} == before
 
@@ -184,8 +188,30 @@ def test_a_and_enter_allow_an_arm_that_was_stopped_or_stopped_itself_and_stop_an
 
     monkeypatch.setattr(os, "read", read)
     monkeypatch.setattr("gatort.runtime.remote.console.MonotonicClock", lambda: clock)
-    _read_keys(0, server)  # type: ignore[arg-type]  # its requests and its status are all it uses
+    _read_keys(0, server, print)  # type: ignore[arg-type]  # its requests and its status are all it uses
     assert server.asked == [asked]
+
+
+def test_s_reports_a_success_and_nothing_else() -> None:
+    assert take(b"s") == ["succeed"]
+    assert take(b"a", b"s", b"\n") == [None, "succeed", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("pasted", "apart_ns"), [((b"success",), TYPED_NS), ((b"x", b"s"), BURST_NS - 1)]
+)
+def test_a_pasted_s_reports_nothing(pasted: tuple[bytes, ...], apart_ns: int) -> None:
+    assert "succeed" not in take(*pasted, apart_ns=apart_ns)
+
+
+def test_the_operator_reads_if_their_report_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, said = Asked(), []
+    server.status = SimpleNamespace(blocked=False, fault=None)  # type: ignore[attr-defined]
+    typed = iter([b"s", b""])
+    monkeypatch.setattr(os, "read", lambda *_: next(typed))
+    _read_keys(0, server, said.append)  # type: ignore[arg-type]  # as below
+    assert server.asked == ["success"]
+    assert said == ["[s] success, as the operator says"]
 
 
 def test_enter_long_after_a_stops() -> None:

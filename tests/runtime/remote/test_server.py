@@ -208,14 +208,98 @@ def test_successes_of_the_session_are_told_apart_from_earlier_ones(desk: Desk) -
     assert (robot.succeeded, robot.successes) == (True, 1)
 
 
-def test_a_real_arm_has_no_trials(spec: PolicySpec) -> None:
-    clock = VirtualClock(START_NS)
-    link = MemoryRobotTransport(clock)
-    server = RobotServer(ScriptedRobot(spec, clock), clock, link, name="real", simulated=False)
-    robot = RemoteRobot("memory", clock, transport=link.connect(server.turn))
+class RealDesk:
+    """An arm without a simulated task, its server, and one controller."""
+
+    def __init__(self, spec: PolicySpec) -> None:
+        self.clock = VirtualClock(START_NS)
+        self.link = MemoryRobotTransport(self.clock)
+        arm = ScriptedRobot(spec, self.clock)
+        self.server = RobotServer(arm, self.clock, self.link, name="real", simulated=False)
+        self.robot = self.connect()
+
+    def connect(self) -> RemoteRobot:
+        return RemoteRobot("memory", self.clock, transport=self.link.connect(self.server.turn))
+
+    def stop(self) -> None:
+        self.robot.stop()
+        self.clock.advance_ns(2 * FADE_NS)
+        self.robot.observe()
+
+
+@pytest.fixture
+def real(spec: PolicySpec) -> RealDesk:
+    return RealDesk(spec)
+
+
+def test_a_real_arm_succeeds_when_its_operator_says_so_and_until_it_is_armed_again(
+    real: RealDesk,
+) -> None:
+    robot = real.robot
     robot.observe()
-    assert (robot.simulated, robot.succeeded) == (False, False)
-    assert (server.status.successes, server.status.given_up) == (0, 0)
+    robot.arm()
+    act(robot, 1)
+    assert not robot.succeeded
+    assert real.server.report_success() == "success, as the operator says"
+    for sequence in (2, 3):
+        act(robot, sequence)
+        assert (robot.succeeded, robot.successes) == (True, 1)
+    robot.arm()  # Consent that is repeated begins no new trial.
+    act(robot, 1)
+    assert robot.succeeded
+
+    real.stop()
+    assert robot.succeeded
+    robot.arm()
+    assert not robot.succeeded
+    act(robot, 1)
+    assert not robot.succeeded
+    real.server.report_success()
+    act(robot, 2)
+    assert (robot.successes, real.server.status.successes) == (1, 2)
+
+
+def test_one_trial_of_a_real_arm_succeeds_once(real: RealDesk) -> None:
+    real.robot.arm()
+    for sequence in (1, 2, 3):
+        real.server.report_success()
+        act(real.robot, sequence)
+    assert real.server.report_success().startswith("counted already")
+    assert real.server.status.successes == 1
+
+
+def test_a_success_counts_only_while_a_controller_drives_the_arm(real: RealDesk) -> None:
+    assert real.server.report_success() == "not counted: no controller drives the arm"
+    real.robot.arm()
+    act(real.robot, 1)
+    real.stop()
+    assert real.server.report_success() == "not counted: no controller drives the arm"
+    real.robot.arm()
+    act(real.robot, 1)
+    assert not real.robot.succeeded
+
+
+def test_the_next_controller_does_not_inherit_a_success(real: RealDesk) -> None:
+    real.robot.observe()
+    real.robot.arm()
+    real.server.report_success()
+    act(real.robot, 1)
+    assert real.robot.succeeded
+    real.robot.close()
+    real.clock.advance_ns(2 * FADE_NS)
+    robot = real.connect()
+    robot.observe()
+    robot.arm()
+    act(robot, 1)
+    assert not robot.succeeded
+
+
+def test_no_key_says_that_a_simulated_task_is_done(desk: Desk) -> None:
+    robot = desk.connect()
+    robot.arm()
+    assert "the simulated task tells itself" in desk.server.report_success()
+    act(robot, 1)
+    assert not robot.succeeded
 
 
 # -- The robot's own side ----------------------------------------------------------------------

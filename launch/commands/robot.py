@@ -66,6 +66,11 @@ def robot(
     simulator = next((each for each in SIMULATORS if each == name), None)
     if simulator is None:
         driver = _real_arm(name, options, clock)
+        for fact in driver.facts:
+            print(
+                f"{fact.name}: {'; '.join(filter(None, (fact.value, fact.attention)))}",
+                file=sys.stderr,
+            )
         with arm_with_cameras(driver, options.cameras, clock) as seeing:
             return serve(name, seeing, clock, options, simulated=False)
 
@@ -106,9 +111,7 @@ def _real_arm(name: str, options: RobotOptions, clock: Clock) -> Driver:
         )
     _require_real(name, options)
     if name == FRANKA:
-        arm = FrankaRobot(options.franka, clock, safe_after_ns=_safe_after_ns(options))
-        print(*arm.setup, sep="\n", file=sys.stderr)
-        return arm
+        return FrankaRobot(options.franka, clock, safe_after_ns=_safe_after_ns(options))
     if "franka" in options.model_fields_set:
         raise ConfigError(
             f"--address and other settings of a Franka arm are for franka: "

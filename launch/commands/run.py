@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from signal import SIGINT
 from typing import Annotated
@@ -12,6 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from gatort.launch.consent import ask_consent, show_checklist
 from gatort.launch.options import RunOptions, config_text, resolve
 from gatort.launch.outputs import make_directory, require_writable, spared
 from gatort.launch.real_cameras import with_own_cameras
@@ -110,8 +111,9 @@ def run(
         track = None
         if isinstance(robot, SimulatedRobot):
             track = FilmTrack(robot, live.ticks, filmed=video is not None)
+        show_checklist(console, live, record)
         if options.simulator is None and not arm:
-            _ask_consent(options.robot)
+            ask_consent(options.robot)
         recorder = run_recorded(live, options, record, console, track, viewer=viewer)
 
         for sentence in run_sentences(live, options):
@@ -242,14 +244,6 @@ def _possible_film(console: Console, video: Path | None) -> Path | None:
         console.print(f"no film: {obstacle}")
         return None
     return video
-
-
-def _ask_consent(robot: str) -> None:
-    answer = ""
-    with suppress(EOFError):  # Ctrl-D is not consent either.
-        answer = input(f"The arm at {robot} will move. Arm it? [y/N] ")
-    if answer.strip().lower() not in ("y", "yes"):
-        raise ConfigError(f"{robot} was not armed: answer y to arm")
 
 
 def _draw_latency(console: Console, live: LiveRun, options: RunOptions, plot: Path) -> None:

@@ -96,6 +96,8 @@ class RemoteRobot:
             raise
         self.name = welcome.name
         self.simulated = welcome.simulated
+        self.facts = tuple(welcome.facts)
+        """Facts about the arm for its operator, as of the session's beginning."""
         self._session = welcome.session
 
     # -- Robot ---------------------------------------------------------------------------------

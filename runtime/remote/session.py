@@ -14,6 +14,7 @@ import numpy as np
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import ObservationError, WireError
+from gatort.runtime.facts import Fact, bounded
 from gatort.runtime.robots.driver import Driver
 from gatort.runtime.safety import STOPPED, Command, State
 from gatort.runtime.spec import Interface
@@ -36,6 +37,8 @@ class Session:
 
     number: int
     """Random number that each message of the session carries."""
+    facts: tuple[Fact, ...]
+    """Facts about the arm when the session began."""
     connection: Connection
     """Connection over which the session began. Messages over another one are refused."""
     asked_ns: int
@@ -177,12 +180,23 @@ class Sessions:
                     f"the robot is free {KEPT_NS * 1e-9:g} s after its last request"
                 )
             self._end("another controller took over")
-            session = Session(secrets.randbits(63), connection, now_ns)
+            session = Session(secrets.randbits(63), self._facts(), connection, now_ns)
             self.current = session
 
         return wire.Welcome(
-            wire.VERSION, session.number, self._name, self._simulated, self._interface
+            wire.VERSION,
+            session.number,
+            self._name,
+            self._simulated,
+            self._interface,
+            bounded(session.facts),
         )
+
+    def _facts(self) -> tuple[Fact, ...]:
+        """Return the state of the arm and the driver's own facts."""
+        driver = self._driver
+        obstacle = self._refusal().reason if self.blocked or driver.fault is not None else ""
+        return (Fact("state", driver.state, obstacle), *driver.facts)
 
     # -- Requests of the session ---------------------------------------------------------------
 

@@ -18,10 +18,11 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from gatort.runtime.errors import WireError
+from gatort.runtime.facts import MOST_FACTS, Fact
 from gatort.runtime.safety import State
 from gatort.runtime.spec import Interface
 
-VERSION = 2
+VERSION = 3
 """Version of the protocol. `Hello` and `Refused` are the same in each, to report a mismatch."""
 
 LARGEST_REQUEST_BYTES = 4_096
@@ -117,6 +118,8 @@ class Welcome(_Message, tag=17, frozen=True):
     """True if only a simulation moves."""
     interface: Annotated[str, Meta(max_length=LARGEST_ANSWER_BYTES)]
     """Interface of the robot (`gatort.runtime.spec.Interface`) as JSON."""
+    facts: Annotated[list[Fact], Meta(max_length=MOST_FACTS)]
+    """Facts about the arm for the controller's operator, as of the session's beginning."""
 
 
 class WireObservation(_Message, tag=18, frozen=True):

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.envelope import ArmLimits, Envelope
+from gatort.runtime.facts import Fact
 from gatort.runtime.inner_loop import FADE_NS, Drop, InnerLoop
 from gatort.runtime.robot import Observation
 from gatort.runtime.safety import STOPPED, Command, State
@@ -226,6 +227,11 @@ class Driver(ABC):
     def stop_reason(self) -> str | None:
         """See `Robot.stop_reason`."""
         return self.inner_loop.reason
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """Settings and measurements for the operator's checklist before consent. Default: none."""
+        return ()
 
     @property
     def fault(self) -> str | None:

@@ -17,7 +17,8 @@ from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
-from gatort.runtime.errors import ConfigError
+from gatort.runtime.errors import ConfigError, ObservationError
+from gatort.runtime.facts import Fact
 from gatort.runtime.robot import Observation, Robot
 from gatort.runtime.robots.driver import BY_CONTROLLER, Driver, OnStep, Watched
 from gatort.runtime.robots.wrapped import WrappedRobot
@@ -93,6 +94,10 @@ class CameraRig:
         joined = (*values, *(picture.pixels for picture in looked))
         return tuple(joined[index] for index in self._order)
 
+    def facts(self, now_ns: int) -> tuple[Fact, ...]:
+        """Return the size and the age of each camera's newest picture, or its fault."""
+        return camera_facts(self.cameras, now_ns)
+
     def _are_outdated(
         self, looked: Sequence[CameraPicture], newest: Sequence[CameraPicture]
     ) -> bool:
@@ -108,6 +113,21 @@ class CameraRig:
         """Close the cameras. A second call does nothing."""
         for camera in self.cameras:
             camera.close()
+
+
+def camera_facts(cameras: Sequence[PictureSource], now_ns: int) -> tuple[Fact, ...]:
+    """Return the size and the age of each camera's newest picture, or its fault."""
+    return tuple(_camera_fact(camera, now_ns) for camera in cameras)
+
+
+def _camera_fact(camera: PictureSource, now_ns: int) -> Fact:
+    try:
+        picture = camera.read()
+    except ObservationError as error:
+        return Fact(camera.key.name, "no fresh picture", str(error))
+    height, width = picture.pixels.shape[:2]
+    age_ms = max(now_ns - picture.stamp_ns, 0) * 1e-6
+    return Fact(camera.key.name, f"{width}×{height}, {age_ms:.0f} ms old")
 
 
 def _copy(picture: CameraPicture) -> CameraPicture:
@@ -161,6 +181,7 @@ class CameraDriver(Driver):
         # Driver's own constructor would make a second inner loop, and only the arm's may decide.
         self.interface = rig.interface
         self._driven = arm
+        self._clock = arm._clock  # noqa: SLF001  # both are drivers
         self._rig = rig
 
     @property
@@ -190,6 +211,11 @@ class CameraDriver(Driver):
     def succeeded(self) -> bool:
         """See `Robot.succeeded`."""
         return self._driven.succeeded
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """Facts of the arm, and the age of each camera's picture."""
+        return (*self._driven.facts, *self._rig.facts(self._clock.now_ns()))
 
     @property
     def fault(self) -> str | None:

@@ -24,7 +24,8 @@ from pydantic import FiniteFloat, NonNegativeFloat, PositiveFloat
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.envelope import TORQUE_MARGIN
-from gatort.runtime.errors import MissingDependency, RobotError
+from gatort.runtime.errors import MissingDependency, ObservationError, RobotError
+from gatort.runtime.facts import Fact
 from gatort.runtime.inner_loop import FADE_NS
 from gatort.runtime.packages import install_hint
 from gatort.runtime.robots.driver import AT_REST, Driver
@@ -115,6 +116,8 @@ class FrankaRobot(Driver):
         self._fault: str | None = None
         self._heard_ns = 0
         """Instant at which the newest report was taken: a pause of this process is no silence."""
+        self._success_rate: float | None = None
+        """Share of the arm's control commands that arrived, as of its last driven cycle."""
         self._hand: Hand | None = None
         self._fci = Fci(config.address)
         try:
@@ -174,23 +177,55 @@ class FrankaRobot(Driver):
             self._loop.step(now_ns)
         return True
 
+    # -- Driver --------------------------------------------------------------------------------
+
     @property
-    def setup(self) -> tuple[str, ...]:
-        """Settings in force, a line each, for the operator before the arm is armed."""
+    def facts(self) -> tuple[Fact, ...]:
+        """See `Driver.facts`: the link, and the settings in force."""
         newest, config = self._loop.newest, self._config
         step_nm = TORQUE_MARGIN * config.torque_rate_nm_s * 1e-3
         stop_ms = max(FADE_NS * 1e-6, max(TORQUE_NM) / step_nm)
+        torques = ", ".join(f"{each:g}" for each in TORQUE_THRESHOLD_NM)
         return (
-            f"{self._arrived:.0%} of the arm's states arrived",
-            (
-                f"the arm stops itself at external torques of {TORQUE_THRESHOLD_NM} N·m and at "
-                f"{config.collision_force_n:g} N"
+            Fact("mode", _mode_name(newest.robot_mode), self._fault or ""),
+            self._link_fact(),
+            Fact(
+                "limits",
+                "an FR3's joints, speeds and torques; torques change by at most "
+                f"{step_nm:.3g} N·m a cycle; a stop takes {stop_ms:.0f} ms",
             ),
-            f"load {newest.load_kg:.3g} kg, hand and tool {newest.hand_kg:.3g} kg",
-            f"torques change by at most {step_nm:.3g} N·m a cycle; a stop takes {stop_ms:.0f} ms",
+            Fact(
+                "contact", f"it stops itself at {torques} N·m and at {config.collision_force_n:g} N"
+            ),
+            Fact("load", f"{newest.load_kg:.3g} kg, hand and tool {newest.hand_kg:.3g} kg"),
+            self._hand_fact(),
         )
 
-    # -- Driver --------------------------------------------------------------------------------
+    def _link_fact(self) -> Fact:
+        """Return the success rate of the control commands.
+
+        The arm counts it over its last 100 cycles, and only while it is driven.
+        """
+        if self._success_rate is None:
+            return Fact("link", f"{self._arrived:.0%} of its states arrived; not driven yet")
+        attention = (
+            f"expected at least {LEAST_ARRIVED:.0%}: the arm stops itself when torques come late; "
+            "`gatort doctor --address` names causes"
+        )
+        is_poor = self._success_rate < LEAST_ARRIVED
+        return Fact(
+            "link",
+            f"{self._success_rate:.0%} of the control commands arrived in the last motion",
+            attention if is_poor else "",
+        )
+
+    def _hand_fact(self) -> Fact:
+        if self._hand is None:
+            return Fact("hand", "none")
+        try:
+            return Fact("hand", f"open by {self._hand.width_m() * 1e3:.0f} mm")
+        except ObservationError as error:
+            return Fact("hand", "silent", str(error))
 
     @property
     def fault(self) -> str | None:
@@ -257,6 +292,8 @@ class FrankaRobot(Driver):
 
     def _take(self, report: CycleReport) -> None:
         self._heard_ns = self._clock.now_ns()
+        if report.is_driven:
+            self._success_rate = report.success_rate
         self._judge(report)
         if self.on_step is not None:
             self.on_step(report.read_ns, self._loop.state, self._loop.in_effect)

@@ -375,6 +375,7 @@ def test_on_a_terminal_the_operator_is_asked(
     with terminal() as (ours, theirs):
         asking = start_controller(start, endpoint, "--seconds", "0.1", stdin=theirs)
         asking.wait_for("will move. Arm it")
+        assert re.search(r"^ok +state +(disarmed|latched) *$", asking.text, re.MULTILINE)
         assert "run," not in shared_robot.text[before:]
         os.write(ours, answer)
         status = asking.status()

@@ -7,6 +7,7 @@ import pytest
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ObservationError
+from gatort.runtime.facts import LONGEST_FACT, MOST_FACTS, Fact
 from gatort.runtime.remote import wire
 from gatort.runtime.remote.session import LOCAL_STOP, Sessions
 from gatort.runtime.remote.transport import Arrival, Connection
@@ -71,9 +72,21 @@ def test_a_repeated_hello_gives_the_same_session(desk: Desk) -> None:
     assert desk.greet(HERE) == desk.greet(HERE)
 
 
+def test_facts_of_the_arm_come_with_the_session_and_are_bounded(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert desk.greet(HERE).facts == [Fact("state", "disarmed")]
+    many = (Fact("load", "0 kg", "x" * 999),) * 99
+    monkeypatch.setattr(ScriptedRobot, "facts", many)
+    desk.pass_ms(2_000)
+    facts = desk.greet(ELSEWHERE).facts
+    assert len(facts) == MOST_FACTS
+    assert facts[1] == Fact("load", "0 kg", "x" * LONGEST_FACT)
+
+
 def test_another_version_is_refused_naming_both(desk: Desk) -> None:
     assert desk.ask(wire.Hello(wire.VERSION + 1)) == wire.Refused(
-        "protocol version: the robot speaks 2, the controller 3"
+        "protocol version: the robot speaks 3, the controller 4"
     )
 
 

@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatort.runtime.errors import WireError
+from gatort.runtime.facts import Fact
 from gatort.runtime.remote import wire
 from gatort.runtime.safety import State
 from gatort.runtime.spec import PolicySpec
@@ -38,6 +39,8 @@ def message_of(vector: dict[str, Any]) -> Any:
             "state": State(fields["state"]),
             "values": [bytes.fromhex(value) for value in fields["values"]],
         }
+    if vector["message"] == "Welcome":
+        fields["facts"] = [Fact(*fact) for fact in fields["facts"]]
     return KINDS[vector["message"]](**fields)
 
 
@@ -71,7 +74,7 @@ def test_the_vectors_hold_every_message_and_every_state() -> None:
     ("direction", "frame"), REFUSED, ids=[vector["why"] for vector in VECTORS["refused"]]
 )
 def test_a_frame_that_is_no_message_is_refused_in_one_way(direction: str, frame: bytes) -> None:
-    with pytest.raises(WireError, match="expected a message of protocol 2"):
+    with pytest.raises(WireError, match="expected a message of protocol 3"):
         DECODERS[direction](frame)
 
 

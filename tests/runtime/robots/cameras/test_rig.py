@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ConfigError, ObservationError
+from gatort.runtime.facts import Fact
 from gatort.runtime.guard import Refusal
 from gatort.runtime.loop import TickRecord
 from gatort.runtime.robot import Robot
@@ -96,6 +97,21 @@ def test_pictures_stand_before_joint_values_in_order_of_their_names(
     assert arm.observe().values[0].any()
     arm.close()
     assert all(camera.closed for camera in cameras)
+
+
+def test_the_facts_give_each_cameras_size_and_age_or_its_fault(
+    spec: PolicySpec, clock: VirtualClock, cameras: list[FedCamera]
+) -> None:
+    arm = driver(spec, clock, cameras)
+    clock.advance_ns(20 * MS)
+    age_ms = 20 + CONFIG.latency_ns // MS
+    good = [Fact(f"camera/{name}", f"16×16, {age_ms} ms old") for name in ("front", "wrist")]
+    assert list(arm.facts) == good
+    cameras[1].fault = CameraFault.SILENT
+    clock.advance_ns(1_000 * MS)
+    front, wrist = arm.facts
+    assert (front.value, wrist.attention) == ("no fresh picture", "")
+    assert "camera/front" in front.attention
 
 
 def test_the_stamp_stays_the_robots_own(

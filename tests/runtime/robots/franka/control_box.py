@@ -70,6 +70,8 @@ class ControlBox:
         """Every nth state is lost on the way."""
         self.hears_every = 1
         """Number of answers for each one that reaches the arm."""
+        self.success_rate = 1.0
+        """Share of the control commands that it says it heard."""
         self.is_silent = False
         """It sends no states."""
         self.is_deaf = False
@@ -179,6 +181,6 @@ class ControlBox:
         state = STATE.pack(
             self._number, *[0.0] * 126, *joints, *[0.0] * 138,
             5 if self._motion is not None else 0, 2 if self._motion is not None else 3,
-            *[0] * 41, *reflex, self.mode, 1.0,
+            *[0] * 41, *reflex, self.mode, self.success_rate,
         )  # fmt: skip
         self._udp.sendto(state, self._peer)

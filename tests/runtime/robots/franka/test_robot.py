@@ -21,6 +21,7 @@ from tests.waiting import eventually
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import MissingDependency, RobotError, SpecError
+from gatort.runtime.facts import Fact
 from gatort.runtime.robots.franka import robot as franka
 from gatort.runtime.robots.franka.fci import ERRORS, Ask, Mode
 from gatort.runtime.robots.franka.hand import Hand
@@ -225,7 +226,24 @@ def test_contact_and_load_are_set_and_printed_before_anybody_may_arm(
     asked = dict(box.asked)
     assert struct.unpack("<52d", asked[Ask.SET_COLLISION_BEHAVIOR])[28:] == (25.0,) * 24
     assert struct.unpack("<13d", asked[Ask.SET_LOAD])[:4] == (0.4, 0.0, 0.0, 0.05)
-    assert "at 25 N" in robot.setup[1]
+    facts = {fact.name: fact.value for fact in robot.facts}
+    assert facts["contact"].endswith("and at 25 N")
+
+
+def test_the_success_rate_of_the_last_motion_is_told_and_a_poor_one_needs_attention(
+    robot: FrankaRobot, box: ControlBox
+) -> None:
+    def link() -> Fact:
+        return next(fact for fact in robot.facts if fact.name == "link")
+
+    assert link().value.endswith("arrived; not driven yet")
+    for rate, attention in ((0.89, "expected at least 90%"), (0.95, "")):
+        box.success_rate = rate
+        drive(robot, 0.0, lambda rate=rate: abs(robot._loop.newest.success_rate - rate) < 1e-6)
+        pump(robot, lambda: bool(robot._loop.newest.is_driven))
+        assert link().value == f"{rate:.0%} of the control commands arrived in the last motion"
+        assert link().attention.startswith(attention)
+        assert bool(link().attention) == bool(attention)
 
 
 def test_closing_fades_an_arm_that_is_driven_and_a_second_call_does_nothing(

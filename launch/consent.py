@@ -1,0 +1,60 @@
+"""Before an arm moves: the checklist on the screen, and the operator's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gatort.runtime.checklist import checklist
+from gatort.runtime.errors import ConfigError
+from gatort.runtime.facts import Fact
+from gatort.runtime.live_run import LiveRun
+from gatort.runtime.robots.cameras.rig import CameraRobot
+from gatort.runtime.wording import counted
+
+from .run_report import remote_of
+
+
+def show_checklist(console: Console, live: LiveRun, recording: Path) -> None:
+    """Print the checklist of an arm at an address. An arm in this process has none."""
+    remote = remote_of(live.robot)
+    if remote is None:
+        return
+    cameras = live.robot.cameras if isinstance(live.robot, CameraRobot) else ()
+    facts = list(checklist(live, remote, cameras, recording, live.clock))
+    console.print(fact_table(facts))
+    if alarms := sum(bool(fact.attention) for fact in facts):
+        console.print(f"{counted(alarms, 'row')} marked ! above: look before the arm moves")
+
+
+def fact_table(facts: Iterable[Fact]) -> Table:
+    """Lay out facts, one a row: `ok`, or `!` and the sentence that asks for attention."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for fact in facts:
+        mark = Text("!", "bold yellow") if fact.attention else Text("ok", "green")
+        cell = Text(fact.value)
+        if fact.attention:
+            cell += Text(f"\n{fact.attention}", "yellow")
+        table.add_row(mark, fact.name, cell)
+    return table
+
+
+def ask_consent(robot: str) -> None:
+    """Ask on the terminal for consent to motion.
+
+    Raises:
+        ConfigError: the answer is not yes.
+    """
+    answer = ""
+    with suppress(EOFError):  # Ctrl-D is not consent either.
+        answer = input(f"The arm at {robot} will move. Arm it? [y/N] ")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise ConfigError(f"{robot} was not armed: answer y to arm")

@@ -1,0 +1,70 @@
+"""The checklist before an operator's consent: arm, cameras, policy, disk and deadline."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from .clock import Clock
+from .facts import Fact
+from .live_run import LiveRun
+from .policy import Policy
+from .remote.client import RemoteRobot
+from .robots.cameras.frames import PictureSource
+from .robots.cameras.rig import camera_facts
+
+LEAST_FREE_BYTES: Final = 1_000_000_000
+"""Free disk below which a recording may not find room."""
+
+
+def checklist(
+    live: LiveRun,
+    robot: RemoteRobot,
+    cameras: Sequence[PictureSource],
+    recording: Path,
+    clock: Clock,
+) -> Iterator[Fact]:
+    """Yield the rows, before the arm is armed.
+
+    Args:
+        live: run that has not begun.
+        robot: arm at the other end of the wire.
+        cameras: cameras of this computer.
+        recording: file of the recording.
+        clock: clock of the cameras.
+    """
+    kind = "simulated" if robot.simulated else "real"
+    yield Fact("arm", f"{robot.name} at {robot.endpoint}, {kind}")
+    yield from robot.facts
+    yield from camera_facts(cameras, clock.now_ns())
+    known = {camera.key.name for camera in cameras} | {fact.name for fact in robot.facts}
+    for index in robot.interface.pictures:
+        if (name := robot.interface.observations[index].name) not in known:
+            yield Fact(name, "from the robot, of unknown age")
+    yield _policy_fact(live.policy)
+    yield _disk_fact(recording)
+    spec = live.policy.spec
+    yield Fact(
+        "deadline",
+        f"an action {spec.action_delay_ms} ms after its observation, {spec.control_hz} ticks a "
+        f"second, {live.ticks / spec.control_hz:g} s at most",
+    )
+
+
+def _policy_fact(policy: Policy) -> Fact:
+    if policy.manifest is None:
+        return Fact("policy", f"{policy.engine.name}, no policy")
+    name = f"{policy.manifest.name}, engine {policy.engine.name}"
+    if (record := policy.manifest.success) is None:
+        return Fact("policy", name, "it was never tried: run `gatort trials` with it first")
+    return Fact("policy", f"{name}; {record.successes} of {record.trials} simulated trials")
+
+
+def _disk_fact(recording: Path) -> Fact:
+    folder = recording.absolute().parent
+    free_bytes = shutil.disk_usage(folder).free
+    scarce = free_bytes < LEAST_FREE_BYTES
+    attention = f"expected {LEAST_FREE_BYTES * 1e-9:g} GB: free some, or choose another --record"
+    return Fact("disk", f"{free_bytes * 1e-9:.1f} GB free in {folder}", attention if scarce else "")

@@ -14,10 +14,9 @@ from gatort.runtime.checklist import checklist
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.facts import Fact
 from gatort.runtime.live_run import LiveRun
-from gatort.runtime.robots.cameras.rig import CameraRobot
 from gatort.runtime.wording import counted
 
-from .run_report import remote_of
+from .run_report import cameras_of, remote_of
 
 
 def show_checklist(console: Console, live: LiveRun, recording: Path) -> None:
@@ -25,8 +24,7 @@ def show_checklist(console: Console, live: LiveRun, recording: Path) -> None:
     remote = remote_of(live.robot)
     if remote is None:
         return
-    cameras = live.robot.cameras if isinstance(live.robot, CameraRobot) else ()
-    facts = list(checklist(live, remote, cameras, recording, live.clock))
+    facts = list(checklist(live, remote, cameras_of(live.robot), recording))
     console.print(fact_table(facts))
     if alarms := sum(bool(fact.attention) for fact in facts):
         console.print(f"{counted(alarms, 'row')} marked ! above: look before the arm moves")

@@ -12,10 +12,12 @@ from gatort.policies.recorded import policy_record
 from gatort.runtime.clock import wall_clock_ns
 from gatort.runtime.errors import GatortError
 from gatort.runtime.live_run import LiveRun
+from gatort.runtime.loop import TickRecord
 from gatort.runtime.machine import this_machine
 from gatort.runtime.realtime import apply
 from gatort.runtime.recording.messages import RunRecord
 from gatort.runtime.recording.recorder import Recorder
+from gatort.sim.prediction import Predictor
 
 from .options import RunOptions
 from .run_report import run_sentences
@@ -38,6 +40,7 @@ def run_recorded(
     track: FilmTrack | None,
     *,
     viewer: bool,
+    predictor: Predictor | None = None,
 ) -> Recorder:
     """Run and record into a file. Return the recorder, which is closed.
 
@@ -48,14 +51,22 @@ def run_recorded(
         console: console of the live table.
         track: track of a simulated robot's positions.
         viewer: show the positions in a window.
+        predictor: predicts each command of a dry run, in the slack after its tick.
 
     Raises:
         RecordingError: the file cannot be opened.
         ObservationError, RobotError, DeviceError: robot or GPU failed before the first tick.
     """
-    run = RunRecord.of(options.robot, live.robot.interface, str(this_machine()), live.clock)
+    name = f"{options.robot} (dry run)" if live.is_dry else options.robot
+
+    def look(tick: TickRecord) -> None:
+        watcher.look(tick)
+        if predictor is not None and tick.observation is not None and tick.command is not None:
+            predictor.predict(tick.observation, tick.command)
+
+    run = RunRecord.of(name, live.robot.interface, str(this_machine()), live.clock)
     policy = policy_record(live.policy, options, options.seed)
-    title = ", ".join(dict.fromkeys((policy.bundle, policy.engine, options.robot)))
+    title = ", ".join(dict.fromkeys((policy.bundle, policy.engine, name)))
     with Recorder(file, run, policy) as recorder:
         watcher = RunWatcher(live, recorder, title, console, track)
         try:
@@ -65,7 +76,7 @@ def run_recorded(
                 live.scheduling = scheduling.name
                 for refused in scheduling.refused:
                     console.print(refused)
-                live.run(recorder, watcher.look)
+                live.run(recorder, look)
         except GatortError as error:
             recorder.close(f"nothing ran: {error}")
             raise

@@ -10,7 +10,9 @@ from gatort.runtime.machine import this_machine
 from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.robot import Robot
+from gatort.runtime.robots.cameras.frames import PictureSource
 from gatort.runtime.robots.cameras.rig import CameraRobot
+from gatort.runtime.robots.wrapped import layers
 from gatort.runtime.wording import counted
 
 from .options import RunOptions
@@ -50,17 +52,24 @@ def recording_sentence(recorder: Recorder) -> str:
 
 def remote_of(robot: Robot) -> RemoteRobot | None:
     """Return the robot behind the wire, or `None` for an arm in this process."""
-    inner = robot.robot if isinstance(robot, CameraRobot) else robot
-    return inner if isinstance(inner, RemoteRobot) else None
+    return next((layer for layer in layers(robot) if isinstance(layer, RemoteRobot)), None)
+
+
+def cameras_of(robot: Robot) -> tuple[PictureSource, ...]:
+    """Return the cameras of this computer."""
+    return tuple(
+        camera
+        for layer in layers(robot)
+        if isinstance(layer, CameraRobot)
+        for camera in layer.cameras
+    )
 
 
 def robot_sentences(robot: Robot) -> list[str]:
     """Return a line on the connection and a line for each camera of this computer."""
     remote = remote_of(robot)
     lines = [wire_sentence(remote)] if remote is not None else []
-    if isinstance(robot, CameraRobot):
-        lines += [f"{camera.key.name}: {camera.status}" for camera in robot.cameras]
-    return lines
+    return lines + [f"{camera.key.name}: {camera.status}" for camera in cameras_of(robot)]
 
 
 def wire_sentence(robot: RemoteRobot) -> str:
@@ -80,8 +89,8 @@ def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[s
     telemetry = live.telemetry
     remote = remote_of(live.robot)
     wire = {"wire": _wire_record(remote)} if remote is not None else {}
-    if isinstance(live.robot, CameraRobot):
-        wire["cameras"] = {each.key.name: asdict(each.status) for each in live.robot.cameras}
+    if cameras := cameras_of(live.robot):
+        wire["cameras"] = {each.key.name: asdict(each.status) for each in cameras}
     return {
         "bundle": live.policy.manifest.name if live.policy.manifest else None,
         "seed": options.seed,
@@ -114,6 +123,8 @@ def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[s
 
 
 def _outcome(live: LiveRun) -> str:
+    if live.is_dry:
+        return "dry run"
     remote = remote_of(live.robot)
     if remote is not None and remote.successes > 1:
         return f"{remote.successes} successes"

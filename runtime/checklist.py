@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from .clock import Clock
+from .errors import ObservationError
 from .facts import Fact
 from .live_run import LiveRun
 from .policy import Policy
 from .remote.client import RemoteRobot
 from .robots.cameras.frames import PictureSource
 from .robots.cameras.rig import camera_facts
+from .wording import counted
 
 LEAST_FREE_BYTES: Final = 1_000_000_000
 """Free disk below which a recording may not find room."""
@@ -24,7 +25,6 @@ def checklist(
     robot: RemoteRobot,
     cameras: Sequence[PictureSource],
     recording: Path,
-    clock: Clock,
 ) -> Iterator[Fact]:
     """Yield the rows, before the arm is armed.
 
@@ -33,16 +33,16 @@ def checklist(
         robot: arm at the other end of the wire.
         cameras: cameras of this computer.
         recording: file of the recording.
-        clock: clock of the cameras.
     """
     kind = "simulated" if robot.simulated else "real"
     yield Fact("arm", f"{robot.name} at {robot.endpoint}, {kind}")
     yield from robot.facts
-    yield from camera_facts(cameras, clock.now_ns())
+    yield from camera_facts(cameras, live.clock.now_ns())
     known = {camera.key.name for camera in cameras} | {fact.name for fact in robot.facts}
     for index in robot.interface.pictures:
         if (name := robot.interface.observations[index].name) not in known:
             yield Fact(name, "from the robot, of unknown age")
+    yield _observation_fact(live)
     yield _policy_fact(live.policy)
     yield _disk_fact(recording)
     spec = live.policy.spec
@@ -51,6 +51,18 @@ def checklist(
         f"an action {spec.action_delay_ms} ms after its observation, {spec.control_hz} ticks a "
         f"second, {live.ticks / spec.control_hz:g} s at most",
     )
+
+
+def _observation_fact(live: LiveRun) -> Fact:
+    """Observe once, with every sensor and camera, and check the units of the values."""
+    keys = counted(len(live.robot.interface.observations), "key")
+    try:
+        observation = live.robot.observe()
+        live.loop.guard.require_units(observation)
+    except ObservationError as error:
+        return Fact("observation", keys, str(error))
+    age_ms = (live.clock.now_ns() - observation.stamp_ns) * 1e-6
+    return Fact("observation", f"{keys}, joints {age_ms:.1f} ms old")
 
 
 def _policy_fact(policy: Policy) -> Fact:

@@ -358,7 +358,7 @@ class Envelope:
 
         if self.limits.power_w < math.inf and (reason := self._too_strong(written, velocity)):
             return reason
-        return self._outside_box(position) if self._cycles % TOOL_CYCLES == 0 else None
+        return outside_box(self.limits, position) if self._cycles % TOOL_CYCLES == 0 else None
 
     def _distrust(
         self,
@@ -401,17 +401,14 @@ class Envelope:
             return None
         return f"the joints got {power_w:.0f} W, above the limit of {self.limits.power_w:g}"
 
-    def _outside_box(self, position: Sequence[float]) -> str | None:
-        limits = self.limits
-        place = tool_place(limits.frames, position)
-        for axis, at, low, high in zip(
-            "xyz", place, limits.box_low_m, limits.box_high_m, strict=True
-        ):
-            if not low <= at <= high:
-                return (
-                    f"the tool came to {axis} = {at:.3f} m, outside its box ({low:g} to {high:g})"
-                )
-        return None
+
+def outside_box(limits: ArmLimits, position_rad: Sequence[float]) -> str | None:
+    """Return why the tool must not be at joint positions (J,); `None` within its box."""
+    place = tool_place(limits.frames, position_rad)
+    for axis, at, low, high in zip("xyz", place, limits.box_low_m, limits.box_high_m, strict=True):
+        if not low <= at <= high:
+            return f"the tool came to {axis} = {at:.3f} m, outside its box ({low:g} to {high:g})"
+    return None
 
 
 def tool_place(

@@ -94,6 +94,8 @@ class Guard:
         self.clipped: Counter[str] = Counter()
         """Number of observations with a value outside its range, which the tokenizer clips, by
         key."""
+        self.expects_motion = True
+        """True if the robot is driven: a key that moves and repeats its values is then frozen."""
         self._spec = spec
         self._clock = clock
         self._low = np.array([actuator.low for actuator in spec.actuators])
@@ -174,7 +176,8 @@ class Guard:
         self._require_finite(observation)
         if last is not None:
             self._refuse_jumps(observation, last)
-            self._refuse_repeats(observation, last)
+            if self.expects_motion:
+                self._refuse_repeats(observation, last)
         self._last_seen = observation
         for index, key in self._ranged_keys:
             if key.outside(observation.values[index]).any():

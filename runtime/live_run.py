@@ -16,6 +16,7 @@ from .guard import Refusal
 from .loop import PromptFrame, TickRecord
 from .policy import Policy
 from .robot import Robot
+from .robots.dry_run import DryRunRobot
 from .safety import STOPPED, State
 from .telemetry import TICK, Telemetry
 
@@ -58,6 +59,8 @@ class LiveRun:
         self.clock = clock
         self.ticks = ticks
         self.prompt = prompt
+        self.is_dry = isinstance(robot, DryRunRobot)
+        """True if nothing drives the robot. Its readings may then repeat."""
         self.telemetry = Telemetry(
             policy.spec,
             min(ticks, KEPT_TICKS),
@@ -65,6 +68,7 @@ class LiveRun:
             stepwise=policy.engine.stepwise,
         )
         self.loop = policy.control(robot, clock, telemetry=self.telemetry, collect_garbage=True)
+        self.loop.guard.expects_motion = not self.is_dry
         self.loop.prime(prompt)
 
         self.stopped = False

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from pathlib import Path
+from typing import Final, Literal
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import MissingDependency
 from gatort.runtime.packages import install_hint, installed_version
-from gatort.runtime.spec import PolicySpec
+from gatort.runtime.robots.franka.limits import FR3_LIMITS
+from gatort.runtime.robots.panda import PANDA_LIMITS
+from gatort.runtime.spec import Interface, PolicySpec
 
 from .graphics import choose_gl
+from .prediction import Predictor, require_panda
 from .randomisation import Randomisation
 from .robot import SimulatedRobot
 from .simulators.simulator import Scene, Simulator
@@ -24,6 +28,10 @@ _PACKAGES: dict[SimulatorName, tuple[str, str, str]] = {
     "pybullet": ("pybullet", "PyBullet", "pybullet"),
 }
 """Each simulator's package, its name in a sentence, and the extra of gatort that installs it."""
+
+
+PANDA_XML: Final = Path(__file__).parent / "simulators" / "panda.xml"
+"""The arm alone on its table."""
 
 
 def simulator_installed(name: SimulatorName = "mujoco") -> bool:
@@ -76,6 +84,22 @@ def BulletRobot(  # noqa: N802  # reads like the class that a user expects
 ) -> SimulatedRobot:
     """Make PyBullet's Panda. See `make_robot`."""
     return make_robot("pybullet", task, clock, spec, seed)
+
+
+def make_predictor(interface: Interface, *, simulated: bool) -> Predictor:
+    """Make a MuJoCo arm that predicts where a robot's commands would lead.
+
+    Args:
+        interface: keys and actuators of the robot.
+        simulated: true for a simulated Panda. A real arm has the limits of an FR3.
+
+    Raises:
+        ConfigError: the robot is no Panda and no FR3.
+        MissingDependency: MuJoCo is absent.
+    """
+    require_panda(interface)
+    simulator = _make_simulator("mujoco", Scene(PANDA_XML), cameras=False)
+    return Predictor(interface, simulator, PANDA_LIMITS if simulated else FR3_LIMITS)
 
 
 def _make_simulator(name: SimulatorName, scene: Scene, cameras: bool) -> Simulator:

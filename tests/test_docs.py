@@ -35,7 +35,19 @@ HISTORY = ("CHANGELOG.md", "docs/decisions.md")
 """Pages that may name files and flags of the past."""
 MOST_README_WORDS = 900
 NOT_IN_A_PROFILE = {
-    *("arm", "demos", "help", "json", "out", "plot", "print-config", "profile", "record", "video"),
+    *(
+        "arm",
+        "demos",
+        "dry-run",
+        "help",
+        "json",
+        "out",
+        "plot",
+        "print-config",
+        "profile",
+        "record",
+        "video",
+    ),
     "viewer",
 }
 """Flags of `gatort run` and `gatort train` that no launch profile takes."""

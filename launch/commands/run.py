@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from signal import SIGINT
 from typing import Annotated
@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from gatort.launch.consent import ask_consent, show_checklist
+from gatort.launch.dry_run_report import dry_run_record, dry_run_sentence, dry_run_table
 from gatort.launch.options import RunOptions, config_text, resolve
 from gatort.launch.outputs import make_directory, require_writable, spared
 from gatort.launch.real_cameras import with_own_cameras
@@ -21,6 +22,7 @@ from gatort.launch.report import draw_latency, percentile_table, screen, write_j
 from gatort.launch.robot_options import RobotOptions
 from gatort.launch.run_report import (
     recording_sentence,
+    remote_of,
     robot_sentences,
     run_record,
     run_sentence,
@@ -41,9 +43,11 @@ from gatort.runtime.realtime import apply
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.keys import ControllerKeys
 from gatort.runtime.robot import Robot
+from gatort.runtime.robots.dry_run import DryRunRobot
 from gatort.sim.film import film_obstacle
 from gatort.sim.graphics import INSTALL_HINT, choose_gl
-from gatort.sim.make import make_robot
+from gatort.sim.make import make_predictor, make_robot
+from gatort.sim.prediction import Predictor
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.tasks import task_named, task_of
 from gatort.sim.viewer import require_screen
@@ -57,6 +61,7 @@ def run(
     profile: Path | None = None,
     print_config: Annotated[bool, Parameter(negative="")] = False,
     arm: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
     viewer: Annotated[bool, Parameter(negative="")] = False,
     video: Path | None = None,
     plot: Path | None = None,
@@ -69,7 +74,8 @@ def run(
     another robot, the defaults below hold. A live table shows rate, latency, misses and state.
     The run ends with a summary and a latency picture. Ctrl-C, SIGTERM and the loss of the
     console (SIGHUP) are the operator's stop. Exit status 1 when the guard, the robot's watchdog
-    or a failure of the robot or the GPU stopped the run.
+    or a failure of the robot or the GPU stopped the run. It is also 1 when a dry run would have
+    broken a limit.
 
     Parameters
     ----------
@@ -79,6 +85,8 @@ def run(
         Print the effective configuration as a launch profile, and end.
     arm
         Consent to motion of a robot at an address. Without this flag the terminal asks.
+    dry_run
+        Do everything but arm and command the robot. MuJoCo predicts where each command would lead.
     viewer
         Show the run in a window; needs a screen.
     video
@@ -102,26 +110,34 @@ def run(
     plot = plot or DEFAULT_PLOT
     record = record or new_file(options.seed)
     require_writable(video=video, plot=plot, json=json, record=record)
-    _check(options, arm, viewer, video)
+    _check(options, arm, dry_run, viewer, video)
     video = _possible_film(console, video)
 
     clock = MonotonicClock()
-    with _policy_and_robot(options, clock) as (policy, robot):
+    with _policy_and_robot(options, clock, dry_run) as (policy, robot), ExitStack() as stack:
+        predictor = stack.enter_context(closing(_predictor(robot))) if dry_run else None
         live = _live_run(policy, robot, clock, options)
         track = None
         if isinstance(robot, SimulatedRobot):
             track = FilmTrack(robot, live.ticks, filmed=video is not None)
         show_checklist(console, live, record)
-        if options.simulator is None and not arm:
+        if options.simulator is None and not (arm or dry_run):
             ask_consent(options.robot)
-        recorder = run_recorded(live, options, record, console, track, viewer=viewer)
+        recorder = run_recorded(
+            live, options, record, console, track, viewer=viewer, predictor=predictor
+        )
 
         for sentence in run_sentences(live, options):
             console.print(sentence)
         console.print(recording_sentence(recorder))
         for sentence in robot_sentences(robot):
             console.print(sentence)
-        write_json(json, run_record(live, options, recorder))
+        forecast = predictor.forecast if predictor is not None else None
+        if forecast is not None:
+            console.print(dry_run_table(forecast))
+            console.print(dry_run_sentence(forecast))
+        report = run_record(live, options, recorder)
+        write_json(json, report | ({"dry_run": dry_run_record(forecast)} if forecast else {}))
         _draw_latency(console, live, options, plot)
         if video is not None and track is not None and len(track.positions):
             with spared("film"):
@@ -129,7 +145,7 @@ def run(
                 console.print(f"film: {video}")
     if live.interrupted:
         return ended_by(SIGINT)
-    return verdict(not live.stopped)
+    return verdict(not live.stopped and not (forecast is not None and forecast.broken))
 
 
 def _with_policy(options: RunOptions, console: Console) -> RunOptions:
@@ -152,18 +168,21 @@ def _with_policy(options: RunOptions, console: Console) -> RunOptions:
 
 
 @contextmanager
-def _policy_and_robot(options: RunOptions, clock: Clock) -> Iterator[tuple[Policy, Robot]]:
+def _policy_and_robot(
+    options: RunOptions, clock: Clock, dry_run: bool
+) -> Iterator[tuple[Policy, Robot]]:
     """Load the policy, and connect to the robot until the block ends."""
+    driven = DryRunRobot if dry_run else lambda robot: robot
     if options.demo is not None:
         with closing(_robot(options, None, clock)) as robot:
-            yield demo_policy(options.demo, robot.interface), robot
+            yield demo_policy(options.demo, robot.interface), driven(robot)
         return
     notes = screen(stderr=True)
     if notes.is_terminal:  # A person waits for the first second.
         notes.print(f"loading {options.bundle}, engine {options.engine}…", style="dim")
     policy = load_policy(options, Sampler(options.temperature, options.seed))
     with closing(_robot(options, policy, clock)) as robot:
-        yield policy, robot
+        yield policy, driven(robot)
 
 
 def _robot(options: RunOptions, policy: Policy | None, clock: Clock) -> Robot:
@@ -185,6 +204,11 @@ def _robot(options: RunOptions, policy: Policy | None, clock: Clock) -> Robot:
     return with_sensor(seeing, options.sensor, policy, options.task, clock)
 
 
+def _predictor(robot: Robot) -> Predictor:
+    remote = remote_of(robot)
+    return make_predictor(robot.interface, simulated=remote is None or remote.simulated)
+
+
 def _live_run(policy: Policy, robot: Robot, clock: Clock, options: RunOptions) -> LiveRun:
     spec = policy.spec
     prompt = []
@@ -200,7 +224,7 @@ def _live_run(policy: Policy, robot: Robot, clock: Clock, options: RunOptions) -
     )
 
 
-def _check(options: RunOptions, arm: bool, viewer: bool, video: Path | None) -> None:
+def _check(options: RunOptions, arm: bool, dry_run: bool, viewer: bool, video: Path | None) -> None:
     """Refuse flags that do not fit the robot, a missing screen, and motion without consent."""
     robot = options.robot
     of_policy = sorted(
@@ -210,6 +234,8 @@ def _check(options: RunOptions, arm: bool, viewer: bool, video: Path | None) -> 
         raise ConfigError(
             f"--demo {options.demo} runs without a policy: leave out --{of_policy[0]}"
         )
+    if dry_run and (arm or viewer or video is not None):
+        raise ConfigError("in a dry run nothing moves: leave out --arm, --viewer and --video")
     if options.simulator is not None:
         if options.keys is not None:
             raise ConfigError(
@@ -232,7 +258,7 @@ def _check(options: RunOptions, arm: bool, viewer: bool, video: Path | None) -> 
             "--viewer and --video show a robot that is simulated in this process: "
             "leave out --robot tcp://"
         )
-    if not arm and not (sys.stdin and sys.stdin.isatty()):
+    if not (arm or dry_run) and not (sys.stdin and sys.stdin.isatty()):
         raise ConfigError(
             f"--robot {robot} moves an arm: consent with --arm, or run it on a terminal to be asked"
         )

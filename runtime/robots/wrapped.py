@@ -1,7 +1,8 @@
-"""The base of a robot around another one: it passes every call on."""
+"""The base of a robot around another one, which passes every call on, and the layers of a robot."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from numpy.typing import NDArray
@@ -61,3 +62,11 @@ class WrappedRobot:
     def close(self) -> None:
         """See `Robot.close`."""
         self.robot.close()
+
+
+def layers(robot: Robot) -> Iterator[Robot]:
+    """Yield a robot, and each one that it wraps, from the outside in."""
+    yield robot
+    while isinstance(robot, WrappedRobot):
+        robot = robot.robot
+        yield robot

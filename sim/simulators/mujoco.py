@@ -111,6 +111,14 @@ class MujocoSimulator(Simulator):
         data.qpos[_ARM] = joints_rad
         data.qpos[_FINGERS] = data.ctrl[:] = GRIPPER_OPEN_M / 2
 
+    def begin(self, joints_rad: Array, speeds_rad_s: Array, width_m: float) -> None:
+        """See `Simulator.begin`."""
+        self.place_arm(joints_rad)
+        data = self.data
+        data.qvel[_ARM] = speeds_rad_s
+        data.qpos[_FINGERS] = data.ctrl[:] = width_m / 2
+        mujoco.mj_forward(self.model, data)  # A step reads the Coriolis forces of now.
+
     def place_cubes(self, cubes: Sequence[Cube]) -> None:
         """See `Simulator.place_cubes`."""
         for cube in cubes:

@@ -198,6 +198,14 @@ class Simulator(ABC):
         (4, w first) of each cube and each target.
         """
 
+    def begin(self, joints_rad: Array, speeds_rad_s: Array, width_m: float) -> None:  # noqa: ARG002
+        """Start anew like `place_arm`, with the arm in motion and the gripper open by `width_m`.
+
+        Raises:
+            ConfigError: this simulator begins at rest only.
+        """
+        raise ConfigError(f"{self.name} begins at rest only; use mujoco for an arm in motion")
+
     def use_physics(self, physics: Physics) -> None:
         """Simulate an arm with these properties from now on.
 

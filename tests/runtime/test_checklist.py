@@ -47,7 +47,7 @@ class Bench:
     def rows(self, recording: Path) -> dict[str, Fact]:
         robot = RemoteRobot("memory", self.clock, transport=self.link.connect(self.server.turn))
         live = LiveRun(self.policy, robot, self.clock, ticks=100)
-        return {fact.name: fact for fact in checklist(live, robot, (), recording, self.clock)}
+        return {fact.name: fact for fact in checklist(live, robot, (), recording)}
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_the_rows_name_arm_state_load_policy_disk_and_deadline(
     bench: Bench, tmp_path: Path
 ) -> None:
     rows = bench.rows(tmp_path / "run.mcap")
-    assert list(rows) == ["arm", "state", "load", "policy", "disk", "deadline"]
+    assert list(rows) == ["arm", "state", "load", "observation", "policy", "disk", "deadline"]
     assert rows["arm"] == Fact("arm", "lab at memory, real")
     assert rows["state"] == Fact("state", "disarmed")
     assert rows["load"] == Fact("load", "0 kg", "Desk knows of 0.4 kg")

@@ -355,6 +355,20 @@ def test_an_address_in_use_costs_no_recording(
     assert Path("steps.mcap").read_bytes() == b"an earlier recording"
 
 
+def test_a_dry_run_asks_for_no_consent_and_never_arms_the_robot(
+    shared_robot: Process, start: Start
+) -> None:
+    endpoint = endpoint_of(shared_robot)
+    before = len(shared_robot.text)
+    dry = start_controller(start, endpoint, "--dry-run", "--seconds", "0.5", "--demo", "wave")
+    dry.process.wait(LONGEST_WAIT_NS * 1e-9)
+    assert re.search("dry run after|dry run, ", dry.text), dry.text
+    assert "will move. Arm it" not in dry.text
+    assert "ok  arm" in dry.text
+    shared_robot.wait_for(", free", before)
+    assert "run, controlled" not in shared_robot.text[before:]
+
+
 @contextmanager
 def terminal() -> Iterator[tuple[int, int]]:
     ours, theirs = pty.openpty()

@@ -3,6 +3,7 @@ that it refuses."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -22,7 +23,7 @@ from gatort.runtime.loop import TickRecord
 from gatort.runtime.recording.messages import ObservationMessage, arrays
 from gatort.runtime.recording.reader import Recording
 from gatort.runtime.robot import Observation
-from gatort.sim import graphics
+from gatort.sim import graphics, make
 from gatort.sim.film import FILM_SIZE
 from gatort.sim.insets import placed
 from gatort.sim.robot import SimulatedRobot
@@ -123,6 +124,49 @@ def test_ctrl_c_stops_the_robot_and_still_gives_the_summary(
     assert "no success, stopped by the operator after 0.1 s" in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+def test_a_dry_run_predicts_each_command_and_is_marked_as_one(
+    pristine_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(pristine_bundle, "--dry-run", "--json", "r.json", "--record", "dry.mcap") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "dry run after 0.5 s; 10 ticks" in text
+    assert "dry run: none of 10 commands would have broken a limit of the arm" in text
+    dry = json.loads(Path("r.json").read_text())["dry_run"]
+    assert (dry["ticks"], dry["broken"], dry["first"]) == (10, 0, None)
+    assert all(len(dry[key]) == 7 for key in ("torque_nm", "torque_change_nm", "speed_rad_s"))
+    assert min(dry["room_rad"]) > 0.3
+    recording = Recording(Path("dry.mcap"))
+    assert recording.run.robot == "mujoco (dry run)"
+    seen = [each.message for each in recording.messages()]
+    joints = [
+        arrays(each.values, recording.run.interface.observations)[0]
+        for each in seen
+        if isinstance(each, ObservationMessage)
+    ]
+    assert np.abs(joints[-1] - joints[0]).max() < 1e-4  # The arm was never driven.
+
+
+def test_a_dry_run_that_would_break_a_limit_ends_with_1_and_names_the_first(
+    pristine_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = dataclasses.replace(make.PANDA_LIMITS, speed_rad_s=(0.01,) * 7)
+    monkeypatch.setattr(make, "PANDA_LIMITS", slow)
+    assert run(pristine_bundle, "--dry-run", "--json", "r.json") == 1
+    dry = json.loads(Path("r.json").read_text())["dry_run"]
+    assert 0 < dry["broken"] <= dry["ticks"] == 10
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"{dry['broken']} of 10 commands would have broken a limit of the arm; tick" in text
+    assert "above its limit of 0.01" in text
+
+
+@pytest.mark.parametrize("flag", [("--arm",), ("--viewer",), ("--video", "run.mp4")])
+def test_a_dry_run_moves_nothing_that_could_be_armed_or_watched(
+    pristine_bundle: Path, flag: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(pristine_bundle, "--dry-run", *flag) == 2
+    assert "in a dry run nothing moves: leave out --arm, --viewer" in capsys.readouterr().err
 
 
 def diverge_at(observation: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

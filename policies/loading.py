@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat
 from gatort.runtime.bundle import Manifest, verify
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.engines.cache import load_engine
-from gatort.runtime.engines.engine import Engine
+from gatort.runtime.engines.engine import Decoding, Engine
 from gatort.runtime.engines.native import NativeEngine
 from gatort.runtime.engines.native_build import can_compile
 from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine, Provider, Threads
@@ -54,6 +54,11 @@ class PolicyOptions(Strict):
     `torch-cuda` and compiled engines."""
     threads: Threads = OnnxConfig().threads
     """CPU threads of one pass."""
+    decoding: Decoding = "greedy"
+    """Way to a tick's tokens.
+
+    `greedy` runs a pass for each action token. `exact`, for `native`, guesses them all at once, and
+    corrects wrong guesses until none is left: the same tokens in fewer passes."""
     spinning: bool = OnnxConfig().spinning
     """Let ONNX Runtime's threads busy-wait between passes.
 
@@ -116,6 +121,10 @@ def make_engine(options: PolicyOptions, manifest: Manifest) -> Engine:
             model.
         MissingDependency: a package of the engine is not installed.
     """
+    if options.engine != "native" and options.decoding == "exact":
+        raise ConfigError(
+            f"--decoding exact: --engine {options.engine} runs greedy; use --engine native"
+        )
     if options.engine == "tensorrt-rtx" or options.engine == "tensorrt":
         return _tensorrt(options.engine, options, manifest)
     if options.engine in PROVIDERS:
@@ -153,7 +162,7 @@ def _native(options: PolicyOptions, manifest: Manifest) -> Engine:
     precision = precision_of(options, manifest.precision)
     if precision not in ("fp32", "w8a8"):
         raise ConfigError(f"--precision {precision}: --engine native runs at fp32 or w8a8")
-    return NativeEngine(options.bundle, manifest, options.threads, precision)
+    return NativeEngine(options.bundle, manifest, options.threads, precision, options.decoding)
 
 
 def _torch(options: PolicyOptions, manifest: Manifest) -> Engine:

@@ -90,6 +90,11 @@ class Frame:
     images, and for one with text, which precedes images."""
     rest: Block
     """Part of the prefill after `sight`, a view of it. All of it where `sight` is `None`."""
+    draft: Block
+    """Guess of the action tokens but the last, as inputs of t = A − 1 positions.
+
+    Its arrays follow those of the prefill in memory, so both can be one pass. An engine whose
+    decoding is `exact` reads it. Its bias (A − 1, R) is that of all tokens but the first."""
     seen: bool
     """True if the next tick builds on a `sight` that has been run. The decoder sets it."""
     bias: NDArray[np.float32]
@@ -101,6 +106,8 @@ class Frame:
     """
     logits: NDArray[np.float32]
     """(A, R) logits, written by the engine."""
+    runs: int
+    """Number of passes that chose tokens in the last tick: A, unless the engine set fewer."""
 
     @property
     def prefill(self) -> Block:
@@ -198,10 +205,11 @@ def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
     actions = spec.action_tokens
     first = [0, *range(prefill, spec.frame_tokens)]  # (A,) frame position at which each pass begins
     wanted: list[_Wanted] = [
-        ((1, prefill - spec.image_tokens), np.int64),
+        ((1, spec.frame_tokens - spec.image_tokens), np.int64),
         ((actions, CONTINUOUS_BINS), np.float32),
         ((1,), np.int64),
-        *_block_arrays(prefill, spec.image_tokens, spec, dims),
+        ((1,), np.int64),
+        *_block_arrays(spec.frame_tokens, spec.image_tokens, spec, dims),
         *_block_arrays(1, 0, spec, dims) * (actions - 1),
         (
             (actions, ALIGNMENT_BYTES // np.dtype(np.int64).itemsize),
@@ -209,9 +217,13 @@ def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
         ),  # a token a row, so that each is aligned
         ((actions, CONTINUOUS_BINS), np.float32),
     ]
-    memory, (prefill_ids, bias, rest_at, *inputs, tokens, logits) = _allot(wanted)
+    memory, (whole_ids, bias, rest_at, draft_at, *inputs, tokens, logits) = _allot(wanted)
+    prefill_ids = whole_ids[:, : prefill - spec.image_tokens]
     ids = [prefill_ids, *(tokens[index : index + 1, :1] for index in range(actions - 1))]
     each = len(inputs) // actions
+    patches, *whole, write_index = inputs[:each]
+    inputs[:each] = patches, *(array[:prefill] for array in whole), write_index
+    draft_inputs = [patches[:0], *(array[prefill:] for array in whole), draft_at]
     passes = tuple(
         _block(
             ids[index],
@@ -230,10 +242,18 @@ def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
         passes=passes,
         sight=sight,
         rest=rest,
+        draft=_block(
+            whole_ids[:, prefill - spec.image_tokens :],
+            draft_inputs,
+            bias[1:],
+            prefill,
+            has_images=False,
+        ),
         seen=False,
         bias=bias,
         tokens=tokens[:, 0],
         logits=logits,
+        runs=actions,
     )
 
 
@@ -258,6 +278,7 @@ class Context:
         self.frame = allocate_frame(spec, dims)
         prefill = self.frame.prefill
         prefill.ids[:] = SEPARATOR_ID
+        self._blocks = [*self.frame.passes, *([self.frame.draft] if spec.action_tokens > 1 else [])]
         self.observation_ids = prefill.ids[0, 1:-1]
         """(O − P,) view into which the tokenizer writes an observation's ids."""
         self.patches = prefill.patches
@@ -275,7 +296,8 @@ class Context:
         self.frames = 0
         """k: number of frames completed since the reset."""
         self.last_token = SEPARATOR_ID
-        for block in self.frame.passes:
+        self.frame.draft.ids[:] = SEPARATOR_ID
+        for block in self._blocks:
             block.mask[:] = False
         self._set_up_frame()
 
@@ -300,7 +322,7 @@ class Context:
             out=self._turned,
         )
         self.frame.prefill.ids[0, 0] = self.last_token
-        for block in self.frame.passes:
+        for block in self._blocks:
             start = int(block.local[0])
             within = slice(start, start + len(block.local))
             if self.frames:

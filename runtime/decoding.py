@@ -79,7 +79,7 @@ class Decision:
     bias: NDArray[np.float32]
     """Numbers (A, R) added to the logits before the largest was taken; a view like `logits`."""
     passes: int
-    """Number of forward passes that the engine ran."""
+    """Number of forward passes over action tokens that the engine ran."""
 
 
 class Decoder:
@@ -183,6 +183,7 @@ class Decoder:
         bias = self._context.frame.bias
         bias.fill(0.0)
         bias[np.arange(len(bins)), bins] = FORCED
+        self._context.frame.draft.ids[0] = bins[:-1] + FIRST_CONTINUOUS_ID
         return self._infer(no_mark)
 
     def commit(self) -> None:
@@ -193,6 +194,8 @@ class Decoder:
         """
         if self._last_token is None:
             raise RuntimeError("commit: expected a decision since the last commit, found none")
+        frame = self._context.frame
+        frame.draft.ids[0] = frame.tokens[:-1]  # The best guess of the next tick's tokens.
         self._context.end_frame(self._last_token)
         self._last_token = None
 
@@ -232,5 +235,5 @@ class Decoder:
             action=action,
             logits=frame.logits,
             bias=frame.bias,
-            passes=len(frame.passes),
+            passes=frame.runs,
         )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from gatort.runtime.context import Frame
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID
 
 Mark = Callable[[], None]
+Decoding = Literal["greedy", "exact"]
+"""Way to a tick's tokens: `greedy` runs a pass for each, `exact` begins with a guess of them all.
+
+An exact tick takes the guess along in its first pass. Then it runs the rest of the frame again from
+the first wrong guess on, until none is wrong. That gives the tokens of `greedy`."""
 
 
 def no_mark() -> None:
@@ -39,7 +44,7 @@ class Engine(Protocol):
         ...
 
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
-        """Run the frame's A passes and write its tokens and logits.
+        """Write the tokens and logits of the frame's A passes.
 
         The prefill is run in the same two parts whether its pictures were seen before or not. So
         both ways give the same logits to the bit.

@@ -4,12 +4,18 @@
 
      LAYERS, WIDTH D, HEADS, HEAD h, HALF_WIDTH F, WINDOW W
      SPAN                     W rounded up to whole pairs of panels
-     ROWS                     rows of the frame's longest pass
+     ROWS                     rows of a frame
+     ACTIONS A                action tokens of a frame
      PATCHES, IMAGE_AT        image patches of a prefill, and the row of the first one
      BINS R                   action bins
      FIRST_ID, FIRST_BIN_ID   token ids of the embedding's first row and of the first bin
      MOST_THREADS             largest number of threads
      CODES                    1 if the layers' matrices are int8 codes and their inputs are rounded to 8 bits
+
+   A tick is greedy (a prefill and A - 1 decodes) or exact: the prefill takes a guess of the action tokens along. Each
+   row's largest logit is the next guess, and the rows from the first wrong one on are run again. It ends when every
+   input is the token that was chosen before it. A row's sums do not depend on the rows beside it, so tokens and logits
+   are those of the greedy tick, to the bit.
 
    A decode reads every weight once and computes little, so the memory's speed limits it. A prefill computes much.
    Both want a matrix in panels: 16 outputs side by side, input after input. A vector of weights then meets one
@@ -94,10 +100,21 @@ struct pass {
     const float *cos, *sin;  /* (t, h / 2) */
     const uint8_t *mask;     /* (t, W) */
     const int64_t *write_index;
-    const float *bias;
     const float *patches; /* (p, 3, 16, 16), NULL for a pass without patches */
-    int64_t *token;
-    float *logits; /* NULL for a pass that fills the cache alone */
+    int64_t decides;      /* number of the last rows that choose a token; 0 for a pass that fills the cache alone */
+    const float *bias;    /* (decides, R) */
+    float *logits;        /* (decides, R) */
+    int64_t *tokens;      /* (decides,), `apart` numbers apart */
+    int64_t apart;
+};
+
+/* An exact tick. */
+struct draft {
+    struct pass check;    /* over the inputs of the actions but the last, with bias and logits of all but the first */
+    const int64_t *guess; /* (A - 1,) */
+    int64_t *tokens;      /* (A,), `apart` numbers apart */
+    int64_t apart;
+    int64_t runs; /* number of passes that chose tokens */
 };
 
 /* Memory of one thread */
@@ -128,6 +145,8 @@ struct worker {
 struct engine {
     const struct model *model;
     const struct pass *passes;
+    struct draft *draft; /* NULL in a greedy tick */
+    int64_t chosen[ACTIONS][ACTIONS]; /* tokens of each pass of an exact tick. None is overwritten: a late thread reads */
     int count, threads;
     float cos[ROWS][HEAD] __attribute__((aligned(64))); /* one cosine for each number of a pair */
     float sin[ROWS][HEAD] __attribute__((aligned(64))); /* sines with the sign of the partner's term */
@@ -316,7 +335,7 @@ INLINE void code_tile(int R, int P, const uint8_t *x, size_t stride, const int8_
 /* Write the product of the thread's inputs and panels `first` and `first` + `apart` to scratch->products (rows, 16 P),
    from column `at` on. */
 INLINE void matrix_tile(struct scratch *own, int R, int P, int row, const struct matrix *m, int first, int apart, int K,
-                        int at) {
+                        int at, int few) {
     size_t panel = (size_t)K * LANES;
 #if CODES
     ivec acc[TILE][2];
@@ -334,14 +353,19 @@ INLINE void matrix_tile(struct scratch *own, int R, int P, int row, const struct
     const float *w = (const float *)m->panels + first * panel;
     const float *next = w + (apart == 1 ? P : 1) * panel + row / TILE % PARTS * (K / PARTS) * LANES;
     float_tile(R, P, own->x + row * own->stride, own->stride, w, apart * panel, LANES, K, &own->products[row][at],
-               sizeof own->products[0] / sizeof(float), R == 1 ? NULL : next);
+               sizeof own->products[0] / sizeof(float), few ? NULL : next);
 #endif
 }
 
 INLINE void matrix_product(struct scratch *own, int rows, int P, const struct matrix *m, int first, int apart, int K,
                            int at) {
-#define MATRIX_TILE(R) matrix_tile(own, R, P, r, m, first, apart, K, at)
-    BY_TILES(rows, MATRIX_TILE);
+#define FEW_TILE(R) matrix_tile(own, R, P, r, m, first, apart, K, at, 1)
+#define MANY_TILE(R) matrix_tile(own, R, P, r, m, first, apart, K, at, R == 1)
+    if (rows <= TILE) {
+        BY_TILES(rows, FEW_TILE);
+    } else {
+        BY_TILES(rows, MANY_TILE);
+    }
 }
 
 #include "native_patches.h"
@@ -535,24 +559,28 @@ static void choose(struct worker *me, const struct pass *pass) {
     enum { PANELS = 4, CHUNKS = BINS / LANES / PANELS };
     struct engine *e = me->engine;
     struct scratch *own = me->scratch;
-    int ready = 0;
+    int rows = (int)pass->decides, ready = 0;
     EACH(chunk, CHUNKS) {
-        if (!ready) norm(own, 1, e->x, e->model->norm, e->model->norm_bias);
+        if (!ready) norm(own, rows, e->x, e->model->norm, e->model->norm_bias);
         ready = 1;
         const float *w = e->model->head + (size_t)chunk * PANELS * LANES * WIDTH;
         float *logits = pass->logits + chunk * PANELS * LANES;
-        float_tile(1, PANELS, own->inputs[0], APART(INPUTS), w, (size_t)LANES * WIDTH, LANES, WIDTH, logits, 0, NULL);
+        size_t panel = (size_t)LANES * WIDTH;
+        if (rows == 1) float_tile(1, PANELS, own->inputs[0], 0, w, panel, LANES, WIDTH, logits, 0, NULL);
+        else
+            for (int p = 0; p < PANELS; p += 2)
+                product_2(rows, own->inputs[0], APART(INPUTS), w + p * panel, panel, LANES, WIDTH, logits + p * LANES, BINS);
     }
     finish_phase(me, CHUNKS);
-    /* A phase of its own: the token must be written before any thread embeds it. */
-    EACH(only, 1) {
-        const float *logits = pass->logits, *bias = pass->bias;
+    /* A phase of its own: a token must be written before any thread embeds it. */
+    EACH(row, rows) {
+        const float *logits = pass->logits + (size_t)row * BINS, *bias = pass->bias + (size_t)row * BINS;
         int best = 0;
         for (int i = 1; i < BINS; i++)
             if (logits[i] + bias[i] > logits[best] + bias[best]) best = i;
-        *pass->token = FIRST_BIN_ID + best;
+        pass->tokens[row * pass->apart] = FIRST_BIN_ID + best;
     }
-    finish_phase(me, 1);
+    finish_phase(me, rows);
 }
 
 static void run_pass(struct worker *me, const struct pass *pass) {
@@ -563,8 +591,8 @@ static void run_pass(struct worker *me, const struct pass *pass) {
     if (pass->patches) embed_patches(me);
     for (int index = 0; index < LAYERS; index++) {
         const struct layer *layer = &e->model->layers[index];
-        /* Of the last layer, only the last position is needed, or none. */
-        int from = index + 1 < LAYERS ? 0 : pass->logits ? rows - 1 : rows, left = rows - from;
+        /* Of the last layer, only the positions that choose are needed. */
+        int from = index + 1 < LAYERS ? 0 : rows - (int)pass->decides, left = rows - from;
         project(me, pass, layer);
         if (!left) return;
         attend(me, pass, layer, from);
@@ -575,11 +603,50 @@ static void run_pass(struct worker *me, const struct pass *pass) {
     choose(me, pass);
 }
 
+/* Run the inputs of the actions again from the first wrong one on, until none is wrong. All threads come to the same
+   passes by themselves, from the tokens of each pass. */
+static void check(struct worker *me) {
+    struct engine *e = me->engine;
+    struct draft *draft = e->draft;
+    const struct pass *all = &draft->check;
+    int64_t inputs[ACTIONS];
+    int right = 0, run = 0; /* number of inputs that are known to be right; number of the last pass */
+    memcpy(inputs, draft->guess, (ACTIONS - 1) * sizeof *inputs);
+    for (;; run++) {
+        const int64_t *chosen = e->chosen[run];
+        while (right < ACTIONS - 1 && inputs[right] == chosen[right]) right++;
+        if (right == ACTIONS - 1) break;
+        for (int i = right; i < ACTIONS - 1; i++) inputs[i] = chosen[i];
+        int64_t write_index = *all->write_index + right;
+        struct pass again = {
+            .rows = ACTIONS - 1 - right,
+            .decides = ACTIONS - 1 - right,
+            .ids = inputs + right,
+            .local = all->local + right,
+            .cos = all->cos + (size_t)right * (HEAD / 2),
+            .sin = all->sin + (size_t)right * (HEAD / 2),
+            .mask = all->mask + (size_t)right * WINDOW,
+            .write_index = &write_index,
+            .bias = all->bias + (size_t)right * BINS,
+            .logits = all->logits + (size_t)right * BINS,
+            .tokens = e->chosen[run + 1] + right + 1,
+            .apart = 1,
+        };
+        run_pass(me, &again);
+        right++; /* The token of a right row is right. */
+    }
+    if (me->index) return;
+    inputs[ACTIONS - 1] = e->chosen[run][ACTIONS - 1];
+    for (int i = 0; i < ACTIONS; i++) draft->tokens[i * draft->apart] = inputs[i];
+    draft->runs = run + 1;
+}
+
 static void run_passes(struct worker *me) {
     unsigned floats = _mm_getcsr();
     _mm_setcsr(floats | 0x8040); /* treat denormal inputs and results as zero */
     me->phase = me->passed = 0;
     for (int i = 0; i < me->engine->count; i++) run_pass(me, &me->engine->passes[i]);
+    if (me->engine->draft) check(me);
     _mm_setcsr(floats);
 }
 
@@ -665,12 +732,16 @@ static void keep_apart(struct engine *e) {
     e->home = home;
 }
 
-void tick(struct engine *e, const struct pass *passes, int count) {
+/* Run passes. With a draft, the last of them must choose all A tokens, and the draft is checked. */
+void tick(struct engine *e, struct pass *passes, int count, struct draft *draft) {
     keep_apart(e);
     pthread_mutex_lock(&e->lock);
     /* No thread may still be in the last tick's phases. */
     while (e->inside) pthread_cond_wait(&e->idle, &e->lock);
-    memset(e->phases, 0, (size_t)count * PHASES_A_PASS * sizeof(struct phase));
+    size_t most = count + (draft ? ACTIONS - 1 : 0);
+    memset(e->phases, 0, most * PHASES_A_PASS * sizeof(struct phase));
+    if (draft) passes[count - 1].tokens = e->chosen[0];
+    e->draft = draft;
     e->passes = passes;
     e->count = count;
     e->ticks++;

@@ -24,18 +24,33 @@ from gatort.runtime.spec import (
     PolicySpec,
 )
 
-from .engine import Mark, no_mark
+from .engine import Decoding, Mark, no_mark
 from .graph import BLOCK_INPUTS, PATCHES
 from .native_build import SOURCE, load_kernels
 from .native_weights import LANES, NativeModel, NativePrecision
 
 MOST_THREADS = 16
+POSITION_INPUTS = tuple(name for name in BLOCK_INPUTS if name != "bias")
+"""Inputs of a pass that have a row for each position."""
 
 
 class _Pass(ctypes.Structure):
     _fields_ = [
         ("rows", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in (*BLOCK_INPUTS, PATCHES, "token", "logits")),
+        *((name, ctypes.c_void_p) for name in (*POSITION_INPUTS, PATCHES)),
+        ("decides", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("bias", "logits", "tokens")),
+        ("apart", ctypes.c_int64),
+    ]
+
+
+class _Draft(ctypes.Structure):
+    _fields_ = [
+        ("check", _Pass),
+        ("guess", ctypes.c_void_p),
+        ("tokens", ctypes.c_void_p),
+        ("apart", ctypes.c_int64),
+        ("runs", ctypes.c_int64),
     ]
 
 
@@ -48,6 +63,8 @@ class _Bound(NamedTuple):
     """Passes as `native.c` reads them: `sight` first, if there is one."""
     ahead: int
     """Number of passes that run before the joints are read: 1 with a `sight`, else 0."""
+    draft: _Draft | None
+    """Guesses that follow the last of the passes; `None` in a greedy tick."""
 
 
 class NativeEngine:
@@ -70,6 +87,7 @@ class NativeEngine:
         manifest: Manifest,
         threads: int,
         precision: NativePrecision = "fp32",
+        decoding: Decoding = "greedy",
     ) -> None:
         """Compile the kernels, read the weights, allocate the cache and start the threads.
 
@@ -82,7 +100,8 @@ class NativeEngine:
                 failed, or the weights are not those of the manifest's model.
             MissingDependency: GCC is not installed.
         """
-        self.name = f"native {precision}"
+        self.name = f"native {precision}" + (" exact" if decoding == "exact" else "")
+        self.decoding = decoding
         spec = manifest.spec
         dims = manifest.model
         _require_kernels(dims)
@@ -91,7 +110,7 @@ class NativeEngine:
         self._shape = ((spec.observation_tokens + 2, *[1] * decodes), spec.window_tokens)
         self._first_id = dims.first_token_id
         self._bound: dict[int, _Bound] = {}
-        passes = len(self._shape[0]) + 1  # A prefill may come in two.
+        passes = len(self._shape[0]) + 1  # A prefill may come in two, before A − 1 others.
 
         self._library = load_kernels(self.source, _constants(spec, dims, precision))
         with open_checked(directory, manifest, WEIGHTS_FILE) as file:
@@ -135,18 +154,28 @@ class NativeEngine:
         """
         bound = self._bound.get(id(frame)) or self._bind(frame)
         first = bound.ahead if frame.seen else 0
-        self._run(bound, frame.prefill.ids, first, len(bound.passes))
+        self._run(bound, frame.prefill.ids, first, len(bound.passes), bound.draft)
+        if bound.draft is not None:
+            frame.runs = bound.draft.runs
         mark()
 
-    def _run(self, bound: _Bound, ids: NDArray[np.int64], first: int, end: int) -> None:
-        """Run the passes from `first` to before `end`, which read `ids`."""
+    def _run(
+        self,
+        bound: _Bound,
+        ids: NDArray[np.int64],
+        first: int,
+        end: int,
+        draft: _Draft | None = None,
+    ) -> None:
+        """Run the passes from `first` to before `end`, which read `ids`, and check a draft."""
         if ids.min() < self._first_id or ids.max() >= VOCABULARY:
             raise EngineError(
                 f"expected token ids in [{self._first_id}, {VOCABULARY}), "
                 f"found {ids.min()} to {ids.max()}"
             )
         at = ctypes.byref(bound.passes, first * ctypes.sizeof(_Pass))
-        self._library.tick(self._engine, at, end - first)
+        checked = ctypes.byref(draft) if draft is not None else None
+        self._library.tick(self._engine, at, end - first, checked)
 
     def _bind(self, frame: Frame) -> _Bound:
         """Take the addresses of a frame's arrays once."""
@@ -156,10 +185,15 @@ class NativeEngine:
 
         passes = [] if frame.sight is None else [_pass(frame.sight)]
         ahead = len(passes)
-        for index, block in enumerate((frame.rest, *frame.passes[1:])):
-            token, logits = frame.tokens[index : index + 1], frame.logits[index]
-            passes.append(_pass(block, token.ctypes.data, logits.ctypes.data))
-        bound = _Bound(frame, (_Pass * len(passes))(*passes), ahead)
+        if self.decoding == "greedy":
+            blocks = (frame.rest, *frame.passes[1:])
+            passes += [_deciding(frame, block, index, 1) for index, block in enumerate(blocks)]
+            draft = None
+        else:
+            passes.append(_deciding(frame, frame.rest, 0, len(frame.tokens)))
+            passes[-1].rows += len(frame.draft.local)  # They follow in memory.
+            draft = _draft(frame)
+        bound = _Bound(frame, (_Pass * len(passes))(*passes), ahead, draft)
         self._bound[id(frame)] = bound
         return bound
 
@@ -169,12 +203,32 @@ class NativeEngine:
             cached.fill(0)
 
 
-def _pass(block: Block, token: int | None = None, logits: int | None = None) -> _Pass:
-    """Return a pass over a block. It fills the cache alone without token and logits."""
-    read = [getattr(block, name).ctypes.data for name in BLOCK_INPUTS]
+def _pass(block: Block) -> _Pass:
+    """Return a pass over a block that fills the cache alone."""
+    read = [getattr(block, name).ctypes.data for name in POSITION_INPUTS]
     patches = block.patches
     pixels = patches.ctypes.data if patches is not None and len(patches) else None
-    return _Pass(len(block.local), *read, pixels, token, logits)
+    return _Pass(len(block.local), *read, pixels)
+
+
+def _deciding(frame: Frame, block: Block, first: int, tokens: int) -> _Pass:
+    """Return a pass over a block whose last rows choose tokens of a frame, from `first` on."""
+    made = _pass(block)
+    made.decides = tokens
+    made.bias = frame.bias[first:].ctypes.data
+    made.logits = frame.logits[first:].ctypes.data
+    made.tokens = frame.tokens[first:].ctypes.data
+    made.apart = 1 if tokens > 1 else frame.tokens.strides[0] // frame.tokens.itemsize
+    return made
+
+
+def _draft(frame: Frame) -> _Draft:
+    return _Draft(
+        check=_deciding(frame, frame.draft, 1, len(frame.draft.local)),
+        guess=frame.draft.ids.ctypes.data,
+        tokens=frame.tokens.ctypes.data,
+        apart=frame.tokens.strides[0] // frame.tokens.itemsize,
+    )
 
 
 def _require_kernels(dims: ModelDims) -> None:
@@ -223,7 +277,8 @@ def _constants(spec: PolicySpec, dims: ModelDims, precision: NativePrecision) ->
         "HALF_WIDTH": dims.ff_half_width,
         "WINDOW": spec.window_tokens,
         "SPAN": _cache_rows(spec),
-        "ROWS": spec.observation_tokens + 2,
+        "ROWS": spec.frame_tokens,
+        "ACTIONS": spec.action_tokens,
         "PATCHES": spec.image_tokens,
         "IMAGE_AT": 1 + sum(key.tokens for key in spec.observations if key.encoding == "text"),
         "BINS": CONTINUOUS_BINS,

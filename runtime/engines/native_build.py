@@ -52,7 +52,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     """Declare the types of the functions that Python calls."""
     library.start.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
     library.start.restype = ctypes.c_void_p
-    library.tick.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    library.tick.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
     library.tick.restype = None
     library.stop.argtypes = [ctypes.c_void_p]
     library.stop.restype = None

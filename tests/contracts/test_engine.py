@@ -44,6 +44,11 @@ def make_native(exported: Exported) -> Engine:
     return NativeEngine(exported.bundle, load_manifest(exported.bundle), threads=2)
 
 
+def make_native_exact(exported: Exported) -> Engine:
+    manifest = load_manifest(exported.bundle)
+    return NativeEngine(exported.bundle, manifest, threads=2, decoding="exact")
+
+
 def make_torch_cuda(exported: Exported) -> Engine:
     model = copy.deepcopy(exported.model).to("cuda")
     return TorchEngine(model, model.spec, model.dims)
@@ -70,7 +75,10 @@ QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:TensorF
 ON_GPU = [
     pytest.param(make, marks=[pytest.mark.gpu, QUIET]) for make in (make_torch_cuda, make_tensorrt)
 ]
-MODELS = [make_torch, make_onnx, pytest.param(make_native, marks=pytest.mark.native), *ON_GPU]
+ON_THIS_CPU = [
+    pytest.param(make, marks=pytest.mark.native) for make in (make_native, make_native_exact)
+]
+MODELS = [make_torch, make_onnx, *ON_THIS_CPU, *ON_GPU]
 ENGINES = [make_scripted, *MODELS]
 FLOAT32, FLOAT16 = 2e-5, 2e-2
 """Sums in another order differ by 2e-6 in float32 on logits up to 4. float16 keeps 13 bits less."""

@@ -1,0 +1,136 @@
+"""An exact tick gives the tokens and the logits of a greedy one, to the bit, whatever the guess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gatort.policies.loading import (
+    SHIPPED_BUNDLE,
+    SHIPPED_CAMERA_BUNDLE,
+    EngineName,
+    PolicyOptions,
+    load_policy,
+)
+from gatort.runtime.clock import VirtualClock
+from gatort.runtime.decoding import Decision, Sampler
+from gatort.runtime.engines.engine import Decoding
+from gatort.runtime.errors import ConfigError
+from gatort.runtime.policy import Policy
+from gatort.runtime.robots.scripted import scripted_robot
+from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, Precision
+
+pytestmark = pytest.mark.native
+FRAMES = 24
+"""Twelve times around the ring of the shipped policies."""
+Values = tuple[NDArray[Any], ...]
+
+
+def policy(
+    bundle: Path, decoding: Decoding, precision: Precision = "fp32", temperature: float = 0.0
+) -> Policy:
+    options = PolicyOptions(
+        bundle=bundle, engine="native", decoding=decoding, precision=precision, threads=2
+    )
+    return load_policy(options, Sampler(temperature, seed=5))
+
+
+def observations(of: Policy, count: int) -> list[Values]:
+    clock = VirtualClock()
+    robot = scripted_robot(of.spec, clock, seed=2)
+    found = []
+    for _ in range(count):
+        clock.sleep_until_ns(clock.now_ns() + of.spec.period_ns)
+        found.append(robot.observe().values)
+    return found
+
+
+def kept(decision: Decision) -> tuple[list[int], NDArray[np.float32]]:
+    return decision.tokens.tolist(), decision.logits.copy()
+
+
+@pytest.mark.parametrize("bundle", [SHIPPED_BUNDLE, SHIPPED_CAMERA_BUNDLE], ids=["state", "camera"])
+@pytest.mark.parametrize("precision", ["fp32", "w8a8"])
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_exact_equals_greedy_to_the_bit(
+    bundle: Path, precision: Precision, temperature: float
+) -> None:
+    greedy = policy(bundle, "greedy", precision, temperature)
+    exact = policy(bundle, "exact", precision, temperature)
+    passes = []
+    for values in observations(greedy, FRAMES):
+        expected, found = greedy.decide(values), exact.decide(values)
+        tokens, logits = kept(expected)
+        assert found.tokens.tolist() == tokens
+        np.testing.assert_array_equal(found.logits, logits)
+        assert expected.passes == greedy.spec.action_tokens
+        passes.append(found.passes)
+        greedy.commit()
+        exact.commit()
+    assert 1 <= min(passes) < max(passes) <= greedy.spec.action_tokens
+    assert np.mean(passes) < greedy.spec.action_tokens - 1
+
+
+def test_any_guess_gives_the_same_tokens_and_the_right_one_takes_one_pass() -> None:
+    greedy, exact = policy(SHIPPED_BUNDLE, "greedy"), policy(SHIPPED_BUNDLE, "exact")
+    guess = exact._context.frame.draft.ids
+    random = np.random.default_rng(0)
+    for values in observations(greedy, FRAMES):
+        tokens, logits = kept(greedy.decide(values))
+        for right in range(len(tokens)):
+            drawn = FIRST_CONTINUOUS_ID + random.integers(CONTINUOUS_BINS, size=len(tokens) - 1)
+            guess[0] = [*tokens[:right], *drawn[right:]]
+            found = exact.decide(values)
+            assert found.tokens.tolist() == tokens
+            np.testing.assert_array_equal(found.logits, logits)
+            assert found.passes <= len(tokens) - right
+        assert found.passes == 1
+        greedy.commit()
+        exact.commit()
+
+
+def test_a_given_action_takes_one_pass() -> None:
+    greedy, exact = policy(SHIPPED_BUNDLE, "greedy"), policy(SHIPPED_BUNDLE, "exact")
+    action = [1.0, -2.0, 3.0, 0.5, -0.5, 0.1, 0.0, 0.04]
+    for values in observations(greedy, 4):
+        tokens, logits = kept(greedy.force(values, action))
+        found = exact.force(values, action)
+        assert found.tokens.tolist() == tokens
+        np.testing.assert_array_equal(found.logits, logits)
+        assert found.passes == 1
+        greedy.commit()
+        exact.commit()
+
+
+def test_pictures_that_were_seen_before_the_joints_change_no_bit() -> None:
+    whole = policy(SHIPPED_CAMERA_BUNDLE, "exact")
+    seeing = policy(SHIPPED_CAMERA_BUNDLE, "exact")
+    for values in observations(whole, 6):
+        tokens, logits = kept(whole.decide(values))
+        seeing.see([values[index] for index in seeing.spec.pictures])
+        found = seeing.decide(values)
+        assert found.tokens.tolist() == tokens
+        np.testing.assert_array_equal(found.logits, logits)
+        whole.commit()
+        seeing.commit()
+
+
+def test_a_tick_that_is_given_up_leaves_no_trace() -> None:
+    calm, hasty = policy(SHIPPED_BUNDLE, "exact"), policy(SHIPPED_BUNDLE, "exact")
+    seen = observations(calm, 8)
+    for index, values in enumerate(seen):
+        expected = calm.decide(values).tokens.tolist()
+        calm.commit()
+        hasty.decide(seen[(index + 3) % len(seen)])
+        assert hasty.decide(values).tokens.tolist() == expected
+        hasty.commit()
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch", "tensorrt-rtx"])
+def test_an_engine_without_exact_ticks_refuses_them(engine: EngineName) -> None:
+    with pytest.raises(ConfigError, match="use --engine native"):
+        load_policy(PolicyOptions(engine=engine, decoding="exact"))

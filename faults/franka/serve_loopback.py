@@ -2,14 +2,19 @@
 
     PYTHON serve_loopback.py ADDRESS OPTIONS…
 
-franka-sim listens on all addresses of the machine, and has no option for another one.
+franka-sim listens on all addresses of the machine, and has no option for another one. It ends with
+the process that started it. This file imports nothing of gatort, which is not installed there.
 """
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import socket
 import sys
 from typing import Any
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class LoopbackSocket(socket.socket):
@@ -25,7 +30,8 @@ class LoopbackSocket(socket.socket):
 
 
 def main() -> int:
-    """Serve until a signal ends it."""
+    """Serve until a signal or the end of the parent ends it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     LoopbackSocket.address = sys.argv.pop(1)
     socket.socket = LoopbackSocket  # type: ignore[misc]  # before franka-sim makes one
     from franka_sim.run_server import main as serve

@@ -5,14 +5,17 @@ They judge orders of states, torques, errors and sentences, and no times.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.waiting import eventually
 
 from gatort.faults.franka.bench import FrankaBench
 from gatort.faults.franka.rows import FRANKA_ROWS
-from gatort.faults.franka.simulator import DEFAULT_PYTHON
+from gatort.faults.franka.simulator import DEFAULT_PYTHON, LISTENS
 from gatort.faults.injecting import inject
 from gatort.faults.rows import Row
 from gatort.launch import cli
@@ -29,6 +32,24 @@ def bench() -> Iterator[FrankaBench]:
         pytest.skip("franka-sim is not installed: run `make .venv-franka-sim/.installed`")
     with FrankaBench(PYTHON) as bench:
         yield bench
+
+
+def test_franka_sim_ends_with_the_process_that_started_it() -> None:
+    """It stands before the tests with a bench, because a machine has room for one franka-sim."""
+    if not PYTHON.is_file():
+        pytest.skip("franka-sim is not installed: run `make .venv-franka-sim/.installed`")
+    starter = subprocess.Popen(
+        [sys.executable, "-m", "gatort.faults.franka.simulator"],
+        cwd=PYTHON.parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert starter.stdout is not None
+    assert "Ctrl-C ends it" in starter.stdout.readline()
+    starter.kill()
+    starter.wait()
+    starter.stdout.close()
+    eventually(lambda: LISTENS not in Path("/proc/net/tcp").read_text())
 
 
 @pytest.mark.parametrize(

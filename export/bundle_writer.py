@@ -20,6 +20,7 @@ from gatort.runtime.bundle import (
     write_manifest,
 )
 from gatort.runtime.errors import BundleError
+from gatort.runtime.outputs import removed_if_empty
 
 from .precision import convert
 from .shared_weights import share_weights
@@ -64,31 +65,33 @@ def write_bundle(
         BundleError: `directory` holds something that is not a bundle.
     """
     _require_replaceable(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
-        made = Path(scratch) / "new"
-        made.mkdir()
+    parent = directory.parent
+    with removed_if_empty(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=parent) as scratch:
+            made = Path(scratch) / "new"
+            made.mkdir()
 
-        begin(f"writing {WEIGHTS_FILE}")
-        write_weights(model, made / WEIGHTS_FILE)
+            begin(f"writing {WEIGHTS_FILE}")
+            write_weights(model, made / WEIGHTS_FILE)
 
-        begin(f"writing {ONNX_FILE}")
-        _write_graph(model, made / ONNX_FILE, rounding, Path(scratch))
+            begin(f"writing {ONNX_FILE}")
+            _write_graph(model, made / ONNX_FILE, rounding, Path(scratch))
 
-        begin("hashing")
-        files = {path.name: sha256_of(path) for path in sorted(made.iterdir())}
-        manifest = Manifest(
-            name=name,
-            task=task,
-            spec=model.spec,
-            model=model.dims,
-            precision=rounding or "fp32",
-            files=files,
-            training=training,
-            success=success,
-        )
-        write_manifest(made, manifest)
-        _swap(made, directory, Path(scratch) / "old")
+            begin("hashing")
+            files = {path.name: sha256_of(path) for path in sorted(made.iterdir())}
+            manifest = Manifest(
+                name=name,
+                task=task,
+                spec=model.spec,
+                model=model.dims,
+                precision=rounding or "fp32",
+                files=files,
+                training=training,
+                success=success,
+            )
+            write_manifest(made, manifest)
+            _swap(made, directory, Path(scratch) / "old")
     return manifest
 
 

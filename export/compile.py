@@ -16,7 +16,7 @@ from gatort.runtime.engines.gpu import GpuTarget
 from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.outputs import require_folder
+from gatort.runtime.outputs import removed_if_empty, require_folder
 from gatort.runtime.spec import Precision
 
 from .compare import compare_actions
@@ -97,7 +97,8 @@ def compile_bundle(
 
     require_folder(cache.folder)
     held_out = hold_out(manifest)
-    record = _build(bundle, manifest, key, target, held_out, cache, on_phase)
+    with removed_if_empty(cache.folder):
+        record = _build(bundle, manifest, key, target, held_out, cache, on_phase)
     return CompiledEngine(manifest, record, built_before=False)
 
 

@@ -18,26 +18,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
-from cyclopts import (
-    App,
-    Argument,
-    CycloptsError,
-    Group,
-    Parameter,
-    Token,
-    UnknownCommandError,
-    convert,
-)
+from cyclopts import App, Argument, CycloptsError, Group, Parameter, Token, convert
 from pydantic import ValidationError
 
 from gatort.runtime.errors import GatortError
 from gatort.runtime.exit_status import ExitStatus, ended_by
 from gatort.runtime.interruption import Interruption
-from gatort.runtime.outputs import NO_SPACE, unwritable
+from gatort.runtime.invalid_values import first_error
+from gatort.runtime.outputs import NO_SPACE, removed_if_empty, unwritable
 from gatort.runtime.printable import printable
 
 from .command_help import READERS, show_whole
-from .refusals import finding, unknown
+from .outputs import RUNS
+from .refusals import flag_sentence, with_flag
 from .streams import spared_streams
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
@@ -153,7 +146,7 @@ def _run(given: list[str]) -> int:
         if given and given[0] == COMPLETION:
             _leave_out_absent_commands()
         command, bound, _ = app.parse_args(given, exit_on_error=False, print_error=False)
-        with interruption:
+        with interruption, removed_if_empty(RUNS):
             status = command(*bound.args, **bound.kwargs)
     except KeyboardInterrupt:
         status = ended_by(signal.SIGINT)
@@ -181,14 +174,11 @@ def _sentence(given: list[str], error: Exception) -> str | None:
     """Return the sentence on an error whose cause is outside gatort, or `None` for another one."""
     match error:
         case CycloptsError():
-            return _flag_sentence(error)
+            return flag_sentence(error, given, list(COMMANDS), _arguments(given))
         case GatortError():
-            return str(error)
+            return with_flag(str(error), _arguments(given))
         case ValidationError():
-            return "; ".join(
-                f"{'.'.join(map(str, details['loc'])) or error.title}: {finding(details)}"
-                for details in error.errors()
-            )
+            return with_flag(first_error(error, error.title), _arguments(given))
         case ImportError() if (package := _absent_package(error)) is not None:
             return (
                 f"{given[0]} needs {package}, which is not installed: "
@@ -203,6 +193,13 @@ def _sentence(given: list[str], error: Exception) -> str | None:
         case OSError(errno=number) if number in EXHAUSTED:
             return f"{given[0]}: {error.strerror}; free some and give the command again"
     return None
+
+
+def _arguments(given: list[str]) -> Sequence[Argument]:
+    """Return the arguments of the given command."""
+    if not given or given[0] not in COMMANDS:
+        return ()
+    return app[given[0]].assemble_argument_collection(parse_docstring=False)
 
 
 def _leave_out_absent_commands() -> None:
@@ -236,33 +233,6 @@ def _absent_package(error: ImportError) -> str | None:
             return package if package in EXTRAS else None
         cause = cause.__cause__
     return None
-
-
-def _flag_sentence(error: CycloptsError) -> str:
-    if isinstance(error, UnknownCommandError) and error.unused_tokens:
-        token = error.unused_tokens[0]
-        noun = "option" if token.startswith("-") else "command"
-        found = unknown(noun, token, list(COMMANDS))
-        return f"{found}; valid commands are {', '.join(COMMANDS)}"
-
-    if isinstance(error.__cause__, ValidationError) and error.argument is not None:
-        argument = error.argument
-        return "; ".join(
-            f"{_flag(argument, details['loc'])}: {finding(details)}"
-            for details in error.__cause__.errors()
-        )
-    return str(error)
-
-
-def _flag(argument: Argument, location: tuple[int | str, ...]) -> str:
-    """Return the flag at a location in pydantic's report; an index into a list of values is
-    skipped.
-    """
-    keys = tuple(part for part in location if isinstance(part, str))
-    return next(
-        (each.name for each in (argument, *argument.children_recursive) if each.keys == keys),
-        "the flags",
-    )
 
 
 def _refuse(sentence: str) -> int:

@@ -21,6 +21,7 @@ from gatort.runtime.realtime import RealtimeConfig
 from gatort.runtime.regular_file import read_regular
 from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
 from gatort.runtime.robots.sensors.readings import require_loopback
+from gatort.runtime.wording import counted
 from gatort.sim.make import SimulatorName
 
 from .refusals import describe
@@ -157,7 +158,10 @@ def _read(path: Path | None) -> dict[str, Any]:
         return {}
     if not path.exists():
         names = ", ".join(sorted(file.stem for file in SHIPPED_PROFILES.glob("*.toml")))
-        raise ConfigError(f"no launch profile {path}: expected a TOML file or one of {names}")
+        raise ConfigError(
+            f"no launch profile {path}: expected a TOML file or the name of a shipped profile "
+            f"({names}), found neither"
+        )
     content = read_regular(path, "a launch profile", ConfigError, MOST_PROFILE_BYTES)
     try:
         text = content.decode("utf-8-sig")
@@ -165,7 +169,16 @@ def _read(path: Path | None) -> dict[str, Any]:
         if max(map(len, text.splitlines()), default=0) > MOST_LINE:
             raise ValueError(f"expected lines of at most {MOST_LINE} characters")
         found: dict[str, Any] = _expand(tomllib.loads(text))
-    except ValueError as error:  # UnicodeDecodeError and TOMLDecodeError are such.
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"launch profile {path} cannot be read: expected text in UTF-8, found another byte "
+            f"after {counted(error.start, 'byte')}"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"launch profile {path} cannot be read: expected TOML, found {_toml_fault(str(error))}"
+        ) from error
+    except ValueError as error:
         raise ConfigError(f"launch profile {path} cannot be read: {error}") from error
     except RecursionError as error:
         raise ConfigError(
@@ -173,6 +186,13 @@ def _read(path: Path | None) -> dict[str, Any]:
             "found hundreds"
         ) from error
     return found
+
+
+def _toml_fault(message: str) -> str:
+    """Return the fault that the TOML reader names, in plain words, and its place."""
+    place = message.rpartition("(")[2].rstrip(")")
+    twice = message.startswith(("Cannot overwrite", "Cannot declare", "Duplicate"))
+    return f"{'a key or table given twice' if twice else 'something else'} {place}".strip()
 
 
 def _expand(value: Any) -> Any:

@@ -31,22 +31,24 @@ STREAMED: Final = ("json", "record")
 """Flags whose output may go to a device or a pipe."""
 MARKED_BYTES: Final = 1 << 16
 """Size of the two ends of a picture or film in which its mark is looked for."""
+RUNS: Final = Path("runs")
+"""Default folder of outputs. A command that writes nothing into a new one leaves none."""
 LARGEST_REPORT_BYTES: Final = 1 << 26
 STANDARD_OUTPUT: Final = 1
 """Number of its file descriptor."""
 
 
-def make_directory(directory: Path) -> None:
-    """Make the default directory of outputs, unless it exists.
+def make_runs() -> None:
+    """Make the default folder of outputs, unless it exists.
 
     Raises:
         ConfigError: a file has that name, or the directory cannot be made here.
     """
     try:
-        directory.mkdir(exist_ok=True)
+        RUNS.mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"cannot write into {directory}: expected a directory, or to make one here "
+            f"cannot write into {RUNS}: expected a directory, or to make one here "
             f"({error.strerror}); run in another directory or name the files yourself"
         ) from error
 

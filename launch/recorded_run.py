@@ -20,16 +20,15 @@ from gatort.runtime.recording.recorder import Recorder
 from gatort.sim.prediction import Predictor
 
 from .options import RunOptions
+from .outputs import RUNS
 from .run_report import run_sentences
 from .watching import FilmTrack, RunWatcher
 
-RECORDINGS = Path("runs")
-
 
 def new_file(seed: int) -> Path:
-    """Return an unused path in RECORDINGS for a run that begins now, named by UTC and seed."""
+    """Return an unused path in RUNS for a run that begins now, named by UTC and seed."""
     now = datetime.fromtimestamp(wall_clock_ns() * 1e-9, UTC)
-    return RECORDINGS / f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z-seed{seed}.mcap"
+    return RUNS / f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z-seed{seed}.mcap"
 
 
 def run_recorded(

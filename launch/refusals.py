@@ -1,13 +1,32 @@
-"""Sentences for values and names that are not valid, from pydantic's report."""
+"""Sentences for flags, values and names that are not valid: expected, found, what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
+from cyclopts import (
+    Argument,
+    ArgumentOrderError,
+    CoercionError,
+    ConsumeMultipleError,
+    CycloptsError,
+    MissingArgumentError,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from gatort.runtime.invalid_values import causes, finding
+from gatort.runtime.wording import counted
+
+NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+"""Names of the kinds of values."""
 
 
 def describe(error: ValidationError, source: str, kind: type[BaseModel] | None = None) -> str:
@@ -21,7 +40,7 @@ def describe(error: ValidationError, source: str, kind: type[BaseModel] | None =
         source: origin of the values, for example a file.
         kind: options class that refused the values.
     """
-    found = error.errors()
+    found = causes(error)
     places = dict.fromkeys(
         details["loc"][:-1] for details in found if details["type"] == "extra_forbidden"
     )
@@ -30,16 +49,120 @@ def describe(error: ValidationError, source: str, kind: type[BaseModel] | None =
     return f"{source}: {'; '.join(parts)}"
 
 
-def finding(details: ErrorDetails) -> str:
-    """Return pydantic's expectation in one place and the value that it found there."""
-    expected = details["msg"]
-    return f"{expected[:1].lower()}{expected[1:]}, found {details['input']!r}"
+def findings(error: ValidationError) -> str:
+    """Return pydantic's report as one clause, without the names of fields."""
+    return "; ".join(map(finding, causes(error)))
 
 
 def unknown(noun: str, name: str, valid: Sequence[str]) -> str:
     """Return a clause that calls a name unknown and suggests the closest valid one."""
-    close = get_close_matches(name.rpartition(".")[2], valid, n=1)
+    tail = name.rpartition(".")[2]
+    close = get_close_matches(name, valid, n=1) or get_close_matches(tail, valid, n=1)
     return f"unknown {noun} {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+
+
+def flag_sentence(
+    error: CycloptsError, given: Sequence[str], commands: Sequence[str], known: Sequence[Argument]
+) -> str:
+    """Return the sentence on a command line that cannot be parsed.
+
+    Args:
+        error: report of the parser.
+        given: the command line.
+        commands: names of all commands.
+        known: arguments of the given command.
+    """
+    argument = error.argument
+    match error:
+        case UnknownCommandError(unused_tokens=[token, *_]):
+            noun = "option" if token.startswith("-") else "command"
+            return f"{unknown(noun, token, commands)}; valid commands are {', '.join(commands)}"
+        case RepeatArgumentError(token=token):
+            return _repeated(str(token.keyword), given, known)
+        case ConsumeMultipleError(min_required=least) if argument is not None:
+            return f"{argument.name}: expected at least {counted(least, 'value')}, found none"
+        case CoercionError() if argument is not None:
+            return f"{argument.name}: {_conversion(error)}"
+        case CycloptsError(__cause__=ValidationError() as cause) if argument is not None:
+            return "; ".join(_refused_value(argument, details) for details in causes(cause))
+    return f"{_usage(error, given[0], known)}; see `gatort {given[0]} --help`"
+
+
+def with_flag(sentence: str, arguments: Iterable[Argument]) -> str:
+    """Return a sentence that begins with the name of a field, with its flag instead.
+
+    A part of gatort that knows no command line says `sequence_frames: expected …`. The user typed
+    `--sequence-frames`.
+    """
+    flags = {(each.keys or (each.field_info.name,))[-1]: each.name for each in arguments}
+    # A name without an underline may as well be a folder of the user's.
+    fields = "|".join(name for name in flags if "_" in name)
+    if not fields or re.match(rf"({fields}): ", sentence) is None:
+        return sentence
+    return re.sub(rf"\b({fields})\b", lambda found: flags[found[1]], sentence)
+
+
+def _usage(error: CycloptsError, command: str, known: Sequence[Argument]) -> str:
+    """Return the clause on an argument that is unknown, missing or too many."""
+    match error:
+        case UnknownOptionError(token=token):
+            found = token.keyword or token.value
+            names = {name for each in known if each.parse for name in each.names}
+            return unknown("option", found, sorted(names - {found}))
+        case UnusedCliTokensError(unused_tokens=[token, *_]):
+            return f"expected no further argument of {command}, found {token!r}"
+        case ArgumentOrderError(token=found):
+            return f"expected {found!r} before the flags"
+        case MissingArgumentError(argument=Argument() as argument):
+            return _missing(error, argument)
+    return str(error)
+
+
+def _repeated(flag: str, given: Sequence[str], known: Sequence[Argument]) -> str:
+    """Return the sentence on a flag that is given twice, or together with its opposite."""
+    names = next((each.names for each in known if flag in each.names), (flag,))
+    found = dict.fromkeys(name for each in given if (name := each.partition("=")[0]) in names)
+    if len(found) > 1:
+        return f"expected {' or '.join(found)}, found both; leave one of them out"
+    return f"{flag}: expected once, found twice; leave one of them out"
+
+
+def _missing(error: MissingArgumentError, argument: Argument) -> str:
+    given = error.keyword or next((each.keyword for each in argument.tokens if each.keyword), None)
+    number, _ = argument.token_count()
+    if given is None:
+        is_flag = not argument.field_info.is_positional
+        return (
+            f"expected {argument.name if is_flag else argument.name.strip('-').upper()}, found none"
+        )
+    if number > 1:
+        found = len(error.tokens_so_far) or "none"
+        return f"{given}: expected {counted(number, 'value')}, found {found}"
+    return f"{given}: expected a value, found none"
+
+
+def _conversion(error: CoercionError) -> str:
+    """Return the clause on a text that is not of the wanted kind."""
+    if error.msg is not None:
+        return str(error.msg)
+    found = f", found {error.token.value!r}" if error.token is not None else ""
+    kind: Any = error.target_type
+    if get_origin(kind) is Literal:
+        *most, last = map(str, get_args(kind))
+        return f"expected {', '.join(most)} or {last}{found}"
+    return f"expected {NUMBERS.get(kind, 'named values in JSON')}{found}"
+
+
+def _refused_value(argument: Argument, details: ErrorDetails) -> str:
+    """Return the clause on a value outside its range, with the flag at its place in the report.
+
+    An index into a list of values is skipped.
+    """
+    keys = tuple(part for part in details["loc"] if isinstance(part, str))
+    parts = (argument, *argument.children_recursive)
+    flag = next((each.name for each in parts if each.keys == keys), argument.name)
+    clause = with_flag(finding(details), parts)
+    return clause if clause.startswith("--") else f"{flag}: {clause}"
 
 
 def _describe_one(details: ErrorDetails, kind: type[BaseModel] | None) -> str:

@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from .errors import BundleError
 from .external_data import external_locations
+from .invalid_values import first_error
 from .regular_file import open_regular, read_regular
 from .spec import ModelDims, Name, PolicySpec, Precision, Strict
 
@@ -89,12 +90,6 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     (directory / MANIFEST_FILE).write_text(
         manifest.model_dump_json(indent=2) + "\n", encoding="utf-8"
     )
-
-
-def first_error(error: ValidationError, whole: str) -> str:
-    """Describe the first invalid field, or the whole by its name, in pydantic's words."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"
 
 
 def load_manifest(directory: Path) -> Manifest:

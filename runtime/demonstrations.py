@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
-from .bundle import first_error
 from .episode import Episode
 from .errors import DemonstrationError
+from .invalid_values import first_error
 from .outputs import whole_file
 from .regular_file import read_regular
 from .spec import PolicySpec, Strict

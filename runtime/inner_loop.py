@@ -79,7 +79,7 @@ class InnerLoop:
         """Age of a command at which SAFE begins."""
         if not self._period_ns <= self.safe_after_ns <= LONGEST_VALIDITY_NS:
             raise ConfigError(
-                f"safe_after: expected {self._period_ns * 1e-6:g} ms (one period) to "
+                f"safe_after_ms: expected {self._period_ns * 1e-6:g} ms (one period) to "
                 f"{LONGEST_VALIDITY_NS * 1e-6:g} ms, found {self.safe_after_ns * 1e-6:g} ms"
             )
         self._low = [actuator.low for actuator in interface.actuators]

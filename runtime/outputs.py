@@ -60,6 +60,18 @@ def require_place(path: Path) -> None:
         raise OutputError(unwritable(path, error)) from error
 
 
+@contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder and its parents at the end, if they are new and empty."""
+    absent = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        yield
+    finally:
+        for each in absent:
+            with suppress(OSError):
+                each.rmdir()
+
+
 def require_folder(folder: Path) -> None:
     """Check by trying it that files can be made in a folder, or that the folder can be made.
 
@@ -68,23 +80,16 @@ def require_folder(folder: Path) -> None:
     Raises:
         OutputError: a file has that name, or nothing can be written there.
     """
-    made: list[Path] = []
     try:
-        missing = [each for each in (folder, *folder.parents) if not each.exists()]
-        for each in reversed(missing):
-            each.mkdir()
-            made.append(each)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with removed_if_empty(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
     except OSError as error:
         raise OutputError(
             f"cannot write into {folder}: expected a folder, or to make one here "
             f"({error.strerror}); name another"
         ) from error
-    finally:
-        for each in reversed(made):
-            with suppress(OSError):
-                each.rmdir()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from gatort.runtime.clock import VirtualClock
 from gatort.runtime.demonstrations import DemonstrationManifest, episode_files, write_manifest
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError, DemonstrationError
-from gatort.runtime.outputs import one_writer, require_folder, whole_file
+from gatort.runtime.outputs import one_writer, removed_if_empty, require_folder, whole_file
 from gatort.runtime.policy import Policy
 from gatort.runtime.regular_file import read_regular
 from gatort.runtime.spec import PolicySpec, Strict
@@ -171,16 +171,22 @@ def collect(
         OutputError: the folder cannot be written, or another process writes it.
     """
     require_folder(collection.directory)
-    collection.directory.mkdir(parents=True, exist_ok=True)
-    with one_writer(collection.directory):
-        return _collect(collection, workers, watch)
+    folder = collection.directory
+    with removed_if_empty(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with one_writer(folder):
+            collection.claim()
+            try:
+                return _collect(collection, workers, watch)
+            finally:
+                if not episode_files(folder):  # A refusal before the first one leaves nothing.
+                    folder.joinpath(CLAIM).unlink(missing_ok=True)
 
 
 def _collect(
     collection: Collection, workers: int, watch: Callable[[CollectionProgress], None]
 ) -> DemonstrationManifest:
     directory = collection.directory
-    collection.claim()
     made = [_Made.of(Episode.load(path, collection.spec)) for path in episode_files(directory)]
 
     left = [seed for seed in collection.seeds if not (directory / f"{seed}.npz").exists()]

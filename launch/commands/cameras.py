@@ -23,7 +23,7 @@ from gatort.launch.camera_report import (
 )
 from gatort.launch.options import resolve
 from gatort.launch.outputs import real_path, require_writable, spared
-from gatort.launch.refusals import describe
+from gatort.launch.refusals import findings
 from gatort.launch.report import screen, write_json
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError
@@ -146,7 +146,7 @@ def _configs(sources: Sequence[str], profile: Path | None) -> dict[str, CameraCo
         try:
             given = CamerasProfile.model_validate({"cameras": {name: {"source": address}}})
         except ValidationError as error:
-            raise ConfigError(describe(error, f"--source {text}", CamerasProfile)) from error
+            raise ConfigError(f"--source {text}: {findings(error)}") from error
         configs |= given.cameras
     return configs
 

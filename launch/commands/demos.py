@@ -7,7 +7,7 @@ from shlex import quote
 from typing import Annotated
 
 from cyclopts import Parameter
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, FiniteFloat, PositiveInt
 
 from gatort.launch.progress import show_collect
 from gatort.launch.report import screen
@@ -32,7 +32,7 @@ def demos(
     *,
     episodes: PositiveInt = 200,
     seed: PositiveInt | None = None,
-    noise_nm: tuple[NonNegativeFloat, ...] = (0.0, 1.0, 2.0, 4.0),
+    noise_nm: tuple[Annotated[FiniteFloat, Field(ge=0)], ...] = (0.0, 1.0, 2.0, 4.0),
     randomise: bool = False,
     randomise_view: bool = False,
     task: str = "stacking",

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from pydantic import NonNegativeInt, PositiveInt
 
 from gatort.launch.options import resolve
-from gatort.launch.outputs import is_stream, make_directory, require_writable, spared
+from gatort.launch.outputs import RUNS, is_stream, make_runs, require_writable, spared
 from gatort.launch.progress import show_trials
 from gatort.launch.report import screen, write_json
 from gatort.launch.robustness_card import card_record, card_table, draw_card
@@ -28,7 +28,7 @@ from gatort.sim.trials.runner import TrialSetup, require_unseen
 from gatort.sim.trials.statistics import TrialSummary, summarise
 from gatort.sim.view_randomisation import ViewRandomisation
 
-DEFAULT_PLOT = Path("runs", "robustness.png")
+DEFAULT_PLOT = RUNS / "robustness.png"
 
 
 class RobustnessOptions(PolicyOptions):
@@ -78,7 +78,7 @@ def robustness(
     """
     options = resolve(RobustnessOptions, options, None)
     if plot == DEFAULT_PLOT:
-        make_directory(DEFAULT_PLOT.parent)
+        make_runs()
     require_writable(plot=plot, json=json)
     manifest = verify(options.bundle)
     if not manifest.spec.image_tokens:

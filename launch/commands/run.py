@@ -15,9 +15,9 @@ from rich.console import Console
 from gatort.launch.consent import ask_consent, show_checklist
 from gatort.launch.dry_run_report import dry_run_record, dry_run_sentence, dry_run_table
 from gatort.launch.options import RunOptions, config_text, resolve
-from gatort.launch.outputs import make_directory, require_writable, spared
+from gatort.launch.outputs import RUNS, make_runs, require_writable, spared
 from gatort.launch.real_cameras import with_own_cameras
-from gatort.launch.recorded_run import RECORDINGS, new_file, run_recorded
+from gatort.launch.recorded_run import new_file, run_recorded
 from gatort.launch.report import draw_latency, percentile_table, screen, write_json
 from gatort.launch.robot_options import RobotOptions
 from gatort.launch.run_report import (
@@ -52,7 +52,7 @@ from gatort.sim.robot import SimulatedRobot
 from gatort.sim.tasks import task_named, task_of
 from gatort.sim.viewer import require_screen
 
-DEFAULT_PLOT = Path("runs", "latency.png")
+DEFAULT_PLOT = RUNS / "latency.png"
 
 
 def run(
@@ -106,7 +106,7 @@ def run(
         print(config_text(options), end="")
         return ExitStatus.DONE
     if plot is None or record is None:
-        make_directory(RECORDINGS)
+        make_runs()
     plot = plot or DEFAULT_PLOT
     record = record or new_file(options.seed)
     require_writable(video=video, plot=plot, json=json, record=record)

@@ -30,7 +30,7 @@ from gatort.runtime.bundle import load_manifest as load_bundle_manifest
 from gatort.runtime.demonstrations import DemonstrationManifest, load_manifest, origin_of
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
-from gatort.runtime.outputs import one_writer, require_folder
+from gatort.runtime.outputs import one_writer, removed_if_empty, require_folder
 from gatort.runtime.packages import require_torch
 from gatort.runtime.spec import PolicySpec
 from gatort.runtime.wording import counted
@@ -89,12 +89,14 @@ def train(
     dims = start.dims if start else preset_named(options.preset)
     bodies = _bodies(task, options)
     require_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
-    # The first of several processes writes.
-    alone = nullcontext() if os.environ.get("RANK", "0") != "0" else one_writer(out)
-    with alone:
-        trainer = Trainer(spec, dims, options, out, start, bodies, _origin(demos, options.start))
-        _run(trainer, task, demos, options, out)
+    with removed_if_empty(out):
+        out.mkdir(parents=True, exist_ok=True)
+        # The first of several processes writes.
+        alone = nullcontext() if os.environ.get("RANK", "0") != "0" else one_writer(out)
+        with alone:
+            origin = _origin(demos, options.start)
+            trainer = Trainer(spec, dims, options, out, start, bodies, origin)
+            _run(trainer, task, demos, options, out)
     return ExitStatus.DONE
 
 

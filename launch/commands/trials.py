@@ -15,9 +15,9 @@ from cyclopts import Parameter
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from gatort.launch.options import resolve
-from gatort.launch.outputs import is_stream, make_directory, require_writable, spared
+from gatort.launch.outputs import RUNS, is_stream, make_runs, require_writable, spared
 from gatort.launch.progress import TrialsInterrupted, show_trials
-from gatort.launch.refusals import describe
+from gatort.launch.refusals import findings
 from gatort.launch.report import screen, write_json
 from gatort.launch.sweep_picture import sweep_picture
 from gatort.launch.trial_report import sweep_record, sweep_table, trial_record, trial_table
@@ -49,7 +49,7 @@ from gatort.sim.view_randomisation import NOMINAL_VIEW, ViewRandomisation
 EPISODES = 200
 SWEEP_EPISODES = 20
 """Trials at each value of a sweep: enough to see where a task fails, not to compare policies."""
-DEFAULT_PLOT = Path("runs", "sweep.png")
+DEFAULT_PLOT = RUNS / "sweep.png"
 
 
 class TrialOptions(PolicyOptions):
@@ -130,7 +130,7 @@ def trials(
     """
     options = resolve(TrialOptions, options, None)
     if plot is None and sweep is not None:
-        make_directory(DEFAULT_PLOT.parent)
+        make_runs()
     require_writable(plot=plot or (DEFAULT_PLOT if sweep else None), json=json)
     if record:
         require_folder(options.bundle)
@@ -263,7 +263,7 @@ class _Series:
         try:
             links = conditions_along(self.options.link, axis, values)
         except ValidationError as error:
-            raise ConfigError(describe(error, "--values", LinkConditions)) from error
+            raise ConfigError(f"--values: {findings(error)}") from error
 
         field, unit = FIELDS[axis], UNITS[axis]
         results: list[TrialSummary] = []

@@ -28,8 +28,8 @@ from mcap.stream_reader import StreamReader
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from gatort.runtime.bundle import first_error
 from gatort.runtime.errors import RecordingError
+from gatort.runtime.invalid_values import first_error
 from gatort.runtime.regular_file import open_regular
 
 from .messages import (

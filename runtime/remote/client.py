@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from gatort.runtime.clock import Clock
 from gatort.runtime.durations import Percentiles
 from gatort.runtime.errors import ObservationError, RobotError, WireError
+from gatort.runtime.invalid_values import first_error
 from gatort.runtime.robot import Observation
 from gatort.runtime.safety import STOPPED, Command, State
 from gatort.runtime.spec import Interface
@@ -299,5 +300,6 @@ def _read_interface(welcome: wire.Welcome) -> Interface:
         return Interface.model_validate_json(welcome.interface)
     except ValidationError as error:
         raise RobotError(
-            f"{welcome.name}: expected the interface of a robot, found {error}"
+            f"{welcome.name}: the robot's interface is not valid: "
+            f"{first_error(error, 'the interface')}"
         ) from error

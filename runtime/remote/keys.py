@@ -20,6 +20,7 @@ import zmq
 from zmq.utils import z85
 
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.outputs import removed_if_empty
 from gatort.runtime.private_file import read_private, write_new
 from gatort.runtime.regular_file import open_regular
 
@@ -101,10 +102,11 @@ def make_keys(directory: Path) -> list[Path]:
             "give another directory"
         )
     try:
-        for who in (ROBOT, CONTROLLER):
-            public, secret = zmq.curve_keypair()
-            write_new(directory / f"{who}.key", secret + b"\n", 0o600)
-            write_new(directory / f"{who}.pub", public + b"\n", 0o644)
+        with removed_if_empty(directory):
+            for who in (ROBOT, CONTROLLER):
+                public, secret = zmq.curve_keypair()
+                write_new(directory / f"{who}.key", secret + b"\n", 0o600)
+                write_new(directory / f"{who}.pub", public + b"\n", 0o644)
     except OSError as error:
         raise ConfigError(f"{directory}: cannot write the keys: {error.strerror}") from error
     return paths
@@ -133,9 +135,10 @@ def add_controller(directory: Path, name: str) -> list[Path]:
         )
     public, secret = zmq.curve_keypair()
     try:
-        write_new(own[0], secret + b"\n", 0o600)
-        write_new(own[1], robot + b"\n", 0o644)
-        write_new(shown, public + b"\n", 0o644)
+        with removed_if_empty(own[0].parent):
+            write_new(own[0], secret + b"\n", 0o600)
+            write_new(own[1], robot + b"\n", 0o644)
+            write_new(shown, public + b"\n", 0o644)
     except OSError as error:
         raise ConfigError(f"{directory}: cannot write the keys: {error.strerror}") from error
     return [shown, *own]

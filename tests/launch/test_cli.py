@@ -182,7 +182,10 @@ def test_a_misspelt_command_or_flag_is_answered_with_the_closest(
         capsys, "trial"
     )
     assert "unknown option '--frob'; valid commands are run, " in refusal(capsys, "--frob")
-    assert "Did you mean --seconds" in refusal(capsys, "run", "--secnds", "3")
+    assert (
+        "unknown option '--secnds' (did you mean '--seconds'?); see `gatort run --help`"
+        in refusal(capsys, "run", "--secnds", "3")
+    )
 
 
 @pytest.mark.parametrize(
@@ -190,9 +193,9 @@ def test_a_misspelt_command_or_flag_is_answered_with_the_closest(
     [
         (
             ("run", "--seconds", "nan"),
-            "gatort: --seconds: input should be a finite number, found 'nan'",
+            "gatort: --seconds: expected a finite number, found 'nan'",
         ),
-        (("run", "--seconds", "0"), "gatort: --seconds: input should be greater than 0, found '0'"),
+        (("run", "--seconds", "0"), "gatort: --seconds: expected more than 0, found '0'"),
         (
             ("run", "--robot", "real"),
             (
@@ -202,23 +205,23 @@ def test_a_misspelt_command_or_flag_is_answered_with_the_closest(
         ),
         (
             ("run", "--realtime.fifo-priority", "100"),
-            "gatort: --realtime.fifo-priority: input should be less than or",
+            "gatort: --realtime.fifo-priority: expected at most 99, found '100'",
         ),
         (
             ("run", "--realtime.cpus", "-1"),
-            "gatort: --realtime.cpus: input should be greater than or equal to 0",
+            "gatort: --realtime.cpus: expected at least 0, found '-1'",
         ),
-        (("run", "--threads", "none"), "gatort: --threads: input should be a valid integer"),
+        (("run", "--threads", "none"), "gatort: --threads: expected a whole number, found 'none'"),
         (
             ("trials", "--loss", "2"),
-            "gatort: --loss: input should be less than or equal to 1, found '2'",
+            "gatort: --loss: expected at most 1, found '2'",
         ),
-        (("profile", "--budget-ms", "-5"), "--budget-ms: input should be greater than 0, found -5"),
+        (("profile", "--budget-ms", "-5"), "--budget-ms: expected more than 0, found -5"),
         (
             ("profile", "--ticks", "0"),
-            "--ticks: input should be greater than or equal to 1, found 0",
+            "--ticks: expected at least 1, found 0",
         ),
-        (("trials", "--episodes", "0"), "--episodes: input should be greater than 0, found 0"),
+        (("trials", "--episodes", "0"), "--episodes: expected more than 0, found 0"),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_flag_and_the_range(
@@ -237,11 +240,65 @@ def test_a_whole_number_with_a_fraction_is_refused_instead_of_rounded(
     assert f"{flag}: expected a whole number, found '1.5'" in refusal(capsys, command, flag, "1.5")
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("info a b", "expected no further argument of info, found 'b'; see `gatort info --help`"),
+        ("info", "expected FILE, found none; see `gatort info --help`"),
+        ("train d", "expected --out, found none; see `gatort train --help`"),
+        ("run --keys", "--keys: expected a value, found none; see `gatort run --help`"),
+        (
+            "cameras --joints 1 2",
+            "--joints: expected 7 values, found 2; see `gatort cameras --help`",
+        ),
+        (
+            "profile --paced --flat-out",
+            "expected --paced or --flat-out, found both; leave one of them out",
+        ),
+        (
+            "profile --ticks 3 --ticks=4",
+            "--ticks: expected once, found twice; leave one of them out",
+        ),
+        ("run --viewer=maybe", "--viewer: expected true or false, found 'maybe'"),
+        ("run --realtime {x", "--realtime: expected named values in JSON, found '{x'"),
+        ("run --realtime.cpus x", "--realtime.cpus: expected a whole number, found 'x'"),
+        (
+            "trials --sweep speed",
+            "--sweep: expected delay, jitter, loss or reorder, found 'speed'",
+        ),
+        ("trials --min-success nan", "--min-success: expected a finite number, found nan"),
+        ("demos d --noise-nm nan", "--noise-nm: expected a finite number, found nan"),
+        ("demos d --noise-nm inf", "--noise-nm: expected a finite number, found inf"),
+        ("trials --sweep delay --values -3", "--values: expected at least 0, found -3.0"),
+        (
+            "robot mujoco --safe-after-ms 300",
+            "--safe-after-ms: expected 50 ms (one period) to 200 ms, found 300 ms",
+        ),
+        (
+            "cameras --source Front=v4l2:/dev/video0",
+            (
+                "--source Front=v4l2:/dev/video0: expected a name of small letters, digits and _, "
+                "a letter first, found 'Front'"
+            ),
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_answered_in_gatort_s_words_and_with_the_typed_flags(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    line: str,
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert refusal(capsys, *line.split()) == f"gatort: {sentence}\n"
+
+
 def test_a_list_of_values_may_not_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--values requires at least 1 element" in refusal(
+    assert "--values: expected at least 1 value, found none" in refusal(
         capsys, "trials", "--sweep", "delay", "--values"
     )
-    assert "Unknown option: --realtime.empty-cpus" in refusal(
+    assert "unknown option '--realtime.empty-cpus'" in refusal(
         capsys, "run", "--realtime.empty-cpus"
     )
 
@@ -361,7 +418,7 @@ def test_no_two_endings_share_an_exit_status_and_the_page_lists_them_all() -> No
         (["export", "--preset", "tiny", "--random-weights", "--out", "e", "--seed", str(2**63)],
          "--seed"),
         (["cameras", "--print-board", "b.png", "--board.square-m", "0.03",
-          "--board.marker-m", "0.04"], "marker_m: expected less than square_m = 0.03"),
+          "--board.marker-m", "0.04"], "--board.marker-m: expected less than --board.square-m ="),
         (["demos", "d", "--pixels", "32"], "--pixels: expected --cameras with it"),
         (["export", str(SHIPPED_BUNDLE), "--out", "e", "--seed", "1"], "--seed draws weights"),
         (["trials", "--freeze-from-s", "1"], "--freeze-from-s: expected --freeze-camera with it"),

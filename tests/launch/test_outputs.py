@@ -13,6 +13,7 @@ import pytest
 from gatort.launch import cli
 from gatort.launch.report import write_json
 from gatort.runtime.episode import Episode
+from gatort.runtime.errors import MissingDependency
 from gatort.runtime.outputs import one_writer
 from gatort.runtime.spec import PolicySpec
 from gatort.sim.graphics import INSTALL_HINT, choose_gl
@@ -114,6 +115,54 @@ def test_a_folder_that_cannot_be_made_is_refused_before_any_work(
     assert place in sentence
     assert "cannot write" in sentence
     assert Path("file").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run --bundle nowhere",
+        "run --bundle stack --robot tcp://127.0.0.1:1",
+        "trials --sweep delay --values -3",
+        "trials --sweep delay --bundle nowhere",
+        "robustness",
+        "export nowhere --out a/b",
+        "export rounded --precision int4 --out a/b",
+        "keys a/b --add laptop",
+        "train shown --out a/b --preset tiny --sequence-frames 1",
+        "demos a/b --episodes 1 --workers 1 --randomise-view",
+    ],
+)
+def test_a_refusal_leaves_no_folder_behind(
+    pristine_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "shown" in line:
+        assert cli.main(["demos", "shown", "--episodes", "2", "--workers", "1"]) == 0
+    if "rounded" in line:
+        rounded = ["--out", "rounded", "--precision", "int8"]
+        assert cli.main(["export", str(pristine_bundle), *rounded]) == 0
+    if "--randomise-view" in line:
+        monkeypatch.setattr("gatort.sim.collect.make_robot", without_simulator)
+    capsys.readouterr()
+    before = set(tmp_path.iterdir())
+    assert cli.main(line.split()) == 2
+    assert set(tmp_path.iterdir()) == before, capsys.readouterr().err
+
+
+def without_simulator(*_: object) -> None:
+    raise MissingDependency("expected the simulator, found none")
+
+
+def test_a_new_bundle_that_cannot_be_written_leaves_no_folder_behind(
+    pristine_bundle: Path, tmp_path: Path
+) -> None:
+    ran = on_a_full_disk(tmp_path, "export", pristine_bundle, "--out", "a/b")
+    assert ran.returncode == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bundle_is_never_exported_over_itself_or_another(

@@ -97,8 +97,8 @@ def test_a_link_is_refused(bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"format_version": 2}, "format_version: Input should be 1"),
-        ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
+        ({"format_version": 2}, "format_version: expected 1, found 2"),
+        ({"surprise": 1}, "surprise: expected no such key, found 1"),
         ({"files": {"policy.onnx": "short"}}, r"files\.policy\.onnx"),
         ({"model": None}, "model"),
     ],
@@ -114,7 +114,7 @@ def test_a_manifest_that_is_not_valid_names_the_field(
 def test_a_manifest_cut_in_half_is_refused(bundle: Path) -> None:
     path = bundle / "manifest.json"
     path.write_text(path.read_text()[:200])
-    with pytest.raises(BundleError, match=r"manifest\.json: .*Invalid JSON"):
+    with pytest.raises(BundleError, match=r"manifest\.json: the file: expected JSON"):
         load_manifest(bundle)
 
 
@@ -137,7 +137,7 @@ def test_dimensions_beyond_any_model_are_refused_by_name(
     bundle: Path, dims: ModelDims, dimension: str, value: int
 ) -> None:
     change(bundle, model=dims.model_dump() | {dimension: value})
-    with pytest.raises(BundleError, match=rf"model\.{dimension}: Input should be less than"):
+    with pytest.raises(BundleError, match=rf"model\.{dimension}: expected at most"):
         load_manifest(bundle)
 
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    FiniteFloat,
-    NonNegativeInt,
-    PositiveInt,
-    StringConstraints,
-)
+from pydantic import AfterValidator, Field, FiniteFloat, NonNegativeInt, PositiveInt
 from pydantic_core import PydanticCustomError
 
 from gatort.runtime.spec import PATCH_PIXELS, Strict
@@ -25,7 +19,16 @@ EXAMPLES: Final = (
 )
 _STREAMS: Final = ("http", "rtsp")
 
-CameraName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+def _valid_name(name: str) -> str:
+    if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
+        raise PydanticCustomError(
+            "camera_name", "expected a name of small letters, digits and _, a letter first"
+        )
+    return name
+
+
+CameraName = Annotated[str, AfterValidator(_valid_name)]
 """Name of a camera; its observation key is `camera/NAME`."""
 
 

@@ -566,7 +566,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ),
         (("--keys", "."), "robot.key: expected a secret key, found none"),
         (("--safe-after-ms", "201"), "expected 50 ms (one period) to 200 ms, found 201 ms"),
-        (("--loss", "2"), "loss: input should be less than or equal to 1"),
+        (("--loss", "2"), "--loss: expected at most 1, found '2'"),
         (("--record", "nowhere/steps.mcap"), "there is no directory nowhere"),
     ],
 )

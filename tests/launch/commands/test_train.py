@@ -102,6 +102,16 @@ def test_an_unknown_preset_is_refused_with_the_closest(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_sequence_shorter_than_the_window_is_refused_with_its_flag(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--out", tmp_path / "out", "--preset", "tiny", "--sequence-frames", "1"]
+    assert refusal(capsys, "train", demonstrations, *flags) == (
+        "gatort: --sequence-frames: expected at least the window of 2, found 1\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_without_demonstrations_is_refused_with_the_command_that_makes_some(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -315,7 +315,7 @@ def test_a_sweep_continues_after_ctrl_c_with_a_journal_for_each_link(
     ("arguments", "sentence"),
     [
         (("--sweep", "delay", "--delay-ms", "5"), "--sweep delay sets --delay-ms itself"),
-        (("--sweep", "loss", "--values", "0", "2"), "--values: loss: input should be less than"),
+        (("--sweep", "loss", "--values", "0", "2"), "--values: expected at most 1, found 2"),
         (("--values", "5"), "add --sweep delay"),
         (("--loss", "0.1"), "--plot draws a sweep: add --sweep"),
         (("--sweep", "loss", "--record"), "leave out the conditions of link and view"),

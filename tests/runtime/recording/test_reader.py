@@ -134,7 +134,8 @@ def test_the_refusal_of_another_versions_recording_names_both_versions_and_the_f
     del records[record][field]
     write_metadata(path, records)
     with pytest.raises(
-        RecordingError, match=f"recorded by gatort 0.0.9, this is .*: {field}: Field required"
+        RecordingError,
+        match=f"recorded by gatort 0.0.9, this is .*: {field}: expected a value, found none",
     ):
         Recording(path)
 
@@ -146,7 +147,7 @@ def test_another_versions_outcome_leaves_the_messages_before_it_readable(
     write_metadata(path, {"run": run, "outcome": {"result": '"done"'}})
     recording = read_whole(path)
     assert recording.run.robot == "scripted"
-    assert "complete: Field required" in (recording.incomplete or "")
+    assert "complete: expected a value, found none" in (recording.incomplete or "")
 
 
 def write_metadata(path: Path, records: dict[str, dict[str, str]]) -> None:

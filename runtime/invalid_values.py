@@ -1,0 +1,95 @@
+"""Sentences on values that pydantic refuses, in gatort's words: expected, found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+LONGEST_FOUND: Final = 100
+"""Longest part of a found value in a sentence, in characters."""
+_OWN: Final = "value_error"
+"""Kind of pydantic's report whose sentence is gatort's own, and whole."""
+_EXPECTED: Final = {
+    "extra_forbidden": "no such key",
+    "finite_number": "a finite number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "at most {max_length} characters",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "too_short": "at least {min_length} values",
+    "too_long": "at most {max_length} values",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "path_type": "a path",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "named values",
+    "model_type": "named values",
+}
+"""Expectation by the kind of pydantic's report, with the report's own numbers."""
+
+
+def finding(details: ErrorDetails) -> str:
+    """Return the expectation in one place, and the value that was found there."""
+    kind, found = details["type"], details["input"]
+    message = details["msg"].removeprefix("Value error, ")
+    if kind == _OWN:
+        return message
+    if kind == "missing":
+        return "expected a value, found none"
+    if kind == "json_invalid":
+        return f"expected JSON, found {message.removeprefix('Invalid JSON: ')}"
+    if found != found:  # only NaN differs from itself; any range refuses it
+        return f"expected a finite number, found {found!r}"
+    return f"{_expectation(kind, message, details.get('ctx', {}))}, found {_shown(found)}"
+
+
+def first_error(error: ValidationError, whole: str) -> str:
+    """Describe the first invalid field, or the whole by its name."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {finding(first)}"
+
+
+def causes(error: ValidationError) -> list[ErrorDetails]:
+    """Return pydantic's reports without those that only follow from another one.
+
+    A list whose only value is refused is also reported as too short.
+    """
+    found = error.errors(include_url=False)
+    return [each for each in found if not any(_is_within(other, each) for other in found)]
+
+
+def _is_within(inner: ErrorDetails, outer: ErrorDetails) -> bool:
+    depth = len(outer["loc"])
+    return len(inner["loc"]) > depth and inner["loc"][:depth] == outer["loc"]
+
+
+def _expectation(kind: str, message: str, limits: Mapping[str, Any]) -> str:
+    if kind in _EXPECTED:
+        numbers = {name: _number(value) for name, value in limits.items()}
+        return f"expected {_EXPECTED[kind].format(**numbers)}"
+    text = message.removeprefix("Input should be ")
+    return f"expected {text}" if text != message else f"{text[:1].lower()}{text[1:]}"
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _shown(found: Any) -> str:
+    text = repr(found)
+    return text if len(text) <= LONGEST_FOUND else f"{text[:LONGEST_FOUND]}…"

@@ -22,6 +22,7 @@ from cyclopts import (
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from gatort.runtime.errors import ConfigError
 from gatort.runtime.invalid_values import causes, finding
 from gatort.runtime.wording import counted
 
@@ -59,6 +60,28 @@ def unknown(noun: str, name: str, valid: Sequence[str]) -> str:
     tail = name.rpartition(".")[2]
     close = get_close_matches(name, valid, n=1) or get_close_matches(tail, valid, n=1)
     return f"unknown {noun} {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+
+
+def refuse_ignored(because: str, **given: object) -> None:
+    """Refuse flags that would have no effect.
+
+    Args:
+        because: condition under which they have none, such as "without --plot".
+        **given: value by the name of its flag; false or `None` where it was not given.
+
+    Raises:
+        ConfigError: a flag was given.
+    """
+    for name, value in given.items():
+        if value is not None and value is not False:
+            flag = f"--{name.rstrip('_').replace('_', '-')}"
+            raise ConfigError(f"{flag} has no effect {because}: leave it out")
+
+
+def refuse_fields(because: str, options: BaseModel | None, *names: str) -> None:
+    """Refuse typed flags of an options class that would have no effect, as `refuse_ignored`."""
+    typed = options.model_fields_set if options is not None else set()
+    refuse_ignored(because, **{name: True for name in names if name in typed})
 
 
 def flag_sentence(

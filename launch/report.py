@@ -30,6 +30,7 @@ from gatort.runtime.outputs import whole_file
 from gatort.runtime.packages import require_packages
 from gatort.runtime.printable import printable
 from gatort.runtime.telemetry import Telemetry
+from gatort.sim.trials.journal import Journal
 
 from .drawing import announced
 from .outputs import append, is_standard_output, is_stream, real_path, spared
@@ -177,17 +178,22 @@ def draw_latency(path: Path, title: str, telemetry: Telemetry, deadline_ms: floa
     latency_picture(path, title, telemetry.stages, durations_ns, limits_ms)
 
 
-def write_json(path: Path | None, record: dict[str, Any]) -> None:
+def write_json(path: Path | None, record: dict[str, Any], journals: Sequence[Journal] = ()) -> None:
     """Write a report with its origin, whole or not at all. Write nothing if the path is `None`.
 
     A device or a pipe is written to. It is never replaced by a file. A report that cannot be
     written costs a sentence on standard error, and the command goes on.
+
+    Args:
+        path: file, device or pipe.
+        record: content of the report.
+        journals: files of trials, the last of which gives the report its date. Default: now.
     """
     if path is None:
         return
     printed = is_standard_output(path)
     text = json.dumps(
-        {**record, "report": _origin()}, indent=2, ensure_ascii=printed, allow_nan=False
+        {**record, "report": _origin(journals)}, indent=2, ensure_ascii=printed, allow_nan=False
     )
     # Only parts of names that are no UTF-8 need the escape, which is JSON's own.
     data = f"{text}\n".encode(errors="backslashreplace")
@@ -202,11 +208,13 @@ def write_json(path: Path | None, record: dict[str, Any]) -> None:
                 partial.write_bytes(data)
 
 
-def _origin() -> dict[str, Any]:
+def _origin(journals: Sequence[Journal]) -> dict[str, Any]:
     """Return who wrote a report, when, and by which command."""
+    written = [written_s for each in journals if (written_s := each.written_s) is not None]
+    date = datetime.fromtimestamp(max(written), UTC) if written else datetime.now(UTC)
     return {
         "schema": SCHEMA,
         "gatort": version("gatort"),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": date.isoformat(timespec="seconds"),
         "command": shlex.join(["gatort", *sys.argv[1:]]),
     }

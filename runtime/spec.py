@@ -378,11 +378,16 @@ class KeySelection:
         return tuple(pictures[index] for index in self.pictures)
 
 
-def select_keys(policy: Interface, robot: Interface) -> KeySelection:
+def select_keys(policy: Interface, robot: Interface, giver: str = "the robot") -> KeySelection:
     """Match a policy with a robot, and find the policy's keys among the robot's.
 
     The robot must give every key that the policy reads, take every command that it makes, and keep
     its time. It may offer more keys.
+
+    Args:
+        policy: interface of the policy.
+        robot: interface of the robot, or of the robot of a recording.
+        giver: name in sentences of what has the robot's interface.
 
     Raises:
         SpecError: the two differ; names the first difference.
@@ -391,24 +396,24 @@ def select_keys(policy: Interface, robot: Interface) -> KeySelection:
     for key in policy.observations:
         if key.name not in offered:
             raise SpecError(
-                f"the robot lacks observation key {key.name!r}; it offers {sorted(offered)}"
+                f"{giver} lacks observation key {key.name!r}; it offers {sorted(offered)}"
             )
-        _require_same(f"observation key {key.name!r}", key, offered[key.name])
+        _require_same(f"observation key {key.name!r}", key, offered[key.name], giver)
 
     expected_names = [actuator.name for actuator in policy.actuators]
     found_names = [actuator.name for actuator in robot.actuators]
     if expected_names != found_names:
         raise SpecError(
-            f"actuators: the policy commands {expected_names}, the robot takes {found_names}"
+            f"actuators: the policy commands {expected_names}, {giver} has {found_names}"
         )
     for actuator, taken in zip(policy.actuators, robot.actuators, strict=True):
-        _require_same(f"actuator {actuator.name!r}", actuator, taken)
+        _require_same(f"actuator {actuator.name!r}", actuator, taken, giver)
 
     for field in ("control_hz", "action_delay_ms"):
         expected = getattr(policy, field)
         found = getattr(robot, field)
         if expected != found:
-            raise SpecError(f"{field}: the policy expects {expected}, the robot has {found}")
+            raise SpecError(f"{field}: the policy expects {expected}, {giver} has {found}")
 
     names = [key.name for key in robot.observations]
     indices = tuple(names.index(key.name) for key in policy.observations)
@@ -416,8 +421,8 @@ def select_keys(policy: Interface, robot: Interface) -> KeySelection:
     return KeySelection(len(names), indices, pictures)
 
 
-def _require_same(what: str, wanted: Strict, offered: Strict) -> None:
+def _require_same(what: str, wanted: Strict, offered: Strict, giver: str) -> None:
     for field in type(wanted).model_fields:
         expected, found = getattr(wanted, field), getattr(offered, field)
         if expected != found:
-            raise SpecError(f"{what}: the policy expects {field} {expected}, the robot has {found}")
+            raise SpecError(f"{what}: the policy expects {field} {expected}, {giver} has {found}")

@@ -23,7 +23,7 @@ from gatort.launch.camera_report import (
 )
 from gatort.launch.options import resolve
 from gatort.launch.outputs import real_path, require_writable, spared
-from gatort.launch.refusals import findings
+from gatort.launch.refusals import findings, refuse_fields, refuse_ignored
 from gatort.launch.report import screen, write_json
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError
@@ -97,6 +97,7 @@ def cameras(
     json
         Write the measurements to this file as well.
     """
+    _require_used(options, source, profile, picture, print_board, write, json)
     options = resolve(CheckOptions, options, None)
     require_writable(picture=picture, print_board=print_board, write=write, json=json)
     console = screen(json)
@@ -126,6 +127,26 @@ def cameras(
     records = {name: camera_record(each, comparisons.get(name)) for name, each in measured.items()}
     write_json(json, {"cameras": records})
     return verdict(not any(each.refused for each in measured.values()))
+
+
+def _require_used(
+    options: CheckOptions | None,
+    source: list[str] | None,
+    profile: Path | None,
+    picture: Path | None,
+    print_board: Path | None,
+    write: Path | None,
+    json: Path | None,
+) -> None:
+    """Refuse flags that need a camera, a picture or a board, without one."""
+    if source is None and profile is None:
+        because = "without a camera (--source or --profile)"
+        refuse_ignored(because, picture=picture, write=write, json=json)
+        refuse_fields(because, options, "seconds")
+    if picture is None:
+        refuse_fields("without --picture", options, "task", "joints", "fovy_rad")
+        if print_board is None:
+            refuse_fields("without --picture or --print-board", options, "board")
 
 
 def _list(console: Console) -> int:

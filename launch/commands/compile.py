@@ -17,6 +17,7 @@ from gatort.export.compile import HeldOut, compile_bundle
 from gatort.export.to_tensorrt import BuildProgress
 from gatort.launch.outputs import require_writable
 from gatort.launch.progress import show_policy_episodes
+from gatort.launch.refusals import refuse_ignored
 from gatort.launch.report import Bars, screen, write_json
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.engines.cache import EngineCache, EngineRecord
@@ -77,7 +78,10 @@ def compile_engine(
         raise ConfigError("--all: expected --prune with it, found none")
     if prune and list_:
         raise ConfigError("expected --list or --prune, found both")
+    if prune or list_:
+        refuse_ignored(f"with {'--prune' if prune else '--list'}", bundle=bundle)
     if prune:
+        refuse_ignored("with --prune", json=json)
         return _prune(everything)
     if list_:
         return _list(json)

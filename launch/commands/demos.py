@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from pydantic import Field, FiniteFloat, PositiveInt
 
 from gatort.launch.progress import show_collect
+from gatort.launch.refusals import refuse_ignored
 from gatort.launch.report import screen
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
@@ -70,6 +71,8 @@ def demos(
     workers
         Number of processes that share the episodes. Default: one per core.
     """
+    if not cameras:
+        refuse_ignored("without --cameras", randomise_view=randomise_view)
     first = TRAINING_SEEDS.start if seed is None else seed
     require_training_seeds(range(first, first + episodes))
     collection = Collection(

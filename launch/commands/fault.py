@@ -26,6 +26,7 @@ from gatort.faults.injecting import Chosen, FaultBench, choose, choose_rows, inj
 from gatort.faults.rows import ROWS
 from gatort.launch.fault_tables import catalogue, print_report
 from gatort.launch.outputs import require_writable
+from gatort.launch.refusals import refuse_ignored
 from gatort.launch.report import progress_bar, screen, write_json
 from gatort.runtime.errors import ConfigError, MissingDependency
 from gatort.runtime.exit_status import ExitStatus
@@ -70,6 +71,7 @@ def fault(
         flag = "--force" if keys is None else "--keys"
         raise ConfigError(f"{flag}: expected --robot with it, found none")
     if component is None:
+        refuse_ignored("without a fault", robot=robot)
         screen().print(catalogue(ROWS))
         return ExitStatus.DONE
 
@@ -122,6 +124,8 @@ def faults(
         chosen = choose_rows(FRANKA_ROWS, row)
         report = _inject(chosen, seed, partial(FrankaBench, franka_sim))
     else:
+        if franka_sim != DEFAULT_PYTHON:
+            refuse_ignored("without --robot franka", franka_sim=franka_sim)
         _require_simulator()
         report = _inject(choose_rows(ROWS, row), seed, Bench)
     write_json(json, report.record())

@@ -69,7 +69,7 @@ def _record(recording: Recording, summary: RecordingSummary) -> dict[str, Any]:
         "result": outcome.result if outcome else None,
         "dropped": outcome.dropped if outcome else None,
         "begun": begun,
-        "seconds": summary.seconds,
+        "seconds": summary.run_s,
         "robot": run.robot,
         "policy": policy.model_dump(mode="json", exclude={"spec"}) if policy else None,
         "ticks": summary.ticks,
@@ -107,7 +107,7 @@ def _slowest_table(ticks: list[SlowTick]) -> Table:
     table = Table(
         title="slowest ticks", title_justify="left", caption=caption, caption_justify="left"
     )
-    for column in ("tick", "at s", "ms", "CPU", "late", "faults", "lost"):
+    for column in ("tick", "at s", "ms", "CPU", "late", "page faults", "lost"):
         table.add_column(column, justify="right")
     table.add_column("longest stages, ms", overflow="fold")
     for slow in ticks:

@@ -13,6 +13,7 @@ from gatort.export.roofline.roofline import Roofline, assess, passes_p50_ms
 from gatort.launch.options import LoopOptions, config_text, resolve
 from gatort.launch.outputs import require_writable, spared
 from gatort.launch.profiling import Measurement, Source, measure
+from gatort.launch.refusals import refuse_fields
 from gatort.launch.report import draw_latency, percentile_table, screen, write_json
 from gatort.launch.roofline_tables import roofline_report
 from gatort.policies.loading import CPU_ENGINES, PolicyOptions
@@ -72,6 +73,8 @@ def profile(
     plot
         Draw the figures into this .png, .svg or .pdf file.
     """
+    typed = options if robot == "scripted" else None
+    refuse_fields("with --robot scripted, which has no task", typed, "task")
     options = resolve(LoopOptions, options, profile)
     if print_config:
         print(config_text(options), end="")

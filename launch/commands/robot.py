@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from gatort.launch.options import SIMULATORS, config_text, resolve
 from gatort.launch.outputs import require_writable
 from gatort.launch.real_cameras import arm_with_cameras
+from gatort.launch.refusals import refuse_fields
 from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import ConfigError
@@ -55,7 +56,15 @@ def robot(
     print_config
         Print the effective configuration as a launch profile, and end.
     """
+    simulator = next((each for each in SIMULATORS if each == name), None)
+    if simulator is None:
+        refuse_fields(f"on {name}, which is not simulated", options, "seed", "task")
+    elif options is not None and options.franka.model_fields_set:
+        franka = options.franka
+        refuse_fields(f"on {name}: it is for a Franka arm", franka, *type(franka).model_fields)
     options = resolve(RobotOptions, options, profile)
+    if options.link.perfect:
+        refuse_fields("on a link without delay, jitter, loss or reorder", options.link, "link_seed")
     if print_config:
         print(config_text(options), end="")
         return ExitStatus.DONE
@@ -63,7 +72,6 @@ def robot(
     require_writable(record=options.record)
     clock = MonotonicClock()
 
-    simulator = next((each for each in SIMULATORS if each == name), None)
     if simulator is None:
         driver = _real_arm(name, options, clock)
         for fact in driver.facts:

@@ -90,18 +90,21 @@ def robustness(
     require_unseen(seeds, manifest)
 
     share = workers or read_grant().processors
-    measure = partial(_measure, options, manifest, seeds, share, json)
+    journals: list[Journal] = []
+    measure = partial(_measure, options, manifest, seeds, share, json, journals)
     results: dict[ViewRandomisation, TrialSummary] = {}
     for each in PROPERTIES:
         for x in each.values:
             if each.at(x) not in results:  # The nominal view is a point of every curve.
-                results[each.at(x)] = measure(f"{each.name} {x:g} {each.unit}", each.at(x))
+                results[each.at(x)] = measure(
+                    f"trials at {each.name} {x:g} {each.unit}:", each.at(x)
+                )
     curves = [Curve(each, [results[each.at(x)] for x in each.values]) for each in PROPERTIES]
 
     screen(json).print(card_table(manifest.name, curves))
     machine = asdict(this_machine())
     origin = {"bundle": manifest.name, "seed": seed, "machine": machine}
-    write_json(json, {"curves": card_record(curves), **origin})
+    write_json(json, {"curves": card_record(curves), **origin}, journals)
     with spared("picture"):
         draw_card(plot, manifest.name, curves)
         screen(json).print(f"card: {plot}")
@@ -114,6 +117,7 @@ def _measure(
     seeds: range,
     workers: int,
     report: Path | None,
+    journals: list[Journal],
     noun: str,
     view: ViewRandomisation,
 ) -> TrialSummary:
@@ -121,6 +125,7 @@ def _measure(
     point = _Point(options=options, view=view)
     kept = report is not None and not is_stream(report)
     journal = Journal(report, manifest, point) if report is not None and kept else None
+    journals += [journal] if journal is not None else []
     load = partial(load_policy, options)
     setup = TrialSetup(load_policy=load, task=options.task, view=view)
     return summarise(show_trials(setup, seeds, workers, journal, noun))

@@ -18,6 +18,7 @@ from gatort.launch.options import RunOptions, config_text, resolve
 from gatort.launch.outputs import RUNS, make_runs, require_writable, spared
 from gatort.launch.real_cameras import with_own_cameras
 from gatort.launch.recorded_run import new_file, run_recorded
+from gatort.launch.refusals import refuse_fields, refuse_ignored
 from gatort.launch.report import draw_latency, percentile_table, screen, write_json
 from gatort.launch.robot_options import RobotOptions
 from gatort.launch.run_report import (
@@ -101,6 +102,7 @@ def run(
         default.
     """
     console = screen(json)
+    _require_used(options, resolve(RunOptions, options, profile), arm)
     options = _with_policy(resolve(RunOptions, options, profile), screen(stderr=True))
     if print_config:
         print(config_text(options), end="")
@@ -146,6 +148,17 @@ def run(
     if live.interrupted:
         return ended_by(SIGINT)
     return verdict(not live.stopped and not (forecast is not None and forecast.broken))
+
+
+def _require_used(typed: RunOptions | None, options: RunOptions, arm: bool) -> None:
+    """Refuse typed flags that have no effect on this robot or without a policy."""
+    if options.simulator is not None:
+        refuse_ignored(f"on {options.robot}, which is simulated in this process", arm=arm)
+    else:
+        refuse_fields(f"on {options.robot}, which has its own task", typed, "task")
+    if options.demo is not None:
+        without_policy = ("temperature", "threads", "spinning")
+        refuse_fields(f"with --demo {options.demo}, without a policy", typed, *without_policy)
 
 
 def _with_policy(options: RunOptions, console: Console) -> RunOptions:

@@ -17,6 +17,7 @@ from cyclopts import Parameter
 from gatort.export.bundle_writer import write_bundle
 from gatort.launch.options import config_text, resolve
 from gatort.launch.progress import policy_source, show_collect
+from gatort.launch.refusals import refuse_fields
 from gatort.launch.report import progress_bar, screen
 from gatort.launch.train_options import TrainOptions
 from gatort.policies.dagger import Course, CourseWatch, RollOut, WriteBundle
@@ -41,6 +42,10 @@ from gatort.sim.view_randomisation import TRAINING_VIEW
 
 FIRST_ROUND_SEED = 1_500_000
 """First layout seed of the policy's own rollouts, past the seeds of the demonstrations."""
+OF_ROUNDS = ("round_episodes", "first_share", "randomise", "randomise_view", "workers")
+"""Options of the rounds alone."""
+OF_PICTURES = ("shift_px", "colour_gain", "randomise_view")
+"""Options of policies with cameras alone."""
 ROUND_SEEDS = 10_000
 """Seeds from one round's first layout to the next round's."""
 
@@ -68,7 +73,10 @@ def train(
     print_config
         Print the effective configuration as a launch profile, and end.
     """
+    typed = options
     options = resolve(TrainOptions, options, profile)
+    if not options.rounds:
+        refuse_fields("with --rounds 0", typed, *OF_ROUNDS)
     if print_config:
         print(config_text(options), end="")
         return ExitStatus.DONE
@@ -83,6 +91,8 @@ def train(
         require_training_seeds(_round_seeds(index, options))
     manifests = [load_manifest(folder) for folder in demos]
     spec = manifests[0].spec
+    if not spec.image_tokens:
+        refuse_fields("on demonstrations without pictures", typed, *OF_PICTURES)
     task = _task_of(manifests, options)
 
     start = _read_start(options.start, spec)

@@ -6,7 +6,7 @@ Finished trials are appended to a file beside the report and are not run again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Valid
 from gatort.launch.options import resolve
 from gatort.launch.outputs import RUNS, is_stream, make_runs, require_writable, spared
 from gatort.launch.progress import TrialsInterrupted, show_trials
-from gatort.launch.refusals import findings
+from gatort.launch.refusals import findings, refuse_fields
 from gatort.launch.report import screen, write_json
 from gatort.launch.sweep_picture import sweep_picture
 from gatort.launch.trial_report import sweep_record, sweep_table, trial_record, trial_table
@@ -43,7 +43,7 @@ from gatort.sim.robot import CAMERA
 from gatort.sim.trials.journal import Journal
 from gatort.sim.trials.runner import TrialSetup, require_unseen
 from gatort.sim.trials.statistics import TrialSummary, summarise
-from gatort.sim.trials.sweep import FIELDS, UNITS, Axis, Sweep, conditions_along
+from gatort.sim.trials.sweep import FIELDS, Axis, Sweep, conditions_along, named
 from gatort.sim.view_randomisation import NOMINAL_VIEW, ViewRandomisation
 
 EPISODES = 200
@@ -147,7 +147,7 @@ def trials(
 
     if sweep:
         found = series.sweep(sweep, values)
-        _report_sweep(found, plot or DEFAULT_PLOT, json, series.origin())
+        _report_sweep(found, plot or DEFAULT_PLOT, json, series)
         return _judge(found.results, min_success)
     try:
         summary = series.run(options.link, "trials")
@@ -160,7 +160,8 @@ def trials(
         "link": options.link.model_dump(),
         "view": options.view.model_dump() if options.view is not None else None,
     }
-    write_json(json, {**trial_record(summary), **conditions, **series.origin()})
+    content = {**trial_record(summary), **conditions, **series.origin()}
+    write_json(json, content, series.journals)
     if record:
         record_success(options.bundle, _success(seed, summary))
     return _judge([summary], min_success)
@@ -184,6 +185,8 @@ def _require_sensible(
     record: bool,
 ) -> None:
     link = options.link
+    if sweep is None and link.perfect:
+        refuse_fields("on a link without delay, jitter, loss or reorder", link, "link_seed")
     if values is not None and sweep is None:
         raise ConfigError("--values belong to a sweep: add --sweep delay, jitter, loss or reorder")
     if sweep is not None and FIELDS[sweep] in link.model_fields_set:
@@ -242,6 +245,8 @@ class _Series:
     seeds: range
     workers: int
     report: Path | None
+    journals: list[Journal] = field(default_factory=list)
+    """Files that keep the finished trials."""
 
     def run(self, link: LinkConditions, noun: str) -> TrialSummary:
         """Run the trials under one link, or continue where they stopped."""
@@ -249,6 +254,7 @@ class _Series:
         journal = None
         if self.report is not None and not is_stream(self.report):
             journal = Journal(self.report, self.manifest, options)
+            self.journals.append(journal)
         setup = TrialSetup(
             load_policy=partial(load_policy, options, Sampler(options.temperature)),
             simulator=options.robot,
@@ -265,12 +271,11 @@ class _Series:
         except ValidationError as error:
             raise ConfigError(f"--values: {findings(error)}") from error
 
-        field, unit = FIELDS[axis], UNITS[axis]
         results: list[TrialSummary] = []
         try:
-            for link in links:
-                summary = self.run(link, f"{axis} {getattr(link, field):g} {unit}")
-                results.append(summary)
+            for index, link in enumerate(links, 1):
+                place = f"value {index} of {len(links)}"
+                results.append(self.run(link, f"trials at {named(axis, link)}, {place}:"))
         except TrialsInterrupted as interrupt:
             if interrupt.finished:
                 results.append(summarise(interrupt.finished))
@@ -294,9 +299,9 @@ class _Series:
         }
 
 
-def _report_sweep(sweep: Sweep, plot: Path, json: Path | None, origin: dict[str, Any]) -> None:
+def _report_sweep(sweep: Sweep, plot: Path, json: Path | None, series: _Series) -> None:
     screen(json).print(sweep_table(sweep))
-    write_json(json, {**sweep_record(sweep), **origin})
+    write_json(json, {**sweep_record(sweep), **series.origin()}, series.journals)
     with spared("picture"):
         sweep_picture(plot, sweep)
         screen(json).print(f"picture: {plot}")

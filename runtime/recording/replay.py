@@ -83,7 +83,7 @@ class Comparison:
         """Sentence on lost messages after which nothing can be compared; `None` without a loss."""
         self._keys = recording.run.interface.observations
         self._policy = policy
-        self._selection = select_keys(policy.spec, recording.run.interface)
+        self._selection = select_keys(policy.spec, recording.run.interface, "the recording")
         self._observation: ObservationMessage | None = None
         self._tokens: TokensMessage | None = None
         self._first_ns: int | None = None

@@ -18,6 +18,8 @@ class RecordingSummary:
 
     misses: Misses
     """Ticks over the budget and skipped deadlines."""
+    control_hz: float | None = None
+    """Ticks per second of the policy; `None` for a recording of the robot alone."""
     first_ns: int | None = None
     """Time of the first message; `None` before it."""
     last_ns: int = 0
@@ -35,6 +37,14 @@ class RecordingSummary:
     def seconds(self) -> float:
         """Time from the first message to the last."""
         return (self.last_ns - self.first_ns) * 1e-9 if self.first_ns is not None else 0.0
+
+    @property
+    def run_s(self) -> float:
+        """Duration of the run, as its own report counts it: finished ticks on the robot's side.
+
+        A recording of the robot alone lasts from the first message to the last.
+        """
+        return self.ticks / self.control_hz if self.control_hz is not None else self.seconds
 
     def take(self, stamped: Stamped) -> None:
         """Count one message."""
@@ -69,8 +79,10 @@ def summarise(recording: Recording) -> RecordingSummary:
 
     A recording of the robot alone has no period, so none of its ticks is a miss.
     """
-    budget_ns = recording.policy.spec.period_ns if recording.policy else sys.maxsize
-    summary = RecordingSummary(Misses(budget_ns))
+    spec = recording.policy.spec if recording.policy else None
+    summary = RecordingSummary(
+        Misses(spec.period_ns if spec else sys.maxsize), spec.control_hz if spec else None
+    )
     for stamped in recording.messages():
         summary.take(stamped)
     return summary

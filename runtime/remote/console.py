@@ -9,7 +9,7 @@ import sys
 import termios
 import tty
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Final, Literal, NamedTuple, TextIO
@@ -48,14 +48,26 @@ class StatusLine(NamedTuple):
 
     state: State
     """State of the watchdog."""
-    rest: str
+    facts: Sequence[str]
     """Further facts, the most important ones first."""
 
+    @property
+    def sentence(self) -> str:
+        """The whole line."""
+        return "; ".join((f"{self.state}, {self.facts[0]}", *self.facts[1:]))
+
     def drawn(self, columns: int, coloured: bool) -> str:
-        """Return the line, cut to a terminal's width, the state first."""
-        text = f"{self.state.upper()}, {printable(self.rest)}"
+        """Return the line for a terminal, the state first. Facts that do not fit are left out.
+
+        The first fact is cut if the terminal is too narrow for it.
+        """
+        facts = [printable(fact) for fact in self.facts]
+        text = f"{self.state.upper()}, {facts[0]}"
         if len(text) >= columns:
             text = f"{text[: columns - 2]}…"
+        for fact in facts[1:]:
+            if len(text) + len(fact) + 2 < columns:
+                text += f"; {fact}"
         colour = _COLOURS.get(self.state)
         if not coloured or colour is None:
             return text
@@ -88,7 +100,7 @@ class Lines(Onlooker):
             self._status = status
             self._offered.set()
         else:
-            self.offer(f"{at_s:.1f} s: {status.state}, {status.rest}")
+            self.offer(f"{at_s:.1f} s: {status.sentence}")
 
     def _show(self) -> None:
         for _ in self._offers():

@@ -134,12 +134,18 @@ class Reporter:
         self._began_ns = clock.now_ns()
         self._status: RobotStatus | None = None
         self._recording_fault: str | None = None
+        self._fault: str | None = None
 
     def report(self, status: RobotStatus) -> None:
         """Show a status. Never wait."""
         self._status = status
-        line = StatusLine(status.state, _sentence(status, self._recording_fault))
-        self._lines.show(line, (self._clock.now_ns() - self._began_ns) * 1e-9)
+        at_s = (self._clock.now_ns() - self._began_ns) * 1e-9
+        line = StatusLine(status.state, _facts(status, self._recording_fault))
+        if self._lines.is_terminal and status.fault not in (None, self._fault):
+            # The status line may be too narrow for it, and loses it at the next change.
+            self._lines.offer(f"{at_s:.1f} s: {status.fault}")
+        self._fault = status.fault
+        self._lines.show(line, at_s)
 
     def recording_failed(self, reason: str) -> None:
         """Tell at once that the recording is incomplete, and keep it in the status."""
@@ -173,10 +179,10 @@ def _recorded(
             reporter.recording_failed(f"{path} is incomplete: {recorder.degraded}")
 
 
-def _sentence(status: RobotStatus, recording_fault: str | None) -> str:
+def _facts(status: RobotStatus, recording_fault: str | None) -> list[str]:
     """Return the facts beside the state, those first that a narrow terminal must show."""
     if status.fault is not None:
-        control = f"{status.fault}, [a Enter] recovers it and allows arming"
+        control = "[a Enter] recovers it and allows arming"
     elif status.blocked:
         control = "stopped here, [a Enter] allows arming"
     else:
@@ -191,7 +197,8 @@ def _sentence(status: RobotStatus, recording_fault: str | None) -> str:
         "unknown keys": status.unknown_keys,
         "broken handshakes": status.handshakes,
     }
-    reason = f" ({status.reason})" if status.reason is not None else ""
+    why = status.fault or status.reason
+    because = f" ({why})" if why is not None else ""
     recording = ["recording DEGRADED"] if recording_fault is not None else []
     counts = [f"{name}: {count}" for name, count in counted.items() if count]
-    return "; ".join([f"{control}{reason}", *recording, *counts])
+    return [f"{control}{because}", *recording, *counts]

@@ -59,6 +59,13 @@ def conditions_along(
     ]
 
 
+def named(axis: Axis, link: LinkConditions) -> str:
+    """Return one value of an axis in words, such as "a delay of 5 ms one way"."""
+    unit = "" if axis in ("loss", "reorder") else f" {UNITS[axis]}"
+    noun = "probability of reordering" if axis == "reorder" else axis
+    return f"a {noun} of {getattr(link, FIELDS[axis]):g}{unit}"
+
+
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """Results of trials under several conditions of the link."""

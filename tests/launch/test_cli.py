@@ -294,6 +294,45 @@ def test_a_wrong_command_line_is_answered_in_gatort_s_words_and_with_the_typed_f
     assert refusal(capsys, *line.split()) == f"gatort: {sentence}\n"
 
 
+@pytest.mark.parametrize(
+    ("line", "because"),
+    [
+        ("cameras --json r.json", "--json has no effect without a camera"),
+        ("cameras --write w.toml", "--write has no effect without a camera"),
+        ("cameras --print-board b.png --picture p.png", "--picture has no effect without a camera"),
+        ("cameras --seconds 3", "--seconds has no effect without a camera"),
+        ("cameras --source a=file:x.png --task reach", "--task has no effect without --picture"),
+        ("cameras --board.rows 4", "--board has no effect without --picture or --print-board"),
+        ("run --arm", "--arm has no effect on mujoco, which is simulated in this process"),
+        ("run --robot tcp://127.0.0.1:1 --task reach", "--task has no effect on tcp://127.0.0.1:1"),
+        ("run --demo hold --threads 1", "--threads has no effect with --demo hold"),
+        ("profile --robot scripted --task reach", "--task has no effect with --robot scripted"),
+        ("robot mujoco --address 1.2.3.4", "--address has no effect on mujoco"),
+        ("robot franka --seed 3", "--seed has no effect on franka, which is not simulated"),
+        ("robot mujoco --link-seed 3", "--link-seed has no effect on a link without delay"),
+        ("trials --link-seed 3", "--link-seed has no effect on a link without delay"),
+        ("demos d --randomise-view", "--randomise-view has no effect without --cameras"),
+        ("train d --out o --rounds 0 --workers 1", "--workers has no effect with --rounds 0"),
+        ("compile b --list", "--bundle has no effect with --list"),
+        ("compile --prune --json r.json", "--json has no effect with --prune"),
+        ("fault --robot tcp://127.0.0.1:1", "--robot has no effect without a fault"),
+        ("faults --franka-sim python", "--franka-sim has no effect without --robot franka"),
+    ],
+)
+def test_a_flag_that_would_have_no_effect_is_refused(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    line: str,
+    because: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sentence = refusal(capsys, *line.split())
+    assert sentence.startswith(f"gatort: {because}")
+    assert sentence.endswith(": leave it out\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_list_of_values_may_not_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--values: expected at least 1 value, found none" in refusal(
         capsys, "trials", "--sweep", "delay", "--values"

@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_any_work(
         "export rounded --precision int4 --out a/b",
         "keys a/b --add laptop",
         "train shown --out a/b --preset tiny --sequence-frames 1",
-        "demos a/b --episodes 1 --workers 1 --randomise-view",
+        "demos a/b --episodes 1 --workers 1 --randomise",
     ],
 )
 def test_a_refusal_leaves_no_folder_behind(
@@ -145,7 +145,7 @@ def test_a_refusal_leaves_no_folder_behind(
     if "rounded" in line:
         rounded = ["--out", "rounded", "--precision", "int8"]
         assert cli.main(["export", str(pristine_bundle), *rounded]) == 0
-    if "--randomise-view" in line:
+    if "--randomise" in line:
         monkeypatch.setattr("gatort.sim.collect.make_robot", without_simulator)
     capsys.readouterr()
     before = set(tmp_path.iterdir())

@@ -26,6 +26,7 @@ from gatort.runtime.safety import Command
 from gatort.runtime.spec import Interface
 
 from .config import CameraConfig
+from .devices import require_source
 from .frames import CameraPicture, PictureSource
 
 
@@ -305,8 +306,10 @@ def open_cameras(
 
     Raises:
         MissingDependency: the package for a source is absent.
-        RobotError: a camera gives no picture in time.
+        RobotError: a device or file is absent, or a camera gives no picture in time.
     """
+    for name, config in configs.items():
+        require_source(name, config)
     with ExitStack() as stack:
         cameras = []
         for name, config in configs.items():

@@ -141,10 +141,10 @@ def test_a_board_can_be_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--source", "front"], "cameras.front.source: expected a source such as"),
-        (["--source", "Front=file:a.png"], "--source Front=file:a.png: cameras.Front"),
+        (["--source", "front"], "expected a source such as"),
+        (["--source", "Front=file:a.png"], "--source Front=file:a.png: expected a name of small letters"),
         (["--source", "front=file:a.png", "--picture", "a.jpg"], "ends in .png, found a.jpg"),
-        (["--source", "front=file:/no.png"], "expected a picture from file:/no.png"),
+        (["--source", "front=file:/no.png"], "camera front: expected a film or a picture at /no.png"),
     ],
 )
 def test_a_wrong_flag_is_refused_with_a_sentence(
@@ -156,3 +156,21 @@ def test_a_wrong_flag_is_refused_with_a_sentence(
     monkeypatch.setattr("gatort.runtime.robots.cameras.camera.Camera.wait.__defaults__", (0.2,))
     assert cli.main(["cameras", *flags]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("v4l2:/dev/absent", "camera x: expected a V4L2 device at /dev/absent, found none"),
+        ("file:absent.png", "camera x: expected a film or a picture at absent.png, found none"),
+    ],
+)
+def test_an_absent_device_or_file_is_refused_before_any_camera_is_started(
+    source: str,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("gatort.launch.commands.cameras.Camera", None)  # It must not be called.
+    assert cli.main(["cameras", "--source", f"x={source}"]) == 2
+    assert capsys.readouterr().err.startswith(f"gatort: {sentence}")

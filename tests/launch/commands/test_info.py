@@ -48,7 +48,8 @@ def test_the_contents_of_a_recording_are_shown_in_a_table_and_in_json(
     )
     assert (found["ticks"], found["refused"], found["misses"]) == (40, {}, 0)
     assert found["states"] == [{"s": 0.0, "state": "guard run, robot run"}]
-    assert found["seconds"] == pytest.approx(1.95)
+    assert found["seconds"] == 2.0
+    assert "after 2.0 s" in found["result"]
     assert datetime.fromisoformat(found["begun"]).tzinfo is not None
     assert found["channels"] == {
         "/observation": 40,
@@ -152,3 +153,12 @@ def test_the_slowest_ticks_are_listed_with_stages_processor_and_page_faults(
 def test_without_the_flag_no_tick_is_listed(run_file: Path) -> None:
     _, found = info()
     assert "slowest" not in found
+
+
+def test_page_faults_are_not_called_faults(
+    run_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["info", str(run_file), "--slowest", "1"]) == 0
+    header = capsys.readouterr().out.partition("slowest ticks")[2].splitlines()[2:4]
+    assert "page" in header[0]
+    assert "faults" in header[0] + header[1]

@@ -182,7 +182,10 @@ def test_an_invalid_recording_or_bundle_is_refused_in_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert replay("--bundle", str(exported.bundle)) == 2
-    assert "the robot lacks observation key 'arm/position'" in capsys.readouterr().err
+    assert (
+        "gatort: the recording lacks observation key 'arm/position'; it offers"
+        in capsys.readouterr().err
+    )
     assert replay("--bundle", "nowhere") == 2
     assert "nowhere/manifest.json: expected a bundle's manifest" in capsys.readouterr().err
     (bundle / ONNX_FILE).unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -320,7 +321,7 @@ def test_a_sweep_continues_after_ctrl_c_with_a_journal_for_each_link(
         (("--loss", "0.1"), "--plot draws a sweep: add --sweep"),
         (("--sweep", "loss", "--record"), "leave out the conditions of link and view"),
         (("--sweep", "latency"), "latency"),
-        (("--loss", "1.5"), "less than or equal to 1"),
+        (("--loss", "1.5"), "--loss: expected at most 1, found '1.5'"),
     ],
 )
 def test_contradictory_options_are_refused_before_anything_runs(
@@ -332,3 +333,20 @@ def test_contradictory_options_are_refused_before_anything_runs(
 ) -> None:
     assert sweep(bundle, tmp_path, *arguments) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sweep", [(), ("--sweep", "delay", "--values", "0", "5")])
+def test_a_finished_run_keeps_its_own_date(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], sweep: tuple[str, ...]
+) -> None:
+    report = tmp_path / "t.json"
+    which = ["--bundle", str(bundle), "--episodes", "1", "--seed", "40", "--workers", "1"]
+    plot = ["--plot", str(tmp_path / "s.png")] if sweep else []
+    command = ["trials", *which, *sweep, *plot, "--json", str(report)]
+    assert cli.main(command) == 0
+    for journal in tmp_path.glob("t.*.partial.jsonl"):
+        os.utime(journal, (1_000_000_000, 1_000_000_000))
+    assert cli.main(command) == 0
+    assert json.loads(report.read_text())["report"]["date"] == "2001-09-09T01:46:40+00:00"
+    if sweep:
+        assert "trials at a delay of 5 ms one way, value 2 of 2: 1/1" in capsys.readouterr().err

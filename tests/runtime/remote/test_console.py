@@ -223,21 +223,29 @@ def test_enter_long_after_a_stops() -> None:
 
 @pytest.mark.parametrize("columns", [20, 80])
 def test_a_status_line_is_cut_to_the_terminal_and_begins_with_its_state(columns: int) -> None:
-    status = StatusLine(State.LATCHED, "free (no command for 95 ms); commands dropped: 12" * 2)
+    facts = [
+        "free (no command for 95 ms)",
+        "commands dropped: 12",
+        "malformed: 3" * 5,
+        "foreign: 1",
+    ]
+    status = StatusLine(State.LATCHED, facts)
     plain = status.drawn(columns, coloured=False)
     assert plain.startswith("LATCHED, free")
     assert len(plain) < columns
+    whole = "LATCHED, free (no command for 95 ms); commands dropped: 12; foreign: 1"
+    assert plain == (whole if columns == 80 else "LATCHED, free (no …")
     coloured = status.drawn(columns, coloured=True)
     assert coloured == f"\x1b[1;41mLATCHED\x1b[0m{plain[len('LATCHED') :]}"
 
 
 def test_without_a_terminal_each_change_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with Lines() as lines:
-        lines.show(StatusLine(State.RUN, "controlled"), 1.25)
+        lines.show(StatusLine(State.RUN, ["controlled"]), 1.25)
         lines.offer("the door ended")
-        lines.show(StatusLine(State.SAFE, "free"), 2.0)
+        lines.show(StatusLine(State.SAFE, ["free", "foreign: 1"]), 2.0)
     assert capsys.readouterr().out.splitlines() == [
         "1.2 s: run, controlled",
         "the door ended",
-        "2.0 s: safe, free",
+        "2.0 s: safe, free; foreign: 1",
     ]

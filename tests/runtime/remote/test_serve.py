@@ -17,11 +17,12 @@ from gatort.runtime.recording.reader import Recording
 from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.remote import serve as serving
 from gatort.runtime.remote.bad_link import BadLink
-from gatort.runtime.remote.console import Lines
+from gatort.runtime.remote.console import Lines, StatusLine
 from gatort.runtime.remote.door import Door
 from gatort.runtime.remote.link import LinkConditions
 from gatort.runtime.remote.robot_socket import RobotSocket
 from gatort.runtime.remote.serve import ServeConfig, serve
+from gatort.runtime.remote.server import RobotStatus
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import State
 from gatort.runtime.spec import PolicySpec
@@ -116,3 +117,14 @@ def test_messages_pass_a_bad_link_only_where_one_was_asked_for(
     transport = serving._listen(config, VirtualClock(), Lines())
     transport.close()
     assert type(transport) is kind
+
+
+@pytest.mark.parametrize("fault", [None, "the arm stopped itself: cartesian_reflex"])
+def test_the_key_that_recovers_an_arm_stands_before_the_reason_in_its_status(
+    fault: str | None,
+) -> None:
+    status = RobotStatus(state=State.LATCHED, fault=fault, blocked=True, reason="a key")
+    first, *_ = serving._facts(status, None)
+    shown = StatusLine(State.LATCHED, [first]).drawn(60, coloured=False)
+    assert "[a Enter]" in shown
+    assert first.endswith(f"({fault or 'a key'})")

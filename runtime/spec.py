@@ -387,7 +387,7 @@ def select_keys(policy: Interface, robot: Interface, giver: str = "the robot") -
     Args:
         policy: interface of the policy.
         robot: interface of the robot, or of the robot of a recording.
-        giver: name in sentences of what has the robot's interface.
+        giver: name of the robot or recording, for sentences.
 
     Raises:
         SpecError: the two differ; names the first difference.

@@ -142,9 +142,15 @@ def test_a_board_can_be_printed(tmp_path: Path) -> None:
     ("flags", "sentence"),
     [
         (["--source", "front"], "expected a source such as"),
-        (["--source", "Front=file:a.png"], "--source Front=file:a.png: expected a name of small letters"),
+        (
+            ["--source", "Front=file:a.png"],
+            "--source Front=file:a.png: expected a name of small letters",
+        ),
         (["--source", "front=file:a.png", "--picture", "a.jpg"], "ends in .png, found a.jpg"),
-        (["--source", "front=file:/no.png"], "camera front: expected a film or a picture at /no.png"),
+        (
+            ["--source", "front=file:/no.png"],
+            "camera front: expected a film or a picture at /no.png",
+        ),
     ],
 )
 def test_a_wrong_flag_is_refused_with_a_sentence(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gatort.launch.options import resolve
 from gatort.launch.outputs import real_path
+from gatort.launch.refusals import refuse_fields
 from gatort.launch.report import progress_bar, screen
 from gatort.launch.tag_options import CalibrateOptions
 from gatort.runtime.clock import MonotonicClock
@@ -23,6 +24,7 @@ from gatort.runtime.remote.keys import ControllerKeys
 from gatort.runtime.robot import Robot
 from gatort.runtime.robots.cameras.calibration import CameraCalibration, CameraLens, CameraPlace
 from gatort.runtime.robots.cameras.camera import Camera
+from gatort.runtime.robots.cameras.devices import require_source
 from gatort.runtime.robots.cameras.placement import place_camera
 from gatort.runtime.robots.kinematics import tool_pose
 from gatort.runtime.robots.panda import PROPRIOCEPTION
@@ -58,6 +60,8 @@ def calibrate(
     place
         Measure the place. The lens is known already.
     """
+    if not place:
+        refuse_fields("without --place", options, "robot", "held", "keys")
     options = resolve(CalibrateOptions, options, profile)
     options.require("cameras", "calibrations")
     for table in ("cameras", "calibrations"):
@@ -68,6 +72,7 @@ def calibrate(
     path = options.calibrations[camera]
     require_place(path)
     lens = CameraCalibration.load(path).lens if place else None
+    require_source(camera, options.cameras[camera])
     clock = MonotonicClock()
     with closing(Camera(camera, options.cameras[camera], clock)) as opened:
         opened.wait()

@@ -14,12 +14,14 @@ from rich.table import Table
 
 from gatort.launch.options import resolve
 from gatort.launch.outputs import require_writable
+from gatort.launch.refusals import refuse_fields
 from gatort.launch.report import screen
 from gatort.launch.tag_options import PosesOptions
 from gatort.launch.tag_sheet import draw_sheets
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.exit_status import ExitStatus, verdict
 from gatort.runtime.robots.cameras.calibration import CameraCalibration
+from gatort.runtime.robots.cameras.devices import require_source
 from gatort.runtime.robots.tags.finder import CubePose
 from gatort.runtime.robots.tags.stream import MeasuredFrame, PoseStream
 
@@ -46,6 +48,8 @@ def poses(
     print_tags
         Write the faces of the cubes into this .pdf file, to be printed at its exact size, and end.
     """
+    if print_tags is not None:
+        refuse_fields("with --print-tags", options, "address", "seconds")
     options = resolve(PosesOptions, options, profile)
     options.require("cubes")
     require_writable(print_tags=print_tags)
@@ -58,6 +62,8 @@ def poses(
     calibrations = {
         name: CameraCalibration.load(path) for name, path in options.calibrations.items()
     }
+    for name, config in options.cameras.items():
+        require_source(name, config)
     clock = MonotonicClock()
     stream = PoseStream(options.cubes, options.cameras, calibrations, options.address, clock)
     with closing(stream):

@@ -154,7 +154,7 @@ def _require_used(typed: RunOptions | None, options: RunOptions, arm: bool) -> N
     """Refuse typed flags that have no effect on this robot or without a policy."""
     if options.simulator is not None:
         refuse_ignored(f"on {options.robot}, which is simulated in this process", arm=arm)
-    else:
+    elif options.sensor is None:
         refuse_fields(f"on {options.robot}, which has its own task", typed, "task")
     if options.demo is not None:
         without_policy = ("temperature", "threads", "spinning")

@@ -316,6 +316,8 @@ def test_a_wrong_command_line_is_answered_in_gatort_s_words_and_with_the_typed_f
         ("compile b --list", "--bundle has no effect with --list"),
         ("compile --prune --json r.json", "--json has no effect with --prune"),
         ("fault --robot tcp://127.0.0.1:1", "--robot has no effect without a fault"),
+        ("calibrate front --held red", "--held has no effect without --place"),
+        ("poses --print-tags t.pdf --seconds 3", "--seconds has no effect with --print-tags"),
         ("faults --franka-sim python", "--franka-sim has no effect without --robot franka"),
     ],
 )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat, PositiveInt, ValidationError, model_validator
 
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.invalid_values import first_error
 from gatort.runtime.regular_file import read_regular
 from gatort.runtime.spec import Strict
 
@@ -106,10 +107,9 @@ class CameraCalibration(Strict):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            first = error.errors()[0]
             raise ConfigError(
-                f"{path}: expected a calibration that `gatort poses` wrote, found an error at "
-                f"{'.'.join(map(str, first['loc'])) or 'its beginning'} ({first['msg']})"
+                f"{path}: expected a calibration that `gatort calibrate` wrote; "
+                f"{first_error(error, 'the file')}; measure it again"
             ) from error
 
     @property

@@ -16,6 +16,9 @@ from gatort.runtime.robots.cameras.placement import TAGS
 
 from .cubes import TaggedCube
 
+CELL_PIXELS: Final = 8
+"""Pixels of a tag's cell where its bits are read. With OpenCV's 4, each camera missed a cube more in
+six on blurred pictures."""
 MARGIN_PX: Final = 12
 """Margin around the tags of a cube in which their edges are looked for."""
 APRILTAG_CENTRE_PX: Final = 0.5
@@ -74,8 +77,8 @@ class CubeFinder:
         self._cubes = dict(cubes)
         self._corners_m = {name: cube.corners_m() for name, cube in cubes.items()}
         family = cv2.aruco.getPredefinedDictionary(TAGS)
-        self._coarse = cv2.aruco.ArucoDetector(family, cv2.aruco.DetectorParameters())
-        fine = cv2.aruco.DetectorParameters()
+        self._coarse = cv2.aruco.ArucoDetector(family, _parameters())
+        fine = _parameters()
         fine.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_APRILTAG
         self._fine = cv2.aruco.ArucoDetector(family, fine)
 
@@ -177,6 +180,12 @@ def _in_world(pose: CubePose, camera: CameraCalibration) -> CubePose:
         pose.tags,
         pose.residual_px,
     )
+
+
+def _parameters() -> cv2.aruco.DetectorParameters:
+    parameters = cv2.aruco.DetectorParameters()
+    parameters.perspectiveRemovePixelPerCell = CELL_PIXELS
+    return parameters
 
 
 def _detected(detector: Any, grey: NDArray[np.uint8]) -> dict[int, NDArray[np.float64]]:

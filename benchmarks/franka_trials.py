@@ -1,10 +1,14 @@
 """Stack invented blocks with a Franka arm on franka-sim: Franka's protocol, with its limits.
 
     python benchmarks/franka_trials.py --episodes 20 --json runs/franka_trials.json
+    python benchmarks/franka_trials.py --cameras --episodes 10 --seconds 20
 
 franka-sim has no blocks. Their poses are invented from the arm's joints. A block follows the tool
 while the hand is closed around it. It falls straight down once the hand has opened. Arm, protocol,
 limits, hand, inner loop and policy are the real ones. The inner loop's process reports each cycle.
+
+With `--cameras` the policy sees two cameras instead. A process draws arm and blocks, and serves the
+pictures as MJPEG over HTTP. The cameras' processes read them with the limits of any other camera.
 """
 
 from __future__ import annotations
@@ -12,8 +16,9 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,13 +26,24 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from gatort.faults.franka.cameras import CAMERAS, SceneCameras, SeenBlock, SeenHand
 from gatort.faults.franka.cycles import CYCLES_FILE, Cycles
 from gatort.faults.franka.simulator import ADDRESS, DEFAULT_PYTHON, FrankaSimulator, require_python
-from gatort.policies.loading import PolicyOptions, load_policy
+from gatort.policies.loading import (
+    SHIPPED_BUNDLE,
+    SHIPPED_CAMERA_BUNDLE,
+    PolicyOptions,
+    load_policy,
+)
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.loop import TickRecord
 from gatort.runtime.policy import Policy
 from gatort.runtime.realtime import RealtimeConfig, apply
+from gatort.runtime.robots.cameras.config import CameraConfig
+from gatort.runtime.robots.cameras.frames import PictureSource
+from gatort.runtime.robots.cameras.process import CameraProcess
+from gatort.runtime.robots.cameras.rig import CameraDriver, CameraRig, open_cameras
+from gatort.runtime.robots.driver import Driver
 from gatort.runtime.robots.franka.robot import FrankaConfig, FrankaRobot
 from gatort.runtime.robots.panda import PANDA
 from gatort.runtime.spec import Interface
@@ -45,6 +61,7 @@ CLOSED_M: Final = 0.003
 """The hand has closed around a block once it is this much wider than the block, or less."""
 HELD_S: Final = 0.5
 """Time for which the blocks must stay stacked."""
+LATENCY_MS: Final = CameraConfig(source="file:-").latency_ms
 REALTIME: Final = RealtimeConfig(fifo_priority=40, lock_memory=True)
 
 
@@ -65,6 +82,8 @@ class InventedBlocks(FrankaRobot):
             cube.name: Pose(np.array(cube.position), _upright(cube.yaw_rad))
             for cube in self._layout.cubes
         }
+        self.on_hand: Callable[[SeenHand], None] | None = None
+        """Callback with hand and blocks after each reading. It must return at once."""
         self._held: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         """Place and turn of the red block in the tool's frame while the hand holds it."""
         self._began_ns = clock.now_ns()
@@ -80,6 +99,8 @@ class InventedBlocks(FrankaRobot):
         stamp_ns, readings = super()._read()
         moment = self._moment(readings)
         self._watch(moment, stamp_ns)
+        if self.on_hand is not None:
+            self.on_hand(self._seen_hand(moment.arm.width_m))
         sensed = dict(zip((key.name for key in PANDA.observations), readings, strict=True))
         names = [key.name for key in self.interface.observations]
         return stamp_ns, [
@@ -116,6 +137,12 @@ class InventedBlocks(FrankaRobot):
         support_m = blue[2] + blue_m / 2 if is_above and position[2] > blue[2] else 0.0
         return np.array([*position[:2], support_m + edge_m / 2])
 
+    def _seen_hand(self, width_m: float) -> SeenHand:
+        blocks = {name: SeenBlock.of(name, pose, False) for name, pose in self._poses.items()}
+        if self._held is not None:
+            blocks["red"] = SeenBlock.of("red", Pose(*self._held), True)
+        return SeenHand(width_m, tuple(blocks.values()))
+
     def _watch(self, moment: Moment, stamp_ns: int) -> None:
         if not self._task.holds(moment, lambda _, __: self._held is None):
             self._stacked_ns = None
@@ -126,6 +153,22 @@ class InventedBlocks(FrankaRobot):
 def _upright(yaw_rad: float) -> NDArray[np.float64]:
     c, s = np.cos(yaw_rad), np.sin(yaw_rad)
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+class TimedRig(CameraRig):
+    """Cameras, with the age of each picture when the loop looks at it."""
+
+    def __init__(self, base: Interface, cameras: Sequence[PictureSource], clock: Clock) -> None:
+        super().__init__(base, cameras)
+        self.ages_ms: list[float] = []
+        self._clock = clock
+
+    def look(self) -> tuple[NDArray[Any], ...] | None:
+        """See `CameraRig.look`."""
+        pictures = super().look()
+        now_ns = self._clock.now_ns()
+        self.ages_ms += [(now_ns - picture.stamp_ns) * 1e-6 for picture in self._looked]
+        return pictures
 
 
 @dataclass(frozen=True)
@@ -141,14 +184,52 @@ class FrankaTrial:
     fastest_rad_s: float
     ticks: int
     refused: int
+    refusals: tuple[str, ...]
+    """Sentence of each refused tick. Skipped ticks count as refused and have none."""
     pause_ms: float
     """Longest pause of a computing witness beside the trial."""
+    cameras: tuple[str, ...] = ()
+    """Status of each camera at the end."""
+    picture_ages_ms: tuple[float, ...] = field(default=(), repr=False)
+    """Age of each picture when the loop looked at it."""
+
+
+def put_cameras(
+    blocks: InventedBlocks, folder: Path, seed: int, latency_ms: float, stack: ExitStack
+) -> tuple[CameraDriver, TimedRig]:
+    """Return the arm with two cameras that see the invented blocks. `stack` closes all."""
+    clock = MonotonicClock()
+    latency_ns = round(latency_ms * 1e6)
+    scene = stack.enter_context(closing(SceneCameras(folder / CYCLES_FILE, seed, latency_ns)))
+    blocks.on_hand = scene.show
+    blocks.observe()  # The first picture needs the blocks.
+    configs = {
+        name: CameraConfig(source=scene.url(name), latency_ms=latency_ms) for name in CAMERAS
+    }
+    cameras = open_cameras(configs, lambda name, config: CameraProcess(name, config, clock))
+    rig = TimedRig(blocks.interface, cameras, clock)
+    stack.callback(rig.close)
+    return CameraDriver(blocks, rig), rig
 
 
 def try_once(
-    policy: Policy, python: Path, seed: int, seconds: float, witness: WitnessProcess
+    policy: Policy,
+    python: Path,
+    seed: int,
+    seconds: float,
+    witness: WitnessProcess,
+    latency_ms: float | None,
 ) -> FrankaTrial:
-    """Run one trial on a new franka-sim, whose arm is at its start."""
+    """Run one trial on a new franka-sim, whose arm is at its start.
+
+    Args:
+        policy: policy that stacks.
+        python: Python of franka-sim's environment.
+        seed: layout of the blocks.
+        seconds: longest time.
+        witness: computing witness beside the trial.
+        latency_ms: latency of the cameras; `None` for a policy that is told where the blocks are.
+    """
     clock = MonotonicClock()
     edge_m = Stacking().layout(seed).cubes[0].edge_m
     with tempfile.TemporaryDirectory() as name:
@@ -157,19 +238,29 @@ def try_once(
         with (
             closing(FrankaSimulator(python, folder, holds)),
             (folder / CYCLES_FILE).open("wb") as trace,
-            closing(InventedBlocks(clock, trace.fileno(), seed)) as robot,
+            closing(InventedBlocks(clock, trace.fileno(), seed)) as blocks,
+            ExitStack() as stack,
         ):
+            robot: Driver = blocks
+            rig: TimedRig | None = None
+            if latency_ms is not None:
+                robot, rig = put_cameras(blocks, folder, seed, latency_ms, stack)
+            refusals: list[str] = []
             policy.reset()
             loop = policy.control(robot, clock)
             began_ns = clock.now_ns()
 
-            def look(_: TickRecord) -> bool:
+            def look(record: TickRecord) -> bool:
+                if record.refusal is not None:
+                    refusals.append(record.refusal)
                 return robot.succeeded
 
             with apply(REALTIME):
                 ticks = loop.run(round(seconds * policy.spec.control_hz), look)
             report = witness.between(began_ns, clock.now_ns())
             succeeded, reason = robot.succeeded, robot.stop_reason
+            cameras = rig.cameras if rig is not None else ()
+            statuses = tuple(str(camera.status) for camera in cameras)
         cycles = Cycles.read(folder)
     return FrankaTrial(
         seed=seed,
@@ -180,7 +271,10 @@ def try_once(
         fastest_rad_s=float(np.abs(cycles.velocities_rad_s).max()),
         ticks=ticks,
         refused=loop.guard.refused.total(),
+        refusals=tuple(refusals),
         pause_ms=report.pause_ms if report is not None else 0.0,
+        cameras=statuses,
+        picture_ages_ms=tuple(rig.ages_ms) if rig is not None else (),
     )
 
 
@@ -191,16 +285,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=5000)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--engine", default="native")
+    parser.add_argument("--cameras", action="store_true", help="try the policy with cameras")
+    parser.add_argument("--latency-ms", type=float, default=LATENCY_MS, help="of the cameras")
     parser.add_argument("--franka-sim", type=Path, default=DEFAULT_PYTHON)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     require_python(args.franka_sim)
 
-    policy = load_policy(PolicyOptions(engine=args.engine, threads=1))
+    bundle = SHIPPED_CAMERA_BUNDLE if args.cameras else SHIPPED_BUNDLE
+    policy = load_policy(PolicyOptions(bundle=bundle, engine=args.engine, threads=1))
+    latency_ms = args.latency_ms if args.cameras else None
     seeds = range(args.seed, args.seed + args.episodes)
     with WitnessProcess() as witness:
         trials = [
-            try_once(policy, args.franka_sim, seed, args.seconds, witness) for seed in track(seeds)
+            try_once(policy, args.franka_sim, seed, args.seconds, witness, latency_ms)
+            for seed in track(seeds)
         ]
     for trial in trials:
         print(trial)
@@ -212,6 +311,10 @@ def main() -> None:
         f"{stacked} of {len(trials)} stacked [{low:.3f}, {high:.3f}], {reflexes} with a reflex, "
         f"largest step {step_nm:.2f} N·m"
     )
+    if args.cameras:
+        ages_ms = np.concatenate([trial.picture_ages_ms for trial in trials])
+        p50, p99, oldest = np.percentile(ages_ms, (50, 99, 100))
+        print(f"age of a picture at its tick: p50 {p50:.0f}, p99 {p99:.0f}, max {oldest:.0f} ms")
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(trial) for trial in trials], indent=2) + "\n")
 

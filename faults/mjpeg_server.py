@@ -21,6 +21,10 @@ DELAY_NS: Final = 150_000_000
 HUGE_BYTES: Final = 1 << 40
 """Length that a frame announces when it is too large."""
 _BOUNDARY: Final = "frame"
+STREAM_ANSWER: Final = (
+    f"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary={_BOUNDARY}\r\n\r\n"
+).encode()
+"""Answer to the request for a stream."""
 _POLL_S: Final = 0.01
 
 
@@ -112,12 +116,7 @@ class MjpegServer:
         client.settimeout(1.0)
         try:
             client.recv(4_096)
-            client.sendall(
-                b"HTTP/1.0 200 OK\r\n"
-                b"Content-Type: multipart/x-mixed-replace; boundary="
-                + _BOUNDARY.encode()
-                + b"\r\n\r\n"
-            )
+            client.sendall(STREAM_ANSWER)
             self.clients += 1
             began_ns = self._clock.now_ns()
             for number in count():
@@ -151,7 +150,7 @@ class MjpegServer:
             length = len(body)
         elif fault == "too_large":
             length = HUGE_BYTES
-        client.sendall(_part(body, length, taken_ns))
+        client.sendall(stream_part(body, length, taken_ns))
         return True
 
 
@@ -160,7 +159,14 @@ def _left(client: socket.socket) -> bool:
     return bool(select.select([client], [], [], 0)[0])
 
 
-def _part(body: bytes, length: int, taken_ns: int) -> bytes:
+def stream_part(body: bytes, length: int, taken_ns: int) -> bytes:
+    """Return the bytes of a stream that carry one JPEG.
+
+    Args:
+        body: the JPEG.
+        length: length that the header announces.
+        taken_ns: instant that the header gives.
+    """
     header = (
         f"\r\n--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {length}\r\n"
         f"X-Timestamp: {taken_ns // 10**9}.{taken_ns % 10**9:09}\r\n\r\n"

@@ -5,6 +5,7 @@ The file survives the SIGKILL of every process. Its records are `CycleReport`s.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -95,3 +96,13 @@ class Cycles:
         if self.reflexes != reflex:
             return f"expected the arm's errors to be {reflex or 'none'}, found {self.reflexes}"
         return None
+
+
+def newest_cycle(descriptor: int) -> np.void | None:
+    """Return the newest whole cycle in an open file of cycles; `None` before the first one."""
+    whole = os.fstat(descriptor).st_size // DTYPE.itemsize
+    if not whole:
+        return None
+    data = os.pread(descriptor, DTYPE.itemsize, (whole - 1) * DTYPE.itemsize)
+    cycle: np.void = np.frombuffer(data, DTYPE)[0]
+    return cycle

@@ -151,6 +151,25 @@ class MujocoSimulator(Simulator):
         """See `Simulator.move_target`."""
         self.data.mocap_pos[self._targets[name]] = position
 
+    def show(self, joints_rad: Array, width_m: float, cubes: Mapping[str, Pose]) -> None:
+        """Put arm, hand and cubes at any poses, ready to be drawn. Other cubes stay.
+
+        Args:
+            joints_rad: joints of the arm, (7,).
+            width_m: opening of the hand.
+            cubes: poses in W by name.
+        """
+        model, data = self.model, self.data
+        data.qpos[_ARM] = joints_rad
+        data.qpos[_FINGERS] = width_m / 2
+        for name, pose in cubes.items():
+            start = model.jnt_qposadr[model.body_jntadr[self._cubes[name]]]
+            data.qpos[start : start + 3] = pose.position
+            mujoco.mju_mat2Quat(data.qpos[start + 3 : start + 7], pose.rotation.ravel())
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        mujoco.mj_camlight(model, data)
+
     # -- Physics -------------------------------------------------------------------------------
 
     def use_physics(self, physics: Physics) -> None:

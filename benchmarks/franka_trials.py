@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--engine", default="native")
     parser.add_argument("--cameras", action="store_true", help="try the policy with cameras")
-    parser.add_argument("--latency-ms", type=float, default=LATENCY_MS, help="of the cameras")
+    parser.add_argument("--latency-ms", type=float, default=LATENCY_MS, help="cameras' latency")
     parser.add_argument("--franka-sim", type=Path, default=DEFAULT_PYTHON)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

@@ -1,8 +1,8 @@
 """Two cameras that see a Franka arm on franka-sim, and blocks that franka-sim does not have.
 
-A process of its own reads the arm's newest joints from the file of its cycles, draws the pictures
-with MuJoCo and serves them as MJPEG over HTTP on 127.0.0.1, as late as a real camera's. So neither
-the arm's thread nor the loop's draws. Call `choose_gl` before this file is first imported.
+A process of its own reads the arm's newest joints from the file of its cycles. It draws the
+pictures with MuJoCo and serves them as MJPEG over HTTP on 127.0.0.1, as late as a real camera's. So
+neither the arm's thread nor the loop's draws. Call `choose_gl` before this file is first imported.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from gatort.runtime.robots.cameras.placement import TAGS
 from .cubes import TaggedCube
 
 CELL_PIXELS: Final = 8
-"""Pixels of a tag's cell where its bits are read. With OpenCV's 4, each camera missed a cube more in
+"""Pixels of a tag's cell where its bits are read. With OpenCV's 4, a camera missed one cube more in
 six on blurred pictures."""
 MARGIN_PX: Final = 12
 """Margin around the tags of a cube in which their edges are looked for."""

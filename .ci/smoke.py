@@ -18,8 +18,8 @@ for path in sorted((home / "runtime").rglob("*.py")):
     try:
         importlib.import_module(module.removesuffix(".__init__"))
     except MissingDependency:
-        # The files that decode a camera's pictures need OpenCV, and say so.
-        if not module.startswith("gatort.runtime.robots.cameras."):
+        # The files that decode or read a camera's pictures need OpenCV, and say so.
+        if not module.startswith(("gatort.runtime.robots.cameras.", "gatort.runtime.robots.tags.")):
             raise
 importlib.import_module("gatort.launch.cli")
 for name in set(gatort.__all__) - {"MujocoRobot", "BulletRobot"}:

@@ -24,7 +24,7 @@ from gatort.runtime.remote.keys import ControllerKeys
 from gatort.runtime.robot import Robot
 from gatort.runtime.robots.cameras.calibration import CameraCalibration, CameraLens, CameraPlace
 from gatort.runtime.robots.cameras.camera import Camera
-from gatort.runtime.robots.cameras.devices import require_source
+from gatort.runtime.robots.cameras.config import require_source
 from gatort.runtime.robots.cameras.placement import place_camera
 from gatort.runtime.robots.kinematics import tool_pose
 from gatort.runtime.robots.panda import PROPRIOCEPTION

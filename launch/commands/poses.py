@@ -21,7 +21,7 @@ from gatort.launch.tag_sheet import draw_sheets
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.exit_status import ExitStatus, verdict
 from gatort.runtime.robots.cameras.calibration import CameraCalibration
-from gatort.runtime.robots.cameras.devices import require_source
+from gatort.runtime.robots.cameras.config import require_source
 from gatort.runtime.robots.tags.finder import CubePose
 from gatort.runtime.robots.tags.stream import MeasuredFrame, PoseStream
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, FiniteFloat, NonNegativeInt, PositiveInt
 from pydantic_core import PydanticCustomError
 
+from gatort.runtime.errors import RobotError
 from gatort.runtime.spec import PATCH_PIXELS, Strict
 
 SourceKind = Literal["v4l2", "file", "http", "rtsp", "realsense"]
@@ -154,3 +155,21 @@ class CamerasProfile(Strict):
 
     cameras: Annotated[dict[CameraName, CameraConfig], Field(min_length=1)]
     """Cameras by name."""
+
+
+def require_source(name: str, config: CameraConfig) -> None:
+    """Check that the device or the file of a camera exists.
+
+    Raises:
+        RobotError: it does not.
+    """
+    if config.address.kind == "v4l2" and not Path(config.address.place).exists():
+        raise RobotError(
+            f"camera {name}: expected a V4L2 device at {config.address.place}, found none; "
+            "`gatort cameras` lists those that are connected"
+        )
+    if config.address.kind == "file" and not config.file.exists():
+        raise RobotError(
+            f"camera {name}: expected a film or a picture at {config.file}, found none; "
+            "name another file"
+        )

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gatort.runtime.errors import MissingDependency, RobotError
+from gatort.runtime.errors import MissingDependency
 
-from .config import CameraConfig
 from .realsense import serial_numbers
 
 VIDEO_DEVICES: Final = Path("/sys/class/video4linux")
@@ -40,24 +39,6 @@ def list_devices(folder: Path = VIDEO_DEVICES) -> list[CameraDevice]:
     except MissingDependency:
         serials = []
     return devices + [CameraDevice(f"realsense:{serial}", "RealSense") for serial in serials]
-
-
-def require_source(name: str, config: CameraConfig) -> None:
-    """Check that the device or the file of a camera exists.
-
-    Raises:
-        RobotError: it does not.
-    """
-    if config.address.kind == "v4l2" and not Path(config.address.place).exists():
-        raise RobotError(
-            f"camera {name}: expected a V4L2 device at {config.address.place}, found none; "
-            "`gatort cameras` lists those that are connected"
-        )
-    if config.address.kind == "file" and not config.file.exists():
-        raise RobotError(
-            f"camera {name}: expected a film or a picture at {config.file}, found none; "
-            "name another file"
-        )
 
 
 def _read(file: Path) -> str:

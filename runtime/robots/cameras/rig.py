@@ -25,8 +25,7 @@ from gatort.runtime.robots.wrapped import WrappedRobot
 from gatort.runtime.safety import Command
 from gatort.runtime.spec import Interface
 
-from .config import CameraConfig
-from .devices import require_source
+from .config import CameraConfig, require_source
 from .frames import CameraPicture, PictureSource
 
 

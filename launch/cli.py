@@ -21,7 +21,7 @@ from typing import Any, get_args
 from cyclopts import App, Argument, CycloptsError, Group, Parameter, Token, convert
 from pydantic import ValidationError
 
-from gatort.runtime.errors import GatortError
+from gatort.runtime.errors import GatortError, MissingDependency
 from gatort.runtime.exit_status import ExitStatus, ended_by
 from gatort.runtime.interruption import Interruption
 from gatort.runtime.invalid_values import first_error
@@ -196,10 +196,13 @@ def _sentence(given: list[str], error: Exception) -> str | None:
 
 
 def _arguments(given: list[str]) -> Sequence[Argument]:
-    """Return the arguments of the given command."""
+    """Return the arguments of the given command; none of one whose packages are absent."""
     if not given or given[0] not in COMMANDS:
         return ()
-    return app[given[0]].assemble_argument_collection(parse_docstring=False)
+    try:
+        return app[given[0]].assemble_argument_collection(parse_docstring=False)
+    except (ImportError, GatortError):
+        return ()
 
 
 def _leave_out_absent_commands() -> None:
@@ -207,6 +210,8 @@ def _leave_out_absent_commands() -> None:
     for name in COMMANDS:
         try:
             app[name]
+        except MissingDependency:
+            del app[name]
         except ImportError as error:
             if _absent_package(error) is None:
                 raise

@@ -73,7 +73,8 @@ def test_help_shows_the_range_of_each_number(capsys: pytest.CaptureFixture[str])
 
 def test_completion_is_installed_also_where_an_optional_package_is_absent(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.modules['torch'] = None; from gatort.launch.cli import main; "
+        "import sys; sys.modules['torch'] = sys.modules['cv2'] = None; "
+        "from gatort.launch.cli import main; "
         "sys.exit(main(['--install-completion', '--shell', 'bash', '--output', 'gatort']))"
     )
     environment = {**os.environ, "HOME": str(tmp_path)}
@@ -82,6 +83,7 @@ def test_completion_is_installed_also_where_an_optional_package_is_absent(tmp_pa
     assert "--fifo-priority" in script or "--realtime.fifo-priority" in script
     assert "trials" in script
     assert "parity" not in script
+    assert "calibrate" not in script
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -481,3 +483,16 @@ def test_an_input_that_no_part_can_use_is_refused_and_no_fault_of_gatort(
     errors = capsys.readouterr().err
     assert sentence in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("command", ["cameras", "poses", "calibrate"])
+def test_a_command_whose_package_is_absent_says_how_to_install_it(command: str) -> None:
+    blocked = (
+        "import sys; sys.modules['cv2'] = None; from gatort.launch import cli; "
+        f"sys.exit(cli.main([{command!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", blocked], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "gatort: real cameras need OpenCV: pip install 'gatort[cameras]'\n"

@@ -72,7 +72,8 @@ def running(
         terminal: descriptor of a terminal that gets its output instead of a file.
     """
     folder.mkdir()
-    command = [*GATORT, "run", "--profile", "realtime", "--threads", "1"]
+    command = [*GATORT, "run", "--profile", "realtime"]
+    command += ["--threads", "1"] if "--demo" not in options else []
     command += ["--robot", endpoint, "--arm", "--until", "time", "--seconds", "60"]
     command += ["--json", f"{folder}/run.json", "--plot", f"{folder}/run.png"]
     command += ["--record", f"{folder}/run.mcap", *options]

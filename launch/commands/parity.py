@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from rich.table import Table
 
 from gatort.export.parity import AGREEMENT, LOGIT_TOLERANCE, ParityReport, compare
@@ -34,7 +35,7 @@ def parity(
     bundle: Path = SHIPPED_BUNDLE,
     engine: EngineName = "onnx",
     precision: Precision | None = None,
-    wraps: PositiveInt = 3,
+    wraps: Annotated[PositiveInt, Field(le=10_000)] = 3,
     seed: NonNegativeInt = 0,
     json: Path | None = None,
 ) -> int:

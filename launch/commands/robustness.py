@@ -15,7 +15,7 @@ from gatort.launch.outputs import RUNS, is_stream, make_runs, require_writable, 
 from gatort.launch.progress import show_trials
 from gatort.launch.report import screen, write_json
 from gatort.launch.robustness_card import card_record, card_table, draw_card
-from gatort.policies.loading import PolicyOptions, load_policy
+from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, PolicyOptions, load_policy
 from gatort.runtime.bundle import Manifest, verify
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
@@ -34,6 +34,8 @@ DEFAULT_PLOT = RUNS / "robustness.png"
 class RobustnessOptions(PolicyOptions):
     """A policy whose pictures change, in MuJoCo."""
 
+    bundle: Path = SHIPPED_CAMERA_BUNDLE
+    """Directory of a policy with cameras: manifest.json, model.safetensors, policy.onnx."""
     threads: PositiveInt = 1
     """CPU threads of one pass."""
     task: str | None = None

@@ -467,7 +467,7 @@ def test_no_two_endings_share_an_exit_status_and_the_page_lists_them_all() -> No
         (["trials", "--freeze-from-s", "1"], "--freeze-from-s: expected --freeze-camera with it"),
         (["compile", "--list", "--prune"], "expected --list or --prune, found both"),
         (["run", "--temperature", "1e308"], "temperature"),
-        (["robustness"], "give --bundle policies/stack_camera"),
+        (["robustness", "--bundle", str(SHIPPED_BUNDLE)], "give --bundle policies/stack_camera"),
         (["trials", "--randomise-view"], "give --bundle policies/stack_camera"),
     ],
 )  # fmt: skip

@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_any_work(
         "run --bundle stack --robot tcp://127.0.0.1:1",
         "trials --sweep delay --values -3",
         "trials --sweep delay --bundle nowhere",
-        "robustness",
+        "robustness --bundle nowhere",
         "export nowhere --out a/b",
         "export rounded --precision int4 --out a/b",
         "keys a/b --add laptop",

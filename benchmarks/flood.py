@@ -5,7 +5,8 @@
 Each flood meets an arm of its own that a controller drives. The arm runs on one core and on all,
 with keys and without, at several limits of descriptors. It asks for real-time scheduling, as it
 would on a robot's computer. A second process computes meanwhile and tells for how long the machine
-paused.
+paused. A third wakes every millisecond on the arm's first core, at the highest priority that there
+is: while it does not wake, no process runs there, so the machine and nobody else delays the arm.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -50,6 +51,8 @@ ARM_CORE: Final = 0
 """The one core that an arm is kept on."""
 CONTROLLER: Final = RealtimeConfig(fifo_priority=40, lock_memory=True)
 """Scheduling of the controller, below the arm's."""
+SENTRY: Final = RealtimeConfig(fifo_priority=99, cpus=(ARM_CORE,))
+"""Scheduling of the sentry, above everything else on the arm's core."""
 LIMITS: Final = (64, 256, 4_096)
 """Limits of descriptors."""
 GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
@@ -159,6 +162,47 @@ def _greet(peer: socket.socket) -> None:
     peer.recv(256)
 
 
+# -- The arm's core ------------------------------------------------------------------------------
+
+
+class Sentry:
+    """A process that wakes every millisecond on the arm's core and writes when it did."""
+
+    def __enter__(self) -> Self:
+        self._stamps = tempfile.TemporaryFile()
+        command = [sys.executable, "-P", __file__, "--sentry", str(os.getpid())]
+        self._process = subprocess.Popen(command, stdout=self._stamps)
+        while not os.fstat(self._stamps.fileno()).st_size:
+            if self._process.poll() is not None:
+                raise GatortError("expected the sentry to run, found it ended")
+            MonotonicClock().sleep_until_ns(MonotonicClock().now_ns() + 10 * MS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._stamps.close()
+
+    def longest_gap_ns(self, began_ns: int, ended_ns: int) -> int:
+        """Return the longest time between two instants in which the sentry did not wake."""
+        file = self._stamps.fileno()
+        stamps = np.frombuffer(os.pread(file, os.fstat(file).st_size // 8 * 8, 0), np.int64)
+        inside = stamps[(stamps > began_ns) & (stamps < ended_ns)]
+        return int(np.diff([began_ns, *inside, ended_ns]).max())
+
+
+def stand_sentry(parent: int) -> None:
+    """Write every millisecond, until the parent ends, when this process woke."""
+    clock = MonotonicClock()
+    with apply(SENTRY):
+        due_ns = clock.now_ns()
+        while os.getppid() == parent:
+            now_ns = clock.now_ns()
+            os.write(1, now_ns.to_bytes(8, sys.byteorder))
+            due_ns = max(due_ns + MS, now_ns)
+            clock.sleep_until_ns(due_ns)
+
+
 # -- One arm -----------------------------------------------------------------------------------
 
 
@@ -174,6 +218,9 @@ class FloodResult:
     longest_gap_ms: float
     """Longest time in which the inner loop took no step, from arming until the arm is at rest or
     the flood ends. An arm at rest has no torque, and starts another door."""
+    core_gap_ms: float
+    """Longest time in that gap in which the arm's core ran nothing, not even the sentry. Counts on
+    one core only."""
     pause_ms: float
     """Longest pause of a computation on this machine at that time."""
     state: State
@@ -189,7 +236,7 @@ class FloodResult:
 
 
 def flood_arm(
-    flood: str, keyed: bool, cores: int, descriptors: int, witness: WitnessProcess
+    flood: str, keyed: bool, cores: int, descriptors: int, witness: WitnessProcess, sentry: Sentry
 ) -> FloodResult:
     """Flood a new arm while a controller drives it."""
     clock = MonotonicClock()
@@ -209,12 +256,16 @@ def flood_arm(
             at_rest_ns = armed.first(State.LATCHED) or ended_ns
             arm.rest()
             beside = witness.between(began_ns, ended_ns)
+            moving = armed.until(at_rest_ns).taken_ns
+            longest = int(np.diff(moving).argmax())
+            gap_began_ns, gap_ended_ns = int(moving[longest]), int(moving[longest + 1])
             return FloodResult(
                 flood=flood,
                 keyed=keyed,
                 cores=cores,
                 descriptors=descriptors,
-                longest_gap_ms=armed.until(at_rest_ns).longest_gap_ns * 1e-6,
+                longest_gap_ms=(gap_ended_ns - gap_began_ns) / MS,
+                core_gap_ms=sentry.longest_gap_ns(gap_began_ns, gap_ended_ns) / MS,
                 pause_ms=beside.pause_ms if beside is not None else 0.0,
                 state=state,
                 left_armed=arm.trace.newest not in (State.LATCHED, State.DISARMED),
@@ -279,8 +330,8 @@ def _peak_mb(pid: int) -> float:
 def table_of(results: list[FloodResult]) -> Table:
     """Return the results as a table."""
     table = Table(
-        "flood", "keys", "cores", "descriptors", "longest gap (pause) ms", "state", "armed after",
-        "doors", "arm MB", "door MB",
+        "flood", "keys", "cores", "descriptors", "longest gap (core's, pause) ms", "state",
+        "armed after", "doors", "arm MB", "door MB",
     )  # fmt: skip
     for each in results:
         table.add_row(
@@ -288,7 +339,7 @@ def table_of(results: list[FloodResult]) -> Table:
             "yes" if each.keyed else "no",
             str(each.cores),
             str(each.descriptors),
-            f"{each.longest_gap_ms:.1f} ({each.pause_ms:.1f})",
+            f"{each.longest_gap_ms:.1f} ({each.core_gap_ms:.1f}, {each.pause_ms:.1f})",
             each.state,
             "yes" if each.left_armed else "no",
             str(each.doors),
@@ -303,6 +354,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--flood", choices=FLOODS, help="be this flood and nothing else")
+    parser.add_argument("--sentry", type=int, help="stand sentry until this process ends")
     parser.add_argument("--endpoint")
     parser.add_argument("--until-ns", type=int)
     parser.add_argument("--only", choices=FLOODS, action="append")
@@ -311,12 +363,15 @@ def main() -> None:
     if args.flood:
         FLOODS[args.flood](args.endpoint, args.until_ns)
         return
+    if args.sentry:
+        stand_sentry(args.sentry)
+        return
 
     settings = list(
         itertools.product(args.only or FLOODS, (False, True), (1, os.cpu_count() or 1), args.limits)
     )
-    with WitnessProcess() as witness:
-        results = [flood_arm(*setting, witness) for setting in track(settings, "floods")]
+    with WitnessProcess() as witness, Sentry() as sentry:
+        results = [flood_arm(*setting, witness, sentry) for setting in track(settings, "floods")]
     Console().print(table_of(results))
     if args.json:
         args.json.write_text(json.dumps([asdict(each) for each in results], indent=2) + "\n")

@@ -18,9 +18,9 @@ from rich.text import Text
 from gatort.runtime.durations import Percentiles
 from gatort.runtime.onlooker import Onlooker
 from gatort.runtime.safety import State
-from gatort.runtime.telemetry import Rate
+from gatort.runtime.telemetry import Passes, Rate
 
-from .report import alarming, counts
+from .report import alarming, counts, passes_sentence
 
 PERIOD_NS = 250_000_000
 """Shortest time between two drawings."""
@@ -47,6 +47,8 @@ class RunStatus:
     """Ticks per second."""
     tick: Percentiles
     """Percentiles of every tick so far."""
+    passes: Passes
+    """Forward passes of every tick so far."""
     budget_ms: float
     """Longest tick that is not a miss."""
     deadline_ms: float
@@ -90,6 +92,8 @@ class RunStatus:
             tick += Text(" ms" if name == "max" else ", ")
         yield "tick", tick + Text(f"; period {self.budget_ms:g}, deadline {self.deadline_ms:g} ms")
 
+        if self.passes.saved:
+            yield "passes", Text(passes_sentence(self.passes))
         yield "misses", alarming(str(self.misses), self.misses > 0)
         refused = sum(self.refused.values())
         yield "refused", alarming(f"{refused}{counts(self.refused)}", refused > 0)

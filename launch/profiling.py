@@ -30,7 +30,7 @@ from gatort.sim.make import make_robot, simulator_installed
 from gatort.sim.tasks import task_of
 
 from .options import LoopOptions
-from .report import counts, latency_record, percentile_record, progress_bar
+from .report import counts, latency_record, passes_record, percentile_record, progress_bar
 
 Source = Literal["auto", "mujoco", "scripted"]
 
@@ -108,6 +108,7 @@ class Measurement:
             "holds": self.holds(max_misses),
             "lateness_ms": percentile_record(self.telemetry.percentiles(LATENESS)),
             "latency_ms": latency_record(self.telemetry.summary()),
+            "passes": passes_record(self.telemetry.passes),
             "machine": asdict(this_machine()),
         }
 

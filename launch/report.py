@@ -29,7 +29,7 @@ from gatort.runtime.durations import Percentiles
 from gatort.runtime.outputs import whole_file
 from gatort.runtime.packages import require_packages
 from gatort.runtime.printable import printable
-from gatort.runtime.telemetry import Telemetry
+from gatort.runtime.telemetry import Passes, Telemetry
 from gatort.sim.trials.journal import Journal
 
 from .drawing import announced
@@ -54,6 +54,33 @@ def percentile_table(
         cells = (latency.p50_ms, latency.p99_ms, latency.p99_9_ms, latency.max_ms)
         table.add_row(name, *(alarming(f"{value:.2f}", value > budget_ms) for value in cells))
     return table
+
+
+def passes_sentence(passes: Passes) -> str:
+    """Say how many passes the ticks took."""
+    return (
+        f"mean {passes.mean:.2f}, p50 {passes.quantile(0.5)}, p99 {passes.quantile(0.99)}, "
+        f"max {passes.most} of {len(passes.actuators)}"
+    )
+
+
+def passes_sentences(passes: Passes) -> list[str]:
+    """Say how many passes the ticks took and how often a guess was right; nothing if greedy."""
+    if not passes.saved:
+        return []
+    shares = (f"{name} {share:.0%}" for name, share in passes.right_shares.items())
+    return [f"passes a tick: {passes_sentence(passes)}", f"guessed: {', '.join(shares)}"]
+
+
+def passes_record(passes: Passes) -> dict[str, Any]:
+    """Return the JSON form."""
+    return {
+        "mean": passes.mean,
+        "p50": passes.quantile(0.5),
+        "p99": passes.quantile(0.99),
+        "max": passes.most,
+        "guess_right": passes.right_shares,
+    }
 
 
 def counts(reasons: Mapping[str, int]) -> str:

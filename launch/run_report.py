@@ -16,7 +16,7 @@ from gatort.runtime.robots.wrapped import layers
 from gatort.runtime.wording import counted
 
 from .options import RunOptions
-from .report import counts, latency_record, percentile_record
+from .report import counts, latency_record, passes_record, percentile_record
 
 
 def run_sentence(live: LiveRun, options: RunOptions) -> str:
@@ -109,6 +109,7 @@ def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[s
         "limited": {str(reason): count for reason, count in guard.limited.items()},
         "clipped": dict(guard.clipped),
         "latency_ms": latency_record(telemetry.summary()),
+        "passes": passes_record(telemetry.passes),
         **wire,
         "scheduling": live.scheduling,
         "processor": asdict(live.contention) if live.contention else None,

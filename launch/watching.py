@@ -128,6 +128,7 @@ class RunWatcher:
             longest_s=live.ticks / live.policy.spec.control_hz,
             rate=telemetry.rate,
             tick=telemetry.percentiles(TICK),
+            passes=telemetry.passes,
             budget_ms=live.budget_ms,
             deadline_ms=live.deadline_ms,
             misses=telemetry.misses,

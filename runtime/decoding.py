@@ -80,6 +80,8 @@ class Decision:
     """Numbers (A, R) added to the logits before the largest was taken; a view like `logits`."""
     passes: int
     """Number of forward passes over action tokens that the engine ran."""
+    guess_right: NDArray[np.bool_]
+    """(A − 1,) true where the guess of an action token was right. Greedy engines do not use it."""
 
 
 class Decoder:
@@ -236,4 +238,5 @@ class Decoder:
             logits=frame.logits,
             bias=frame.bias,
             passes=frame.runs,
+            guess_right=frame.draft.ids[0] == frame.tokens[:-1],
         )

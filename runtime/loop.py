@@ -144,6 +144,8 @@ class ControlLoop:
             if record.command is None and self.guard.reason is not None:
                 record.refusal = self.guard.reason.value
 
+        if record.decision is not None:
+            self.telemetry.decided(record.decision)
         self.telemetry.record()
         return record
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .clock import Clock, MonotonicClock
+from .decoding import Decision
 from .durations import Histogram, Percentiles
 from .pacer import Wake
 from .spec import PolicySpec
@@ -47,6 +48,45 @@ class Rate:
     """Rate over the last whole second."""
     average_hz: float
     worst_second_hz: float
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """Forward passes over action tokens, a tick at a time, and the guesses that they began with."""
+
+    actuators: tuple[str, ...]
+    """Name of the actuator of each of the A action tokens."""
+    ticks: NDArray[np.int64]
+    """(A + 1,) number of ticks that took 0, 1, … A passes."""
+    right: NDArray[np.int64]
+    """(A − 1,) number of ticks in which the guess of an action token was right.
+
+    The last token is never guessed. A greedy tick does not use the guess."""
+
+    @property
+    def mean(self) -> float:
+        """Mean number of passes; 0 without any tick."""
+        return float(self.ticks @ np.arange(len(self.ticks))) / max(1, int(self.ticks.sum()))
+
+    @property
+    def saved(self) -> bool:
+        """True if a tick took fewer passes than it has action tokens, as no greedy one does."""
+        return bool(self.ticks[: len(self.actuators)].any())
+
+    def quantile(self, share: float) -> int:
+        """Return the smallest number of passes that suffices for a share of the ticks."""
+        return int(np.searchsorted(self.ticks.cumsum(), share * self.ticks.sum()))
+
+    @property
+    def most(self) -> int:
+        """Largest number of passes."""
+        return self.quantile(1.0)
+
+    @property
+    def right_shares(self) -> dict[str, float]:
+        """Share of the ticks in which the guess was right, for each actuator but the last."""
+        shares = self.right / max(1, int(self.ticks.sum()))
+        return dict(zip(self.actuators, shares.tolist(), strict=False))
 
 
 class Usage(NamedTuple):
@@ -131,6 +171,10 @@ class Telemetry:
         """Number of ticks begun, refused ones included."""
         self.refused = 0
         """Number of ticks that sent no command."""
+        names = tuple(actuator.name for actuator in spec.actuators)
+        ticks, right = np.zeros(len(names) + 1, np.int64), np.zeros(len(names) - 1, np.int64)
+        self.passes = Passes(names, ticks, right)
+        """Passes of all ticks that came to a decision."""
         self.usage = Usage(0, 0, 0)
         """Use of the machine by the newest finished tick."""
         self._usage_before = self.usage
@@ -157,6 +201,11 @@ class Telemetry:
         """Stamp the end of the next stage."""
         self._column += 1
         self._row[self._column] = self._clock.now_ns()
+
+    def decided(self, decision: Decision) -> None:
+        """Count the passes of a decision. Call it in the slack."""
+        self.passes.ticks[decision.passes] += 1
+        self.passes.right[:] += decision.guess_right
 
     def record(self) -> None:
         """Move the finished tick into the histograms, as far as it came. Call it in the slack."""

@@ -14,7 +14,13 @@ from gatort.launch.options import LoopOptions, config_text, resolve
 from gatort.launch.outputs import require_writable, spared
 from gatort.launch.profiling import Measurement, Source, measure
 from gatort.launch.refusals import refuse_fields
-from gatort.launch.report import draw_latency, percentile_table, screen, write_json
+from gatort.launch.report import (
+    draw_latency,
+    passes_sentences,
+    percentile_table,
+    screen,
+    write_json,
+)
 from gatort.launch.roofline_tables import roofline_report
 from gatort.policies.loading import CPU_ENGINES, PolicyOptions
 from gatort.runtime.exit_status import ExitStatus, verdict
@@ -89,7 +95,7 @@ def profile(
     measured = measure(options, ticks=ticks, paced=paced, budget_ms=budget_ms, source=robot)
     sentence = measured.sentence(max_misses)
     table = percentile_table(measured.telemetry.summary(), budget_ms, measured.deadline_ms)
-    console.print(sentence, table, sep="\n")
+    console.print(sentence, table, *passes_sentences(measured.telemetry.passes), sep="\n")
     if (processor := measured.processor_sentence) is not None:
         console.print(processor)
     console.print(str(this_machine()), style="dim")

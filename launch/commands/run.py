@@ -19,7 +19,13 @@ from gatort.launch.outputs import RUNS, make_runs, require_writable, spared
 from gatort.launch.real_cameras import with_own_cameras
 from gatort.launch.recorded_run import new_file, run_recorded
 from gatort.launch.refusals import refuse_fields, refuse_ignored
-from gatort.launch.report import draw_latency, percentile_table, screen, write_json
+from gatort.launch.report import (
+    draw_latency,
+    passes_sentences,
+    percentile_table,
+    screen,
+    write_json,
+)
 from gatort.launch.robot_options import RobotOptions
 from gatort.launch.run_report import (
     recording_sentence,
@@ -288,7 +294,8 @@ def _possible_film(console: Console, video: Path | None) -> Path | None:
 def _draw_latency(console: Console, live: LiveRun, options: RunOptions, plot: Path) -> None:
     if not live.telemetry.ticks:
         return
-    console.print(percentile_table(live.telemetry.summary(), live.budget_ms, live.deadline_ms))
+    table = percentile_table(live.telemetry.summary(), live.budget_ms, live.deadline_ms)
+    console.print(table, *passes_sentences(live.telemetry.passes), sep="\n")
     with spared("picture"):
         draw_latency(plot, run_sentence(live, options), live.telemetry, live.deadline_ms)
         console.print(f"latency picture: {plot}")

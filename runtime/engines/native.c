@@ -146,7 +146,9 @@ struct engine {
     const struct model *model;
     const struct pass *passes;
     struct draft *draft; /* NULL in a greedy tick */
-    int64_t chosen[ACTIONS][ACTIONS]; /* tokens of each pass of an exact tick. None is overwritten: a late thread reads */
+    /* The guess and the tokens of each pass of an exact tick. None is overwritten within a tick, and the caller may
+       change its guess after the tick: a late thread still reads them. */
+    int64_t guess[ACTIONS], chosen[ACTIONS][ACTIONS];
     int count, threads;
     float cos[ROWS][HEAD] __attribute__((aligned(64))); /* one cosine for each number of a pair */
     float sin[ROWS][HEAD] __attribute__((aligned(64))); /* sines with the sign of the partner's term */
@@ -611,7 +613,7 @@ static void check(struct worker *me) {
     const struct pass *all = &draft->check;
     int64_t inputs[ACTIONS];
     int right = 0, run = 0; /* number of inputs that are known to be right; number of the last pass */
-    memcpy(inputs, draft->guess, (ACTIONS - 1) * sizeof *inputs);
+    memcpy(inputs, e->guess, (ACTIONS - 1) * sizeof *inputs);
     for (;; run++) {
         const int64_t *chosen = e->chosen[run];
         while (right < ACTIONS - 1 && inputs[right] == chosen[right]) right++;
@@ -740,7 +742,10 @@ void tick(struct engine *e, struct pass *passes, int count, struct draft *draft)
     while (e->inside) pthread_cond_wait(&e->idle, &e->lock);
     size_t most = count + (draft ? ACTIONS - 1 : 0);
     memset(e->phases, 0, most * PHASES_A_PASS * sizeof(struct phase));
-    if (draft) passes[count - 1].tokens = e->chosen[0];
+    if (draft) {
+        passes[count - 1].tokens = e->chosen[0];
+        memcpy(e->guess, draft->guess, (ACTIONS - 1) * sizeof *e->guess);
+    }
     e->draft = draft;
     e->passes = passes;
     e->count = count;

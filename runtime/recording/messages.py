@@ -176,6 +176,8 @@ class TokensMessage(_Message, frozen=True, kw_only=True):
     """Likeliest token of each position (A,)."""
     sampled: list[int]
     """Token used at each position (A,): the likeliest, unless drawn at a temperature."""
+    passes: int = 0
+    """Number of forward passes over action tokens that the engine ran; 0 if it was not recorded."""
 
 
 class CommandMessage(_Message, frozen=True, kw_only=True):

@@ -102,6 +102,7 @@ class TickRecorder:
             completed=completed,
             raw=raw.tolist(),
             sampled=decision.tokens.tolist(),
+            passes=decision.passes,
         )
 
     def _changes(self, tick: TickRecord) -> list[AnyMessage]:

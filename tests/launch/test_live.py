@@ -6,13 +6,14 @@ import io
 from dataclasses import replace
 from threading import Event
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from gatort.launch.live import LiveTable, RunStatus
 from gatort.runtime.durations import Percentiles
 from gatort.runtime.safety import State
-from gatort.runtime.telemetry import Rate
+from gatort.runtime.telemetry import Passes, Rate
 
 STATUS = RunStatus(
     title="stack_camera, native, mujoco, SCHED_FIFO 10, nice -10",
@@ -20,6 +21,7 @@ STATUS = RunStatus(
     longest_s=20.0,
     rate=Rate(now_hz=20.0, average_hz=19.9, worst_second_hz=18.7),
     tick=Percentiles(count=1200, p50_ms=17.1, p99_ms=24.2, p99_9_ms=30.0, max_ms=61.5),
+    passes=Passes(("shoulder", "elbow", "hand"), np.array([0, 0, 3, 1]), np.array([2, 0])),
     budget_ms=50.0,
     deadline_ms=25.0,
     misses=1,
@@ -51,6 +53,7 @@ def test_the_table_says_rate_latency_limits_misses_refusals_and_time_left() -> N
         "RUN  12.0 s, 8 s left, no success yet",
         "20.0 Hz now, 19.9 average, 18.7 in the worst second",
         "p50 17.1, p99 24.2, max 61.5 ms; period 50, deadline 25 ms",
+        "mean 2.25, p50 2, p99 3, max 3 of 3",
         "4 (4× action late)",
     ):
         assert word in text

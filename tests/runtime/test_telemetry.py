@@ -9,7 +9,7 @@ from gatort.runtime.clock import VirtualClock
 from gatort.runtime.durations import Percentiles
 from gatort.runtime.pacer import Wake
 from gatort.runtime.spec import PolicySpec
-from gatort.runtime.telemetry import LATENESS, TICK, Telemetry
+from gatort.runtime.telemetry import LATENESS, TICK, Passes, Telemetry
 
 MS = 1_000_000
 PERIOD_NS = 50 * MS
@@ -170,3 +170,19 @@ def test_each_tick_has_the_use_of_the_machine_by_the_loops_thread(
     telemetry.record()
     assert telemetry.usage.page_faults > 0
     assert telemetry.usage.cpu_ns > 0
+
+
+def test_passes_are_counted_by_tick_and_right_guesses_by_actuator() -> None:
+    passes = Passes(("shoulder", "elbow", "hand"), np.array([0, 0, 3, 1]), np.array([2, 0]))
+    assert passes.saved
+    assert passes.mean == 2.25
+    assert [passes.quantile(share) for share in (0.5, 0.75, 0.76)] == [2, 2, 3]
+    assert passes.most == 3
+    assert passes.right_shares == {"shoulder": 0.5, "elbow": 0.0}
+
+
+def test_a_loop_on_a_greedy_engine_saves_no_pass(telemetry: Telemetry) -> None:
+    assert not telemetry.passes.saved
+    telemetry.passes.ticks[len(telemetry.passes.actuators)] += 1
+    assert not telemetry.passes.saved
+    assert telemetry.passes.most == len(telemetry.passes.actuators)

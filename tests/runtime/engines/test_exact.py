@@ -134,3 +134,15 @@ def test_a_tick_that_is_given_up_leaves_no_trace() -> None:
 def test_an_engine_without_exact_ticks_refuses_them(engine: EngineName) -> None:
     with pytest.raises(ConfigError, match="use --engine native"):
         load_policy(PolicyOptions(engine=engine, decoding="exact"))
+
+
+def test_a_loop_counts_the_passes_of_exact_ticks() -> None:
+    chosen = policy(SHIPPED_BUNDLE, "exact")
+    clock = VirtualClock()
+    loop = chosen.control(scripted_robot(chosen.spec, clock, seed=2), clock)
+    taken: list[int] = []
+    loop.run(FRAMES, lambda tick: taken.append(tick.decision.passes if tick.decision else 0))
+    counted = loop.telemetry.passes
+    assert counted.ticks.tolist() == np.bincount(taken, minlength=9).tolist()
+    assert counted.saved
+    assert 0 < sum(counted.right_shares.values()) < len(counted.right_shares)

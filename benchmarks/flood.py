@@ -5,8 +5,8 @@
 Each flood meets an arm of its own that a controller drives. The arm runs on one core and on all,
 with keys and without, at several limits of descriptors. It asks for real-time scheduling, as it
 would on a robot's computer. A second process computes meanwhile and tells for how long the machine
-paused. A third wakes every millisecond on the arm's first core, at the highest priority that there
-is: while it does not wake, no process runs there, so the machine and nobody else delays the arm.
+paused. A third, the sentry, wakes every millisecond on the arm's first core, at the highest
+priority of all. While even the sentry does not wake, the machine delays the arm, and no process.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class GraphEngine:
             self._past = {name: outputs[f"{name}_out"] for name in self._caches}
 
             frame.tokens[index] = outputs["token"].item()
-            frame.logits[index] = outputs["logits"]
+            frame.logits[index] = outputs["logits"][0]
             mark()
 
 

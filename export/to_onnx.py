@@ -2,13 +2,13 @@
 
 Opset 24 has linear `TensorScatter`, `Attention` under an explicit mask, and `RotaryEmbedding`.
 TensorRT refuses a circular `TensorScatter`; no frame wraps, so none is needed (see DESIGN.md). The
-token axis t and the patch axis p are dynamic; everything else is fixed. `runtime/engines/graph.py`
+axes t, p and d are dynamic; everything else is fixed. `runtime/engines/graph.py`
 has the names. Letters as in `policies/model.py`.
 
     inputs   ids (1, t − p)  [patches (p, 3, 16, 16)]  local (t,)  cos, sin (t, h/2)  mask (t, W)
-             write_index (1,)  bias (R,)  k_0, v_0, … (1, H, W, h)
-    outputs  logits (R,)
-             token (1, 1): id of the bin with the largest logits + bias
+             write_index (1,)  bias (d, R)  k_0, v_0, … (1, H, W, h)
+    outputs  logits (d, R) of the last d positions, d ≤ t
+             token (1, d): ids of the bins with the largest logits + bias
              k_0_out, v_0_out, …: to be bound to the memory of their inputs
 """
 
@@ -70,8 +70,11 @@ def export_onnx(model: Gato, path: Path) -> None:
 
 
 def _example(model: Gato) -> tuple[Any, ...]:
-    """Return a prefill's block as `_Pass` takes it; only its shapes matter."""
-    block = allocate_frame(model.spec, model.dims).prefill
+    """Return a whole frame's block as `_Pass` takes it. Only its shapes matter.
+
+    No dynamic axis may be 1 long, because the exporter would take it for a fixed one.
+    """
+    block = allocate_frame(model.spec, model.dims).full
     device = model.tokens.weight.device
     arrays = (
         np.full_like(block.ids, FIRST_CONTINUOUS_ID),  # an id that every table has
@@ -99,7 +102,7 @@ def _dynamic_axes(model: Gato) -> dict[str, Any]:
         "sin": token,
         "mask": token,
         "write_index": None,
-        "bias": None,
+        "bias": token,
         "caches": [None] * (2 * len(model.layers)),
     }
 
@@ -230,8 +233,16 @@ class _Pass(nn.Module):
     ) -> tuple[Tensor, ...]:
         pairs: list[Cache] = list(zip(caches[::2], caches[1::2], strict=True))
         logits, written = self.model.forward_cached(
-            ids, patches, local, cos, sin, mask, write_index, pairs, OnnxAttention()
+            ids,
+            patches,
+            local,
+            cos,
+            sin,
+            mask,
+            write_index,
+            pairs,
+            OnnxAttention(),
+            bias.shape[0],
         )
-        # Two axes, because TensorRT refuses an ArgMax over one.
-        token = (logits + bias)[None].argmax(dim=1, keepdim=True) + FIRST_CONTINUOUS_ID  # (1, 1)
+        token = (logits + bias).argmax(dim=1)[None] + FIRST_CONTINUOUS_ID  # (1, d)
         return logits, token, *(tensor for pair in written for tensor in pair)

@@ -141,15 +141,19 @@ def _config(
 
 
 def _profile(made: Any, network: Any, spec: PolicySpec) -> Any:
-    """Return one profile from a decode (t = 1, p = 0) to a prefill (t = O + 2, p = P).
+    """Return one profile from a decode (t = d = 1, p = 0) to a whole frame (t = T, d = A, p = P).
 
     The kernels are tuned for a decode: all passes of a tick but one are decodes, and the memory's
     bandwidth limits them.
     """
-    tokens = spec.observation_tokens + 2
+    tokens = spec.frame_tokens
     patches = spec.image_tokens
-    # Sizes of the dynamic axis in a decode and in a prefill.
-    ends = {"ids": (1, tokens - patches), PATCHES: (0, patches)}
+    # Sizes of the dynamic axis in a decode and in a whole frame.
+    ends = {
+        "ids": (1, tokens - patches),
+        "bias": (1, spec.action_tokens),
+        PATCHES: (0, patches),
+    }
 
     profile = made.create_optimization_profile()
     for index in range(network.num_inputs):

@@ -57,8 +57,8 @@ class PolicyOptions(Strict):
     decoding: Decoding = "greedy"
     """Way to a tick's tokens.
 
-    `greedy` runs a pass for each action token. `exact`, for `native`, guesses them all at once, and
-    corrects wrong guesses until none is left: the same tokens in fewer passes."""
+    `greedy` runs a pass for each action token. `exact` guesses them all at once, and corrects wrong
+    guesses until none is left: the same tokens in fewer passes. TensorRT runs `greedy` alone."""
     spinning: bool = OnnxConfig().spinning
     """Let ONNX Runtime's threads busy-wait between passes.
 
@@ -121,11 +121,11 @@ def make_engine(options: PolicyOptions, manifest: Manifest) -> Engine:
             model.
         MissingDependency: a package of the engine is not installed.
     """
-    if options.engine != "native" and options.decoding == "exact":
-        raise ConfigError(
-            f"--decoding exact: --engine {options.engine} runs greedy; use --engine native"
-        )
     if options.engine == "tensorrt-rtx" or options.engine == "tensorrt":
+        if options.decoding != "greedy":
+            raise ConfigError(
+                f"--decoding {options.decoding}: --engine {options.engine} runs greedy alone"
+            )
         return _tensorrt(options.engine, options, manifest)
     if options.engine in PROVIDERS:
         return _onnx(options, manifest)
@@ -146,7 +146,12 @@ def _onnx(options: PolicyOptions, manifest: Manifest) -> Engine:
             "bundle of another precision"
         )
     provider = PROVIDERS[options.engine]
-    config = OnnxConfig(threads=options.threads, spinning=options.spinning, provider=provider)
+    config = OnnxConfig(
+        threads=options.threads,
+        spinning=options.spinning,
+        provider=provider,
+        decoding=options.decoding,
+    )
     return OnnxEngine(options.bundle, manifest, config)
 
 
@@ -177,4 +182,6 @@ def _torch(options: PolicyOptions, manifest: Manifest) -> Engine:
     from .torch_engine import load_torch_engine
 
     device: Literal["cpu", "cuda"] = "cuda" if options.engine == "torch-cuda" else "cpu"
-    return load_torch_engine(options.bundle, manifest, device, precision, options.threads)
+    return load_torch_engine(
+        options.bundle, manifest, device, precision, options.threads, options.decoding
+    )

@@ -77,6 +77,17 @@ def smooth_bins(width: int, generator: torch.Generator | None = None) -> Tensor:
     return INIT_STD * math.sqrt(2) * torch.cos(angle)
 
 
+def smooth_features(features: int, device: torch.device) -> Tensor:
+    """Return K orthonormal features (1024, K) of the bins: the cosines of the longest periods.
+
+    They are the first columns of the discrete cosine transform (Ahmed et al. 1974).
+    """
+    centre = (torch.arange(CONTINUOUS_BINS, device=device) + 0.5) / CONTINUOUS_BINS  # (1024,)
+    half_periods = torch.arange(features, device=device)  # (K,)
+    cosines = torch.cos(math.pi * centre[:, None] * half_periods)  # (1024, K)
+    return nn.functional.normalize(cosines, dim=0)
+
+
 class PatchNorm(nn.Module):
     """GroupNorm (Wu and He, arXiv 1803.08494) over the 4×4 cells of a patch, for 0 patches too.
 
@@ -233,9 +244,12 @@ class Attention(nn.Module):
         write_index: Tensor,
         cache: Cache,
         how: CachedAttention,
-        last_only: bool,
+        left: int | None,
     ) -> tuple[Tensor, Cache]:
-        """Attend from `x` (1, t, D) over the ring. Returns (1, t or 1, D) and the cache."""
+        """Attend from the last `left` of `x` (1, t, D) over the ring, or from all.
+
+        Returns (1, left or t, D) and the cache.
+        """
         projected = self.qkv(x).unflatten(-1, (3 * self.heads, self.head_size))  # (1, t, 3H, h)
         heads = projected.transpose(1, 2)  # (1, 3H, t, h)
         turned, new_values = heads.split((2 * self.heads, self.heads), dim=1)  # (1, 2H | H, t, h)
@@ -243,10 +257,10 @@ class Attention(nn.Module):
 
         keys = how.write(cache[0], new_keys, write_index)  # (1, H, W, h)
         values = how.write(cache[1], new_values, write_index)  # (1, H, W, h)
-        if last_only:
-            query = query[:, :, -1:]  # (1, H, 1, h)
-            mask = mask[-1:]  # (1, W)
-        y = how.attend(query, keys, values, mask)  # (1, H, t or 1, h)
+        if left is not None:
+            first = x.shape[1] - left
+            query, mask = query[:, :, first:], mask[first:]  # (1, H, left, h), (left, W)
+        y = how.attend(query, keys, values, mask)  # (1, H, left or t, h)
         return self.out(y.transpose(1, 2).flatten(2)), (keys, values)
 
 
@@ -293,16 +307,16 @@ class Layer(nn.Module):
         write_index: Tensor,
         cache: Cache,
         how: CachedAttention,
-        last_only: bool,
+        left: int | None,
     ) -> tuple[Tensor, Cache]:
-        """Map (1, t, D) to (1, t, D) over the ring, or to (1, 1, D) for the last token.
+        """Map (1, t, D) over the ring to (1, left or t, D), see `Attention.cached`.
 
         Returns the cache too.
         """
         attended, written = self.attention.cached(
-            self.norm_1(x), cos, sin, mask, write_index, cache, how, last_only
+            self.norm_1(x), cos, sin, mask, write_index, cache, how, left
         )
-        x = (x[:, -1:] if last_only else x) + attended
+        x = (x if left is None else x[:, x.shape[1] - left :]) + attended
         return x + self.feed_forward(self.norm_2(x)), written
 
     def _survive(self, branch: Tensor) -> Tensor:
@@ -379,6 +393,7 @@ class Gato(nn.Module):
         write_index: Tensor,
         caches: Sequence[Cache],
         how: CachedAttention = IN_PLACE,
+        decides: int = 1,
     ) -> tuple[Tensor, list[Cache]]:
         """Read t tokens of one frame on top of the ring.
 
@@ -393,18 +408,27 @@ class Gato(nn.Module):
             write_index: (1,) int64, the cache row of the first token.
             caches: keys and values of each layer. The default operators write them in place.
             how: operators of the cache.
+            decides: number d of the last of the t positions that choose a token.
 
         Returns:
-            Logits (R,) of the last of the t tokens in float32, and the caches.
+            Logits (d, R) of these positions in float32, and the caches.
         """
         batch = None if patches is None else patches[None]  # (1, p, 3, 16, 16)
         x = self._embed(ids, batch) + self.local(local)  # (1, t, D)
         last = len(self.layers) - 1
         written: list[Cache] = []
         for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
-            x, kept = layer.cached(x, cos, sin, mask, write_index, cache, how, index == last)  # type: ignore[operator]
+            left = decides if index == last else None
+            x, kept = layer.cached(x, cos, sin, mask, write_index, cache, how, left)  # type: ignore[operator]
             written.append(kept)
-        return self.head(self.norm(x[0, 0])).float(), written
+        return self.head(self.norm(x[0])).float(), written
+
+    @torch.no_grad()
+    def smooth_table(self, features: int) -> None:
+        """Replace the bins' embeddings by the nearest ones made of `smooth_features` (1024, K)."""
+        table = self.tokens.weight[self.bins_at : self.bins_at + CONTINUOUS_BINS]  # (1024, D)
+        smooth = smooth_features(features, table.device)
+        table.copy_(smooth @ (smooth.T @ table))
 
     def empty_caches(self) -> list[Cache]:
         """Return zeroed keys and values of each layer, on the model's device, in its precision."""

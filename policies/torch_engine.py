@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from gatort.runtime.bundle import Manifest
+from gatort.runtime.engines.engine import Decoding
 from gatort.runtime.engines.torch import TorchEngine
 from gatort.runtime.errors import EngineError
 from gatort.runtime.spec import Precision
@@ -21,6 +22,7 @@ def load_torch_engine(
     device: Literal["cpu", "cuda"],
     precision: Precision,
     threads: int,
+    decoding: Decoding = "greedy",
 ) -> TorchEngine:
     """Read a bundle's model and run it with PyTorch.
 
@@ -30,6 +32,7 @@ def load_torch_engine(
         device: where the model lies.
         precision: fp32, or fp16 on a GPU.
         threads: CPU threads of one pass, for the whole process.
+        decoding: way to a tick's tokens.
 
     Raises:
         EngineError: PyTorch finds no CUDA device.
@@ -44,4 +47,4 @@ def load_torch_engine(
     model = read_model(directory)
     if device == "cuda":
         model = model.to(device, torch.float16 if precision == "fp16" else torch.float32)
-    return TorchEngine(model, manifest.spec, manifest.model)
+    return TorchEngine(model, manifest.spec, manifest.model, decoding)

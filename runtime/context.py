@@ -60,9 +60,9 @@ class Block:
     write_index: NDArray[np.int64]
     """(1,) first cache row that the pass writes."""
     bias: NDArray[np.float32]
-    """(R,) numbers added to the logits before the largest is taken.
+    """(d, R) numbers added to the logits of the last d positions before the largest is taken.
 
-    Zeros, a sampler's noise, or a token to force."""
+    Zeros, a sampler's noise, or a token to force. These positions choose a token each."""
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class Frame:
     memory: NDArray[np.uint8]
     """One buffer: inputs first, then outputs."""
     outputs_at: int
-    """Offset in `memory` at which the outputs (tokens, then logits) begin. bytes"""
+    """Offset in `memory` at which the outputs (tokens, logits, chosen) begin. bytes"""
     passes: tuple[Block, ...]
     """(A,) passes: the prefill (t = O + 2), then a decode (t = 1) for each action token but the
     last.
@@ -90,11 +90,14 @@ class Frame:
     images, and for one with text, which precedes images."""
     rest: Block
     """Part of the prefill after `sight`, a view of it. All of it where `sight` is `None`."""
-    draft: Block
-    """Guess of the action tokens but the last, as inputs of t = A − 1 positions.
-
-    Its arrays follow those of the prefill in memory, so both can be one pass. An engine whose
-    decoding is `exact` reads it. Its bias (A − 1, R) is that of all tokens but the first."""
+    guess: NDArray[np.int64]
+    """(A − 1,) guess of the action tokens but the last. Only `exact` decoding reads it."""
+    full: Block
+    """The prefill and the guess in one pass (t = T, d = A), a view of both."""
+    full_rest: Block
+    """`rest` and the guess in one pass (d = A), a view of both."""
+    check: Block
+    """The actions but the last in one pass (t = d = A − 1). The engine writes its ids."""
     seen: bool
     """True if the next tick builds on a `sight` that has been run. The decoder sets it."""
     bias: NDArray[np.float32]
@@ -106,6 +109,8 @@ class Frame:
     """
     logits: NDArray[np.float32]
     """(A, R) logits, written by the engine."""
+    chosen: NDArray[np.int64]
+    """(A,) tokens of the passes of an `exact` tick, in one piece. An output like `tokens`."""
     runs: int
     """Number of passes that chose tokens in the last tick: A, unless the engine set fewer."""
 
@@ -165,35 +170,36 @@ def _block(
 
 
 def _split(
-    prefill: Block, spec: PolicySpec, rest_at: NDArray[np.int64]
+    block: Block, spec: PolicySpec, rest_at: NDArray[np.int64]
 ) -> tuple[Block | None, Block]:
-    """Return views of the prefill up to the last picture and after it.
+    """Return views of a block up to the last picture and after it.
 
     Args:
-        prefill: block to split.
+        block: block to split, from position 0 of the frame on.
         spec: keys of the policy.
         rest_at: (1,) array for the first cache row of the second part.
     """
     texts = any(key.encoding == "text" for key in spec.observations)
-    if prefill.patches is None or texts:
-        return None, prefill
+    if block.patches is None or texts:
+        return None, block
     end = 1 + spec.image_tokens
     sight = replace(
-        prefill,
-        ids=prefill.ids[:, :1],
-        local=prefill.local[:end],
-        cos=prefill.cos[:end],
-        sin=prefill.sin[:end],
-        mask=prefill.mask[:end],
+        block,
+        ids=block.ids[:, :1],
+        local=block.local[:end],
+        cos=block.cos[:end],
+        sin=block.sin[:end],
+        mask=block.mask[:end],
+        bias=block.bias[:1],
     )
     rest = replace(
-        prefill,
-        ids=prefill.ids[:, 1:],
-        patches=prefill.patches[:0],
-        local=prefill.local[end:],
-        cos=prefill.cos[end:],
-        sin=prefill.sin[end:],
-        mask=prefill.mask[end:],
+        block,
+        ids=block.ids[:, 1:],
+        patches=block.patches[:0],
+        local=block.local[end:],
+        cos=block.cos[end:],
+        sin=block.sin[end:],
+        mask=block.mask[end:],
         write_index=rest_at,
     )
     return sight, rest
@@ -216,21 +222,27 @@ def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
             np.int64,
         ),  # a token a row, so that each is aligned
         ((actions, CONTINUOUS_BINS), np.float32),
+        ((actions,), np.int64),
+        ((1, actions - 1), np.int64),
     ]
-    memory, (whole_ids, bias, rest_at, draft_at, *inputs, tokens, logits) = _allot(wanted)
-    prefill_ids = whole_ids[:, : prefill - spec.image_tokens]
+    memory, (full_ids, bias, rest_at, check_at, *inputs, tokens, logits, chosen, check_ids) = (
+        _allot(wanted)
+    )
+    prefill_ids = full_ids[:, : prefill - spec.image_tokens]
     ids = [prefill_ids, *(tokens[index : index + 1, :1] for index in range(actions - 1))]
     each = len(inputs) // actions
-    patches, *whole, write_index = inputs[:each]
-    inputs[:each] = patches, *(array[:prefill] for array in whole), write_index
-    draft_inputs = [patches[:0], *(array[prefill:] for array in whole), draft_at]
+    patches, *arrays, write_index = inputs[:each]
+    has_images = bool(spec.image_tokens)
+    full = _block(full_ids, inputs[:each], bias, 0, has_images)
+    inputs[:each] = patches, *(array[:prefill] for array in arrays), write_index
+    check_inputs = [patches[:0], *(array[prefill:] for array in arrays), check_at]
     passes = tuple(
         _block(
             ids[index],
             inputs[index * each : (index + 1) * each],
-            bias[index],
+            bias[index : index + 1],
             first[index],
-            bool(spec.image_tokens),
+            has_images,
         )
         for index in range(actions)
     )
@@ -242,17 +254,15 @@ def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
         passes=passes,
         sight=sight,
         rest=rest,
-        draft=_block(
-            whole_ids[:, prefill - spec.image_tokens :],
-            draft_inputs,
-            bias[1:],
-            prefill,
-            has_images=False,
-        ),
+        guess=full_ids[0, prefill - spec.image_tokens :],
+        full=full,
+        full_rest=_split(full, spec, rest_at)[1],
+        check=_block(check_ids, check_inputs, bias[1:], prefill, has_images),
         seen=False,
         bias=bias,
         tokens=tokens[:, 0],
         logits=logits,
+        chosen=chosen,
         runs=actions,
     )
 
@@ -278,7 +288,7 @@ class Context:
         self.frame = allocate_frame(spec, dims)
         prefill = self.frame.prefill
         prefill.ids[:] = SEPARATOR_ID
-        self._blocks = [*self.frame.passes, *([self.frame.draft] if spec.action_tokens > 1 else [])]
+        self._blocks = [*self.frame.passes, *([self.frame.check] if spec.action_tokens > 1 else [])]
         self.observation_ids = prefill.ids[0, 1:-1]
         """(O − P,) view into which the tokenizer writes an observation's ids."""
         self.patches = prefill.patches
@@ -296,7 +306,7 @@ class Context:
         self.frames = 0
         """k: number of frames completed since the reset."""
         self.last_token = SEPARATOR_ID
-        self.frame.draft.ids[:] = SEPARATOR_ID
+        self.frame.guess[:] = SEPARATOR_ID
         for block in self._blocks:
             block.mask[:] = False
         self._set_up_frame()

@@ -185,7 +185,7 @@ class Decoder:
         bias = self._context.frame.bias
         bias.fill(0.0)
         bias[np.arange(len(bins)), bins] = FORCED
-        self._context.frame.draft.ids[0] = bins[:-1] + FIRST_CONTINUOUS_ID
+        self._context.frame.guess[:] = bins[:-1] + FIRST_CONTINUOUS_ID
         return self._infer(no_mark)
 
     def commit(self) -> None:
@@ -197,7 +197,7 @@ class Decoder:
         if self._last_token is None:
             raise RuntimeError("commit: expected a decision since the last commit, found none")
         frame = self._context.frame
-        frame.draft.ids[0] = frame.tokens[:-1]  # The best guess of the next tick's tokens.
+        frame.guess[:] = frame.tokens[:-1]  # The best guess of the next tick's tokens.
         self._context.end_frame(self._last_token)
         self._last_token = None
 
@@ -238,5 +238,5 @@ class Decoder:
             logits=frame.logits,
             bias=frame.bias,
             passes=frame.runs,
-            guess_right=frame.draft.ids[0] == frame.tokens[:-1],
+            guess_right=frame.guess == frame.tokens[:-1],
         )

@@ -16,6 +16,11 @@ An exact tick takes the guess along in its first pass. Then it runs the rest of 
 the first wrong guess on, until none is wrong. That gives the tokens of `greedy`."""
 
 
+def named(name: str, decoding: Decoding) -> str:
+    """Return the name of an engine for reports, with its decoding unless that is greedy."""
+    return name if decoding == "greedy" else f"{name} {decoding}"
+
+
 def no_mark() -> None:
     """Do nothing: the default callback at the end of a pass."""
 

@@ -24,7 +24,7 @@ from gatort.runtime.spec import (
     PolicySpec,
 )
 
-from .engine import Decoding, Mark, no_mark
+from .engine import Decoding, Mark, named, no_mark
 from .graph import BLOCK_INPUTS, PATCHES
 from .native_build import SOURCE, load_kernels
 from .native_weights import LANES, NativeModel, NativePrecision
@@ -100,7 +100,7 @@ class NativeEngine:
                 failed, or the weights are not those of the manifest's model.
             MissingDependency: GCC is not installed.
         """
-        self.name = f"native {precision}" + (" exact" if decoding == "exact" else "")
+        self.name = named(f"native {precision}", decoding)
         self.decoding = decoding
         spec = manifest.spec
         dims = manifest.model
@@ -190,8 +190,7 @@ class NativeEngine:
             passes += [_deciding(frame, block, index, 1) for index, block in enumerate(blocks)]
             draft = None
         else:
-            passes.append(_deciding(frame, frame.rest, 0, len(frame.tokens)))
-            passes[-1].rows += len(frame.draft.local)  # They follow in memory.
+            passes.append(_deciding(frame, frame.full_rest, 0, len(frame.tokens)))
             draft = _draft(frame)
         bound = _Bound(frame, (_Pass * len(passes))(*passes), ahead, draft)
         self._bound[id(frame)] = bound
@@ -224,8 +223,8 @@ def _deciding(frame: Frame, block: Block, first: int, tokens: int) -> _Pass:
 
 def _draft(frame: Frame) -> _Draft:
     return _Draft(
-        check=_deciding(frame, frame.draft, 1, len(frame.draft.local)),
-        guess=frame.draft.ids.ctypes.data,
+        check=_deciding(frame, frame.check, 1, len(frame.check.local)),
+        guess=frame.guess.ctypes.data,
         tokens=frame.tokens.ctypes.data,
         apart=frame.tokens.strides[0] // frame.tokens.itemsize,
     )

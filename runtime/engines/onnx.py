@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -17,9 +18,10 @@ from gatort.runtime.errors import EngineError
 from gatort.runtime.grant import read_grant
 from gatort.runtime.spec import CONTINUOUS_BINS, Precision, Strict
 
-from .engine import Mark, no_mark
+from .engine import Decoding, Mark, named, no_mark
 from .float_environment import FloatEnvironment
 from .graph import block_inputs, cache_names, cache_output, cache_shape
+from .settle import settle
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 _PROVIDERS: dict[str, str] = {
@@ -42,6 +44,8 @@ class OnnxConfig(Strict):
     """Keep threads spinning between passes: about 25 % faster for a whole core."""
     provider: Provider = "cpu"
     """Device and library that run the graph."""
+    decoding: Decoding = "greedy"
+    """Way to a tick's tokens."""
 
 
 class _Pass(NamedTuple):
@@ -54,7 +58,7 @@ class _Pass(NamedTuple):
 
 
 class _Bound(NamedTuple):
-    """A frame and the bindings of its passes."""
+    """A frame and the bindings of its passes, which are one in exact decoding."""
 
     frame: Frame
     """Frame, kept alive so that its id stays its own."""
@@ -64,6 +68,8 @@ class _Bound(NamedTuple):
     """Logits and token of the pictures' pass, kept alive because the binding only has addresses."""
     passes: list[_Pass]
     """Bindings in the order of the passes that follow."""
+    check: _Pass | None
+    """Binding of the check of an exact tick; `None` in a greedy one."""
 
 
 class OnnxEngine:
@@ -84,8 +90,9 @@ class OnnxEngine:
         # Imported here, because the runtime must load without it.
         import onnxruntime
 
-        self.name = f"onnx {config.provider}"
-        self.stepwise = True
+        self.name = named(f"onnx {config.provider}", config.decoding)
+        self.decoding = config.decoding
+        self.stepwise = config.decoding == "greedy"
         self._device = "cpu" if config.provider == "cpu" else "cuda"
         self._bound: dict[int, _Bound] = {}
         self._runtime: Any = onnxruntime
@@ -122,10 +129,11 @@ class OnnxEngine:
     def _check_outputs(self, caches: list[str]) -> None:
         outputs = {value.name: tuple(value.shape) for value in self._session.get_outputs()}
         wanted = {"token", *(cache_output(name) for name in caches)}
-        if outputs.get("logits") != (CONTINUOUS_BINS,) or not outputs.keys() >= wanted:
+        logits = outputs.get("logits", ())
+        if len(logits) != 2 or logits[1] != CONTINUOUS_BINS or not outputs.keys() >= wanted:
             raise EngineError(
-                f"{ONNX_FILE}: expected outputs logits ({CONTINUOUS_BINS},), token and each "
-                f"cache's NAME_out, found {outputs}"
+                f"{ONNX_FILE}: expected outputs logits (d, {CONTINUOUS_BINS}), token and each "
+                f"cache's NAME_out, found {outputs}; export the bundle again"
             )
 
     def _ort(self, array: NDArray[Any]) -> Any:
@@ -135,16 +143,26 @@ class OnnxEngine:
         """See `Engine.see`. On a GPU a prefill stays whole: one more launch takes longer."""
         bound = self._bound.get(id(frame)) or self._bind(frame)
         if bound.sight is not None:
-            self._run([bound.sight], no_mark)
+            self._run([bound.sight])
 
     def tick(self, frame: Frame, mark: Mark = no_mark) -> None:
         """See `Engine.tick`."""
         if not frame.seen:
             self.see(frame)
         bound = self._bound.get(id(frame)) or self._bind(frame)
-        self._run(bound.passes, mark)
+        if bound.check is None:
+            self._run(bound.passes, mark)
+            return
+        self._run(bound.passes)
+        frame.runs = 1 + settle(frame.chosen, partial(self._check, frame, bound.check))
+        frame.tokens[:] = frame.chosen
+        mark()
 
-    def _run(self, passes: list[_Pass], mark: Mark) -> None:
+    def _check(self, frame: Frame, check: _Pass) -> None:
+        frame.check.ids[0] = frame.chosen[:-1]
+        self._run([check])
+
+    def _run(self, passes: list[_Pass], mark: Mark = no_mark) -> None:
         self._denormals_off.put_on()
         try:
             for one in passes:
@@ -161,15 +179,21 @@ class OnnxEngine:
     def _bind(self, frame: Frame) -> _Bound:
         """Bind a frame's memory once; a pass writes its token into the ids of the next one."""
         ahead = frame.sight if self._device == "cpu" else None
-        first = frame.prefill if ahead is None else frame.rest
-        passes = []
-        for index, block in enumerate((first, *frame.passes[1:])):
-            token = frame.tokens[index : index + 1].reshape(1, 1)
-            passes.append(self._bind_pass(block, frame.logits[index], token))
-
-        unread = np.empty(CONTINUOUS_BINS, np.float32), np.empty((1, 1), np.int64)
+        unread = np.empty((1, CONTINUOUS_BINS), np.float32), np.empty((1, 1), np.int64)
         sight = None if ahead is None else self._bind_pass(ahead, *unread)
-        bound = _Bound(frame, sight, unread, passes)
+
+        check = None
+        if self.decoding == "greedy":
+            first = frame.prefill if ahead is None else frame.rest
+            passes = [
+                self._bind_pass(block, frame.logits[i : i + 1], frame.tokens[i : i + 1, None])
+                for i, block in enumerate((first, *frame.passes[1:]))
+            ]
+        else:
+            first = frame.full if ahead is None else frame.full_rest
+            passes = [self._bind_pass(first, frame.logits, frame.chosen[None])]
+            check = self._bind_pass(frame.check, frame.logits[1:], frame.chosen[None, 1:])
+        bound = _Bound(frame, sight, unread, passes, check)
         self._bound[id(frame)] = bound
         return bound
 

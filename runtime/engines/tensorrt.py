@@ -220,7 +220,8 @@ class TensorrtEngine:
     def _bind(self, context: Any, frame: Frame, block: Block, index: int, memory: int) -> None:
         """Give a context the addresses of one pass; `memory` has the frame's layout."""
         arrays = [(name, getattr(block, name)) for name in self._inputs]
-        arrays += [("logits", frame.logits[index]), ("token", frame.tokens[index : index + 1])]
+        row = slice(index, index + 1)
+        arrays += [("logits", frame.logits[row]), ("token", frame.tokens[row])]
         bound = [
             context.set_tensor_address(name, memory + frame.offset(array)) for name, array in arrays
         ]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
-from gatort.runtime.context import Frame
+from gatort.runtime.context import Block, Frame
 from gatort.runtime.errors import DeviceError, EngineError, MissingDependency
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 
-from .engine import Mark, no_mark
+from .engine import Decoding, Mark, named, no_mark
 from .graph import cache_shape
+from .settle import settle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,9 +32,9 @@ class CachedModel(Protocol):
         """Return the weights, whose device and precision the cache takes."""
 
     def forward_cached(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-        """Return the logits (R,) of the last position.
+        """Return the logits (d, R) of the last `decides` positions.
 
-        Arguments are a block's arrays in the order of `_Pass.read`, then the caches. Keys and
+        Arguments are a block's arrays in the order of `_Pass`, then the caches. Keys and
         values are written into the caches in place at `write_index`.
         """
 
@@ -38,36 +42,45 @@ class CachedModel(Protocol):
 class _Pass(NamedTuple):
     """Tensors of one pass: views of the frame's memory, or of its copy on the GPU."""
 
-    read: tuple[Tensor | None, ...]
-    """ids, patches, local, cos, sin, mask, write_index"""
+    ids: Tensor
+    """Token ids (1, t − p)."""
+    others: tuple[Tensor | None, ...]
+    """patches, local, cos, sin, mask, write_index"""
     bias: Tensor
-    """Bias of the logits (R,)."""
+    """Bias of the logits (d, R)."""
     logits: Tensor
-    """Logits (R,), written by the pass."""
-    token: Tensor
-    """Token (1,), written by the pass."""
+    """Logits (d, R), written by the pass."""
+    tokens: Tensor
+    """Tokens (d,), written by the pass."""
 
 
 class _Bound(NamedTuple):
-    """A frame and its passes."""
+    """A frame, and the calls that run its passes."""
 
     frame: Frame
     """Frame, kept alive so that its id stays its own."""
-    passes: list[_Pass]
-    """Tensors of each pass."""
-    graph: Any
-    """Captured tick; `None` on the CPU."""
+    run: Callable[..., None]
+    """Runs all passes of a greedy tick, or the first of an exact one. Takes a `Mark`."""
+    check: Callable[..., None] | None
+    """Runs the check of an exact tick; `None` in a greedy one."""
 
 
 class TorchEngine:
     """Engine that runs `forward_cached` with a cache of its own; see `Engine`.
 
-    On a GPU the whole tick is one CUDA graph. It copies the frame's inputs in, runs A compiled
-    passes that feed each other, and copies the outputs out. The first tick over a frame captures
-    it, which is the warm-up's.
+    On a GPU the whole greedy tick is one CUDA graph. It copies the frame's inputs in, runs A
+    compiled passes that feed each other, and copies the outputs out. An exact tick has one graph
+    for its first pass and one for a check. The first tick over a frame captures them, which is the
+    warm-up's.
     """
 
-    def __init__(self, model: CachedModel, spec: PolicySpec, dims: ModelDims) -> None:
+    def __init__(
+        self,
+        model: CachedModel,
+        spec: PolicySpec,
+        dims: ModelDims,
+        decoding: Decoding = "greedy",
+    ) -> None:
         """Allocate the cache on the model's device.
 
         Raises:
@@ -78,16 +91,19 @@ class TorchEngine:
         model.eval()
         like = next(iter(model.parameters()))
         self._device = like.device
-        self.stepwise = self._device.type == "cpu"
-        self.name = f"torch {self._device.type} {str(like.dtype).removeprefix('torch.')}"
+        self._on_cpu = self._device.type == "cpu"
+        self.decoding = decoding
+        self.stepwise = self._on_cpu and decoding == "greedy"
+        precision = str(like.dtype).removeprefix("torch.")
+        self.name = named(f"torch {self._device.type} {precision}", decoding)
 
         shape = cache_shape(spec, dims)
         self._caches = [(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(dims.layers)]
 
         self._forward = model.forward_cached
-        if not self.stepwise:
-            # Prefill and decode are the only shapes, so each is compiled for itself. The norms,
-            # rotations and gates between the products become one kernel each.
+        if not self._on_cpu:
+            # There are two shapes of passes, and each is compiled for itself. The norms, rotations
+            # and gates between the products become one kernel each.
             self._forward = self._torch.compile(model.forward_cached, dynamic=False)
 
     def see(self, frame: Frame) -> None:
@@ -103,39 +119,65 @@ class TorchEngine:
         try:
             with self._torch.inference_mode():
                 bound = self._bound.get(id(frame)) or self._bind(frame)
-                if bound.graph is None:
-                    self._run_stepwise(bound.passes, mark)
-                else:
-                    bound.graph.replay()
-                    self._torch.cuda.current_stream().synchronize()
+                bound.run(mark if self.stepwise else no_mark)
+                if bound.check is not None:
+                    frame.runs = 1 + settle(frame.chosen, bound.check)
+                    frame.tokens[:] = frame.chosen
+                if not self.stepwise:
                     mark()
         except RuntimeError as error:
-            failure = EngineError if self.stepwise else DeviceError
+            failure = EngineError if self._on_cpu else DeviceError
             raise failure(f"{self.name}: the pass failed: {error}") from error
 
-    def _run_stepwise(self, passes: list[_Pass], mark: Mark) -> None:
+    def _run(self, passes: list[_Pass], mark: Mark = no_mark) -> None:
+        """Run passes and write their logits and tokens."""
         for one in passes:
-            self._run(one)
+            logits, _ = self._forward(one.ids, *one.others, self._caches, decides=len(one.logits))
+            one.logits.copy_(logits)
+            one.tokens.copy_((logits + one.bias).argmax(dim=1) + FIRST_CONTINUOUS_ID)
             mark()
 
-    def _run(self, one: _Pass) -> None:
-        """Run one pass and write its logits and token."""
-        logits, _ = self._forward(*one.read, self._caches)
-        one.logits.copy_(logits)
-        one.token.copy_((logits + one.bias).argmax(dim=0, keepdim=True) + FIRST_CONTINUOUS_ID)
+    def _check(self, check: _Pass, chosen: Tensor) -> None:
+        """Run the tokens in `chosen` (A,) but the last again, and write all but the first."""
+        check.ids.copy_(chosen[None, :-1])
+        self._run([check])
 
     def _bind(self, frame: Frame) -> _Bound:
-        """Make the tensors of a frame's passes once, and capture the tick on a GPU."""
+        """Make the tensors of a frame's passes once, and capture the passes on a GPU."""
         host = self._torch.from_numpy(frame.memory)
-        memory = host if self.stepwise else self._torch.zeros_like(host, device=self._device)
-        passes = [self._pass(frame, memory, index) for index in range(len(frame.passes))]
-        graph = None if self.stepwise else self._capture(host, memory, frame.outputs_at, passes)
+        memory = host if self._on_cpu else self._torch.zeros_like(host, device=self._device)
+        made = partial(self._pass, frame, memory)
+        run: Callable[..., None]
+        check: Callable[..., None] | None = None
+        if self.decoding == "greedy":
+            rows = [slice(index, index + 1) for index in range(len(frame.passes))]
+            passes = [
+                made(block, frame.logits[row], frame.tokens[row])
+                for block, row in zip(frame.passes, rows, strict=True)
+            ]
+            run = partial(self._run, passes)
+        else:
+            full = made(frame.full, frame.logits, frame.chosen)
+            again = made(frame.check, frame.logits[1:], frame.chosen[1:])
+            run, check = partial(self._run, [full]), partial(self._check, again, full.tokens)
 
-        bound = _Bound(frame, passes, graph)
+        if not self._on_cpu:
+            self._pin(host)
+            at = frame.outputs_at
+            run = self._capture(run, host, memory, (slice(None, at), slice(at, None)))
+            check = check and self._capture(check, host, memory, (slice(0), slice(at, None)))
+        bound = _Bound(frame, run, check)
         self._bound[id(frame)] = bound
         return bound
 
-    def _pass(self, frame: Frame, memory: Tensor, index: int) -> _Pass:
+    def _pass(
+        self,
+        frame: Frame,
+        memory: Tensor,
+        block: Block,
+        logits: NDArray[np.float32],
+        tokens: NDArray[np.int64],
+    ) -> _Pass:
         """Return one pass's tensors in `memory`, which has the frame's layout."""
 
         def view(array: NDArray[Any]) -> Tensor:
@@ -143,9 +185,7 @@ class TorchEngine:
             flat = memory[start : start + array.nbytes].view(self._torch.from_numpy(array).dtype)
             return flat.reshape(array.shape)
 
-        block = frame.passes[index]
-        arrays = (
-            block.ids,
+        others = (
             block.patches,
             block.local,
             block.cos,
@@ -154,31 +194,49 @@ class TorchEngine:
             block.write_index,
         )
         return _Pass(
-            read=tuple(None if array is None else view(array) for array in arrays),
+            ids=view(block.ids),
+            others=tuple(None if array is None else view(array) for array in others),
             bias=view(block.bias),
-            logits=view(frame.logits[index]),
-            token=view(frame.tokens[index : index + 1]),
+            logits=view(logits),
+            tokens=view(tokens),
         )
 
-    def _capture(self, host: Tensor, memory: Tensor, outputs_at: int, passes: list[_Pass]) -> Any:
-        """Pin the host's memory, run the tick once to compile it, then record it as a graph."""
+    def _pin(self, host: Tensor) -> None:
+        """Pin the host's memory, from which the GPU copies without the driver's help."""
         cuda = self._torch.cuda
         cuda.check_error(int(cuda.cudart().cudaHostRegister(host.data_ptr(), host.numel(), 0)))
         # The finalizer holds the memory: pages freed while registered could go to any program.
         weakref.finalize(self, _unpin, cuda, host)
 
+    def _capture(
+        self, part: Callable[..., None], host: Tensor, memory: Tensor, copied: tuple[slice, slice]
+    ) -> Callable[..., None]:
+        """Run a part of the tick once to compile it, then record it as a graph.
+
+        Args:
+            part: passes to record.
+            host: the frame's memory.
+            memory: its copy on the GPU.
+            copied: bytes that are copied in before, and out afterwards.
+        """
+        cuda = self._torch.cuda
+        before, after = copied
+
         def run() -> None:
-            memory[:outputs_at].copy_(host[:outputs_at], non_blocking=True)
-            for one in passes:
-                self._run(one)
-            host[outputs_at:].copy_(memory[outputs_at:], non_blocking=True)
+            memory[before].copy_(host[before], non_blocking=True)
+            part()
+            host[after].copy_(memory[after], non_blocking=True)
+
+        def replay(_: Mark = no_mark) -> None:
+            graph.replay()
+            cuda.current_stream().synchronize()
 
         run()
         cuda.synchronize()
         graph = cuda.CUDAGraph()
         with cuda.graph(graph):
             run()
-        return graph
+        return replay
 
     def reset(self) -> None:
         """See `Engine.reset`; the mask hides old rows, and zeros keep runs equal to the bit."""

@@ -40,6 +40,16 @@ def make_onnx(exported: Exported) -> Engine:
     return OnnxEngine(exported.bundle, load_manifest(exported.bundle), OnnxConfig(threads=1))
 
 
+def make_torch_exact(exported: Exported) -> Engine:
+    model = exported.model
+    return TorchEngine(model, model.spec, model.dims, decoding="exact")
+
+
+def make_onnx_exact(exported: Exported) -> Engine:
+    config = OnnxConfig(threads=1, decoding="exact")
+    return OnnxEngine(exported.bundle, load_manifest(exported.bundle), config)
+
+
 def make_native(exported: Exported) -> Engine:
     return NativeEngine(exported.bundle, load_manifest(exported.bundle), threads=2)
 
@@ -52,6 +62,11 @@ def make_native_exact(exported: Exported) -> Engine:
 def make_torch_cuda(exported: Exported) -> Engine:
     model = copy.deepcopy(exported.model).to("cuda")
     return TorchEngine(model, model.spec, model.dims)
+
+
+def make_torch_cuda_exact(exported: Exported) -> Engine:
+    model = copy.deepcopy(exported.model).to("cuda")
+    return TorchEngine(model, model.spec, model.dims, decoding="exact")
 
 
 def make_tensorrt(exported: Exported) -> Engine:
@@ -73,12 +88,13 @@ def make_tensorrt(exported: Exported) -> Engine:
 # torch.compile warns of deprecated parts of PyTorch and that float32 products could use TF32.
 QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:TensorFloat32:UserWarning")
 ON_GPU = [
-    pytest.param(make, marks=[pytest.mark.gpu, QUIET]) for make in (make_torch_cuda, make_tensorrt)
+    pytest.param(make, marks=[pytest.mark.gpu, QUIET])
+    for make in (make_torch_cuda, make_torch_cuda_exact, make_tensorrt)
 ]
 ON_THIS_CPU = [
     pytest.param(make, marks=pytest.mark.native) for make in (make_native, make_native_exact)
 ]
-MODELS = [make_torch, make_onnx, *ON_THIS_CPU, *ON_GPU]
+MODELS = [make_torch, make_torch_exact, make_onnx, make_onnx_exact, *ON_THIS_CPU, *ON_GPU]
 ENGINES = [make_scripted, *MODELS]
 FLOAT32, FLOAT16 = 2e-5, 2e-2
 """Sums in another order differ by 2e-6 in float32 on logits up to 4. float16 keeps 13 bits less."""

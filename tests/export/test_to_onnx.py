@@ -23,7 +23,7 @@ def axes(value: onnx.ValueInfoProto) -> list[int | None]:
     return [axis.dim_value or None for axis in value.type.tensor_type.shape.dim]
 
 
-def test_only_the_axes_of_tokens_and_patches_are_dynamic(
+def test_only_the_axes_of_tokens_patches_and_choices_are_dynamic(
     graph: onnx.GraphProto, camera_bundle: Path
 ) -> None:
     manifest = load_manifest(camera_bundle)
@@ -37,12 +37,12 @@ def test_only_the_axes_of_tokens_and_patches_are_dynamic(
         "sin": [None, half],
         "mask": [None, window],
         "write_index": [1],
-        "bias": [1024],
+        "bias": [None, 1024],
         **{f"{kind}_{layer}": ring for layer in range(manifest.model.layers) for kind in "kv"},
     }
     assert {value.name: axes(value) for value in graph.output} == {
-        "logits": [1024],
-        "token": [1, 1],
+        "logits": [None, 1024],
+        "token": [1, None],
         **{f"{kind}_{layer}_out": ring for layer in range(manifest.model.layers) for kind in "kv"},
     }
 

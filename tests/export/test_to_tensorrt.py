@@ -17,7 +17,7 @@ from gatort.export.to_onnx import export_onnx
 from gatort.export.to_tensorrt import build_engine
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset
-from gatort.runtime.bundle import ONNX_FILE, load_manifest
+from gatort.runtime.bundle import ONNX_FILE
 from gatort.runtime.errors import EngineError
 from gatort.sim.tasks.stacking.specifications import GATO_SPEC
 
@@ -108,13 +108,16 @@ def test_an_interrupt_ends_a_build(half: Path, make_model: Callable[..., Gato]) 
 
 
 def test_the_refusal_of_attention_without_a_kernel_quotes_the_builder(
-    bundle: Path, tmp_path: Path
+    make_model: Callable[..., Gato], tmp_path: Path
 ) -> None:
-    convert(bundle / ONNX_FILE, tmp_path / "half.onnx", None, half_floats=True)  # two heads of 16
+    model = make_model()
+    odd = Gato(model.spec, model.dims.model_copy(update={"heads": 1, "head_size": 10}))
+    export_onnx(odd, tmp_path / "whole.onnx")
+    convert(tmp_path / "whole.onnx", tmp_path / "half.onnx", None, half_floats=True)
     with pytest.raises(
         EngineError, match=r"cannot build .*Attention operation was not supported by a dedicated"
     ):
-        build_engine(tmp_path / "half.onnx", load_manifest(bundle).spec, "rtx3090", "tensorrt-rtx")
+        build_engine(tmp_path / "half.onnx", model.spec, "rtx3090", "tensorrt-rtx")
 
 
 def test_the_refusal_of_a_node_names_it(half: Path, make_model: Callable[..., Gato]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import pytest
 import torch
 
@@ -35,6 +37,9 @@ class Counted:
             first = value.type.tensor_type.shape.dim[0]
             if value.name in ("local", "cos", "sin", "mask"):
                 first.dim_value = positions
+            if value.name == "bias":
+                first.dim_value = 1
+        _choose_last(model.graph, positions)
         del model.graph.value_info[:]
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
         self.weights = {each.name: tuple(each.dims) for each in graph.initializer}
@@ -75,6 +80,15 @@ class Counted:
             prod(self.shapes[node.output[0]]) or prod(self.weights[node.input[0]]) for node in rows
         ]
         return 4 * sum(sizes)
+
+
+def _choose_last(graph: onnx.GraphProto, positions: int) -> None:
+    """Let only the last position choose a token. ONNX itself does not follow that computation."""
+    starts = {node.input[1] for node in graph.node if node.op_type == "Slice"}
+    for node in [node for node in graph.node if node.output[0] in starts]:
+        last = np.array([positions - 1], np.int64)
+        graph.initializer.append(onnx.numpy_helper.from_array(last, node.output[0]))
+        graph.node.remove(node)
 
 
 def export(directory: Path, spec: PolicySpec) -> Path:

@@ -6,7 +6,9 @@ file can later be found, trusted or out of date.
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -45,11 +47,29 @@ def compiled(
         with tempfile.TemporaryDirectory(prefix="gatort-") as folder:
             target = Path(folder) / source.stem
             command = [compiler, *options, *headers, str(source), "-o", str(target), "-lm"]
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-            if done.returncode:
-                raise failure(f"{purpose}: {COMPILER} cannot compile {source.name}:\n{done.stderr}")
+            if complaint := _run(command, folder):
+                raise failure(f"{purpose}: {COMPILER} cannot compile {source.name}:\n{complaint}")
             yield target
     except OSError as error:
         raise failure(
             f"{purpose}: {error}; set TMPDIR to a folder that allows writing and executing"
         ) from error
+
+
+def _run(command: Sequence[str], folder: str) -> str:
+    """Run the compiler, its own files in a folder too. Return its complaint, empty after success.
+
+    GCC starts processes of its own. When this one is interrupted, it ends all of them first. None
+    writes into the folder any more, so the folder can be deleted.
+    """
+    environment = {**os.environ, "TMPDIR": folder}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, process_group=0
+    ) as compiler:
+        try:
+            _, complaint = compiler.communicate()
+        except BaseException:
+            os.killpg(compiler.pid, signal.SIGKILL)
+            compiler.communicate()  # Ends when the last of them has closed its standard error.
+            raise
+    return (complaint or f"status {compiler.returncode}") if compiler.returncode else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gatort.runtime.errors import ConfigError, MissingDependency, OutputError, RobotError
-from gatort.runtime.outputs import MARK, require_place, unwritable, whole_file
+from gatort.runtime.outputs import MARK, require_folder, require_place, unwritable, whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,6 +89,29 @@ def require_writable(**outputs: Path | None) -> None:
                 f"{flag} {path}: expected a new file{'' if name in NEW else ' or one of gatort'}, "
                 "found one that would be lost; move it away or choose another name"
             )
+
+
+def require_own_folder(flag: str, folder: Path, mark: str | None = None) -> None:
+    """Check before any computation that a folder can be written, and holds no foreign files.
+
+    Args:
+        flag: flag that names the folder.
+        folder: new or empty folder, or one of an earlier call.
+        mark: name of a file in each folder of an earlier call. Default: none is gone on with.
+
+    Raises:
+        ConfigError: there are files in the folder, and none of that name.
+        OutputError: the folder cannot be made or written.
+    """
+    require_folder(folder)
+    if mark is not None and (folder / mark).exists():
+        return
+    if folder.exists() and any(folder.iterdir()):
+        begun = f", or one with {mark}" if mark is not None else ""
+        raise ConfigError(
+            f"{flag} {folder}: expected a new or empty folder{begun}, found one with other files; "
+            "choose another name, or remove it first"
+        )
 
 
 def _replaceable(name: str, path: Path) -> bool:

@@ -90,6 +90,16 @@ class Course:
         self._learned: list[Frames] = []
         self._held_out: Frames | None = None
 
+    @property
+    def finished(self) -> bool:
+        """True if the bundle of the last step is written."""
+        return self.trainer.step == self.config.steps == self._written_steps
+
+    @property
+    def _written_steps(self) -> int | None:
+        """Steps of the bundle's policy, or `None` without a bundle."""
+        return load_bundle_manifest(self.bundle).training.steps if self.bundle.exists() else None
+
     def run(self, demonstrations: Sequence[Path]) -> None:
         """Learn from demonstrations, then from each round, and write the bundle after each fit.
 
@@ -140,8 +150,7 @@ class Course:
     def _write(self) -> None:
         """Write the bundle, unless this step's bundle exists and may have been tried already."""
         trainer = self.trainer
-        written = load_bundle_manifest(self.bundle).training.steps if self.bundle.exists() else None
-        if trainer.rank == 0 and written != trainer.step:
+        if trainer.rank == 0 and self._written_steps != trainer.step:
             self._write_bundle(self.bundle, trainer.policy(), self._record())
         trainer.wait_for_all()
 

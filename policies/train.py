@@ -30,6 +30,7 @@ from torch.func import functional_call
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.context import rotary_tables
 from gatort.runtime.errors import ConfigError, DemonstrationError, TrainingError
+from gatort.runtime.interruption import Postponed
 from gatort.runtime.outputs import whole_file
 from gatort.runtime.regular_file import by_descriptor, open_regular
 from gatort.runtime.spec import CONTINUOUS_BINS, SEPARATOR_ID, ModelDims, PolicySpec
@@ -46,7 +47,7 @@ from .weights import save_tensors
 CHECKPOINT: Final = "checkpoint.safetensors"
 MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
 """AdamW's state of each parameter."""
-_OTHER_CHECKPOINT: Final = "remove it to begin anew, or put an earlier one in its place"
+_OTHER_CHECKPOINT: Final = "remove its folder to begin anew, or put an earlier one in its place"
 PLACE_SCALE_M: Final = 0.1
 """Unit of the second loss."""
 FARTHEST_M: Final = 0.5
@@ -164,7 +165,7 @@ class Trainer:
     def fit(
         self, frames: Frames, until_step: int, on_step: Callable[[float], None] | None = None
     ) -> None:
-        """Train until a step count, with checkpoints on the way and at the end.
+        """Train until a step count, with checkpoints on the way, at the end and at Ctrl-C.
 
         Args:
             frames: frames to learn from.
@@ -189,17 +190,23 @@ class Trainer:
         rng = np.random.default_rng((self.config.training_seed, self.step, self.rank))
         batches = self._batches(frames, windows, until_step - self.step, rng)
         start_ns = self._clock.now_ns()
-        for batch in ahead(batches):
-            loss = self._learn(batch, rng)
-            self.step += 1
-            now_ns = self._clock.now_ns()
-            self.tokens_per_s = self._batch_tokens * 1e9 / (now_ns - start_ns)
-            start_ns = now_ns
+        try:
+            for batch in ahead(batches):
+                with Postponed():  # A signal must not cut a step in two.
+                    loss = self._learn(batch, rng)
+                    self.step += 1
+                now_ns = self._clock.now_ns()
+                self.tokens_per_s = self._batch_tokens * 1e9 / (now_ns - start_ns)
+                start_ns = now_ns
 
-            if self.step % self.config.checkpoint_steps == 0:
+                if self.step % self.config.checkpoint_steps == 0:
+                    self.save()
+                if on_step is not None:
+                    on_step(loss)
+        except KeyboardInterrupt:
+            if self.step > self.saved_step:
                 self.save()
-            if on_step is not None:
-                on_step(loss)
+            raise
         self.save()
 
     @property

@@ -51,6 +51,26 @@ class EndingAtOnce:
         _restore(self._before)
 
 
+class Postponed:
+    """Context at whose end an ending signal that came meanwhile takes effect, for work that must
+    not be cut in two. One of many ends the process at once.
+    """
+
+    def __enter__(self) -> None:
+        self._received: list[int] = []
+        self._before = _handle(self._keep)
+
+    def __exit__(self, *_: object) -> None:
+        _restore(self._before)
+        if self._received:
+            signal.raise_signal(self._received[0])
+
+    def _keep(self, number: int, frame: FrameType | None) -> None:
+        self._received.append(number)
+        if len(self._received) >= IMPATIENT:
+            _exit(self._received[0], frame)
+
+
 class Interruption:
     """Context in which an ending signal raises KeyboardInterrupt in the main thread.
 

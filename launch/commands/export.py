@@ -13,6 +13,7 @@ from pydantic import Field
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gatort.export.bundle_writer import write_bundle
+from gatort.launch.outputs import require_own_folder
 from gatort.launch.report import Bars, screen
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset as preset_named
@@ -22,7 +23,6 @@ from gatort.runtime.bundle import TrainingRecord, verify
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.machine import peak_memory_bytes
-from gatort.runtime.outputs import require_folder
 from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC, GATO_SPEC, STACK_SPEC
 
 GATO = "gato-"
@@ -72,7 +72,7 @@ def export(
     _check(source, preset, random_weights, cameras)
     if source is not None and seed is not None:
         raise ConfigError(f"--seed draws weights, and {source} has its own: leave it out")
-    _require_new(out)
+    require_own_folder("--out", out)
     rounding = None if precision == "fp32" else precision
 
     with _steps() as begin:
@@ -132,16 +132,6 @@ def _check(source: Path | None, preset: str | None, random_weights: bool, camera
     if cameras and preset.startswith(GATO):
         raise ConfigError(
             f"{preset!r} sees through two 128×128 cameras already: leave --cameras out"
-        )
-
-
-def _require_new(out: Path) -> None:
-    """Check that no older bundle is lost, not even the one that is exported again."""
-    require_folder(out)
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(
-            f"--out {out}: expected a new or empty folder, found one with files; "
-            "choose another name, or remove it first"
         )
 
 

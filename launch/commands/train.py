@@ -16,6 +16,7 @@ from cyclopts import Parameter
 
 from gatort.export.bundle_writer import write_bundle
 from gatort.launch.options import config_text, resolve
+from gatort.launch.outputs import require_own_folder
 from gatort.launch.progress import policy_source, show_collect
 from gatort.launch.refusals import refuse_fields
 from gatort.launch.report import progress_bar, screen
@@ -24,14 +25,14 @@ from gatort.policies.dagger import Course, CourseWatch, RollOut, WriteBundle
 from gatort.policies.loading import quickest_cpu_engine
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset as preset_named
-from gatort.policies.train import Trainer
+from gatort.policies.train import CHECKPOINT, Trainer
 from gatort.policies.weights import read_model
 from gatort.runtime.bundle import MANIFEST_FILE, TrainingRecord, sha256_of
 from gatort.runtime.bundle import load_manifest as load_bundle_manifest
 from gatort.runtime.demonstrations import DemonstrationManifest, load_manifest, origin_of
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
-from gatort.runtime.outputs import one_writer, removed_if_empty, require_folder
+from gatort.runtime.outputs import one_writer, removed_if_empty
 from gatort.runtime.packages import require_torch
 from gatort.runtime.spec import PolicySpec
 from gatort.runtime.wording import counted
@@ -98,7 +99,7 @@ def train(
     start = _read_start(options.start, spec)
     dims = start.dims if start else preset_named(options.preset)
     bodies = _bodies(task, options)
-    require_folder(out)
+    require_own_folder("--out", out, CHECKPOINT)
     with removed_if_empty(out):
         out.mkdir(parents=True, exist_ok=True)
         # The first of several processes writes.
@@ -123,20 +124,38 @@ def _run(
         start=load_bundle_manifest(options.start).training if options.start else None,
         watch=_Screen(),
     )
+    if trainer.step > options.steps:
+        raise ConfigError(
+            f"--steps {options.steps}: expected at least {trainer.step}, the steps of "
+            f"{out / CHECKPOINT}; give more, or another --out"
+        )
+    if course.finished:
+        screen().print(
+            f"nothing to do: {course.bundle} has learned all {counted(options.steps, 'step')}; "
+            "give more --steps to go on, or another --out for other settings",
+            soft_wrap=True,
+        )
+        return
     try:
         course.run(demos)
     except KeyboardInterrupt:
-        screen(stderr=True).print(
-            f"stopped at step {trainer.step}; the same command goes on from step "
-            f"{trainer.saved_step}",
-            soft_wrap=True,
-        )
+        screen(stderr=True).print(_stopped(trainer, out), soft_wrap=True)
         raise
     if trainer.rank == 0:
         screen().print(
             f"bundle: {course.bundle}; try it: gatort trials --bundle {quote(str(course.bundle))}",
             soft_wrap=True,
         )
+
+
+def _stopped(trainer: Trainer, out: Path) -> str:
+    """Return the sentence on a training that Ctrl-C stopped."""
+    if not trainer.saved_step:
+        return "stopped before the first step; give the command again"
+    return (
+        f"stopped at step {trainer.saved_step}, kept in {out / CHECKPOINT}; the same command goes "
+        "on from there"
+    )
 
 
 def _origin(demos: Sequence[Path], start: Path | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,22 @@ def test_a_run_that_was_stopped_continues_with_the_same_weights(
         resumed.model.named_parameters(), whole.model.parameters(), strict=True
     ):
         torch.testing.assert_close(mine, theirs, msg=name)
+
+
+class Interrupted(Trainer):
+    """A trainer that Ctrl-C stops amid its third step."""
+
+    def _learn(self, batch: Batch, rng: np.random.Generator) -> float:
+        if self.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return super()._learn(batch, rng)
+
+
+def test_ctrl_c_amid_a_step_keeps_all_steps_and_this_one(spec: PolicySpec, tmp_path: Path) -> None:
+    frames = tokenize([episode(spec, ticks=40)], spec)
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted(spec, preset("tiny"), CONFIG, tmp_path).fit(frames, until_step=12)
+    assert Trainer(spec, preset("tiny"), CONFIG, tmp_path).step == 3
 
 
 def test_a_checkpoint_of_another_model_is_refused(spec: PolicySpec, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from threading import Event
 
 import pytest
 
-from gatort.runtime.interruption import EndingAtOnce, Interruption
+from gatort.runtime.interruption import EndingAtOnce, Interruption, Postponed
 
 LONGEST_WAIT_S = 20
 IMPORTED = """
@@ -53,6 +53,19 @@ def test_an_interruption_waits_for_the_end_of_an_import(
 
     with pytest.raises(KeyboardInterrupt), Interruption():
         load()
+
+
+def test_a_postponed_signal_takes_effect_at_the_end_of_the_work() -> None:
+    done = []
+
+    def work() -> None:
+        with Postponed():
+            signal.raise_signal(signal.SIGINT)
+            done.append("work")
+
+    with pytest.raises(KeyboardInterrupt), Interruption():
+        work()
+    assert done
 
 
 def test_an_interruption_that_python_can_only_print_is_raised_again(

@@ -122,7 +122,7 @@ def test_a_folder_without_demonstrations_is_refused_with_the_command_that_makes_
 
 @pytest.mark.slow
 def test_a_policy_is_trained_from_demonstrations_to_a_bundle_that_drives(
-    demonstrations: Path, tmp_path: Path
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     options = [
@@ -151,8 +151,29 @@ def test_a_policy_is_trained_from_demonstrations_to_a_bundle_that_drives(
         SuccessRecord(trials=1, first_seed=5000, successes=1, rate=1.0, wilson_95=(0.2, 1.0)),
     )
     recorded = (out / "bundle" / "manifest.json").read_bytes()
+    capsys.readouterr()
     assert cli.main(train) == 0  # It is finished: the same command again changes nothing.
+    assert capsys.readouterr().out.startswith("nothing to do: ")
     assert (out / "bundle" / "manifest.json").read_bytes() == recorded != manifest
+
+
+def test_a_training_does_not_write_into_a_folder_with_other_files(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").touch()
+    sentence = refusal(capsys, "train", demonstrations, "--out", tmp_path)
+    assert "expected a new or empty folder, or one with checkpoint.safetensors" in sentence
+
+
+def test_a_finished_training_refuses_fewer_steps(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    sizes = ["--preset", "tiny", "--batch-sequences", "2", "--rounds", "0"]
+    assert cli.main(["train", str(demonstrations), "--out", str(out), *sizes, "--steps", "2"]) == 0
+    capsys.readouterr()
+    sentence = refusal(capsys, "train", demonstrations, "--out", out, *sizes, "--steps", "1")
+    assert sentence.startswith("gatort: --steps 1: expected at least 2, the steps of ")
 
 
 def test_a_folder_of_other_episodes_is_not_added_to(

@@ -110,7 +110,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
     group_commands=Group("Everybody", sort_key=len(READERS)),
-    default_parameter=Parameter(converter=_read, negative_iterable=()),
+    default_parameter=Parameter(converter=_read, negative_iterable=(), consume_multiple=1),
 )
 app.register_install_completion_command(
     COMPLETION,

@@ -91,7 +91,7 @@ def fault(
 def faults(
     *,
     robot: Literal["simulated", "franka"] = "simulated",
-    row: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=1)] = None,
+    row: tuple[int, ...] | None = None,
     seed: NonNegativeInt = 0,
     json: Path | None = None,
     franka_sim: Path = DEFAULT_PYTHON,

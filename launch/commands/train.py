@@ -52,7 +52,7 @@ ROUND_SEEDS = 10_000
 
 
 def train(
-    demos: Annotated[list[Path], Parameter(consume_multiple=True)],
+    demos: list[Path],
     *,
     out: Path,
     options: Annotated[TrainOptions | None, Parameter(name="*")] = None,

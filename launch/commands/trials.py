@@ -88,7 +88,7 @@ def trials(
     seed: NonNegativeInt = 5000,
     workers: PositiveInt | None = None,
     sweep: Axis | None = None,
-    values: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=1)] = None,
+    values: tuple[float, ...] | None = None,
     plot: Path | None = None,
     json: Path | None = None,
     min_success: Annotated[float | None, Field(ge=0, le=1)] = None,

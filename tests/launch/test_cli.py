@@ -337,6 +337,23 @@ def test_a_flag_that_would_have_no_effect_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("run --realtime.cpus 0 1", lambda given: given["options"].realtime.cpus == (0, 1)),
+        ("demos out --noise-nm 1 2", lambda given: given["noise_nm"] == (1, 2)),
+        ("cameras --source a=/x b=/y", lambda given: given["source"] == ["a=/x", "b=/y"]),
+        ("faults --row 1 --row 2 3", lambda given: given["row"] == (1, 2, 3)),
+        ("train a b --out c", lambda given: given["demos"] == [Path("a"), Path("b")]),
+    ],
+)
+def test_a_list_takes_several_values_after_one_flag(
+    line: str, found: Callable[[dict[str, object]], bool]
+) -> None:
+    _, bound, _ = cli.app.parse_args(line, exit_on_error=False, print_error=False)
+    assert found(bound.arguments)
+
+
 def test_a_list_of_values_may_not_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--values: expected at least 1 value, found none" in refusal(
         capsys, "trials", "--sweep", "delay", "--values"

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from gatort.policies.demo import DemoName
 from gatort.policies.loading import PolicyOptions
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.invalid_values import shown
 from gatort.runtime.realtime import RealtimeConfig
 from gatort.runtime.regular_file import read_regular
 from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
@@ -118,11 +119,42 @@ def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) ->
         ConfigError: the file is missing or not TOML, or a key or value is not valid.
     """
     given = flags.model_dump(exclude_unset=True) if flags is not None else {}
-    path = _profile_path(profile) if profile is not None else None
+    if profile is None:
+        return _validate(kind, given, "the flags")
+    path = _profile_path(profile)
+    data = _read(path)
+    _require_tables(path, data)
+    below = _keys_for(kind, data)
+    _validate(kind, below, str(path))  # A flag must not hide a fault of the file.
+    return _validate(kind, _merge(below, given), str(path))
+
+
+def _validate(kind: type[Profile], data: dict[str, Any], source: str) -> Profile:
     try:
-        return kind.model_validate(_merge(_keys_for(kind, _read(path)), given))
+        return kind.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(describe(error, str(path) if path else "the flags", kind)) from error
+        tables = tuple(COMMANDS) if kind in COMMANDS.values() else ()
+        raise ConfigError(describe(error, source, kind, tables)) from error
+
+
+def _require_tables(path: Path, data: dict[str, Any]) -> None:
+    """Check the keys outside the tables that are tables themselves.
+
+    Raises:
+        ConfigError: the name of a command has another value, or a key is meant for one command.
+    """
+    keys_too = {key for each in COMMANDS.values() for key in each.model_fields}
+    for name in COMMANDS:
+        found = data.get(name, {})
+        if not isinstance(found, dict) and not (isinstance(found, str) and name in keys_too):
+            raise ConfigError(f"{path}: {name}: expected a table [{name}], found {shown(found)}")
+    for kind, keys in OWN_KEYS.items():
+        for key in keys:
+            if not isinstance(data.get(key, {}), dict):
+                raise ConfigError(
+                    f"{path}: {key}: expected a table, found {shown(data[key])}; "
+                    f"for `gatort {_command_of(kind)}`, write it below [{_command_of(kind)}]"
+                )
 
 
 def config_text(options: BaseModel) -> str:
@@ -153,9 +185,7 @@ def _profile_path(profile: Path) -> Path:
     return shipped
 
 
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
+def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         names = ", ".join(sorted(file.stem for file in SHIPPED_PROFILES.glob("*.toml")))
         raise ConfigError(

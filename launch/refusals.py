@@ -30,7 +30,12 @@ NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true
 """Names of the kinds of values."""
 
 
-def describe(error: ValidationError, source: str, kind: type[BaseModel] | None = None) -> str:
+def describe(
+    error: ValidationError,
+    source: str,
+    kind: type[BaseModel] | None = None,
+    tables: tuple[str, ...] = (),
+) -> str:
     """Return pydantic's report as one sentence.
 
     The sentence names each key with the expectation and the found value. It lists the valid keys
@@ -40,13 +45,16 @@ def describe(error: ValidationError, source: str, kind: type[BaseModel] | None =
         error: pydantic's report.
         source: origin of the values, for example a file.
         kind: options class that refused the values.
+        tables: names of the tables that are valid beside the keys of the class.
     """
     found = causes(error)
     places = dict.fromkeys(
         details["loc"][:-1] for details in found if details["type"] == "extra_forbidden"
     )
-    parts = [_describe_one(details, kind) for details in found]
+    parts = [_describe_one(details, kind, tables) for details in found]
     parts += [_valid_keys(kind, place) for place in places]
+    if any(_may_be_table(details) for details in found) and tables:
+        parts.append(f"valid tables of commands are {', '.join(tables)}")
     return f"{source}: {'; '.join(parts)}"
 
 
@@ -188,11 +196,20 @@ def _refused_value(argument: Argument, details: ErrorDetails) -> str:
     return clause if clause.startswith("--") else f"{flag}: {clause}"
 
 
-def _describe_one(details: ErrorDetails, kind: type[BaseModel] | None) -> str:
+def _describe_one(
+    details: ErrorDetails, kind: type[BaseModel] | None, tables: tuple[str, ...]
+) -> str:
     key = ".".join(map(str, details["loc"]))
     if details["type"] == "extra_forbidden":
-        return unknown("key", key, _keys(kind, details["loc"][:-1]))
+        others = tables if _may_be_table(details) else ()
+        return unknown("key", key, [*_keys(kind, details["loc"][:-1]), *others])
     return f"{key}: {finding(details)}"
+
+
+def _may_be_table(details: ErrorDetails) -> bool:
+    """Return true for a report on an unknown table outside all others."""
+    unknown_here = details["type"] == "extra_forbidden" and len(details["loc"]) == 1
+    return unknown_here and isinstance(details["input"], dict)
 
 
 def _valid_keys(kind: type[BaseModel] | None, place: tuple[int | str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -55,7 +56,7 @@ def finding(details: ErrorDetails) -> str:
         return f"expected JSON, found {message.removeprefix('Invalid JSON: ')}"
     if found != found:  # only NaN differs from itself; any range refuses it
         return f"expected a finite number, found {found!r}"
-    return f"{_expectation(kind, message, details.get('ctx', {}))}, found {_shown(found)}"
+    return f"{_expectation(kind, message, details.get('ctx', {}))}, found {shown(found)}"
 
 
 def first_error(error: ValidationError, whole: str) -> str:
@@ -90,6 +91,10 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _shown(found: Any) -> str:
-    text = repr(found)
+def shown(found: Any) -> str:
+    """Return a found value for a sentence, cut where it is long."""
+    if isinstance(found, bool | dict | list | tuple):
+        text = json.dumps(found, default=str, ensure_ascii=False)
+    else:
+        text = repr(found)
     return text if len(text) <= LONGEST_FOUND else f"{text[:LONGEST_FOUND]}…"

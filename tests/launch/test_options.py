@@ -216,6 +216,33 @@ def test_a_fault_of_a_profile_is_named_in_plain_words(
         resolve(RunOptions, None, profile)
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("run = 3", "run: expected a table [run], found 3"),
+        ("[[run]]\nseed = 3", 'run: expected a table [run], found [{"seed": 3}]'),
+        ("[runn]\nseed = 3", "unknown key 'runn' (did you mean 'run'?)"),
+        ("realtime = true", "realtime: expected a table, found true; for `gatort robot`, write it"),
+        ("cameras = 'a.toml'", "cameras: expected a table, found 'a.toml'; for `gatort robot`"),
+    ],
+)
+@pytest.mark.parametrize("kind", [RunOptions, RobotOptions])
+def test_a_table_that_is_none_or_misspelt_is_refused_by_each_command(
+    kind: type[BaseModel], text: str, sentence: str, profile: Path
+) -> None:
+    profile.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        resolve(kind, None, profile)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["seconds = nan", "[run]\nseconds = 'long'"])
+def test_a_flag_does_not_hide_a_fault_of_the_profile(text: str, profile: Path) -> None:
+    profile.write_text(text)
+    with pytest.raises(ConfigError, match="seconds: expected a"):
+        resolve(RunOptions, RunOptions(seconds=3), profile)
+
+
 def test_a_camera_without_a_source_is_refused_by_the_missing_key(profile: Path) -> None:
     profile.write_text("[cameras.front]\nloop = true\n")
     sentence = r"arm\.toml: cameras\.front\.source: expected a value, found none$"

@@ -15,13 +15,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 from cyclopts import App, Argument, CycloptsError, Group, Parameter, Token, convert
 from pydantic import ValidationError
 
-from gatort.runtime.errors import GatortError, MissingDependency
+from gatort.runtime.errors import ConfigError, GatortError, MissingDependency
 from gatort.runtime.exit_status import ExitStatus, ended_by
 from gatort.runtime.interruption import Interruption
 from gatort.runtime.invalid_values import first_error
@@ -145,6 +146,7 @@ def _run(given: list[str]) -> int:
             show_whole(app, given[0])
         if given and given[0] == COMPLETION:
             _leave_out_absent_commands()
+        _require_words(given)
         command, bound, _ = app.parse_args(given, exit_on_error=False, print_error=False)
         with interruption, removed_if_empty(RUNS):
             status = command(*bound.args, **bound.kwargs)
@@ -216,6 +218,24 @@ def _leave_out_absent_commands() -> None:
             if _absent_package(error) is None:
                 raise
             del app[name]
+
+
+def _require_words(given: Sequence[str]) -> None:
+    """Refuse an empty word, which would be a path to this folder, or no command at all.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for before, word in pairwise(["", *given]):
+        flag, equals, value = word.partition("=")
+        if not word.strip() and not before:
+            raise ConfigError(
+                f"expected a command, found an empty word; valid ones are {', '.join(COMMANDS)}"
+            )
+        if not word.strip():
+            raise ConfigError(f"expected a word after {before!r}, found an empty one")
+        if equals and flag.startswith("--") and not value.strip():
+            raise ConfigError(f"{flag}: expected a value, found an empty one")
 
 
 def _attach_hyphens(arguments: Sequence[str]) -> list[str]:

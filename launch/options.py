@@ -198,7 +198,7 @@ def _read(path: Path) -> dict[str, Any]:
         # The time and the memory of a dotted key grow with the square of its length.
         if max(map(len, text.splitlines()), default=0) > MOST_LINE:
             raise ValueError(f"expected lines of at most {MOST_LINE} characters")
-        found: dict[str, Any] = _expand(tomllib.loads(text))
+        found: dict[str, Any] = _expand(tomllib.loads(text), "")
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"launch profile {path} cannot be read: expected text in UTF-8, found another byte "
@@ -225,12 +225,18 @@ def _toml_fault(message: str) -> str:
     return f"{'a key or table given twice' if twice else 'something else'} {place}".strip()
 
 
-def _expand(value: Any) -> Any:
-    """Return a profile's values with `~/` at the beginning of a text expanded, as a shell does."""
+def _expand(value: Any, key: str) -> Any:
+    """Return a profile's values with `~/` at the beginning of a text expanded, as a shell does.
+
+    Raises:
+        ValueError: a text is empty, which as a path would be this folder.
+    """
     if isinstance(value, dict):
-        return {key: _expand(each) for key, each in value.items()}
+        return {name: _expand(each, f"{key}.{name}".strip(".")) for name, each in value.items()}
     if isinstance(value, list):
-        return [_expand(each) for each in value]
+        return [_expand(each, key) for each in value]
+    if isinstance(value, str) and not value.strip():
+        raise ValueError(f"{key}: expected a text, found an empty one")
     if isinstance(value, str) and value.startswith("~/"):
         return str(Path(value).expanduser())
     return value

@@ -354,6 +354,22 @@ def test_a_list_takes_several_values_after_one_flag(
     assert found(bound.arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("",), "expected a command, found an empty word; valid ones are run, robot,"),
+        (("keys", ""), "expected a word after 'keys', found an empty one"),
+        (("run", "--profile", ""), "expected a word after '--profile', found an empty one"),
+        (("run", "--bundle="), "--bundle: expected a value, found an empty one"),
+        (("robot", "mujoco", "--keys", " "), "expected a word after '--keys', found an empty one"),
+    ],
+)
+def test_an_empty_word_is_refused_everywhere(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], sentence: str
+) -> None:
+    assert sentence in refusal(capsys, *arguments)
+
+
 def test_a_list_of_values_may_not_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--values: expected at least 1 value, found none" in refusal(
         capsys, "trials", "--sweep", "delay", "--values"

@@ -178,6 +178,12 @@ def test_print_config_prints_toml_and_does_nothing_else(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_empty_text_in_a_profile_is_refused_with_its_key(profile: Path) -> None:
+    profile.write_text("[run]\nbundle = ''")
+    with pytest.raises(ConfigError, match=r"run\.bundle: expected a text, found an empty one"):
+        resolve(RunOptions, None, profile)
+
+
 @pytest.mark.parametrize("text", ["seconds = nan", "seconds = 0", "seconds = 'long'"])
 def test_a_value_that_is_not_valid_is_refused_with_its_key(profile: Path, text: str) -> None:
     profile.write_text(text)

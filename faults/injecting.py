@@ -73,7 +73,7 @@ def inject(
     Args:
         chosen: rows, each with those of its faults to inject.
         seed: draws the instants; each injection of a fault adds one.
-        watch: called before each injection.
+        watch: called before each injection and at the end.
         make_bench: makes the bench of the rows. It starts no process yet.
     """
     clock = MonotonicClock()
@@ -94,6 +94,7 @@ def inject(
             beside = witness.between(began_ns, clock.now_ns())
             results.append(RowResult(row, tuple(injections), _longer_pause(alone, beside)))
         not_granted = tuple(bench.not_granted)
+    watch("", done)
     return FaultReport(tuple(results), alone, not_granted)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from statistics import median
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -14,30 +15,30 @@ from gatort.faults.rows import Row
 
 from .report import alarming
 
-PAGE_COLUMNS = 160
-"""Width of a file or a pipe, which has none of its own."""
-
 
 def print_report(report: FaultReport, console: Console) -> None:
     """Print the table, a sentence for each deviation, and the counts."""
-    if not console.is_terminal:
-        console.width = max(console.width, PAGE_COLUMNS)
     console.print(_table(report.results))
+    for sentence in _sentences(report):
+        console.print(sentence, soft_wrap=not console.is_terminal)
+
+
+def _sentences(report: FaultReport) -> Iterator[str]:
     for each in report.results:
         for sentence in each.broken:
-            console.print(f"row {each.row.number}: broken: {sentence}")
+            yield f"row {each.row.number}: broken: {sentence}"
         for sentence in each.inconclusive:
             machine = each.witness.sentence if each.witness is not None else ""
-            console.print(f"row {each.row.number}: inconclusive: {machine} ({sentence})")
+            yield f"row {each.row.number}: inconclusive: {machine} ({sentence})"
     for sentence in report.not_granted:
-        console.print(sentence)
+        yield sentence
 
-    console.print(f"before the first row {report.witness.sentence}")
+    yield f"before the first row {report.witness.sentence}"
     total = len(report.results)
     summary = f"{report.count('held')} of {total} inside their bounds"
     if inconclusive := report.count("inconclusive"):
         summary += f", {inconclusive} inconclusive"
-    console.print(summary)
+    yield summary
 
 
 def catalogue(rows: Iterable[Row]) -> Table:
@@ -51,13 +52,15 @@ def catalogue(rows: Iterable[Row]) -> Table:
 
 
 def _table(results: Iterable[RowResult]) -> Table:
-    table = Table(title="p50 / max of the injections", title_justify="left")
-    table.add_column("#", justify="right")
-    for column in ("component", "type", "expected"):
-        table.add_column(column)
-    for column in ("detection, ms", "safe torque, ms", "bound, ms", "pause, ms"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("")
+    """Lay out rows so that 80 columns show each verdict whole."""
+    title = "p50 / max of the injections, in ms"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for column in ("fault", "expected"):
+        table.add_column(column, overflow="fold")
+    for column, width in (("detected", 8), ("safe torque", 7), ("bound", 5), ("pause", 5)):
+        table.add_column(column, justify="right", max_width=width)
     for each in results:
         row, kinds = each.row, [fault for fault, _ in each.injections]
         bounds = [f"{bound:g}" for bound in (row.detection_ms, row.safe_ms) if bound is not None]
@@ -66,16 +69,20 @@ def _table(results: Iterable[RowResult]) -> Table:
             expected += f" ({row.measured})"
         table.add_row(
             str(row.number),
-            ", ".join(dict.fromkeys(fault.component for fault in kinds)),
-            ", ".join(dict.fromkeys(fault.type for fault in kinds)),
+            alarming(each.verdict, each.verdict != "held"),
+            f"{_distinct(each.component for each in kinds)} "
+            f"({_distinct(each.type for each in kinds)})",
             expected,
             _cell(each.detections_ms),
             _cell(each.safes_ms),
             " / ".join(bounds) or "–",
             f"{each.witness.pause_ms:.0f}" if each.witness is not None else "–",
-            alarming(each.verdict, each.verdict != "held"),
         )
     return table
+
+
+def _distinct(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def _cell(times_ms: list[float]) -> str:

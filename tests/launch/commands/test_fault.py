@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,23 @@ def test_a_bound_that_a_pause_explains_is_inconclusive_and_has_a_status_of_its_o
     assert (record["held"], record["inconclusive"], record["broken"]) == (0, 1, 0)
     assert record["rows"][0]["verdict"] == "inconclusive"
     assert record["rows"][0]["witness"]["max_ms"] == 32.0
+
+
+def test_eighty_columns_show_each_verdict_and_the_progress_ends_with_the_last_fault(
+    injected: Callable[[Inject], None],
+    machine: type[StillMachine],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    machine.pause_ms = 28.0
+    injected(lambda _, seed: InjectionResult(75.0 + seed, 60.0))
+    cli.main(["faults"])
+    captured = capsys.readouterr()
+    row = re.search(r"^ 1 +inconclusive .*$", captured.out, re.MULTILINE)
+    assert row is not None
+    assert len(row[0]) <= 80
+    assert captured.err.splitlines()[-1].startswith("faults 3/3")
 
 
 def test_without_arguments_every_fault_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,20 +138,26 @@ def _placement(
 
 
 def write_comparisons(path: Path, comparisons: Sequence[ViewComparison]) -> None:
-    """Write all comparisons into one picture, one below the other."""
+    """Write all comparisons into one picture, one below the other.
+
+    Only its owner may read it, because it may show people.
+    """
     width = max(each.picture.shape[1] for each in comparisons)
     rows = [
         np.pad(each.picture, ((0, 0), (0, width - each.picture.shape[1]), (0, 0)))
         for each in comparisons
     ]
     rgb: Any = cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR)
-    write_png(path, rgb)
+    write_png(path, rgb, 0o600)
 
 
-def write_png(path: Path, bgr: NDArray[np.uint8]) -> None:
+def write_png(path: Path, bgr: NDArray[np.uint8], mode: int = 0o666) -> None:
     """Write a picture (height, width[, 3]) with gatort's mark in a text chunk (PNG, 11.3.3.2).
 
-    Only its owner may read it, because it may show people.
+    Args:
+        path: the file.
+        bgr: the picture.
+        mode: permissions of the file, from which the process's mask is taken.
 
     Raises:
         OutputError: the file cannot be written.
@@ -160,7 +166,7 @@ def write_png(path: Path, bgr: NDArray[np.uint8]) -> None:
     text = b"tEXtSoftware\0" + MARK.encode()
     chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
     with whole_file(real_path(path)) as partial:
-        partial.touch(0o600)
+        partial.touch(mode)
         partial.write_bytes(png[:PNG_HEADER_BYTES] + chunk + png[PNG_HEADER_BYTES:])
 
 

@@ -15,17 +15,18 @@ from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, NonNegativeI
 from pydantic_core import PydanticCustomError
 
 from gatort.policies.demo import DemoName
-from gatort.policies.loading import PolicyOptions
+from gatort.policies.loading import CPU_ENGINES, PROVIDERS, EngineName, PolicyOptions
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.invalid_values import shown
 from gatort.runtime.realtime import RealtimeConfig
 from gatort.runtime.regular_file import read_regular
+from gatort.runtime.robots.cameras.board import Board
 from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
 from gatort.runtime.robots.sensors.readings import require_loopback
 from gatort.runtime.wording import counted
 from gatort.sim.make import SimulatorName
 
-from .refusals import describe
+from .refusals import describe, refuse_fields
 from .robot_options import RobotOptions
 from .tag_options import CalibrateOptions, PosesOptions
 from .toml_text import toml_text
@@ -155,6 +156,20 @@ def _require_tables(path: Path, data: dict[str, Any]) -> None:
                     f"{path}: {key}: expected a table, found {shown(data[key])}; "
                     f"for `gatort {_command_of(kind)}`, write it below [{_command_of(kind)}]"
                 )
+
+
+def refuse_unused_by_engine(typed: PolicyOptions | None, engine: EngineName) -> None:
+    """Refuse typed flags that an engine does not heed."""
+    if engine not in PROVIDERS:
+        refuse_fields(f"with --engine {engine}", typed, "spinning")
+        if engine not in CPU_ENGINES:
+            refuse_fields(f"with --engine {engine}", typed, "threads")
+
+
+def refuse_unused_by_board(typed: Board | None, kind: str) -> None:
+    """Refuse typed flags that are for the other kind of board."""
+    others = ("tag",) if kind == "charuco" else ("columns", "rows", "square_m")
+    refuse_fields(f"with --board.kind {kind}", typed, *others, within="board")
 
 
 def config_text(options: BaseModel) -> str:

@@ -86,10 +86,20 @@ def refuse_ignored(because: str, **given: object) -> None:
             raise ConfigError(f"{flag} has no effect {because}: leave it out")
 
 
-def refuse_fields(because: str, options: BaseModel | None, *names: str) -> None:
-    """Refuse typed flags of an options class that would have no effect, as `refuse_ignored`."""
+def refuse_fields(
+    because: str, options: BaseModel | None, *names: str, within: str | None = None
+) -> None:
+    """Refuse typed flags of an options class that would have no effect, as `refuse_ignored`.
+
+    Args:
+        because: condition under which they have none.
+        options: the typed flags.
+        *names: fields of their class.
+        within: field that has these options, whose name their flags begin with.
+    """
     typed = options.model_fields_set if options is not None else set()
-    refuse_ignored(because, **{name: True for name in names if name in typed})
+    prefix = f"{within}." if within is not None else ""
+    refuse_ignored(because, **{prefix + name: True for name in names if name in typed})
 
 
 def flag_sentence(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from gatort.launch.options import resolve
+from gatort.launch.options import refuse_unused_by_board, resolve
 from gatort.launch.outputs import real_path
 from gatort.launch.refusals import refuse_fields
 from gatort.launch.report import progress_bar, screen
@@ -62,7 +62,13 @@ def calibrate(
     """
     if not place:
         refuse_fields("without --place", options, "robot", "held", "keys")
+    typed = options
     options = resolve(CalibrateOptions, options, profile)
+    if options.robot is not None:
+        refuse_fields("with --robot, whose hand holds a cube", typed, "board")
+    else:
+        refuse_fields("without --robot", typed, "keys")
+    refuse_unused_by_board(typed.board if typed is not None else None, options.board.kind)
     options.require("cameras", "calibrations")
     for table in ("cameras", "calibrations"):
         if camera not in (names := getattr(options, table)):

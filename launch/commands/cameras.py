@@ -21,7 +21,7 @@ from gatort.launch.camera_report import (
     write_comparisons,
     write_png,
 )
-from gatort.launch.options import resolve
+from gatort.launch.options import refuse_unused_by_board, resolve
 from gatort.launch.outputs import real_path, require_writable, spared
 from gatort.launch.refusals import findings, refuse_fields, refuse_ignored
 from gatort.launch.report import screen, write_json
@@ -37,6 +37,7 @@ from gatort.runtime.robots.cameras.measurement import CameraMeasurement, measure
 from gatort.runtime.robots.cameras.placement import draw_board
 from gatort.runtime.robots.cameras.rig import open_cameras
 from gatort.runtime.spec import Strict
+from gatort.sim.tasks import task_named
 
 NO_DEVICE: Final = (
     "no V4L2 device and no RealSense camera found: connect one, or name a stream with "
@@ -98,15 +99,20 @@ def cameras(
         Write the measurements to this file as well.
     """
     _require_used(options, source, profile, picture, print_board, write, json)
+    typed = options
     options = resolve(CheckOptions, options, None)
+    refuse_unused_by_board(typed.board if typed is not None else None, options.board.kind)
     require_writable(picture=picture, print_board=print_board, write=write, json=json)
     console = screen(json)
+    configs = _configs(source or [], profile)
+    if picture is not None:
+        task_named(options.task)
     if print_board is not None:
         write_png(print_board, draw_board(options.board))
+        console.print(f"board: {print_board}")
     if source is None and profile is None:
         return _list(console) if print_board is None else ExitStatus.DONE
 
-    configs = _configs(source or [], profile)
     clock = MonotonicClock()
     with ExitStack() as stack:
         opened = open_cameras(configs, lambda name, config: Camera(name, config, clock))
@@ -162,8 +168,15 @@ def _configs(sources: Sequence[str], profile: Path | None) -> dict[str, CameraCo
         ConfigError: a name, a source or the profile is not valid.
     """
     configs = dict(resolve(CamerasProfile, None, profile).cameras) if profile is not None else {}
+    named: set[str] = set()
     for text in sources:
         name, _, address = text.partition("=")
+        if name in named:
+            raise ConfigError(
+                f"--source {text}: expected each name once, found {name!r} again; "
+                "give the camera another name"
+            )
+        named.add(name)
         try:
             given = CamerasProfile.model_validate({"cameras": {name: {"source": address}}})
         except ValidationError as error:

@@ -17,7 +17,7 @@ from gatort.export.compile import HeldOut, compile_bundle
 from gatort.export.to_tensorrt import BuildProgress
 from gatort.launch.outputs import require_writable
 from gatort.launch.progress import show_policy_episodes
-from gatort.launch.refusals import refuse_ignored
+from gatort.launch.refusals import refuse_fields, refuse_ignored
 from gatort.launch.report import Bars, screen, write_json
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.engines.cache import EngineCache, EngineRecord
@@ -26,19 +26,32 @@ from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus, verdict
 from gatort.runtime.machine import this_machine
-from gatort.runtime.spec import PolicySpec
+from gatort.runtime.spec import PolicySpec, Strict
 from gatort.runtime.wording import counted
 from gatort.sim.collect import MOST_TRIALS, can_drive
 from gatort.sim.tasks.seeds import VALIDATION_SEEDS
 
 
+class CompileOptions(Strict):
+    """One engine to build."""
+
+    target: GpuTarget = "rtx3090"
+    """GPU to build for: an RTX 3090, which need not be here, or the GPU of this machine."""
+    precision: Literal["fp16", "int8", "int4"] = "fp16"
+    """Precision of the engine. int8 rounds weights per output channel, int4 per output channel and
+    128 inputs; both compute in fp16."""
+    builder: Builder = "tensorrt-rtx"
+    """Package that builds. tensorrt-rtx builds for any card of the target's compute capability;
+    tensorrt builds for this machine's GPU only."""
+    trials: Annotated[int, Field(ge=0, le=MOST_TRIALS)] = 4
+    """Number of simulated trials, driven by the policy, on which the result is compared with fp32.
+    0: no comparison. An untrained policy, or one for another robot, is not compared either."""
+
+
 def compile_engine(
     bundle: Path | None = None,
     *,
-    target: GpuTarget = "rtx3090",
-    precision: Literal["fp16", "int8", "int4"] = "fp16",
-    builder: Builder = "tensorrt-rtx",
-    trials: Annotated[int, Field(ge=0, le=MOST_TRIALS)] = 4,
+    options: Annotated[CompileOptions | None, Parameter(name="*")] = None,
     list_: Annotated[bool, Parameter(name="--list", negative="")] = False,
     prune: Annotated[bool, Parameter(negative="")] = False,
     everything: Annotated[bool, Parameter(name="--all", negative="")] = False,
@@ -53,17 +66,6 @@ def compile_engine(
     ----------
     bundle
         Directory of the policy, in fp32. Required, except with --list and --prune.
-    target
-        GPU to build for: an RTX 3090, which need not be here, or the GPU of this machine.
-    precision
-        Precision of the engine. int8 rounds weights per output channel, int4 per output channel and
-        128 inputs; both compute in fp16.
-    builder
-        Package that builds. tensorrt-rtx builds for any card of the target's compute capability;
-        tensorrt builds for this machine's GPU only.
-    trials
-        Number of simulated trials, driven by the policy, on which the result is compared with fp32.
-        0: no comparison. An untrained policy, or one for another robot, is not compared either.
     list_
         List the engines in the cache instead; exit status 1 when one of them cannot be loaded.
     prune
@@ -79,7 +81,9 @@ def compile_engine(
     if prune and list_:
         raise ConfigError("expected --list or --prune, found both")
     if prune or list_:
-        refuse_ignored(f"with {'--prune' if prune else '--list'}", bundle=bundle)
+        because = f"with {'--prune' if prune else '--list'}"
+        refuse_ignored(because, bundle=bundle)
+        refuse_fields(because, options, *CompileOptions.model_fields)
     if prune:
         refuse_ignored("with --prune", json=json)
         return _prune(everything)
@@ -88,12 +92,14 @@ def compile_engine(
     if bundle is None:
         raise ConfigError("expected a bundle to compile, --list or --prune")
 
+    options = options or CompileOptions()
+    trials = options.trials
     with _bar() as on_phase:
         compiled = compile_bundle(
             bundle,
-            target,
-            precision,
-            builder,
+            options.target,
+            options.precision,
+            options.builder,
             hold_out=lambda manifest: _hold_out(bundle, manifest, trials),
             on_phase=on_phase,
         )

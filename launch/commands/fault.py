@@ -71,7 +71,7 @@ def fault(
         flag = "--force" if keys is None else "--keys"
         raise ConfigError(f"{flag}: expected --robot with it, found none")
     if component is None:
-        refuse_ignored("without a fault", robot=robot)
+        refuse_ignored("without a fault", robot=robot, seed=seed or None)
         screen().print(catalogue(ROWS))
         return ExitStatus.DONE
 

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt
 
 from gatort.export.roofline.rates import Device, measure_cpu
 from gatort.export.roofline.roofline import Roofline, assess, passes_p50_ms
-from gatort.launch.options import LoopOptions, config_text, resolve
+from gatort.launch.options import LoopOptions, config_text, refuse_unused_by_engine, resolve
 from gatort.launch.outputs import require_writable, spared
 from gatort.launch.profiling import Measurement, Source, measure
 from gatort.launch.refusals import refuse_fields
@@ -79,9 +79,11 @@ def profile(
     plot
         Draw the figures into this .png, .svg or .pdf file.
     """
-    typed = options if robot == "scripted" else None
-    refuse_fields("with --robot scripted, which has no task", typed, "task")
+    typed = options
+    scripted = options if robot == "scripted" else None
+    refuse_fields("with --robot scripted, which has no task", scripted, "task")
     options = resolve(LoopOptions, options, profile)
+    refuse_unused_by_engine(typed, options.engine)
     if print_config:
         print(config_text(options), end="")
         return ExitStatus.DONE

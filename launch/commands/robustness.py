@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import NonNegativeInt, PositiveInt
 
-from gatort.launch.options import resolve
+from gatort.launch.options import refuse_unused_by_engine, resolve
 from gatort.launch.outputs import RUNS, is_stream, make_runs, require_writable, spared
 from gatort.launch.progress import show_trials
 from gatort.launch.report import screen, write_json
@@ -78,7 +78,9 @@ def robustness(
     json
         JSON file of the card.
     """
+    typed = options
     options = resolve(RobustnessOptions, options, None)
+    refuse_unused_by_engine(typed, options.engine)
     if plot == DEFAULT_PLOT:
         make_runs()
     require_writable(plot=plot, json=json)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from gatort.launch.consent import ask_consent, show_checklist
 from gatort.launch.dry_run_report import dry_run_record, dry_run_sentence, dry_run_table
-from gatort.launch.options import RunOptions, config_text, resolve
+from gatort.launch.options import RunOptions, config_text, refuse_unused_by_engine, resolve
 from gatort.launch.outputs import RUNS, make_runs, require_writable, spared
 from gatort.launch.real_cameras import with_own_cameras
 from gatort.launch.recorded_run import new_file, run_recorded
@@ -109,7 +109,9 @@ def run(
     """
     console = screen(json)
     _require_used(options, resolve(RunOptions, options, profile), arm)
+    typed = options
     options = _with_policy(resolve(RunOptions, options, profile), screen(stderr=True))
+    refuse_unused_by_engine(typed, options.engine)
     if print_config:
         print(config_text(options), end="")
         return ExitStatus.DONE

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
-from gatort.launch.options import resolve
+from gatort.launch.options import refuse_unused_by_engine, resolve
 from gatort.launch.outputs import RUNS, is_stream, make_runs, require_writable, spared
 from gatort.launch.progress import TrialsInterrupted, show_trials
 from gatort.launch.refusals import findings, refuse_fields
@@ -128,7 +128,9 @@ def trials(
         Change the bundle: write the measured success rate into its manifest. A rate of more trials
         is never replaced.
     """
+    typed = options
     options = resolve(TrialOptions, options, None)
+    refuse_unused_by_engine(typed, options.engine)
     if plot is None and sweep is not None:
         make_runs()
     require_writable(plot=plot or (DEFAULT_PLOT if sweep else None), json=json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -133,8 +134,14 @@ def test_a_picture_without_a_board_is_still_compared(
     assert "no placement: expected a ChArUco board" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_board_can_be_printed(tmp_path: Path) -> None:
-    assert cli.main(["cameras", "--print-board", "board.png"]) == 0
+def test_a_board_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    before = os.umask(0o022)
+    try:
+        assert cli.main(["cameras", "--print-board", "board.png"]) == 0
+    finally:
+        os.umask(before)
+    assert capsys.readouterr().out == "board: board.png\n"
+    assert Path("board.png").stat().st_mode & 0o777 == 0o644
     assert cv2.imread("board.png", cv2.IMREAD_GRAYSCALE).shape == (600, 840)
 
 
@@ -145,6 +152,14 @@ def test_a_board_can_be_printed(tmp_path: Path) -> None:
         (
             ["--source", "Front=file:a.png"],
             "--source Front=file:a.png: expected a name of small letters",
+        ),
+        (
+            ["--source", "a=file:a.png", "--source", "a=file:b.png", "--print-board", "b.png"],
+            "--source a=file:b.png: expected each name once, found 'a' again",
+        ),
+        (
+            ["--source", "a=file:a.png", "--picture", "p.png", "--task", "nix"],
+            "expected a task, one of",
         ),
         (["--source", "front=file:a.png", "--picture", "a.jpg"], "ends in .png, found a.jpg"),
         (
@@ -162,6 +177,7 @@ def test_a_wrong_flag_is_refused_with_a_sentence(
     monkeypatch.setattr("gatort.runtime.robots.cameras.camera.Camera.wait.__defaults__", (0.2,))
     assert cli.main(["cameras", *flags]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not Path("b.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.envelope import STILL_RAD_S
 from gatort.runtime.errors import GatortError, ObservationError
 from gatort.runtime.printable import printable
+from gatort.runtime.process_name import name_process
 from gatort.runtime.remote.serve import ServeConfig, serve
 from gatort.runtime.robots.panda import PANDA_LIMITS
 from gatort.runtime.safety import STOPPED, Command, State
@@ -170,6 +171,7 @@ class FaultyArm(SimulatedRobot):
 
 def main() -> int:
     """Serve the arm until a signal ends it."""
+    name_process("robot")
     folder, clock = Path(sys.argv[1]), MonotonicClock()
     config = ServeConfig.model_validate_json(sys.argv[2])
     trace = Trace(folder / TRACE_FILE, STACK_SPEC)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import resource
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,6 +18,7 @@ from typing import Final, NamedTuple
 from .clock import MonotonicClock
 from .grant import QUOTA_HINT, Throttling, read_grant
 from .printable import printable
+from .process_name import OWN
 
 _TICKS_S: Final = os.sysconf("SC_CLK_TCK")
 _NAMED: Final = 3
@@ -81,7 +83,11 @@ class Contention:
     others_s: float
     """CPU time of all other processes, ended ones included."""
     takers: list[tuple[str, float]]
-    """Names of the processes that took most, each with its CPU time in seconds."""
+    """Names of those processes that took most, each with its CPU time in seconds."""
+    own_s: float
+    """CPU time of gatort's processes that this one did not start: an arm's, for example."""
+    own_takers: list[tuple[str, float]]
+    """Names of those processes that took most, each with its CPU time in seconds."""
     stolen_s: float
     """Time that a hypervisor kept from this machine."""
     throttling: Throttling
@@ -92,6 +98,7 @@ class Contention:
         """Return the difference of two readings by the same thread."""
         ours = _family(after.processes)
         taken_s: dict[str, float] = defaultdict(float)
+        own_s: dict[str, float] = defaultdict(float)
         ours_s = 0.0
         for number, process in after.processes.items():
             earlier = before.processes.get(number)
@@ -99,16 +106,20 @@ class Contention:
             if number in ours:
                 ours_s += took_s
             elif took_s > 0:
-                taken_s[process.name] += took_s
+                own_name = _own_name(number, after.processes)
+                counted_s = taken_s if own_name is None else own_s
+                counted_s[own_name or process.name] += took_s
 
+        known_s = ours_s + sum(own_s.values())
         busy_s = after.busy_s - before.busy_s
-        takers = sorted(taken_s.items(), key=lambda each: -each[1])[:_NAMED]
         return cls(
             seconds=(after.at_ns - before.at_ns) * 1e-9,
             waited_s=after.waited_s - before.waited_s,
             preempted=after.preempted - before.preempted,
-            others_s=max(busy_s - ours_s, sum(taken_s.values()), 0.0),
-            takers=[(name, round(took_s, 2)) for name, took_s in takers],
+            others_s=max(busy_s - known_s, sum(taken_s.values()), 0.0),
+            takers=_most(taken_s),
+            own_s=sum(own_s.values()),
+            own_takers=_most(own_s),
             stolen_s=max(0.0, after.stolen_s - before.stolen_s),
             throttling=after.throttling.since(before.throttling),
         )
@@ -123,10 +134,13 @@ class Contention:
             kept = f"the hypervisor kept {self.stolen_s:.1f} s from this machine"
             found[kept] = "use a machine whose cores are its own"
         if self.others_s > _SHARE * self.seconds:
-            named = [f"{name} {took_s:.1f} s" for name, took_s in self.takers if took_s >= 0.05]
-            names = f" ({', '.join(named)})" if named else ""
+            names = _names(self.takers)
             computed = f"other processes computed for {self.others_s:.1f} s{names}"
             found[computed] = "stop them, or move them to other cores"
+        if self.own_s > _SHARE * self.seconds:
+            names = _names(self.own_takers)
+            computed = f"gatort's other processes computed for {self.own_s:.1f} s{names}"
+            found[computed] = "let gatort's processes run, on a computer with more cores"
         return found
 
     def sentence(self, scheduling: str, tick_ms: float) -> str:
@@ -149,6 +163,16 @@ class Contention:
             f"{self.waited_s:.2f} s for a core and lost it {self.preempted}×; "
             f"{'; '.join(causes)}. Try: {'; '.join(remedies)}."
         )
+
+
+def _most(taken_s: dict[str, float]) -> list[tuple[str, float]]:
+    takers = sorted(taken_s.items(), key=lambda each: -each[1])[:_NAMED]
+    return [(name, round(took_s, 2)) for name, took_s in takers]
+
+
+def _names(takers: Sequence[tuple[str, float]]) -> str:
+    named = [f"{name} {took_s:.1f} s" for name, took_s in takers if took_s >= 0.05]
+    return f" ({', '.join(named)})" if named else ""
 
 
 def _machine_times() -> tuple[float, float]:
@@ -194,6 +218,17 @@ def _family(processes: dict[int, _Process]) -> set[int]:
     }:
         ours |= more
     return ours
+
+
+def _own_name(number: int, processes: dict[int, _Process]) -> str | None:
+    """Return the name of gatort's process that is this one or started it; `None` without one."""
+    visited = set()
+    while (process := processes.get(number)) is not None and number not in visited:
+        if process.name == OWN or process.name.startswith(f"{OWN}-"):
+            return process.name
+        visited.add(number)
+        number = process.parent
+    return None
 
 
 def _text(file: Path) -> str:

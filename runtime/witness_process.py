@@ -16,6 +16,7 @@ import numpy as np
 
 from .clock import MonotonicClock
 from .errors import GatortError
+from .process_name import name_process
 from .realtime import RealtimeConfig, apply
 from .witness import PERIOD_NS, Witness, WitnessReport
 
@@ -78,6 +79,7 @@ class WitnessProcess:
 def main() -> None:
     """Write (began_ns, took_ns) of every period to standard output until the parent ends."""
     parent = int(sys.argv[1])
+    name_process("witness")
     witness = Witness(MonotonicClock())
     with apply(REALTIME):
         while os.getppid() == parent:

@@ -12,6 +12,7 @@ from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import GatortError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.printable import printable
+from gatort.runtime.process_name import name_process
 from gatort.runtime.remote.serve import ServeConfig, serve
 from gatort.runtime.robots.franka.robot import FrankaConfig, FrankaRobot
 
@@ -20,6 +21,7 @@ from .cycles import CYCLES_FILE
 
 def main() -> int:
     """Serve the arm until a signal ends it."""
+    name_process("robot")
     folder, clock = Path(sys.argv[1]), MonotonicClock()
     config = FrankaConfig.model_validate(
         {"address": sys.argv[2], "hand": sys.argv[3], "require_realtime_kernel": False}

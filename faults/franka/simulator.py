@@ -15,6 +15,7 @@ from typing import Final
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError, RobotError
+from gatort.runtime.process_name import name_process
 from gatort.runtime.robots.franka.fci import PORT
 
 ADDRESS: Final = "127.0.0.1"
@@ -108,6 +109,7 @@ class FrankaSimulator:
 def main() -> None:
     """Run franka-sim until Ctrl-C."""
     require_python(DEFAULT_PYTHON)
+    name_process("sim")
     with (
         tempfile.TemporaryDirectory() as folder,
         suppress(KeyboardInterrupt),

@@ -24,6 +24,7 @@ from mcap.well_known import MessageEncoding, SchemaEncoding
 from mcap.writer import IndexType, Writer
 
 from gatort.runtime.clock import Clock, MonotonicClock
+from gatort.runtime.process_name import name_process
 
 if TYPE_CHECKING:
     from .pictures import PictureWriter
@@ -213,6 +214,7 @@ class _Packets:
 
 def main() -> None:
     """Write until the link ends, then finish the file."""
+    name_process("recorder")
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     # This process wakes up often and must not take a loop's core then (sched(7), SCHED_BATCH).

@@ -23,6 +23,7 @@ import zmq
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import GatortError, RobotError, WireError
 from gatort.runtime.parent import end_with_parent
+from gatort.runtime.process_name import name_process
 
 from . import wire
 from .door_link import DoorLink, DoorSettings, Kind, Packet
@@ -179,6 +180,7 @@ def main() -> int:
     """Serve a door: `python -m gatort.runtime.remote.door_process DESCRIPTOR PARENT SETTINGS`."""
     descriptor, parent, text = sys.argv[1:]
     end_with_parent(int(parent))
+    name_process("door")
     settings = msgspec.json.decode(text, type=DoorSettings)
     _bound_this_process()
     with closing(DoorLink(socket.socket(fileno=int(descriptor)), takes_parts=True)) as link:

@@ -15,6 +15,8 @@ QUIET = Contention(
     preempted=3,
     others_s=0.1,
     takers=[],
+    own_s=0.0,
+    own_takers=[],
     stolen_s=0.0,
     throttling=Throttling(),
 )
@@ -56,6 +58,27 @@ def test_a_process_that_this_one_started_is_no_competitor() -> None:
         missed = Contention.between(before, replace(after, processes=without))
         ours.communicate(b"\n")
     assert missed.others_s - found.others_s >= 0.25
+
+
+def test_gatorts_own_processes_are_named_and_nobody_is_told_to_stop_them() -> None:
+    before = replace(ProcessorReading.now(), busy_s=0.0, processes={})
+    one = next(iter(ProcessorReading.now().processes.values()))
+    beyond = 10_000_000  # Above the kernel's largest process number.
+    processes = {
+        beyond: one._replace(name="gatort-robot", parent=1, cpu_s=1.0),
+        beyond + 1: one._replace(name="7", parent=beyond, cpu_s=2.0),
+        beyond + 2: one._replace(name="python", parent=beyond + 1, cpu_s=0.5),
+        beyond + 3: one._replace(name="gatort-door", parent=beyond, cpu_s=0.25),
+        beyond + 4: one._replace(name="gatortade", parent=1, cpu_s=0.125),
+    }
+    after = replace(before, busy_s=3.875, processes=processes, at_ns=before.at_ns + 10**9)
+    found = Contention.between(before, after)
+    assert found.own_takers == [("gatort-robot", 3.5), ("gatort-door", 0.25)]
+    assert (found.takers, found.others_s) == ([("gatortade", 0.12)], 0.125)
+
+    sentence = replace(found, others_s=0.0).sentence("SCHED_FIFO 10", 7.0)
+    assert "gatort's other processes computed for 3.8 s (gatort-robot 3.5 s, gat" in sentence
+    assert "stop" not in sentence
 
 
 def test_each_cause_is_named_with_its_time_and_its_remedy() -> None:

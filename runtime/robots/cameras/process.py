@@ -22,6 +22,7 @@ import numpy as np
 
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import GatortError
+from gatort.runtime.process_name import name_process
 
 from .config import CameraConfig
 from .frames import BadFrame, CameraFault, CameraPicture, CameraStatus
@@ -193,6 +194,7 @@ def report_of(reader: PictureReader) -> CameraReport:
 def main() -> None:
     """Read one camera until the other process closes this one's input."""
     name, descriptor, text = sys.argv[1:]
+    name_process("camera")
     config = CameraConfig.model_validate_json(text)
     slot = ReportSlot(int(descriptor), config)
     clock = MonotonicClock()

@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -282,6 +283,7 @@ static void get_ready(void) {
    The TCP connection is kept open as long as the arm is driven: the arm would stop itself. */
 int main(int count, char **arguments) {
     if (count != 5) return 2;
+    prctl(PR_SET_NAME, "gatort-fci-loop"); /* the kernel took the number of the descriptor */
     int tcp = atoi(arguments[1]);
     udp = atoi(arguments[2]);
     link_ = atoi(arguments[3]);

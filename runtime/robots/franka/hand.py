@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import ObservationError, RobotError
+from gatort.runtime.process_name import name_process
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 
 SPEED_M_S: Final = 0.1
@@ -232,6 +233,7 @@ def main() -> None:
     """Run the hand's process. Arguments: descriptor of its link, address, and `home` to home it."""
     import pylibfranka
 
+    name_process("hand")
     with socket.socket(fileno=int(sys.argv[1])) as link:
         try:
             gripper = pylibfranka.Gripper(sys.argv[2])

@@ -50,6 +50,10 @@ def test_a_fault_is_named_and_over_when_the_stream_is_well(
     assert becomes(lambda: camera.status.fault is None, WITHIN_S)
 
 
+def test_the_process_has_a_readable_name(camera: CameraProcess) -> None:
+    assert Path(f"/proc/{camera._process.pid}/comm").read_text() == "gatort-camera\n"
+
+
 def test_a_process_that_ends_is_a_lost_source(camera: CameraProcess) -> None:
     camera._process.kill()
     assert becomes(lambda: camera.status.fault is CameraFault.LOST, WITHIN_S)

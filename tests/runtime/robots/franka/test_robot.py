@@ -320,6 +320,11 @@ def test_an_arm_that_falls_silent_is_a_lost_link_and_not_a_reflex(
         pump(robot, lambda: False)
 
 
+def test_the_inner_loops_process_has_a_readable_name(robot: FrankaRobot) -> None:
+    name = Path(f"/proc/{robot._loop.process.pid}/comm").read_text()
+    assert name == "gatort-fci-loop\n"
+
+
 def test_the_end_of_the_inner_loops_process_is_said(robot: FrankaRobot, box: ControlBox) -> None:
     robot._loop.process.kill()
     with pytest.raises(RobotError, match=r"the inner loop of the arm ended.* with status -9"):

@@ -125,12 +125,13 @@ def _place_by_hand(
             f"found {options.held or 'none'}"
         )
     hands = HandPictures(CubeFinder(options.cubes), options.held)
-    places = [_place_of(key.name, robot) for key in PROPRIOCEPTION[:2]]
+    joints, _, width = PROPRIOCEPTION
+    place = _place_of(joints.name, robot)
+    _place_of(width.name, robot)  # An arm without a hand holds no cube.
 
     def look() -> tuple[str, int]:
-        seen = robot.observe()
-        position, velocity = (seen.values[each].astype(float) for each in places)
-        wish = hands.is_ready(position, velocity, clock.now_ns())
+        position = robot.observe().values[place].astype(float)
+        wish = hands.is_ready(position, clock.now_ns())
         if not wish:
             wish = hands.offer(_picture(camera), position, *tool_pose(position))
         return wish, hands.left
@@ -147,7 +148,10 @@ def _place_by_hand(
 def _place_of(key: str, robot: Robot) -> int:
     names = [each.name for each in robot.interface.observations]
     if key not in names:
-        raise SpecError(f"expected a robot that offers {key}, found {', '.join(names)}")
+        raise SpecError(
+            f"--held: expected a robot that offers {key}, found {', '.join(names)}: start "
+            "`gatort robot` for an arm with a hand, and leave out --hand none"
+        )
     return names.index(key)
 
 

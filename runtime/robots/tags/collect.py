@@ -22,8 +22,8 @@ NEW_PX: Final = 40.0
 """A board is somewhere new if its corners moved by this much from those of each picture."""
 NEW_RAD: Final = 0.15
 """A posture is new if a joint moved by this much from those of each posture."""
-STILL_RAD_S: Final = 0.01
-"""An arm is at rest below this speed of each joint."""
+STILL_RAD: Final = 0.002
+"""An arm is at rest while no joint is further than this from its place at the start of the rest."""
 STILL_NS: Final = 500_000_000
 """Time for which the arm must rest, because a picture is older than the joints."""
 
@@ -71,23 +71,24 @@ class HandPictures:
         self._finder = finder
         self._held = held
         self._postures: list[Floats] = []
-        self._still_since_ns: int | None = None
+        self._rest: tuple[Floats, int] | None = None
+        """Joints at the start of the rest, (7,), and that instant."""
 
     @property
     def left(self) -> int:
         """Number of postures that are still missing."""
         return HANDS - len(self.views)
 
-    def is_ready(self, position_rad: Floats, velocity_rad_s: Floats, now_ns: int) -> str:
-        """Look at the joints, (7,) each. Return why no picture is taken now, or nothing."""
-        if np.abs(velocity_rad_s).max() > STILL_RAD_S:
-            self._still_since_ns = None
-            return "let the arm rest"
-        if self._still_since_ns is None:
-            self._still_since_ns = now_ns
+    def is_ready(self, position_rad: Floats, now_ns: int) -> str:
+        """Look at the joints, (7,). Return why no picture is taken now, or nothing.
+
+        The joints' places tell a rest, because a measured speed is not zero at rest.
+        """
+        if self._rest is None or np.abs(position_rad - self._rest[0]).max() > STILL_RAD:
+            self._rest = position_rad.copy(), now_ns
         if any(np.abs(position_rad - other).max() < NEW_RAD for other in self._postures):
             return "guide the arm to another posture, and turn the hand"
-        return "" if now_ns - self._still_since_ns >= STILL_NS else "let the arm rest"
+        return "" if now_ns - self._rest[1] >= STILL_NS else "let the arm rest"
 
     def offer(
         self, grey: NDArray[np.uint8], position_rad: Floats, tool_m: Floats, tool_rotation: Floats

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -22,10 +23,15 @@ if choose_gl() is None:
 from gatort.faults.mjpeg_server import MjpegServer
 from gatort.launch.toml_text import toml_text
 from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.remote.door import Door
+from gatort.runtime.remote.door_link import DoorSettings
+from gatort.runtime.remote.server import RobotServer
 from gatort.runtime.robots.cameras.board import Board
 from gatort.runtime.robots.cameras.calibration import CameraCalibration
 from gatort.runtime.robots.cameras.opencv import cv2, encode
 from gatort.runtime.robots.cameras.placement import draw_board
+from gatort.runtime.robots.panda import ARM_ALONE
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.sim.simulators.mujoco import MujocoSimulator
 from gatort.sim.tagged_scene import TaggedScene, tagged
 from gatort.sim.tasks.stacking.task import Stacking
@@ -159,6 +165,34 @@ def test_a_calibration_that_cannot_be_is_refused(
         Path("cell.toml").write_text(text)
     assert cli.main(["calibrate", *flags, "--profile", "cell.toml"]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture
+def arm_alone() -> Iterator[str]:
+    """The address of an arm without a hand."""
+    clock = MonotonicClock()
+    door = Door(DoorSettings(ADDRESS), clock, lambda _: None)
+    arm = ScriptedRobot(ARM_ALONE, clock)
+    server = RobotServer(arm, clock, door, name="alone", simulated=False)
+    serving = Thread(target=server.serve)
+    serving.start()
+    yield server.endpoint
+    server.end()
+    serving.join()
+    server.close()
+
+
+def test_an_arm_without_a_hand_holds_no_cube_and_is_refused(
+    arm_alone: str, scene: TaggedScene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("board.png").write_bytes(encode(np.full((720, 1280, 3), 99, np.uint8), ".png"))
+    write_profile("file:board.png")
+    Path("front.json").write_text(scene.calibration("front").text)
+    flags = ["--profile", "cell.toml", "--place", "--robot", arm_alone, "--held", "red"]
+    assert cli.main(["calibrate", "front", *flags]) == 2
+    refusal = " ".join(capsys.readouterr().err.split())
+    assert "--held: expected a robot that offers gripper/width, found arm/joint_pos" in refusal
+    assert "leave out --hand none" in refusal
 
 
 def _photograph(board: Board, camera: CameraCalibration) -> NDArray[np.uint8]:

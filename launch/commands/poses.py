@@ -96,7 +96,8 @@ def _table(
     measured: MeasuredFrame, options: PosesOptions, seen: Mapping[str, int], frames: int
 ) -> Table:
     title = f"{measured.camera}: frame {frames}, {measured.age_ms:.0f} ms old when published"
-    table = Table(title=title, title_justify="left")
+    unfit = "\n".join(f"{name}: {reason}" for name, reason in measured.unfit.items())
+    table = Table(title=title, title_justify="left", caption=unfit, caption_justify="left")
     for column in ("cube", "x, m", "y, m", "z, m", "tags", "misfit, px", "seen"):
         table.add_column(column, justify="left" if column == "cube" else "right")
     found = {pose.name: pose for pose in measured.poses}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -98,8 +99,10 @@ def fit_place(views: Sequence[HandView], lens: CameraLens) -> HandEye:
     Raises:
         ObservationError: there are too few postures, or they do not tell the place.
     """
-    seen = [(view, fit_pose("hand", view.corners, lens)) for view in views]
-    kept = [(view, pose) for view, pose in seen if pose is not None]
+    kept = []
+    for view in views:
+        with suppress(ObservationError):
+            kept.append((view, fit_pose("hand", view.corners, lens)))
     if len(kept) < FEWEST_HANDS:
         raise ObservationError(
             f"expected at least {FEWEST_HANDS} postures in which the cube is seen well, "

@@ -104,6 +104,10 @@ class HandPictures:
         corners = self._finder.corners(grey).get(self._held)
         if corners is None:
             return f"{self._held} is not seen"
+        try:
+            corners.require_enough()
+        except ObservationError as error:
+            return f"{self._held}: {error}"
         self._postures.append(position_rad.copy())
         self.views.append(HandView(tool_m.copy(), tool_rotation.copy(), corners))
         return ""

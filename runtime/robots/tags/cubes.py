@@ -5,12 +5,14 @@ B is the cube's frame: its origin is the centre, its axes are normal to the face
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat, NonNegativeInt, model_validator
 
+from gatort.runtime.errors import ConfigError
 from gatort.runtime.spec import Strict
 
 FACES: Final = ("+x", "+y", "-x", "-y", "+z", "-z")
@@ -66,3 +68,20 @@ def face_axes(face: int) -> NDArray[np.float64]:
     normal = _NORMALS[face]
     right = np.array([0.0, 1.0, 0.0]) if normal[2] else np.cross([0.0, 0.0, 1.0], normal)
     return np.array([normal, right, np.cross(normal, right)])
+
+
+def require_own_tags(cubes: Mapping[str, TaggedCube]) -> None:
+    """Check that no tag is on two cubes.
+
+    Raises:
+        ConfigError: two cubes share a tag.
+    """
+    owners: dict[int, str] = {}
+    for name, cube in cubes.items():
+        for tag in cube.tags:
+            if tag in owners:
+                raise ConfigError(
+                    f"cubes {owners[tag]!r} and {name!r}: expected tags of their own, "
+                    f"found tag {tag} on both: let their first_tag differ by 6"
+                )
+            owners[tag] = name

@@ -9,12 +9,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gatort.runtime.errors import ConfigError
+from gatort.runtime.errors import ObservationError
 from gatort.runtime.robots.cameras.calibration import CameraCalibration, CameraLens
 from gatort.runtime.robots.cameras.opencv import cv2
 from gatort.runtime.robots.cameras.placement import TAGS
+from gatort.runtime.wording import counted
 
-from .cubes import TaggedCube
+from .cubes import TaggedCube, require_own_tags
 
 CELL_PIXELS: Final = 8
 """Pixels of a tag's cell where its bits are read. With OpenCV's 4, a camera missed one cube more in
@@ -58,6 +59,23 @@ class TagCorners:
     pixels: NDArray[np.float64]
     """(N, 2) in the picture."""
 
+    @property
+    def tags(self) -> int:
+        """Number of tags."""
+        return len(self.pixels) // 4
+
+    def require_enough(self) -> None:
+        """Check that the tags tell a pose.
+
+        Raises:
+            ObservationError: they are too few.
+        """
+        if self.tags < FEWEST_TAGS:
+            raise ObservationError(
+                f"{counted(self.tags, 'tag')} seen, {FEWEST_TAGS} are needed: turn the cube, so "
+                "that the camera sees another face"
+            )
+
 
 class CubeFinder:
     """Finds cubes in pictures.
@@ -73,7 +91,9 @@ class CubeFinder:
         Raises:
             ConfigError: two cubes share a tag.
         """
-        _require_own_tags(cubes)
+        require_own_tags(cubes)
+        self.unfit: dict[str, str] = {}
+        """Cubes of the last picture whose tags told no pose, each with the reason."""
         self._cubes = dict(cubes)
         self._corners_m = {name: cube.corners_m() for name, cube in cubes.items()}
         family = cv2.aruco.getPredefinedDictionary(TAGS)
@@ -94,9 +114,13 @@ class CubeFinder:
         The poses are in W, or in the camera's frame if its place is unknown.
         """
         poses = []
+        self.unfit = {}
         for name, corners in self.corners(grey).items():
-            pose = fit_pose(name, corners, camera.lens)
-            if pose is not None:
+            try:
+                pose = fit_pose(name, corners, camera.lens)
+            except ObservationError as error:
+                self.unfit[name] = str(error)
+            else:
                 poses.append(pose if camera.place is None else _in_world(pose, camera))
         return poses
 
@@ -122,23 +146,28 @@ class CubeFinder:
         )
 
 
-def fit_pose(name: str, corners: TagCorners, lens: CameraLens) -> CubePose | None:
-    """Return the pose of a cube in the camera's frame, or `None` if its corners do not tell it."""
-    tags = len(corners.pixels) // 4
-    if tags < FEWEST_TAGS:
-        return None
+def fit_pose(name: str, corners: TagCorners, lens: CameraLens) -> CubePose:
+    """Return the pose of a cube in the camera's frame.
+
+    Raises:
+        ObservationError: its corners do not tell it.
+    """
+    corners.require_enough()
     given = (corners.points_m, corners.pixels, lens.matrix, np.array(lens.distortion))
     _, first_turn, first_shift = cv2.solvePnP(*given, flags=cv2.SOLVEPNP_SQPNP)
     refined: Any = cv2.solvePnPRefineLM(*given, first_turn, first_shift)
     turn, shift = refined
     residual_px = float(np.sqrt((residuals_px(corners, turn, shift, lens) ** 2).sum(1).mean()))
     if not np.isfinite(residual_px) or residual_px > LARGEST_RESIDUAL_PX:
-        return None
+        raise ObservationError(
+            f"misfit {residual_px:.1f} px, at most {LARGEST_RESIDUAL_PX:g} px are taken: a tag was "
+            "misread, or is on the wrong face"
+        )
     return CubePose(
         name,
         np.ravel(shift),
         np.array(cv2.Rodrigues(turn)[0]),
-        tags,
+        corners.tags,
         residual_px,
     )
 
@@ -197,15 +226,3 @@ def _detected(detector: Any, grey: NDArray[np.uint8]) -> dict[int, NDArray[np.fl
         for tag, square in zip(tags, corners, strict=True)
         if tags.count(tag) == 1
     }
-
-
-def _require_own_tags(cubes: Mapping[str, TaggedCube]) -> None:
-    owners: dict[int, str] = {}
-    for name, cube in cubes.items():
-        for tag in cube.tags:
-            if tag in owners:
-                raise ConfigError(
-                    f"cubes {owners[tag]!r} and {name!r}: expected tags of their own, "
-                    f"found tag {tag} on both: let their first_tag differ by 6"
-                )
-            owners[tag] = name

@@ -32,6 +32,8 @@ class MeasuredFrame:
     """Name of the camera."""
     poses: list[CubePose]
     """Poses of the cubes that it sees, in W."""
+    unfit: dict[str, str]
+    """Cubes whose tags told no pose, each with the reason."""
     age_ms: float
     """Time from the light to the publication of the poses."""
 
@@ -122,7 +124,8 @@ class PoseStream:
         poses = self._finder.find(grey, calibration)
         measured = {POSE + pose.name: pose.numbers.tolist() for pose in poses}
         self._publisher.publish(stamp_ns, measured | self._edges)
-        return MeasuredFrame(name, poses, (self._clock.now_ns() - stamp_ns) * 1e-6)
+        age_ms = (self._clock.now_ns() - stamp_ns) * 1e-6
+        return MeasuredFrame(name, poses, self._finder.unfit, age_ms)
 
     def close(self) -> None:
         """End the cameras and release the address. A second call does nothing."""

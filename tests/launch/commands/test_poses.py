@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from threading import Thread
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
 
 from gatort.launch import cli
 from gatort.sim.graphics import choose_gl
@@ -21,6 +23,8 @@ if choose_gl() is None:
     pytest.skip("no GL library draws", allow_module_level=True)
 
 from gatort.faults.mjpeg_server import MjpegServer
+from gatort.launch.commands.poses import _table as show_table
+from gatort.launch.tag_options import PosesOptions
 from gatort.launch.toml_text import toml_text
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.remote.door import Door
@@ -32,6 +36,7 @@ from gatort.runtime.robots.cameras.opencv import cv2, encode
 from gatort.runtime.robots.cameras.placement import draw_board
 from gatort.runtime.robots.panda import ARM_ALONE
 from gatort.runtime.robots.scripted import ScriptedRobot
+from gatort.runtime.robots.tags.stream import MeasuredFrame
 from gatort.sim.simulators.mujoco import MujocoSimulator
 from gatort.sim.tagged_scene import TaggedScene, tagged
 from gatort.sim.tasks.stacking.task import Stacking
@@ -96,6 +101,15 @@ def test_poses_of_a_network_camera_are_published_and_shown(
         row = next(line for line in reversed(shown.splitlines()) if cube.name in line)
         place = [float(cell) for cell in row.split("│")[2:5]]
         np.testing.assert_allclose(place, cube.position, atol=0.004)
+
+
+def test_the_table_says_why_the_tags_of_a_cube_tell_no_pose() -> None:
+    cubes = {name: cube.model_dump() for name, cube in TAGS.items()}
+    options = PosesOptions.model_validate({"cubes": cubes})
+    measured = MeasuredFrame("front", [], {"red": "1 tag seen, 2 are needed"}, 60.0)
+    console = Console(width=80, file=(shown := io.StringIO()))
+    console.print(show_table(measured, options, {}, 7))
+    assert "red: 1 tag seen, 2 are needed" in shown.getvalue()
 
 
 def test_a_camera_that_is_not_calibrated_is_refused_with_the_remedy(

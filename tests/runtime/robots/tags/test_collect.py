@@ -13,7 +13,7 @@ from gatort.runtime.robots.cameras.placement import draw_board
 from gatort.runtime.robots.kinematics import tool_pose
 from gatort.runtime.robots.panda import HOME_RAD
 from gatort.runtime.robots.tags.collect import BOARDS, HANDS, BoardPictures, HandPictures
-from gatort.runtime.robots.tags.finder import CubeFinder
+from gatort.runtime.robots.tags.finder import CubeFinder, TagCorners
 
 from .conftest import CUBES, camera, photograph
 
@@ -48,6 +48,17 @@ def test_a_posture_is_taken_after_half_a_second_of_rest_and_only_once() -> None:
     assert hands.is_ready(HOME_RAD + 0.2, 2_000 * MS) == "let the arm rest"
     assert hands.is_ready(HOME_RAD + 0.2, 2_500 * MS) == ""
     assert hands.left == HANDS - 1
+
+
+def test_a_posture_in_which_one_tag_is_seen_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    finder = CubeFinder(CUBES)
+    hands = HandPictures(finder, "red")
+    picture = photograph({"red": (np.array([0.5, 0.0, 0.05]), np.eye(3))}, camera())
+    seen = finder.corners(picture)["red"]
+    alone = TagCorners(seen.points_m[:4], seen.pixels[:4])
+    monkeypatch.setattr(finder, "corners", lambda _: {"red": alone})
+    assert hands.offer(picture, HOME_RAD, *tool_pose(HOME_RAD)).startswith("red: 1 tag seen, 2 are")
+    assert hands.left == HANDS
 
 
 def test_a_cube_that_is_not_seen_is_named_and_the_posture_may_be_tried_again() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("cv2")
 
-from gatort.runtime.errors import ConfigError
+from gatort.runtime.errors import ConfigError, ObservationError
 from gatort.runtime.robots.cameras.opencv import cv2
 from gatort.runtime.robots.tags.cubes import TaggedCube
 from gatort.runtime.robots.tags.finder import CubeFinder, TagCorners, fit_pose
@@ -79,8 +79,11 @@ def test_a_tag_on_the_wrong_face_gives_no_pose() -> None:
     """The cube of the picture has its tags 0 to 5, the expected one has 3 to 8."""
     picture = photograph({"red": RED}, camera())
     assert CubeFinder({"red": CUBES["red"]}).find(picture, camera())
-    wrong = {"red": TaggedCube(edge_m=0.05, tag_m=0.04, first_tag=3)}
-    assert CubeFinder(wrong).find(picture, camera()) == []
+    wrong = CubeFinder({"red": TaggedCube(edge_m=0.05, tag_m=0.04, first_tag=3)})
+    assert wrong.find(picture, camera()) == []
+    assert "at most 2 px are taken: a tag was misread, or is on the" in wrong.unfit["red"]
+    assert wrong.find(np.full((720, 960), 90, np.uint8), camera()) == []
+    assert wrong.unfit == {}
 
 
 def test_one_tag_alone_gives_no_pose() -> None:
@@ -88,7 +91,8 @@ def test_one_tag_alone_gives_no_pose() -> None:
     corners = CubeFinder(CUBES).corners(picture)["red"]
     assert fit_pose("red", corners, camera().lens) is not None
     alone = TagCorners(corners.points_m[:4], corners.pixels[:4])
-    assert fit_pose("red", alone, camera().lens) is None
+    with pytest.raises(ObservationError, match="1 tag seen, 2 are needed: turn the cube"):
+        fit_pose("red", alone, camera().lens)
 
 
 def test_two_cubes_with_one_tag_are_refused() -> None:

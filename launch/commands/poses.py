@@ -19,11 +19,14 @@ from gatort.launch.report import screen
 from gatort.launch.tag_options import PosesOptions
 from gatort.launch.tag_sheet import draw_sheets
 from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus, verdict
 from gatort.runtime.robots.cameras.calibration import CameraCalibration
 from gatort.runtime.robots.cameras.config import require_source
+from gatort.runtime.robots.tags.cubes import TaggedCube, require_own_tags
 from gatort.runtime.robots.tags.finder import CubePose
 from gatort.runtime.robots.tags.stream import MeasuredFrame, PoseStream
+from gatort.sim.tasks import TASKS
 
 REFRESH_NS = 250_000_000
 """Shortest time between two drawings of the table."""
@@ -54,6 +57,7 @@ def poses(
     options.require("cubes")
     require_writable(print_tags=print_tags)
     if print_tags is not None:
+        _require_fit(options.cubes)
         draw_sheets(print_tags, options.cubes)
         screen().print(f"tags: {print_tags}")
         return ExitStatus.DONE
@@ -71,6 +75,19 @@ def poses(
             camera.wait()
         seen = _publish(stream, options, clock)
     return verdict(seen.keys() >= options.cubes.keys())
+
+
+def _require_fit(cubes: Mapping[str, TaggedCube]) -> None:
+    """Check that no tag is on two cubes, and that a policy can be for their sizes.
+
+    Raises:
+        ConfigError: a tag is on two cubes, or a cube is too small or too large.
+    """
+    require_own_tags(cubes)
+    for name, cube in cubes.items():
+        for task in TASKS.values():
+            if unfit := task.unfit_edge(name, cube.edge_m):
+                raise ConfigError(f"cubes.{unfit}")
 
 
 def _publish(stream: PoseStream, options: PosesOptions, clock: MonotonicClock) -> Counter[str]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from gatort.runtime.errors import ConfigError, SpecError
 from gatort.runtime.spec import Interface, PolicySpec, select_keys
 from gatort.sim.simulators.simulator import ArmModel, ArmState, Array, Cube, Pose, Scene
@@ -89,6 +91,8 @@ class Task(ABC):
     """Bodies beside arm and table."""
     seen: tuple[str, ...]
     """Bodies whose poses are observed. Randomised readings add an error to them."""
+    cube_edges_m: tuple[float, float] | None = None
+    """Smallest and largest edge of its cubes: the task's policies met no others."""
 
     @property
     def interface(self) -> PolicySpec:
@@ -99,6 +103,16 @@ class Task(ABC):
     def interface_with_cameras(self) -> PolicySpec | None:
         """The first interface that has pictures, or `None`."""
         return next((spec for spec in self.interfaces.values() if spec.image_tokens), None)
+
+    def unfit_edge(self, name: str, edge_m: float) -> str:
+        """Return why a policy of this task is not for a cube of this size; empty if it is."""
+        smallest_m, largest_m = self.cube_edges_m or (0.0, np.inf)
+        if name not in self.seen or smallest_m <= edge_m <= largest_m:
+            return ""
+        return (
+            f"{name}: expected an edge of {1e3 * smallest_m:g} to {1e3 * largest_m:g} mm, with "
+            f"which policies of the task {self.name} were trained, found {1e3 * edge_m:g} mm"
+        )
 
     def interface_named(self, name: str) -> PolicySpec:
         """Return the interface of this name.

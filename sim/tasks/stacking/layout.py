@@ -11,6 +11,8 @@ from gatort.sim.simulators.simulator import Cube
 from gatort.sim.tasks.task import Layout
 
 BLOCKS: Final = ("red", "blue", "green")
+EDGES_M: Final = (0.042, 0.056)
+"""Smallest and largest edge of a block."""
 
 
 def draw_layout(seed: int) -> Layout:
@@ -32,7 +34,7 @@ def draw_layout(seed: int) -> Layout:
 
 def _draw_cube(name: str, place: np.ndarray, rng: np.random.Generator) -> Cube:
     yaw_rad = float(rng.uniform(-np.pi, np.pi))
-    edge_m = float(rng.uniform(0.042, 0.056))
+    edge_m = float(rng.uniform(*EDGES_M))
     return Cube(
         name=name,
         position=(float(place[0]), float(place[1]), edge_m / 2),

@@ -16,7 +16,7 @@ from gatort.sim.simulators.simulator import ArmModel, Array, Scene
 from gatort.sim.tasks.task import Layout, Moment, Task, Touching
 
 from . import expert
-from .layout import BLOCKS, draw_layout
+from .layout import BLOCKS, EDGES_M, draw_layout
 from .specifications import CAMERA_SPEC, GATO_SPEC, STACK_SPEC
 from .view import BlockView, edges_m, red_yaw_from_tool
 
@@ -41,6 +41,7 @@ class Stacking(Task):
     hold_s = 0.5
     scene = Scene(Path(__file__).with_name("scene.xml"), cubes=BLOCKS)
     seen = ("red", "blue")
+    cube_edges_m = EDGES_M
 
     def layout(self, seed: int) -> Layout:
         """See `draw_layout`."""

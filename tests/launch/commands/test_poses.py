@@ -141,6 +141,25 @@ def test_tags_are_printed_at_their_exact_size() -> None:
     assert b"/MediaBox [ 0 0 595.2" in content  # 210 mm in points of 1/72 inch
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ("first_tag = 6", "first_tag = 5", "found tag 5 on both: let their first_tag differ by 6"),
+        ("edge_m = 0.05", "edge_m = 0.057", "cubes.red: expected an edge of 42 to 56 mm, with whi"),
+        ("edge_m = 0.05", "edge_m = 0.041", "were trained, found 41 mm"),
+    ],
+)
+def test_tags_of_cubes_that_no_policy_can_stack_are_not_printed(
+    before: str, after: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    red = "[cubes.red]\nedge_m = 0.05\ntag_m = 0.04\nfirst_tag = 0\n"
+    blue = "[cubes.blue]\nedge_m = 0.042\ntag_m = 0.04\nfirst_tag = 6\n"
+    Path("cell.toml").write_text((red + blue).replace(f"{before}\n", f"{after}\n"))
+    assert cli.main(["poses", "--profile", "cell.toml", "--print-tags", "tags.pdf"]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not Path("tags.pdf").exists()
+
+
 def test_the_place_of_a_camera_follows_from_a_board_on_the_table(
     scene: TaggedScene, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,8 +12,11 @@ from .facts import Fact
 from .live_run import LiveRun
 from .policy import Policy
 from .remote.client import RemoteRobot
+from .robot import Robot
 from .robots.cameras.frames import PictureSource
 from .robots.cameras.rig import camera_facts
+from .robots.sensors.robot import SensorRobot
+from .robots.wrapped import layers
 from .wording import counted
 
 LEAST_FREE_BYTES: Final = 1_000_000_000
@@ -38,6 +41,7 @@ def checklist(
     yield Fact("arm", f"{robot.name} at {robot.endpoint}, {kind}")
     yield from robot.facts
     yield from camera_facts(cameras, live.clock.now_ns())
+    yield from _sensor_facts(live.robot, live.clock.now_ns())
     known = {camera.key.name for camera in cameras} | {fact.name for fact in robot.facts}
     for index in robot.interface.pictures:
         if (name := robot.interface.observations[index].name) not in known:
@@ -51,6 +55,12 @@ def checklist(
         f"an action {spec.action_delay_ms} ms after its observation, {spec.control_hz} ticks a "
         f"second, {live.ticks / spec.control_hz:g} s at most",
     )
+
+
+def _sensor_facts(robot: Robot, now_ns: int) -> list[Fact]:
+    """Return the rows of each sensor; one that gives keys in two ways has one row of its own."""
+    sensing = [layer for layer in layers(robot) if isinstance(layer, SensorRobot)]
+    return list(dict.fromkeys(fact for layer in sensing for fact in layer.facts(now_ns)))
 
 
 def _observation_fact(live: LiveRun) -> Fact:

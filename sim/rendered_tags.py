@@ -73,6 +73,9 @@ class RenderedTags:
         self._publish(*self._waiting.popleft())
         robot.on_step = self._on_step
 
+    address = "cameras of the simulator"
+    """See `Sensor.address`."""
+
     @property
     def stamp_ns(self) -> int | None:
         """See `Sensor.stamp_ns`."""

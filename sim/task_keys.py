@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import ObservationError, SpecError
+from gatort.runtime.facts import Fact
 from gatort.runtime.robot import Observation
 from gatort.runtime.robots.kinematics import tool_pose
 from gatort.runtime.robots.panda import PROPRIOCEPTION
 from gatort.runtime.robots.sensors.readings import EDGE, POSE, Sensor, SensorReading
-from gatort.runtime.robots.sensors.robot import AGE_LIMIT_MS
+from gatort.runtime.robots.sensors.robot import AGE_LIMIT_MS, sensor_fact
 from gatort.runtime.spec import Interface, ObservationKey
 
-from .pose_tracker import PoseTracker
+from .pose_tracker import LONGEST_UNSEEN_NS, PoseTracker
 from .simulators.simulator import ArmState, Array, Pose
 from .tasks.task import Moment, Task
 
@@ -97,6 +98,30 @@ class TaskKeys:
         )
         tool_m, rotation = tool_pose(position)
         return ArmState(position, velocity, float(np.ravel(width)[0]), tool_m, rotation)
+
+    def facts(self, now_ns: int) -> Sequence[Fact]:
+        """See `MeasuredKeys.facts`: a row for the sensor, and one for each body."""
+        readings = self._sensor.update()
+        bodies = (
+            self._body_fact(name, readings.get(POSE + name), now_ns) for name in self._task.seen
+        )
+        return [sensor_fact(self._sensor, now_ns), *bodies]
+
+    def _body_fact(self, name: str, reading: SensorReading | None, now_ns: int) -> Fact:
+        edge_m = self._edges_m.get(name)
+        size = "" if edge_m is None else f"edge {1e3 * edge_m:g} mm, "
+        unfit = "" if edge_m is None else self._task.unfit_edge(name, edge_m)
+        if reading is None:
+            unseen = "bring it into a camera's sight"
+            return Fact(POSE + name, f"{size}never seen", unfit or unseen)
+        place = ", ".join(f"{metres:.3f}" for metres in reading.value[:3])
+        unseen_ns = now_ns - reading.stamp_ns
+        unseen = f"expected at most {LONGEST_UNSEEN_NS * 1e-9:g} s: bring it into a camera's sight"
+        return Fact(
+            POSE + name,
+            f"{size}at {place} m, seen {unseen_ns * 1e-9:.1f} s ago",
+            unfit or (unseen if unseen_ns > LONGEST_UNSEEN_NS else ""),
+        )
 
     def close(self) -> None:
         """See `MeasuredKeys.close`."""

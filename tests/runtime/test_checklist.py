@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from tests.conftest import observation_key
 
 from gatort.runtime import checklist as checking
 from gatort.runtime.bundle import SuccessRecord, load_manifest
@@ -17,7 +20,10 @@ from gatort.runtime.policy import Policy
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.memory import MemoryRobotTransport
 from gatort.runtime.remote.server import RobotServer
+from gatort.runtime.robot import Robot
 from gatort.runtime.robots.scripted import ScriptedRobot
+from gatort.runtime.robots.sensors.readings import SensorReading
+from gatort.runtime.robots.sensors.robot import PublishedKeys, SensorRobot
 from gatort.runtime.spec import PolicySpec
 from gatort.testing import scripted_policy
 
@@ -44,9 +50,11 @@ class Bench:
         self.server = RobotServer(self.arm, self.clock, self.link, name="lab", simulated=False)
         self.policy: Policy = scripted_policy(spec, actions=[[0.0] * len(spec.actuators)])
 
-    def rows(self, recording: Path) -> dict[str, Fact]:
+    def rows(
+        self, recording: Path, around: Callable[[Robot], Robot] = lambda robot: robot
+    ) -> dict[str, Fact]:
         robot = RemoteRobot("memory", self.clock, transport=self.link.connect(self.server.turn))
-        live = LiveRun(self.policy, robot, self.clock, ticks=100)
+        live = LiveRun(self.policy, around(robot), self.clock, ticks=100)
         return {fact.name: fact for fact in checklist(live, robot, (), recording)}
 
 
@@ -65,6 +73,26 @@ def test_the_rows_name_arm_state_load_policy_disk_and_deadline(
     assert rows["load"] == Fact("load", "0 kg", "Desk knows of 0.4 kg")
     assert rows["deadline"].value.startswith("an action 25 ms after its observation, 20 ticks")
     assert rows["deadline"].value.endswith("5 s at most")
+
+
+class ForceSensor:
+    """A sensor of a force."""
+
+    address = "tcp://127.0.0.1:5560"
+    stamp_ns = 1_000 * MS
+
+    def update(self) -> dict[str, SensorReading]:
+        return {"a_sensor/force": SensorReading(np.zeros(3), self.stamp_ns)}
+
+    def close(self) -> None:
+        return
+
+
+def test_a_sensor_has_a_row_for_itself_and_for_each_key(bench: Bench, tmp_path: Path) -> None:
+    keys = PublishedKeys(ForceSensor(), [observation_key("a_sensor/force", 3)], bench.clock)
+    rows = bench.rows(tmp_path / "run.mcap", lambda robot: SensorRobot(robot, keys))
+    assert list(rows)[2:6] == ["load", "sensor", "a_sensor/force", "observation"]
+    assert rows["sensor"].value.startswith("tcp://127.0.0.1:5560, ")
 
 
 def test_an_arm_that_was_stopped_at_its_own_side_needs_attention(

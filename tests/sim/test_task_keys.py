@@ -11,6 +11,7 @@ pytest.importorskip("mujoco")
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ObservationError, SpecError
+from gatort.runtime.facts import Fact
 from gatort.runtime.robots.panda import PANDA
 from gatort.runtime.robots.sensors.readings import SensorReading
 from gatort.runtime.robots.sensors.robot import SensorRobot
@@ -35,6 +36,7 @@ class ExactSensor:
     robot: SimulatedRobot
     stamp_ns: int | None = 0
     readings: dict[str, SensorReading] = field(default_factory=dict)
+    address: str = "tcp://127.0.0.1:5560"
 
     def publish(self, stamp_ns: int) -> None:
         self.stamp_ns = stamp_ns
@@ -104,6 +106,30 @@ def test_a_cube_that_was_never_seen_is_refused_until_it_is(desk: Desk) -> None:
         desk.seeing.observe()
     desk.sensor.readings["pose/red"] = unseen
     desk.seeing.observe()
+
+
+def test_the_checklist_tells_each_bodys_size_and_place_and_marks_what_is_amiss(
+    desk: Desk,
+) -> None:
+    now_ns = desk.clock.now_ns()
+    for name, numbers in (("pose/red", [0.45, 0.1, 0.025, 1, 0, 0, 0]), ("edge/red", [0.05])):
+        desk.sensor.readings[name] = SensorReading(np.array(numbers), now_ns)
+    desk.sensor.readings["edge/blue"] = SensorReading(np.array([0.057]), now_ns)
+    del desk.sensor.readings["pose/blue"]
+    keys = TaskKeys(Stacking(), LACKING, PANDA, desk.sensor, desk.clock)
+    sensor, red, blue = keys.facts(now_ns + 60 * MS)
+    assert sensor == Fact("sensor", "tcp://127.0.0.1:5560, 60 ms old")
+    assert red == Fact("pose/red", "edge 50 mm, at 0.450, 0.100, 0.025 m, seen 0.1 s ago")
+    assert (blue.name, blue.value) == ("pose/blue", "edge 57 mm, never seen")
+    assert "expected an edge of 42 to 56 mm" in blue.attention
+
+    desk.sensor.publish(now_ns)
+    keys = TaskKeys(Stacking(), LACKING, PANDA, desk.sensor, desk.clock)
+    sensor, red, blue = keys.facts(now_ns + 3_100 * MS)
+    assert "expected at most 200 ms" in sensor.attention
+    assert (
+        red.attention == blue.attention == ("expected at most 3 s: bring it into a camera's sight")
+    )
 
 
 def test_an_arm_without_a_hand_is_refused(desk: Desk, spec: PolicySpec) -> None:

@@ -60,6 +60,11 @@ class Sensor(Protocol):
     """A running sensor. `update` never waits."""
 
     @property
+    def address(self) -> str:
+        """Address at which it publishes, for its operator."""
+        ...
+
+    @property
     def stamp_ns(self) -> int | None:
         """Stamp of the newest message; `None` before the first."""
         ...

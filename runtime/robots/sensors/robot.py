@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import ObservationError, SpecError
+from gatort.runtime.facts import Fact
 from gatort.runtime.robot import Observation, Robot
 from gatort.runtime.robots.wrapped import WrappedRobot
 from gatort.runtime.spec import Interface, ObservationKey
@@ -38,6 +39,10 @@ class MeasuredKeys(Protocol):
         Raises:
             ObservationError: a value is missing or too old.
         """
+        ...
+
+    def facts(self, now_ns: int) -> Sequence[Fact]:
+        """Return rows of the checklist: the sensor's age, and what it sees."""
         ...
 
     def close(self) -> None:
@@ -77,6 +82,10 @@ class SensorRobot(WrappedRobot):
         seen = self.robot.observe()
         values = (*seen.values, *self._measured.read(seen))
         return replace(seen, values=tuple(values[index] for index in self._order))
+
+    def facts(self, now_ns: int) -> Sequence[Fact]:
+        """See `MeasuredKeys.facts`."""
+        return self._measured.facts(now_ns)
 
     def close(self) -> None:
         """See `Robot.close`."""
@@ -119,9 +128,37 @@ class PublishedKeys:
             )
         return reading.value.reshape(key.shape).astype(key.dtype)
 
+    def facts(self, now_ns: int) -> Sequence[Fact]:
+        """See `MeasuredKeys.facts`."""
+        readings = self._sensor.update()
+        ages = ((key.name, _age_ms(readings[key.name].stamp_ns, now_ns)) for key in self.keys)
+        return [
+            sensor_fact(self._sensor, now_ns),
+            *(Fact(name, f"{age_ms:.0f} ms old", too_old(age_ms)) for name, age_ms in ages),
+        ]
+
     def close(self) -> None:
         """See `MeasuredKeys.close`."""
         self._sensor.close()
+
+
+def sensor_fact(sensor: Sensor, now_ns: int) -> Fact:
+    """Return the address of a sensor and the age of its newest message."""
+    if sensor.stamp_ns is None:
+        return Fact("sensor", sensor.address, "it has published nothing: see if it runs")
+    age_ms = _age_ms(sensor.stamp_ns, now_ns)
+    return Fact("sensor", f"{sensor.address}, {age_ms:.0f} ms old", too_old(age_ms))
+
+
+def too_old(age_ms: float) -> str:
+    """Return why a reading is refused for its age; empty if it is not."""
+    if age_ms <= AGE_LIMIT_MS:
+        return ""
+    return f"expected at most {AGE_LIMIT_MS:g} ms: see if its program still runs"
+
+
+def _age_ms(stamp_ns: int, now_ns: int) -> float:
+    return max(now_ns - stamp_ns, 0) * 1e-6
 
 
 def _require_shape(key: ObservationKey, reading: SensorReading) -> None:

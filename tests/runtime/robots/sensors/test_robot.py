@@ -10,6 +10,7 @@ from tests.conftest import observation_key
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ObservationError, SpecError
+from gatort.runtime.facts import Fact
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.robots.sensors.readings import SensorReading
 from gatort.runtime.robots.sensors.robot import AGE_LIMIT_MS, PublishedKeys, SensorRobot
@@ -21,6 +22,8 @@ FORCE = observation_key("a_sensor/force", 3)
 
 class FixedSensor:
     """A sensor whose readings a test sets."""
+
+    address = "tcp://127.0.0.1:5560"
 
     def __init__(self, **values: SensorReading) -> None:
         self.readings = {f"a_sensor/{name}": reading for name, reading in values.items()}
@@ -91,6 +94,19 @@ def test_another_number_of_values_is_refused_before_and_after_the_start(sense: S
     sensor.readings["a_sensor/force"] = reading(1, 2, 3, 4)
     with pytest.raises(ObservationError, match="expected 3 values, found 4"):
         robot.observe()
+
+
+def test_the_checklist_tells_the_sensors_address_and_the_age_of_each_key(
+    sense: Sense, clock: VirtualClock
+) -> None:
+    robot = sense(FixedSensor(force=reading(1, 2, 3)))
+    clock.sleep_until_ns((1_000 + 34) * MS)
+    assert robot.facts(clock.now_ns()) == [
+        Fact("sensor", "tcp://127.0.0.1:5560, 34 ms old"),
+        Fact("a_sensor/force", "34 ms old"),
+    ]
+    late = "expected at most 200 ms: see if its program still runs"
+    assert [fact.attention for fact in robot.facts((1_000 + 201) * MS)] == [late, late]
 
 
 def test_closing_the_robot_closes_the_sensor(sense: Sense) -> None:

@@ -14,6 +14,7 @@ from gatort.runtime.checklist import checklist
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.facts import Fact
 from gatort.runtime.live_run import LiveRun
+from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.wording import counted
 
 from .run_report import cameras_of, remote_of
@@ -45,14 +46,22 @@ def fact_table(facts: Iterable[Fact]) -> Table:
     return table
 
 
-def ask_consent(robot: str) -> None:
-    """Ask on the terminal for consent to motion.
+def require_consent(robot: RemoteRobot, *, is_given: bool) -> None:
+    """Check that an arm takes consent to motion, and ask for it on the terminal.
+
+    Args:
+        robot: the arm.
+        is_given: consent was given with a flag: do not ask.
 
     Raises:
+        RobotError: the arm refuses consent.
         ConfigError: the answer is not yes.
     """
+    robot.require_armable()
+    if is_given:
+        return
     answer = ""
     with suppress(EOFError):  # Ctrl-D is not consent either.
-        answer = input(f"The arm at {robot} will move. Arm it? [y/N] ")
+        answer = input(f"The arm at {robot.endpoint} will move. Arm it? [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
-        raise ConfigError(f"{robot} was not armed: answer y to arm")
+        raise ConfigError(f"{robot.endpoint} was not armed: answer y to arm")

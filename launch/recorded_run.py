@@ -78,6 +78,8 @@ def run_recorded(
                 live.run(recorder, look)
         except GatortError as error:
             recorder.close(f"nothing ran: {error}")
+            if file.is_file():  # Not where it is a device, which was there before.
+                file.unlink()
             raise
         recorder.close("; ".join(run_sentences(live, options)))
     return recorder

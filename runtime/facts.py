@@ -10,6 +10,8 @@ MOST_FACTS = 32
 """Most facts that one arm tells."""
 LONGEST_FACT = 256
 """Most characters of each text of a fact."""
+STATE = "state"
+"""Name of the fact on the watchdog's state. It needs attention while the arm refuses consent."""
 
 _Text = Annotated[str, Meta(max_length=LONGEST_FACT)]
 

@@ -12,7 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from gatort.launch.consent import ask_consent, show_checklist
+from gatort.launch.consent import require_consent, show_checklist
 from gatort.launch.dry_run_report import dry_run_record, dry_run_sentence, dry_run_table
 from gatort.launch.options import RunOptions, config_text, refuse_unused_by_engine, resolve
 from gatort.launch.outputs import RUNS, make_runs, require_writable, spared
@@ -131,8 +131,8 @@ def run(
         if isinstance(robot, SimulatedRobot):
             track = FilmTrack(robot, live.ticks, filmed=video is not None)
         show_checklist(console, live, record)
-        if options.simulator is None and not (arm or dry_run):
-            ask_consent(options.robot)
+        if (remote := remote_of(robot)) is not None and not dry_run:
+            require_consent(remote, is_given=arm)
         recorder = run_recorded(
             live, options, record, console, track, viewer=viewer, predictor=predictor
         )

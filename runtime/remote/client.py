@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from gatort.runtime.clock import Clock
 from gatort.runtime.durations import Percentiles
 from gatort.runtime.errors import ObservationError, RobotError, WireError
+from gatort.runtime.facts import STATE
 from gatort.runtime.invalid_values import first_error
 from gatort.runtime.robot import Observation
 from gatort.runtime.safety import STOPPED, Command, State
@@ -107,6 +108,16 @@ class RemoteRobot:
     def succeeded(self) -> bool:
         """See `Robot.succeeded`."""
         return self.successes > 0
+
+    def require_armable(self) -> None:
+        """Check that the arm would take consent, as of the session's beginning.
+
+        Raises:
+            RobotError: it refuses. The sentence says why.
+        """
+        for fact in self.facts:
+            if fact.name == STATE and fact.attention:
+                raise RobotError(f"{self.endpoint} refuses: {fact.attention}")
 
     def arm(self) -> None:
         """See `Robot.arm`."""

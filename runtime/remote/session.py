@@ -14,7 +14,7 @@ import numpy as np
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import ObservationError, WireError
-from gatort.runtime.facts import Fact, bounded
+from gatort.runtime.facts import STATE, Fact, bounded
 from gatort.runtime.robots.driver import Driver
 from gatort.runtime.safety import STOPPED, Command, State
 from gatort.runtime.spec import Interface
@@ -196,7 +196,10 @@ class Sessions:
         """Return the state of the arm and the driver's own facts."""
         driver = self._driver
         obstacle = self._refusal().reason if self.blocked or driver.fault is not None else ""
-        return (Fact("state", driver.state, obstacle), *driver.facts)
+        reason = f" ({driver.stop_reason})" if driver.stop_reason is not None else ""
+        may_arm = driver.state is State.LATCHED and not obstacle
+        note = "; it may be armed again" if may_arm else ""
+        return (Fact(STATE, f"{driver.state}{reason}{note}", obstacle), *driver.facts)
 
     # -- Requests of the session ---------------------------------------------------------------
 

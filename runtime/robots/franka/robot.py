@@ -56,6 +56,8 @@ REALTIME_KERNEL: Final = Path("/sys/kernel/realtime")
 TORQUE_THRESHOLD_NM: Final = (40.0, 40.0, 38.0, 38.0, 32.0, 30.0, 24.0)
 """External torques at which the arm stops itself, each joint: twice the values that libfranka's
 examples set (`examples_common.cpp`), because a policy pushes blocks."""
+LATE: Final = "communication_constraints_violation"
+"""Error of an arm whose torques came late: see `ERRORS`."""
 STOPPED_ITSELF: Final = "the arm stopped itself"
 
 
@@ -209,10 +211,11 @@ class FrankaRobot(Driver):
         if self._success_rate is None:
             return Fact("link", f"{self._arrived:.0%} of its states arrived; not driven yet")
         attention = (
-            f"expected at least {LEAST_ARRIVED:.0%}: the arm stops itself when torques come late; "
-            "`gatort doctor --address` names causes"
+            f"expected at least {LEAST_ARRIVED:.0%}, and none late for long: the arm stops itself "
+            "when torques come late; `gatort doctor --address` names causes"
         )
-        is_poor = self._success_rate < LEAST_ARRIVED
+        was_late = self._fault is not None and LATE in self._fault
+        is_poor = was_late or self._success_rate < LEAST_ARRIVED
         return Fact(
             "link",
             f"{self._success_rate:.0%} of the control commands arrived in the last motion",

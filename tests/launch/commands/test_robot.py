@@ -297,6 +297,20 @@ def test_a_signal_stops_the_arm_and_no_controller_arms_it_until_another_allows_i
     shared_robot.wait_for(r"latched, free \(no command for 200 ms\)", before)
 
 
+def test_an_arm_that_refuses_is_neither_asked_for_nor_recorded(
+    shared_robot: Process, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint = endpoint_of(shared_robot)
+    before = len(shared_robot.text)
+    shared_robot.send(signal.SIGUSR1)
+    shared_robot.wait_for("stopped here", before)
+    sentence = refused(capsys, "run", "--demo", "hold", "--robot", endpoint, "--arm")
+    assert "refuses: stopped on the robot's own side: only its console allows arm" in sentence
+    assert not list(Path().rglob("*.mcap"))
+    shared_robot.send(signal.SIGUSR2)
+    shared_robot.wait_for("(?s)stopped here.*, free", before)
+
+
 def test_no_signal_of_a_terminal_suspends_the_robots_process(shared_robot: Process) -> None:
     endpoint_of(shared_robot)
     before = len(shared_robot.text)
@@ -389,7 +403,7 @@ def test_on_a_terminal_the_operator_is_asked(
     with terminal() as (ours, theirs):
         asking = start_controller(start, endpoint, "--seconds", "0.1", stdin=theirs)
         asking.wait_for("will move. Arm it")
-        assert re.search(r"^ok +state +(disarmed|latched) *$", asking.text, re.MULTILINE)
+        assert re.search(r"^ok +state +(disarmed *$|latched \()", asking.text, re.MULTILINE)
         assert "run," not in shared_robot.text[before:]
         os.write(ours, answer)
         status = asking.status()

@@ -209,6 +209,7 @@ def test_a_robot_that_fails_before_the_first_tick_is_refused_in_one_sentence(
     diverge_at(1, RobotError("no answer"), monkeypatch)
     assert run(bundle) == 2
     assert capsys.readouterr().err == "gatort: no answer\n"
+    assert not list(Path().rglob("*.mcap"))
 
 
 def test_ctrl_c_before_the_first_tick_gives_a_summary_without_latencies(

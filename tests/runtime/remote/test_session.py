@@ -211,6 +211,17 @@ def test_after_a_stop_on_the_robots_own_side_consent_is_refused(desk: Desk, reas
     assert desk.arm.state is State.DISARMED
 
 
+def test_the_state_of_an_arm_at_rest_says_why_and_whether_it_may_be_armed(desk: Desk) -> None:
+    desk.arm_it(1)
+    desk.arm.stop("a test")
+    desk.pass_ms(2_000)
+    latched = Fact("state", "latched (a test); it may be armed again")
+    assert desk.greet(ELSEWHERE).facts == [latched]
+    desk.sessions.blocked = True
+    desk.pass_ms(2_000)
+    assert desk.greet(HERE).facts == [Fact("state", "latched (a test)", LOCAL_STOP)]
+
+
 def test_late_copies_of_refused_consent_never_arm(desk: Desk) -> None:
     desk.sessions.blocked = True
     desk.arm_it(2)

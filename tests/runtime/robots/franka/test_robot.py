@@ -246,6 +246,17 @@ def test_the_success_rate_of_the_last_motion_is_told_and_a_poor_one_needs_attent
         assert bool(link().attention) == bool(attention)
 
 
+def test_a_reflex_for_late_torques_marks_the_link_whatever_its_rate(
+    robot: FrankaRobot, box: ControlBox
+) -> None:
+    box.success_rate = 1.0
+    drive(robot, 0.0, lambda: bool(box.told))
+    box.end_motion(ERRORS.index("communication_constraints_violation"))
+    pump(robot, lambda: robot.fault is not None)
+    link = next(fact for fact in robot.facts if fact.name == "link")
+    assert "`gatort doctor --address` names causes" in link.attention
+
+
 def test_closing_fades_an_arm_that_is_driven_and_a_second_call_does_nothing(
     robot: FrankaRobot, box: ControlBox
 ) -> None:

@@ -39,7 +39,7 @@ class TagOptions(Strict):
         """Check that a profile has tables.
 
         Raises:
-            ConfigError: one is absent.
+            ConfigError: one is absent, or a calibration is that of no camera.
         """
         for table in tables:
             if not getattr(self, table):
@@ -48,6 +48,12 @@ class TagOptions(Strict):
                     f"expected a launch profile with [{name}], found none: see docs/poses.md, and "
                     "name the profile with --profile"
                 )
+        strangers = [name for name in self.calibrations if name not in self.cameras]
+        if "calibrations" in tables and strangers:
+            raise ConfigError(
+                f"[calibrations]: expected cameras of [cameras] ({', '.join(self.cameras)}), found "
+                f"{strangers[0]!r}"
+            )
 
 
 class PosesOptions(TagOptions):

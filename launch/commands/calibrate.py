@@ -77,7 +77,7 @@ def calibrate(
             )
     path = options.calibrations[camera]
     require_place(path)
-    lens = CameraCalibration.load(path).lens if place else None
+    lens = _known_lens(camera, path) if place else None
     require_source(camera, options.cameras[camera])
     clock = MonotonicClock()
     with closing(Camera(camera, options.cameras[camera], clock)) as opened:
@@ -90,6 +90,20 @@ def calibrate(
         partial.write_text(measured.text, encoding="utf-8")
     screen().print(f"calibration of {camera}: {path}")
     return ExitStatus.DONE
+
+
+def _known_lens(camera: str, path: Path) -> CameraLens:
+    """Return the lens of a calibration file.
+
+    Raises:
+        ConfigError: the file is absent, or no calibration.
+    """
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: expected a calibrated lens, found no file: run `gatort calibrate {camera}` "
+            "without --place first"
+        )
+    return CameraCalibration.load(path).lens
 
 
 def _lens(camera: Camera, options: CalibrateOptions, clock: MonotonicClock) -> CameraLens:

@@ -35,7 +35,7 @@ from gatort.launch.run_report import (
     run_sentence,
     run_sentences,
 )
-from gatort.launch.sensing import with_sensor
+from gatort.launch.sensing import completed
 from gatort.launch.watching import FilmTrack
 from gatort.policies.demo import demo_policy
 from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, load_policy, quickest_cpu_engine
@@ -220,9 +220,9 @@ def _robot(options: RunOptions, policy: Policy | None, clock: Clock) -> Robot:
     with apply(options.realtime):  # The threads that carry the messages get the priority too.
         robot = RemoteRobot(options.robot, clock, keys)
     seeing = with_own_cameras(robot, options.cameras, clock)
-    if options.sensor is None or policy is None:
+    if policy is None:
         return seeing
-    return with_sensor(seeing, options.sensor, policy, options.task, clock)
+    return completed(seeing, options.sensor, policy, options.task, clock)
 
 
 def _predictor(robot: Robot) -> Predictor:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import observation_key
 
 pytest.importorskip("mujoco")
 
 from gatort.launch import cli
-from gatort.launch.sensing import with_sensor
+from gatort.launch.sensing import completed, with_sensor
 from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError, SpecError
 from gatort.runtime.policy import Policy
-from gatort.runtime.robots.panda import PANDA
+from gatort.runtime.robots.panda import ARM_ALONE, PANDA
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.robots.sensors.sockets import SensorPublisher
 from gatort.runtime.spec import PolicySpec
 from gatort.sim.make import make_robot
 from gatort.sim.robot import SimulatedRobot
+from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC, STACK_SPEC
 from gatort.sim.tasks.stacking.task import Stacking
+from gatort.testing import scripted_policy
 
 CLOCK = MonotonicClock()
 JOINTS_ONLY = PolicySpec.model_validate(
@@ -106,6 +111,37 @@ def test_a_robot_that_lacks_no_key_needs_no_sensor(policy: Policy, cubes: str) -
     whole = make_robot("mujoco", Stacking(), CLOCK)
     with pytest.raises(ConfigError, match="leave out --sensor"):
         with_sensor(whole, cubes, policy, None, CLOCK)
+
+
+@pytest.mark.parametrize(
+    ("offered", "wanted", "remedy"),
+    [
+        (JOINTS_ONLY, CAMERA_SPEC, r"'camera/front'; .*: give a --profile with \[cameras.front\]"),
+        (ARM_ALONE, STACK_SPEC, "'blocks/blue_from_red'; .*: give --sensor with a program that me"),
+        (ARM_ALONE, JOINTS_ONLY, "'gripper/width'; .*for an arm with a hand, and leave out --hand"),
+    ],
+)
+def test_a_robot_that_lacks_a_key_is_refused_with_the_remedy(
+    offered: Any, wanted: PolicySpec, remedy: str
+) -> None:
+    wishing = scripted_policy(wanted, actions=[[0.0] * len(wanted.actuators)])
+    with pytest.raises(SpecError, match=f"the robot lacks observation key {remedy}"):
+        completed(ScriptedRobot(offered, CLOCK), None, wishing, None, CLOCK)
+
+
+def test_pictures_come_from_no_sensor(cubes: str) -> None:
+    wishing = scripted_policy(CAMERA_SPEC, actions=[[0.0] * 8])
+    with pytest.raises(SpecError, match=r"with \[cameras.front\]"):
+        completed(arm(), cubes, wishing, None, CLOCK)
+
+
+def test_a_key_that_neither_sensor_nor_task_has_is_refused(cubes: str) -> None:
+    wanted = JOINTS_ONLY.model_copy(
+        update={"observations": (*JOINTS_ONLY.observations, observation_key("wrist/force", 3))}
+    )
+    wishing = scripted_policy(wanted, actions=[[0.0] * 8])
+    with pytest.raises(SpecError, match="publishes 'wrist/force', or a task that derives it"):
+        completed(arm(), cubes, wishing, "stacking", CLOCK)
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,18 @@ def test_a_camera_that_is_not_calibrated_is_refused_with_the_remedy(
 
 
 @pytest.mark.parametrize("command", [["poses"], ["calibrate", "front"]])
+def test_a_calibration_of_no_camera_is_refused(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_profile("file:none.png")
+    profile = Path("cell.toml")
+    profile.write_text(profile.read_text().replace('front = "front.json"', 'frnt = "front.json"'))
+    assert cli.main([*command, "--profile", "cell.toml"]) == 2
+    sentence = " ".join(capsys.readouterr().err.split())
+    assert "[calibrations]: expected cameras of [cameras] (front), found 'frnt'" in sentence
+
+
+@pytest.mark.parametrize("command", [["poses"], ["calibrate", "front"]])
 def test_a_profile_without_tables_is_refused(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,7 +196,7 @@ def test_the_place_of_a_camera_follows_from_a_board_on_the_table(
         (["side"], "expected a camera of [cameras] (front), found 'side'"),
         (["front", "--place", "--held", "red"], "name it with --robot"),
         (["front", "--place", "--robot", "mujoco"], "expected an address such as tcp://"),
-        (["front", "--place"], "no-calibration.json"),
+        (["front", "--place"], "no-calibration.json: expected a calibrated lens, found no file"),
     ],
 )
 def test_a_calibration_that_cannot_be_is_refused(

@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.errors import ConfigError, RobotError
+from gatort.runtime.errors import ConfigError, GatortError, RobotError
+from gatort.runtime.exit_status import ExitStatus, ended_by
+from gatort.runtime.printable import printable
 from gatort.runtime.process_name import name_process
 from gatort.runtime.robots.franka.fci import PORT
 
@@ -22,6 +26,7 @@ ADDRESS: Final = "127.0.0.1"
 SIMULATORS: Final = Path(__file__).parents[2] / "sim" / "simulators"
 LISTENS: Final = f"0100007F:{PORT:04X} 00000000:0000 0A"
 """Part of the line of /proc/net/tcp on a socket that listens at this address and port."""
+TCP: Final = Path("/proc/net/tcp")
 SERVE: Final = Path(__file__).with_name("serve_loopback.py")
 DEFAULT_PYTHON: Final = Path(".venv-franka-sim", "bin", "python")
 """Python of franka-sim's environment, which `make .venv-franka-sim/.installed` makes."""
@@ -59,9 +64,13 @@ class FrankaSimulator:
 
         Raises:
             ConfigError: there is no such Python.
-            RobotError: it ended, or it does not listen in time.
+            RobotError: its port is taken, it ended, or it does not listen in time.
         """
         require_python(python)
+        if LISTENS in TCP.read_text():
+            raise RobotError(
+                f"expected a free port {PORT} at {ADDRESS}, found another franka-sim: end it first"
+            )
         scene = SCENE.read_text(encoding="utf-8")
         arm = folder / "arm.xml"
         arm.write_text(scene.replace(LINK_0, LINK_0 + LINK_0_INERTIA), encoding="utf-8")
@@ -93,12 +102,17 @@ class FrankaSimulator:
         until_ns = clock.now_ns() + round(START_S * 1e9)
         while clock.now_ns() < until_ns:
             if self.process.poll() is not None:
-                said = self.log.read_text(errors="replace").strip()[-400:]
-                raise RobotError(f"franka-sim ended: {said}")
-            if LISTENS in Path("/proc/net/tcp").read_text():
+                raise self.ended()
+            if LISTENS in TCP.read_text():
                 return
             clock.sleep_until_ns(clock.now_ns() + LOOK_NS)
         raise RobotError(f"expected franka-sim to listen within {START_S:g} s, found it silent")
+
+    def ended(self) -> RobotError:
+        """Return an error on its end, with its exit status and its last words."""
+        said = self.log.read_text(errors="replace").strip()[-400:]
+        status = self.process.wait()
+        return RobotError(f"franka-sim ended with status {status}: {said or 'it said nothing'}")
 
     def close(self) -> None:
         """End it. A second call does nothing."""
@@ -106,18 +120,24 @@ class FrankaSimulator:
         self.process.wait()
 
 
-def main() -> None:
-    """Run franka-sim until Ctrl-C."""
-    require_python(DEFAULT_PYTHON)
+def main() -> int:
+    """Run franka-sim until Ctrl-C. Return 2, after a sentence, if it ends by itself."""
     name_process("sim")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        suppress(KeyboardInterrupt),
-        closing(FrankaSimulator(DEFAULT_PYTHON, Path(folder))) as simulator,
-    ):
-        print(f"franka-sim at {ADDRESS}; Ctrl-C ends it")
-        simulator.process.wait()
+    try:
+        require_python(DEFAULT_PYTHON)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            closing(FrankaSimulator(DEFAULT_PYTHON, Path(folder))) as simulator,
+        ):
+            print(f"franka-sim at {ADDRESS}; Ctrl-C ends it", flush=True)
+            simulator.process.wait()
+            raise simulator.ended()
+    except KeyboardInterrupt:
+        return ended_by(signal.SIGINT)
+    except GatortError as error:
+        print(f"gatort: {printable(str(error))}", file=sys.stderr)
+        return ExitStatus.REFUSED
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

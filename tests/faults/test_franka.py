@@ -5,6 +5,8 @@ They judge orders of states, torques, errors and sentences, and no times.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from gatort.faults.franka.rows import FRANKA_ROWS
 from gatort.faults.franka.simulator import DEFAULT_PYTHON, LISTENS
 from gatort.faults.injecting import inject
 from gatort.faults.rows import Row
+from gatort.faults.run_process import children
 from gatort.launch import cli
 
 pytest.importorskip("mujoco")
@@ -50,6 +53,25 @@ def test_franka_sim_ends_with_the_process_that_started_it() -> None:
     starter.wait()
     starter.stdout.close()
     eventually(lambda: LISTENS not in Path("/proc/net/tcp").read_text())
+
+
+def test_the_end_of_franka_sim_is_said_with_its_status() -> None:
+    if not PYTHON.is_file():
+        pytest.skip("franka-sim is not installed: run `make .venv-franka-sim/.installed`")
+    starter = subprocess.Popen(
+        [sys.executable, "-m", "gatort.faults.franka.simulator"],
+        cwd=PYTHON.parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert starter.stdout is not None
+    assert "Ctrl-C ends it" in starter.stdout.readline()
+    (simulator,) = children(starter.pid)
+    os.kill(simulator, signal.SIGKILL)
+    _, said = starter.communicate()
+    assert starter.returncode == 2
+    assert said.startswith("gatort: franka-sim ended with status -9: ")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,10 @@ def dry_run_sentence(forecast: Forecast) -> str:
 
 def dry_run_table(forecast: Forecast) -> Table:
     """Lay out the extremes, one row per joint."""
-    caption = "largest values and smallest distance to a joint limit, a period after each command"
+    caption = (
+        "largest values and smallest distance to a joint limit, a period after each command; the "
+        "arm stayed where it was, so torques are larger than in a run that moves it"
+    )
     table = Table(caption=caption, caption_justify="left")
     for column in ("joint", "torque N·m", "change N·m", "speed rad/s", "to limit rad"):
         table.add_column(column, justify="right")

@@ -37,6 +37,9 @@ STIFFNESS_1_RAD: Final = 1.0
 that is 30 N·m/rad at the shoulder and 12 at the wrist."""
 DAMPING_RAD_S: Final = 0.1
 """Torque at one radian per second against the motion, as the same share."""
+LEAD_RAD: Final = 0.2
+"""Largest distance to a target that is pulled at. It bounds the torque on an arm that is held back,
+or that stays where it is in a dry run."""
 SWING_RAD: Final = math.radians(5)
 """Amplitude of a wave."""
 SWING_S: Final = 4.0
@@ -59,7 +62,7 @@ NO_WEIGHTS: Final = ModelDims(
 class DemoEngine:
     """Engine that holds the joints where they are, swings the last one, or brings them home."""
 
-    stepwise = True
+    stepwise = False
 
     def __init__(self, demo: DemoName, spec: PolicySpec) -> None:
         self.name = f"demo {demo}"
@@ -88,7 +91,8 @@ class DemoEngine:
             self._width = read.get(WIDTH)
         target = self._target(self._start, self._ticks / self._spec.control_hz)
         action = np.array([each.safe for each in self._spec.actuators])
-        pull = STIFFNESS_1_RAD * (target - position) - DAMPING_RAD_S * read[VELOCITY]
+        lead = np.clip(target - position, -LEAD_RAD, LEAD_RAD)
+        pull = STIFFNESS_1_RAD * lead - DAMPING_RAD_S * read[VELOCITY]
         action[: self._joints] = self._largest * pull
         if self._width is not None:
             action[self._joints :] = self._width
@@ -100,7 +104,7 @@ class DemoEngine:
         for index in range(len(frame.passes)):
             best = int((frame.logits[index] + frame.bias[index]).argmax())
             frame.tokens[index] = FIRST_CONTINUOUS_ID + best
-            mark()
+        mark()
 
     def _target(self, start: NDArray[np.float64], time_s: float) -> NDArray[np.float64]:
         """Return the joints' targets (J,) a time after the first tick."""

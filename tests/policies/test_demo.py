@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from gatort.launch import cli
-from gatort.policies.demo import HOMING_RAD_S, SWING_RAD, DemoName, demo_policy
+from gatort.policies.demo import HOMING_RAD_S, LEAD_RAD, SWING_RAD, DemoName, demo_policy
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.loop import TickRecord
 from gatort.runtime.robots.panda import ARM_ALONE, HOME_RAD, PANDA
 from gatort.runtime.spec import Interface
+from gatort.runtime.telemetry import stage_names
 from gatort.sim.make import SimulatorName, make_robot
 from gatort.sim.tasks import task_named
 
@@ -56,6 +57,19 @@ def test_home_brings_every_joint_slowly_to_where_trials_start(name: SimulatorNam
     joints = joints_of(name, "home", 60)
     assert np.abs(joints[-1] - HOME_RAD).max() < 0.02
     assert np.abs(np.diff(joints, axis=0)).max() * 20 < 1.5 * HOMING_RAD_S
+
+
+def test_an_arm_that_stays_where_it_is_is_pulled_no_harder_than_at_the_start_of_its_way() -> None:
+    policy = demo_policy("home", ARM_ALONE)
+    at_rest = [np.zeros(7, np.float32)] * 2
+    pulls = np.abs([policy.act(at_rest) for _ in range(400)]).max(axis=0)
+    largest = np.array([each.high for each in ARM_ALONE.actuators])
+    assert np.all(pulls < 1.05 * LEAD_RAD * largest)
+
+
+def test_a_demo_has_no_stage_of_a_policys_passes() -> None:
+    policy = demo_policy("hold", ARM_ALONE)
+    assert "prefill" not in stage_names(policy.spec, policy.engine.stepwise)
 
 
 def test_home_is_known_for_arms_of_seven_joints() -> None:

@@ -124,7 +124,8 @@ class LiveRun:
         else:
             cause = f"the robot: {self.robot.stop_reason or 'it does not say why'}"
         reasons = "".join(f"; {count}× {reason}" for reason, count in guard.refused.items())
-        return f"stopped in {self.state} (by {cause}{reasons})"
+        newest = f"; the newest: {self.loop.refusal}" if self.loop.refusal is not None else ""
+        return f"stopped in {self.state} (by {cause}{reasons}{newest})"
 
     @property
     def processor_sentence(self) -> str | None:

@@ -11,7 +11,7 @@ import pytest
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.context import Frame
 from gatort.runtime.engines.engine import Mark, no_mark
-from gatort.runtime.errors import RobotError
+from gatort.runtime.errors import ObservationError, RobotError
 from gatort.runtime.guard import Refusal
 from gatort.runtime.live_run import LiveRun, ignore_tick
 from gatort.runtime.loop import TickRecord
@@ -120,6 +120,20 @@ def test_a_robot_that_fails_stops_the_run_and_is_recorded(run: Run, tmp_path: Pa
     assert live.ending == "the robot failed (the link broke)"
     messages = [each.message for each in Recording(tmp_path / "run.mcap").messages()]
     assert FaultMessage(component="robot", sentence="the link broke") in messages
+
+
+def test_a_run_that_refused_observations_stops_with_the_sentence_on_the_newest(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fall_silent(_: TickRecord) -> None:
+        monkeypatch.setattr(TaskRobot, "observe", observe_nothing)
+
+    def observe_nothing(_: TaskRobot) -> Observation:
+        raise ObservationError("the sensor of the poses: found one 201 ms old")
+
+    ending = run(fall_silent).ending
+    assert ending is not None
+    assert "observation refused; the newest: the sensor of the poses: found one 201 ms" in ending
 
 
 def test_a_robot_that_fails_before_the_first_tick_raises(run: Run) -> None:

@@ -102,6 +102,11 @@ class Lines(Onlooker):
         else:
             self.offer(f"{at_s:.1f} s: {status.sentence}")
 
+    def hide(self) -> None:
+        """Take the status back. Never wait."""
+        self._status = None
+        self._offered.set()
+
     def _show(self) -> None:
         for _ in self._offers():
             # A lost terminal must not end the arm's process.

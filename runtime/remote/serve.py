@@ -107,14 +107,18 @@ def serve(
         lines.offer(
             f"{name} at {server.endpoint}, {'plain' if config.keys is None else 'keyed'}, disarmed"
         )
-        lines.offer(f"inner loop: {scheduling.name}")
+        lines.offer(f"this process: {scheduling.name}")
         if lines.is_terminal:
             lines.offer(SIMULATED_KEY_HELP if simulated else KEY_HELP)
 
         # Closed before all else: finishing a recording may take seconds, in which nobody would
         # drive the arm.
         with closing(server), closing(driver):
-            server.serve()
+            try:
+                server.serve()
+            except BaseException:
+                lines.hide()  # The status of an arm that failed is no longer known.
+                raise
     return ended_by(ended[0]) if ended else ExitStatus.DONE
 
 
@@ -187,10 +191,11 @@ def _facts(status: RobotStatus, recording_fault: str | None) -> list[str]:
         control = "stopped here, [a Enter] allows arming"
     else:
         control = "controlled" if status.controlled else "free"
-    counted = {
+    reasons = ", ".join(status.drop_reasons)
+    counted: dict[str, int | str] = {
         "successes": status.successes,
         "given up": status.given_up,
-        "commands dropped": status.dropped,
+        "commands dropped": status.dropped and f"{status.dropped} ({reasons})",
         "malformed": status.malformed,
         "foreign": status.foreign,
         "too fast": status.flooded,

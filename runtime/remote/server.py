@@ -53,6 +53,8 @@ class RobotStatus:
     """Number of layouts that were replaced without success."""
     dropped: int = 0
     """Number of commands that the watchdog's rules kept from the arm."""
+    drop_reasons: tuple[str, ...] = ()
+    """Reasons for that, the commonest first."""
     malformed: int = 0
     """Number of messages that are not part of the protocol."""
     foreign: int = 0
@@ -115,6 +117,7 @@ class RobotServer:
     def status(self) -> RobotStatus:
         """State and counters now."""
         refused = self._transport.refused
+        dropped = self._driver.inner_loop.dropped
         return RobotStatus(
             state=self._driver.state,
             reason=self._driver.stop_reason,
@@ -123,7 +126,8 @@ class RobotServer:
             fault=self._driver.fault,
             successes=self._trials.successes,
             given_up=self._trials.given_up,
-            dropped=self._driver.inner_loop.dropped.total(),
+            dropped=dropped.total(),
+            drop_reasons=tuple(str(reason) for reason, count in dropped.most_common() if count),
             malformed=refused.malformed + self._sessions.malformed,
             foreign=self._sessions.foreign,
             unknown_keys=refused.unknown_keys,

@@ -239,6 +239,20 @@ def test_a_status_line_is_cut_to_the_terminal_and_begins_with_its_state(columns:
     assert coloured == f"\x1b[1;41mLATCHED\x1b[0m{plain[len('LATCHED') :]}"
 
 
+def test_a_status_that_is_no_longer_known_is_taken_from_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = Lines()
+    lines.is_terminal = True
+    lines.show(StatusLine(State.RUN, ["controlled"]), 1.25)
+    lines._print()
+    lines.hide()
+    lines._print()
+    shown = capsys.readouterr().out
+    assert "RUN" in shown
+    assert shown.endswith("\r\x1b[K")
+
+
 def test_without_a_terminal_each_change_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with Lines() as lines:
         lines.show(StatusLine(State.RUN, ["controlled"]), 1.25)

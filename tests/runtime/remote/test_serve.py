@@ -119,6 +119,12 @@ def test_messages_pass_a_bad_link_only_where_one_was_asked_for(
     assert type(transport) is kind
 
 
+def test_dropped_commands_are_told_with_their_reasons() -> None:
+    status = RobotStatus(state=State.RUN, dropped=2, drop_reasons=("late", "queue full"))
+    assert "commands dropped: 2 (late, queue full)" in serving._facts(status, None)
+    assert serving._facts(RobotStatus(state=State.RUN), None) == ["free"]
+
+
 @pytest.mark.parametrize("fault", [None, "the arm stopped itself: cartesian_reflex"])
 def test_the_key_that_recovers_an_arm_stands_before_the_reason_in_its_status(
     fault: str | None,

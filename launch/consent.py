@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from gatort.runtime.checklist import checklist
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.facts import Fact
 from gatort.runtime.live_run import LiveRun
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.wording import counted
 
+from .report import fact_table
 from .run_report import cameras_of, remote_of
 
 
@@ -29,21 +26,6 @@ def show_checklist(console: Console, live: LiveRun, recording: Path) -> None:
     console.print(fact_table(facts))
     if alarms := sum(bool(fact.attention) for fact in facts):
         console.print(f"{counted(alarms, 'row')} marked ! above: look before the arm moves")
-
-
-def fact_table(facts: Iterable[Fact]) -> Table:
-    """Lay out facts, one a row: `ok`, or `!` and the sentence that asks for attention."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column()
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for fact in facts:
-        mark = Text("!", "bold yellow") if fact.attention else Text("ok", "green")
-        cell = Text(fact.value)
-        if fact.attention:
-            cell += Text(f"\n{fact.attention}", "yellow")
-        table.add_row(mark, fact.name, cell)
-    return table
 
 
 def require_consent(robot: RemoteRobot, *, is_given: bool) -> None:

@@ -26,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gatort.runtime.durations import Percentiles
+from gatort.runtime.facts import Fact
 from gatort.runtime.outputs import whole_file
 from gatort.runtime.packages import require_packages
 from gatort.runtime.printable import printable
@@ -245,3 +246,18 @@ def _origin(journals: Sequence[Journal]) -> dict[str, Any]:
         "date": date.isoformat(timespec="seconds"),
         "command": shlex.join(["gatort", *sys.argv[1:]]),
     }
+
+
+def fact_table(facts: Iterable[Fact]) -> Table:
+    """Lay out facts, one a row: `ok`, or `!` and the sentence that asks for attention."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for fact in facts:
+        mark = Text("!", "bold yellow") if fact.attention else Text("ok", "green")
+        cell = Text(fact.value)
+        if fact.attention:
+            cell += Text(f"\n{fact.attention}", "yellow")
+        table.add_row(mark, fact.name, cell)
+    return table

@@ -32,6 +32,8 @@ DEFAULT_PYTHON: Final = Path(".venv-franka-sim", "bin", "python")
 """Python of franka-sim's environment, which `make .venv-franka-sim/.installed` makes."""
 START_S: Final = 30.0
 LOOK_NS: Final = 50_000_000
+LAST_LINES: Final = 3
+"""Number of lines of the log that are shown when it ends by itself."""
 SCENE: Final = SIMULATORS / "panda.xml"
 LINK_0: Final = '<body name="link0">'
 LINK_0_INERTIA: Final = '<inertial mass="2.8" pos="-0.04 0 0.05" diaginertia="0.01 0.01 0.01"/>'
@@ -110,7 +112,7 @@ class FrankaSimulator:
 
     def ended(self) -> RobotError:
         """Return an error on its end, with its exit status and its last words."""
-        said = self.log.read_text(errors="replace").strip()[-400:]
+        said = "\n".join(self.log.read_text(errors="replace").strip().splitlines()[-LAST_LINES:])
         status = self.process.wait()
         return RobotError(f"franka-sim ended with status {status}: {said or 'it said nothing'}")
 

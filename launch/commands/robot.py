@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -14,6 +13,7 @@ from gatort.launch.options import SIMULATORS, config_text, resolve
 from gatort.launch.outputs import require_writable
 from gatort.launch.real_cameras import arm_with_cameras
 from gatort.launch.refusals import refuse_fields
+from gatort.launch.report import fact_table, screen
 from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import ConfigError
@@ -74,11 +74,8 @@ def robot(
 
     if simulator is None:
         driver = _real_arm(name, options, clock)
-        for fact in driver.facts:
-            print(
-                f"{fact.name}: {'; '.join(filter(None, (fact.value, fact.attention)))}",
-                file=sys.stderr,
-            )
+        if driver.facts:
+            screen(stderr=True).print(fact_table(driver.facts))
         with arm_with_cameras(driver, options.cameras, clock) as seeing:
             return serve(name, seeing, clock, options, simulated=False)
 

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from gatort.launch.consent import fact_table
+from gatort.launch.report import fact_table
 from gatort.runtime.facts import LONGEST_FACT, Fact
 
 

@@ -108,7 +108,7 @@ def test_a_cube_that_was_never_seen_is_refused_until_it_is(desk: Desk) -> None:
     desk.seeing.observe()
 
 
-def test_the_checklist_tells_each_bodys_size_and_place_and_marks_what_is_amiss(
+def test_the_checklist_tells_each_bodys_size_and_place_and_marks_faults(
     desk: Desk,
 ) -> None:
     now_ns = desk.clock.now_ns()

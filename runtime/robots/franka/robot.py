@@ -12,6 +12,7 @@ it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -191,6 +192,7 @@ class FrankaRobot(Driver):
         return (
             Fact("mode", _mode_name(newest.robot_mode), self._fault or ""),
             self._link_fact(),
+            self._loop_fact(),
             Fact(
                 "limits",
                 "an FR3's joints, speeds and torques; torques change by at most "
@@ -221,6 +223,21 @@ class FrankaRobot(Driver):
             f"{self._success_rate:.0%} of the control commands arrived in the last motion",
             attention if is_poor else "",
         )
+
+    def _loop_fact(self) -> Fact:
+        """Return the scheduling that the inner loop's process got."""
+        pid = self._loop.process.pid
+        try:
+            is_fifo = os.sched_getscheduler(pid) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
+        except ProcessLookupError:
+            return Fact("inner loop", "ended", "start `gatort robot` again")
+        if is_fifo:
+            return Fact("inner loop", f"SCHED_FIFO {os.sched_getparam(pid).sched_priority}")
+        attention = (
+            f"SCHED_FIFO {PRIORITY} was refused, so torques may come late: `gatort doctor` says "
+            "how to grant it"
+        )
+        return Fact("inner loop", "ordinary scheduling", attention)
 
     def _hand_fact(self) -> Fact:
         if self._hand is None:

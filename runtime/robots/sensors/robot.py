@@ -42,7 +42,7 @@ class MeasuredKeys(Protocol):
         ...
 
     def facts(self, now_ns: int) -> Sequence[Fact]:
-        """Return rows of the checklist: the sensor's age, and what it sees."""
+        """Return rows of the checklist: the sensor's age, and that of its readings."""
         ...
 
     def close(self) -> None:

@@ -28,12 +28,15 @@ from gatort.launch.commands import robot as launch_robot
 from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.errors import ObservationError, RobotError
+from gatort.runtime.facts import Fact
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.console import BURST_NS
 from gatort.runtime.remote.memory import MemoryRobotTransport
 from gatort.runtime.remote.server import RobotServer
 from gatort.runtime.remote.trial_keeper import TrialKeeper
+from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import Command, State
+from gatort.runtime.spec import PolicySpec
 from gatort.sim import graphics
 
 MS = 1_000_000
@@ -588,6 +591,24 @@ def test_a_robot_that_cannot_be_started_as_asked_says_why(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], sentence: str
 ) -> None:
     assert sentence in refused(capsys, "robot", "mujoco", *arguments)
+
+
+def test_the_facts_of_an_arm_are_printed_in_80_columns_with_their_marks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], spec: PolicySpec
+) -> None:
+    class TellingArm(ScriptedRobot):
+        facts = (Fact("limits", "a word " * 20), Fact("load", "0 kg", "Desk knows of 0.4 kg"))
+
+    arm = TellingArm(spec, VirtualClock())
+    monkeypatch.setattr(launch_robot, "_real_arm", lambda *_: arm)
+    monkeypatch.setattr(launch_robot, "serve", lambda *_, **__: 0)
+    assert cli.main(["robot", "franka"]) == 0
+    printed = capsys.readouterr().err.splitlines()
+    assert max(map(len, printed)) <= 80
+    assert [line.split()[:2] for line in printed if line[:1] in "o!"][:2] == [
+        ["ok", "limits"],
+        ["!", "load"],
+    ]
 
 
 def test_a_bad_link_is_for_a_simulated_arm(capsys: pytest.CaptureFixture[str]) -> None:

@@ -331,6 +331,19 @@ def test_an_arm_that_falls_silent_is_a_lost_link_and_not_a_reflex(
         pump(robot, lambda: False)
 
 
+def test_the_scheduling_of_the_inner_loop_is_told_and_ordinary_scheduling_marked(
+    robot: FrankaRobot,
+) -> None:
+    def loop() -> Fact:
+        return next(fact for fact in robot.facts if fact.name == "inner loop")
+
+    pid = robot._loop.process.pid
+    is_fifo = os.sched_getscheduler(pid) & os.SCHED_FIFO
+    assert loop().value == ("SCHED_FIFO 80" if is_fifo else "ordinary scheduling")
+    os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+    assert "SCHED_FIFO 80 was refused, so torques may come late" in loop().attention
+
+
 def test_the_inner_loops_process_has_a_readable_name(robot: FrankaRobot) -> None:
     name = Path(f"/proc/{robot._loop.process.pid}/comm").read_text()
     assert name == "gatort-fci-loop\n"

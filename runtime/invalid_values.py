@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 LONGEST_FOUND: Final = 100
 """Longest part of a found value in a sentence, in characters."""
@@ -42,6 +42,23 @@ _EXPECTED: Final = {
     "model_type": "named values",
 }
 """Expectation by the kind of pydantic's report, with the report's own numbers."""
+
+
+def said(expectation: str) -> WrapValidator:
+    """Return a validator that gives one expectation for whatever is wrong with a value.
+
+    Args:
+        expectation: sentence that begins with "expected"; the found value is added.
+    """
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            # A brace would be a place for a value.
+            raise PydanticCustomError("said", "{text}", {"text": expectation}) from None
+
+    return WrapValidator(validate)
 
 
 def finding(details: ErrorDetails) -> str:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, FiniteFloat, NonNegativeInt, Positiv
 from pydantic_core import PydanticCustomError
 
 from gatort.runtime.errors import RobotError
+from gatort.runtime.invalid_values import said
 from gatort.runtime.spec import PATCH_PIXELS, Strict
 
 SourceKind = Literal["v4l2", "file", "http", "rtsp", "realsense"]
@@ -90,6 +91,13 @@ class Crop(NamedTuple):
     height: PositiveInt
 
 
+FrameSize = Annotated[
+    tuple[PositiveInt, PositiveInt],
+    said("expected width and height in pixels, such as [1280, 720]"),
+]
+"""Width and height of a frame."""
+
+
 class CameraConfig(Strict):
     """One camera."""
 
@@ -99,7 +107,7 @@ class CameraConfig(Strict):
     """Height of the picture in an observation."""
     width_px: Side = 64
     """Width of the picture in an observation."""
-    frame_size: tuple[PositiveInt, PositiveInt] | None = None
+    frame_size: FrameSize | None = None
     """Width and height of the source's frames. The first frame sets them by default."""
     frame_hz: Annotated[PositiveInt, Field(le=240)] = 30
     """VideoFrame rate asked of a device, and the rate of a still picture."""

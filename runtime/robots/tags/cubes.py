@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat, NonNegativeInt, model_validator
 
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.invalid_values import said
 from gatort.runtime.spec import Strict
 
 FACES: Final = ("+x", "+y", "-x", "-y", "+z", "-z")
 """Faces by their outward normal in B. Tag number `first_tag + i` is on face i."""
 _NORMALS: Final = np.vstack([np.eye(3), -np.eye(3)])[[0, 1, 3, 4, 2, 5]]
 
-Edge = Annotated[FiniteFloat, Field(gt=0, le=0.5)]
+Edge = Annotated[
+    FiniteFloat,
+    Field(gt=0, le=0.5),
+    said("expected a length in m, at most 0.5, such as 0.05 for 50 mm"),
+]
 
 
 class TaggedCube(Strict):

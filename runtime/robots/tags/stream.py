@@ -118,8 +118,9 @@ class PoseStream:
         size = grey.shape[1], grey.shape[0]
         if size != calibration.lens.frame_size:
             raise ConfigError(
-                f"camera {name!r}: expected frames of {calibration.lens.frame_size}, for which it "
-                f"was calibrated, found {size}"
+                f"camera {name!r}: expected frames of {_shown(calibration.lens.frame_size)}, for "
+                f"which it was calibrated, found {_shown(size)}: set its frame_size in the "
+                f"profile, or measure it again with `gatort calibrate {name}`"
             )
         poses = self._finder.find(grey, calibration)
         measured = {POSE + pose.name: pose.numbers.tolist() for pose in poses}
@@ -132,6 +133,10 @@ class PoseStream:
         for camera in self.cameras:
             camera.close()
         self._publisher.close()
+
+
+def _shown(size: tuple[int, int]) -> str:
+    return "×".join(map(str, size))
 
 
 def _require_place(name: str, calibrations: Mapping[str, CameraCalibration]) -> None:

@@ -122,6 +122,38 @@ def test_a_camera_that_is_not_calibrated_is_refused_with_the_remedy(
     assert "gatort calibrate front --place" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ("edge_m = 0.05", "edge_m = 50", "edge_m: expected a length in m, at most 0.5, such as"),
+        ("edge_m = 0.05", 'edge_m = "5 cm"', "such as 0.05 for 50 mm, found '5 cm'"),
+        ("loop = true", "frame_size = 640", "frame_size: expected width and height in pixels, su"),
+        ("loop = true", "frame_size = [1280]", "such as [1280, 720], found [1280]"),
+    ],
+)
+def test_a_length_or_a_frames_size_in_another_form_is_refused_with_an_example(
+    before: str, after: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    front = '[cameras.front]\nsource = "file:none.png"\nloop = true\n'
+    red = "[cubes.red]\nedge_m = 0.05\ntag_m = 0.04\nfirst_tag = 0\n"
+    Path("cell.toml").write_text((front + red).replace(before, after))
+    assert cli.main(["poses", "--profile", "cell.toml"]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_frames_of_another_size_than_the_calibrations_are_refused_with_the_remedy(
+    server: MjpegServer, scene: TaggedScene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_profile(server.url)
+    Path("front.json").write_text(scene.calibration("front").text.replace("1280,", "640,", 1))
+    flags = ["--profile", "cell.toml", "--address", ADDRESS, "--seconds", "30"]
+    assert cli.main(["poses", *flags]) == 2
+    sentence = " ".join(capsys.readouterr().err.split())
+    assert (
+        "expected frames of 640×720, for which it was calibrated, found 1280×720: set" in sentence
+    )
+
+
 @pytest.mark.parametrize("command", [["poses"], ["calibrate", "front"]])
 def test_a_calibration_of_no_camera_is_refused(
     command: list[str], capsys: pytest.CaptureFixture[str]

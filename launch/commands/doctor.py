@@ -16,8 +16,6 @@ import onnxruntime
 from rich.table import Table
 from rich.text import Text
 
-from gatort.launch.arm_computer import examine_arm_computer
-from gatort.launch.finding import Finding
 from gatort.launch.outputs import require_writable
 from gatort.launch.report import screen, write_json
 from gatort.policies.loading import SHIPPED_BUNDLE
@@ -28,9 +26,11 @@ from gatort.runtime.engines.cache import builder_version
 from gatort.runtime.engines.tensorrt import Builder
 from gatort.runtime.errors import GatortError
 from gatort.runtime.exit_status import verdict
+from gatort.runtime.finding import Finding
 from gatort.runtime.grant import QUOTA_HINT, SHARED_MEMORY, read_grant, shared_memory_obstacle
 from gatort.runtime.machine import this_machine
 from gatort.runtime.packages import X86_64, install_hint, installed_version
+from gatort.runtime.robots.franka.computer import examine_arm_computer
 from gatort.sim.film import time_one_frame
 from gatort.sim.graphics import INSTALL_HINT, choose_gl
 

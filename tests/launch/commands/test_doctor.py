@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from tests.runtime.robots.franka.control_box import ControlBox
 
-from gatort.launch import arm_computer, cli
-from gatort.launch.arm_computer import examine_arm_computer
+from gatort.launch import cli
 from gatort.launch.commands import doctor
 from gatort.runtime import grant, machine
+from gatort.runtime.robots.franka import computer
+from gatort.runtime.robots.franka.computer import examine_arm_computer
 from gatort.runtime.robots.franka.fci import Ask
 from gatort.sim import graphics
 from gatort.sim import make as robots
@@ -207,7 +208,7 @@ def test_a_governor_that_saves_energy_is_named_with_the_command_that_changes_it(
     (tmp_path / "cpu0" / "cpufreq").mkdir(parents=True)
     (tmp_path / "cpu0" / "cpufreq" / "scaling_governor").write_text("powersave\n")
     (tmp_path / "isolated").write_text("2-3\n")
-    monkeypatch.setattr(arm_computer, "CPU", tmp_path)
+    monkeypatch.setattr(computer, "CPU", tmp_path)
     found = examined_arm("127.0.0.9")
     assert (found["CPU governor"].found, found["CPU governor"].state) == ("powersave", "absent")
     assert "cpupower" in found["CPU governor"].mend

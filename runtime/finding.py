@@ -1,4 +1,4 @@
-"""One row of `gatort doctor`."""
+"""One finding of an examination, a row of `gatort doctor`."""
 
 from __future__ import annotations
 

@@ -14,11 +14,10 @@ import numpy as np
 
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import RobotError
+from gatort.runtime.finding import Finding
 from gatort.runtime.printable import printable
 from gatort.runtime.robots.franka.fci import VERSION, Fci
 from gatort.runtime.robots.franka.robot import LEAST_ARRIVED, has_realtime_kernel
-
-from .finding import Finding
 
 CPU: Final = Path("/sys/devices/system/cpu")
 NETWORK: Final = Path("/sys/class/net")

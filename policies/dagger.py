@@ -189,6 +189,12 @@ class Course:
             parts.append("rollouts under a randomised view")
         if config.locate:
             parts.append(f"a second loss of weight {config.locate} on the bodies' places")
+        if config.action_noise_bins:
+            parts.append(f"noise of {config.action_noise_bins:g} bins on past actions")
+        if config.consistency:
+            parts.append(f"a loss of weight {config.consistency:g} on the answer's change under it")
+        if config.bin_features:
+            parts.append(f"bins of {config.bin_features} smooth features")
         if config.int4_grid:
             parts.append("weights on the int4 grid")
         return "; ".join(parts)

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from gatort.runtime.spec import Strict
+from gatort.runtime.spec import CONTINUOUS_BINS, Strict
 
 LARGEST_SEED: Final = 2**63 - 1
 """Largest seed that PyTorch takes."""
@@ -35,6 +35,19 @@ class TrainConfig(Strict):
     """Share of frames whose action tokens are masked in training.
 
     The policy cannot learn to copy its previous action then."""
+    action_noise_bins: float = Field(default=0.0, ge=0)
+    """Standard deviation of noise on the past actions that the policy reads in training.
+
+    It learns to depend little on them. So `exact` decoding, which guesses them, needs fewer
+    passes."""
+    consistency: float = Field(default=0.0, ge=0)
+    """Weight of a loss on the change of the policy's answer under hidden or noisy past actions.
+
+    Each sequence is then read twice, as it is and disturbed, and counts as two of a batch."""
+    bin_features: NonNegativeInt = Field(default=0, le=CONTINUOUS_BINS)
+    """Number of smooth features of which the embeddings of the bins are made; 0 leaves them free.
+
+    Neighbouring bins then read nearly alike, so an action that is off by one bin changes little."""
     stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
     """Share of sequences that skip a layer's branch."""
     shift_px: NonNegativeInt = 0

@@ -33,7 +33,13 @@ from gatort.runtime.errors import ConfigError, DemonstrationError, TrainingError
 from gatort.runtime.interruption import Postponed
 from gatort.runtime.outputs import whole_file
 from gatort.runtime.regular_file import by_descriptor, open_regular
-from gatort.runtime.spec import CONTINUOUS_BINS, SEPARATOR_ID, ModelDims, PolicySpec
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    FIRST_CONTINUOUS_ID,
+    SEPARATOR_ID,
+    ModelDims,
+    PolicySpec,
+)
 from gatort.runtime.tensors import TensorKind, read_tensors
 
 from .batches import Batch, ahead
@@ -67,6 +73,12 @@ def label_distribution(targets: Tensor, std_bins: float) -> Tensor:
     return mass / mass.sum(-1, keepdim=True)
 
 
+def _difference(one: Tensor, other: Tensor) -> Tensor:
+    """Return the mean divergence between logits (…, R) in both directions (Kullback–Leibler)."""
+    log_p, log_q = F.log_softmax(one, -1), F.log_softmax(other, -1)  # (…, R)
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1).mean() / 2
+
+
 class Trainer:
     """A model and its optimizer. A step is one batch.
 
@@ -82,8 +94,8 @@ class Trainer:
         device: device to train on. Default: this process's GPU if there is one, else the CPU.
 
     Raises:
-        ConfigError: a sequence is shorter than the window, or the checkpoint is of another model or
-            another origin.
+        ConfigError: a sequence is shorter than the window, a batch has no two sequences although
+            pairs are wanted, or the checkpoint is of another model or another origin.
     """
 
     def __init__(
@@ -102,18 +114,26 @@ class Trainer:
                 f"sequence_frames: expected at least the window of {spec.window_frames}, "
                 f"found {config.sequence_frames}"
             )
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if config.consistency and config.batch_sequences < 2 * processes:
+            raise ConfigError(
+                f"batch_sequences: expected at least {2 * processes} with --consistency, which "
+                f"reads each sequence twice, found {config.batch_sequences}"
+            )
         torch.manual_seed(config.training_seed)
         self.spec = spec
         self.config = config
         self.directory = directory
         self.origin = list(origin)
         self.rank = int(os.environ.get("RANK", "0"))
-        self.processes = int(os.environ.get("WORLD_SIZE", "1"))
+        self.processes = processes
         self.device = device or _device()
 
         self.model = Gato(spec, dims, config.stochastic_depth)
         if start is not None:
             self.model.load_state_dict(start.state_dict())
+        if config.bin_features:
+            self.model.smooth_table(config.bin_features)
         self.locator = nn.Linear(dims.width, 3 * bodies) if bodies else nn.Identity()
         """Reads the places of the bodies from the hidden state; it is not exported."""
         self.model.to(self.device)
@@ -219,10 +239,15 @@ class Trainer:
     ) -> Iterator[Batch]:
         """Draw batches, the past actions hidden at random in some frames."""
         picks = rng.spawn(1)[0]
+        size = self.config.batch_sequences // self.processes
+        pairs = size // 2 if self.config.consistency else 0
         for _ in range(count):
-            starts = picks.choice(windows, self.config.batch_sequences // self.processes)
+            starts = np.tile(picks.choice(windows, pairs or size), 2 if pairs else 1)
             batch = Batch.of(frames, starts, self.config.sequence_frames)
-            self._forget_actions(batch.ids, picks)
+            # The first of each pair stays as the policy will read it.
+            disturbed = batch.ids[pairs:]
+            self._disturb_actions(disturbed, picks)
+            self._forget_actions(disturbed, picks)
             yield batch
 
     def _learn(self, batch: Batch, rng: np.random.Generator) -> float:
@@ -243,6 +268,8 @@ class Trainer:
                 "with a lower --learning-rate"
             )
         self.optimizer.step()
+        if self.config.bin_features:
+            self.model.smooth_table(self.config.bin_features)
         return value
 
     def _loss(self, batch: Batch, rng: np.random.Generator | None) -> Tensor:
@@ -262,6 +289,8 @@ class Trainer:
             logits = self.model.head(hidden).float()  # (B, F·A, R)
         labels = label_distribution(targets, self.config.label_std_bins)
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
+        if self.config.consistency and rng is not None:
+            loss = loss + self.config.consistency * _difference(*logits.chunk(2))
         if self.config.locate and rng is not None:
             loss = loss + self.config.locate * self._places_loss(hidden, batch)
         return loss
@@ -280,9 +309,12 @@ class Trainer:
         pictures = [self._moved(picture) for picture in batch.pictures]  # (B, F, H, W, 3) each
         if rng is not None:
             config = self.config
+            copies = 2 if config.consistency else 1  # Both of a pair see the same pictures.
             pictures = [
-                varied(picture, config.shift_px, config.colour_gain, rng) for picture in pictures
+                varied(picture[: len(picture) // copies], config.shift_px, config.colour_gain, rng)
+                for picture in pictures
             ]
+            pictures = [picture.repeat(copies, 1, 1, 1, 1) for picture in pictures]
         return cut(pictures)
 
     def _places_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
@@ -298,6 +330,17 @@ class Trainer:
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
+
+    def _disturb_actions(self, ids: NDArray[np.int64], rng: np.random.Generator) -> None:
+        """Add noise to the past actions in `ids` (B, F, T − p)."""
+        if not self.config.action_noise_bins:
+            return
+        last = FIRST_CONTINUOUS_ID + CONTINUOUS_BINS - 1
+        actions = self.spec.action_tokens - 1
+        for part in (ids[..., :1], ids[..., ids.shape[-1] - actions :]):
+            noise = np.rint(rng.normal(0.0, self.config.action_noise_bins, part.shape))
+            moved = np.clip(part + noise.astype(np.int64), FIRST_CONTINUOUS_ID, last)
+            np.copyto(part, moved, where=part != SEPARATOR_ID)  # No action precedes the first.
 
     def _forget_actions(self, ids: NDArray[np.int64], rng: np.random.Generator) -> None:
         """Hide past actions in some frames of `ids` (B, F, T − p), so that they are not copied."""

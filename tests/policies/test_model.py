@@ -257,3 +257,20 @@ def test_every_preset_has_even_heads_that_make_up_its_width() -> None:
     for dims in PRESETS.values():
         assert dims.head_size % 2 == 0
         assert dims.heads * dims.head_size == dims.width
+
+
+def test_a_smooth_table_reads_neighbours_alike_and_stays_as_it_is(model: Gato) -> None:
+    bins = slice(model.bins_at, model.bins_at + CONTINUOUS_BINS)
+    with torch.no_grad():
+        model.tokens.weight.normal_()
+    others = model.tokens.weight[: bins.start].clone()
+
+    model.smooth_table(32)
+    table = model.tokens.weight[bins].detach().clone()
+    apart = (table[1:] - table[:-1]).norm(dim=1) / table[1:].norm(dim=1)
+    assert float(apart.mean()) < 0.1
+    assert torch.linalg.matrix_rank(table) == 32
+    assert torch.equal(model.tokens.weight[: bins.start], others)
+
+    model.smooth_table(32)
+    torch.testing.assert_close(model.tokens.weight[bins].detach(), table)

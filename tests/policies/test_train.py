@@ -13,12 +13,20 @@ from safetensors.torch import load_file, save_file
 
 from gatort.policies.batches import Batch
 from gatort.policies.demos import Frames, join, tokenize
+from gatort.policies.model import action_positions, banded_mask
 from gatort.policies.presets import preset
 from gatort.policies.recipe import TrainConfig, learning_rate
 from gatort.policies.train import Trainer, label_distribution
+from gatort.runtime.context import rotary_tables
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError, DemonstrationError, TrainingError
-from gatort.runtime.spec import SEPARATOR_ID, ObservationKey, PolicySpec
+from gatort.runtime.spec import (
+    CONTINUOUS_BINS,
+    FIRST_CONTINUOUS_ID,
+    SEPARATOR_ID,
+    ObservationKey,
+    PolicySpec,
+)
 from gatort.runtime.tokenizer import Tokenizer
 
 CONFIG = TrainConfig(
@@ -245,6 +253,85 @@ def test_hiding_the_only_actuators_past_leaves_the_observation(
     ids = frames.ids[None].copy()
     trainer._forget_actions(ids, np.random.default_rng(0))
     np.testing.assert_array_equal(ids[0, :, 1:], frames.ids[:, 1:])
+
+
+def test_noise_moves_the_past_actions_alone_and_keeps_them_in_their_bins(
+    spec: PolicySpec, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"action_noise_bins": 500.0})
+    trainer = Trainer(spec, preset("tiny"), config, tmp_path)
+    frames = tokenize([episode(spec, ticks=8)], spec)
+    ids = frames.ids[None].copy()
+    trainer._disturb_actions(ids, np.random.default_rng(0))
+    observed = slice(1, 1 + spec.observation_tokens - spec.image_tokens)
+    np.testing.assert_array_equal(ids[0, :, observed], frames.ids[:, observed])
+    assert ids[0, 0, 0] == SEPARATOR_ID
+    moved = np.concatenate([ids[0, 1:, 0], ids[0, :, observed.stop + 1 :].ravel()])
+    assert (moved >= FIRST_CONTINUOUS_ID).all()
+    assert (moved < FIRST_CONTINUOUS_ID + CONTINUOUS_BINS).all()
+    assert np.ptp(moved) > 500
+
+
+def test_a_pair_reads_the_same_sequence_as_it_is_and_disturbed(
+    spec: PolicySpec, tmp_path: Path
+) -> None:
+    update = {"consistency": 1.0, "action_noise_bins": 300.0, "batch_sequences": 4}
+    trainer = Trainer(spec, preset("tiny"), CONFIG.model_copy(update=update), tmp_path)
+    frames = tokenize([episode(spec, ticks=9)], spec)
+    windows = frames.windows(CONFIG.sequence_frames)
+    batch = next(trainer._batches(frames, windows, 1, np.random.default_rng(0)))
+    calm, disturbed = np.split(batch.ids, 2)
+    observed = slice(1, 1 + spec.observation_tokens - spec.image_tokens)
+    np.testing.assert_array_equal(*np.split(batch.targets, 2))
+    np.testing.assert_array_equal(calm[..., observed], disturbed[..., observed])
+    assert (calm[..., observed.stop :] != disturbed[..., observed.stop :]).any()
+    assert all(each.tolist() in frames.ids.tolist() for each in calm.reshape(-1, calm.shape[-1]))
+
+
+def test_a_batch_without_room_for_a_pair_is_refused(spec: PolicySpec, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"consistency": 1.0, "batch_sequences": 1})
+    with pytest.raises(ConfigError, match=r"batch_sequences: expected at least 2 .* found 1"):
+        Trainer(spec, preset("tiny"), config, tmp_path)
+
+
+def test_consistency_teaches_an_answer_that_past_actions_change_less(
+    spec: PolicySpec, tmp_path: Path
+) -> None:
+    change = []
+    for weight in (0.0, 30.0):
+        update = {"consistency": weight, "action_noise_bins": 300.0, "batch_sequences": 8}
+        trainer = Trainer(
+            spec, preset("tiny"), CONFIG.model_copy(update=update), tmp_path / f"{weight}"
+        )
+        frames = tokenize([episode(spec, ticks=12)], spec)
+        trainer.fit(frames, 30)
+        change.append(answer_change(trainer, frames))
+    assert change[1] < 0.5 * change[0]
+
+
+def answer_change(trainer: Trainer, frames: Frames) -> float:
+    """Return how far the mean bin moves when other past actions stand in the frame."""
+    policy, spec = trainer.policy(), trainer.spec
+    length = CONFIG.sequence_frames
+    ids = frames.ids[:length][None].copy()
+    other = ids.copy()
+    trainer._disturb_actions(other, np.random.default_rng(1))
+    positions = np.arange(length * spec.frame_tokens)
+    cos, sin = rotary_tables(positions.astype(np.float64), policy.dims.head_size)
+    common = (
+        None,
+        torch.from_numpy(positions % spec.frame_tokens),
+        torch.from_numpy(cos),
+        torch.from_numpy(sin),
+        banded_mask(length, spec.frame_tokens, spec.window_frames),
+        action_positions(length, spec),
+    )
+    with torch.no_grad():
+        tokens = (torch.from_numpy(each).flatten(1) for each in (ids, other))
+        means = [
+            policy.head(policy(each, *common)).softmax(-1) @ torch.arange(1024.0) for each in tokens
+        ]
+    return float((means[0] - means[1]).abs().mean())
 
 
 def test_a_checkpoint_that_learned_other_ranges_is_refused(

@@ -94,8 +94,8 @@ class Trainer:
         device: device to train on. Default: this process's GPU if there is one, else the CPU.
 
     Raises:
-        ConfigError: a sequence is shorter than the window, a batch has no two sequences although
-            pairs are wanted, or the checkpoint is of another model or another origin.
+        ConfigError: a sequence is shorter than the window, a batch has no room for a pair, or the
+            checkpoint is of another model or another origin.
     """
 
     def __init__(

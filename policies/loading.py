@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat
 
@@ -58,7 +58,11 @@ class PolicyOptions(Strict):
     """Way to a tick's tokens.
 
     `greedy` runs a pass for each action token. `exact` guesses them all at once, and corrects wrong
-    guesses until none is left: the same tokens in fewer passes. TensorRT runs `greedy` alone."""
+    guesses until none is left: the same tokens in fewer passes. `parallel` takes one pass, in which
+    no action sees another: other tokens. TensorRT runs `greedy` alone."""
+    most_passes: Annotated[int, Field(ge=2, le=64)] | None = None
+    """Largest number of passes of an `exact` tick. A tick that needs more is refused. Default: as
+    many as it takes."""
     spinning: bool = OnnxConfig().spinning
     """Let ONNX Runtime's threads busy-wait between passes.
 
@@ -88,7 +92,7 @@ def load_policy(
     manifest = verify(options.bundle, manifest_sha256)
     engine = make_engine(options, manifest)
 
-    policy = Policy.of(manifest.spec, manifest.model, engine, sampler)
+    policy = Policy.of(manifest.spec, manifest.model, engine, sampler, options.most_passes)
     policy.manifest = manifest
     return policy
 
@@ -121,6 +125,10 @@ def make_engine(options: PolicyOptions, manifest: Manifest) -> Engine:
             model.
         MissingDependency: a package of the engine is not installed.
     """
+    if options.most_passes is not None and options.decoding != "exact":
+        raise ConfigError(
+            f"--most-passes: expected --decoding exact with it, found {options.decoding}"
+        )
     if options.engine == "tensorrt-rtx" or options.engine == "tensorrt":
         if options.decoding != "greedy":
             raise ConfigError(

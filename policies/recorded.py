@@ -39,6 +39,7 @@ def policy_record(policy: Policy, options: PolicyOptions, seed: int) -> PolicyRe
         files=manifest.files,
         engine=options.engine,
         precision=precision_of(options, manifest.precision),
+        decoding=options.decoding,
         threads=options.threads,
         spinning=options.spinning,
         temperature=options.temperature,
@@ -98,6 +99,7 @@ def recorded_options(
                 "bundle": bundle or recorded.directory,
                 "engine": engine or recorded.engine,
                 "precision": precision or kept,
+                "decoding": recorded.decoding,
                 "threads": min(recorded.threads, len(os.sched_getaffinity(0))),
             }
         )

@@ -91,7 +91,9 @@ class Frame:
     rest: Block
     """Part of the prefill after `sight`, a view of it. All of it where `sight` is `None`."""
     guess: NDArray[np.int64]
-    """(A − 1,) guess of the action tokens but the last. Only `exact` decoding reads it."""
+    """(A − 1,) guess of the action tokens but the last.
+
+    `exact` decoding reads it. `parallel` decoding replaces it by separators, which tell nothing."""
     full: Block
     """The prefill and the guess in one pass (t = T, d = A), a view of both."""
     full_rest: Block
@@ -113,6 +115,8 @@ class Frame:
     """(A,) tokens of the passes of an `exact` tick, in one piece. An output like `tokens`."""
     runs: int
     """Number of passes that chose tokens in the last tick: A, unless the engine set fewer."""
+    most_runs: int
+    """Largest number of such passes. An exact tick that needs more fails."""
 
     @property
     def prefill(self) -> Block:
@@ -264,6 +268,7 @@ def allocate_frame(spec: PolicySpec, dims: ModelDims) -> Frame:
         logits=logits,
         chosen=chosen,
         runs=actions,
+        most_runs=actions,
     )
 
 

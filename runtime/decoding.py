@@ -88,7 +88,12 @@ class Decoder:
     """A tokenizer, a context, an engine and a sampler, which turn values into a decision."""
 
     def __init__(
-        self, spec: PolicySpec, dims: ModelDims, engine: Engine, sampler: Sampler | None = None
+        self,
+        spec: PolicySpec,
+        dims: ModelDims,
+        engine: Engine,
+        sampler: Sampler | None = None,
+        most_passes: int | None = None,
     ) -> None:
         """Allocate the context.
 
@@ -97,6 +102,7 @@ class Decoder:
             dims: dimensions of the model behind the engine.
             engine: an engine that runs the model; one decoder at a time.
             sampler: rule that picks a bin; the likeliest bin by default.
+            most_passes: largest number of passes of an exact tick; as many as it takes by default.
 
         Raises:
             SpecError: the model's dimensions cannot carry the policy's frame, or a range cannot
@@ -107,6 +113,7 @@ class Decoder:
         self.sampler = sampler or Sampler()
         self.tokenizer = Tokenizer(spec)
         self._context = Context(spec, dims)
+        self._context.frame.most_runs = most_passes or spec.action_tokens
         self._last_token: int | None = None
         self._seen: tuple[NDArray[Any], ...] = ()
         """Pictures that stand in the frame; empty before `see`."""

@@ -28,10 +28,15 @@ class Policy(Decoder):
 
     @classmethod
     def of(
-        cls, spec: PolicySpec, dims: ModelDims, engine: Engine, sampler: Sampler | None = None
+        cls,
+        spec: PolicySpec,
+        dims: ModelDims,
+        engine: Engine,
+        sampler: Sampler | None = None,
+        most_passes: int | None = None,
     ) -> Self:
-        """Make a policy around an existing engine, and warm it up."""
-        policy = cls(spec, dims, engine, sampler)
+        """Make a policy around an existing engine, and warm it up; arguments as for `Decoder`."""
+        policy = cls(spec, dims, engine, sampler, most_passes)
         policy.warm_up()
         return policy
 

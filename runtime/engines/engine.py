@@ -9,11 +9,12 @@ from gatort.runtime.context import Frame
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID
 
 Mark = Callable[[], None]
-Decoding = Literal["greedy", "exact"]
+Decoding = Literal["greedy", "exact", "parallel"]
 """Way to a tick's tokens: `greedy` runs a pass for each, `exact` begins with a guess of them all.
 
 An exact tick takes the guess along in its first pass. Then it runs the rest of the frame again from
-the first wrong guess on, until none is wrong. That gives the tokens of `greedy`."""
+the first wrong guess on, until none is wrong. That gives the tokens of `greedy`. A `parallel` tick
+is one pass, in which no action token sees another one. Its tokens are not those of `greedy`."""
 
 
 def named(name: str, decoding: Decoding) -> str:

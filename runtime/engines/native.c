@@ -114,7 +114,8 @@ struct draft {
     const int64_t *guess; /* (A - 1,) */
     int64_t *tokens;      /* (A,), `apart` numbers apart */
     int64_t apart;
-    int64_t runs; /* number of passes that chose tokens */
+    int64_t most; /* largest number of passes that choose tokens */
+    int64_t runs; /* number of these passes; 0 if the tokens still changed in the last one */
 };
 
 /* Memory of one thread */
@@ -617,7 +618,7 @@ static void check(struct worker *me) {
     for (;; run++) {
         const int64_t *chosen = e->chosen[run];
         while (right < ACTIONS - 1 && inputs[right] == chosen[right]) right++;
-        if (right == ACTIONS - 1) break;
+        if (right == ACTIONS - 1 || run + 1 == draft->most) break;
         for (int i = right; i < ACTIONS - 1; i++) inputs[i] = chosen[i];
         int64_t write_index = *all->write_index + right;
         struct pass again = {
@@ -640,7 +641,7 @@ static void check(struct worker *me) {
     if (me->index) return;
     inputs[ACTIONS - 1] = e->chosen[run][ACTIONS - 1];
     for (int i = 0; i < ACTIONS; i++) draft->tokens[i * draft->apart] = inputs[i];
-    draft->runs = run + 1;
+    draft->runs = right == ACTIONS - 1 ? run + 1 : 0;
 }
 
 static void run_passes(struct worker *me) {

@@ -19,6 +19,7 @@ from gatort.runtime.patches import patch_intervals
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     FIRST_CONTINUOUS_ID,
+    SEPARATOR_ID,
     VOCABULARY,
     ModelDims,
     PolicySpec,
@@ -28,6 +29,7 @@ from .engine import Decoding, Mark, named, no_mark
 from .graph import BLOCK_INPUTS, PATCHES
 from .native_build import SOURCE, load_kernels
 from .native_weights import LANES, NativeModel, NativePrecision
+from .settle import unsettled
 
 MOST_THREADS = 16
 POSITION_INPUTS = tuple(name for name in BLOCK_INPUTS if name != "bias")
@@ -50,6 +52,7 @@ class _Draft(ctypes.Structure):
         ("guess", ctypes.c_void_p),
         ("tokens", ctypes.c_void_p),
         ("apart", ctypes.c_int64),
+        ("most", ctypes.c_int64),
         ("runs", ctypes.c_int64),
     ]
 
@@ -154,9 +157,16 @@ class NativeEngine:
         """
         bound = self._bound.get(id(frame)) or self._bind(frame)
         first = bound.ahead if frame.seen else 0
+        if bound.draft is not None:
+            bound.draft.most = frame.most_runs
+        if self.decoding == "parallel":
+            frame.guess[:] = SEPARATOR_ID
+            frame.runs = 1
         self._run(bound, frame.prefill.ids, first, len(bound.passes), bound.draft)
         if bound.draft is not None:
             frame.runs = bound.draft.runs
+            if not frame.runs:
+                raise unsettled(frame.most_runs)
         mark()
 
     def _run(
@@ -191,7 +201,9 @@ class NativeEngine:
             draft = None
         else:
             passes.append(_deciding(frame, frame.full_rest, 0, len(frame.tokens)))
-            draft = _draft(frame)
+            draft = _draft(frame) if self.decoding == "exact" else None
+            if draft is not None:
+                passes[-1].apart = 1  # Its tokens stay in the engine, to be checked.
         bound = _Bound(frame, (_Pass * len(passes))(*passes), ahead, draft)
         self._bound[id(frame)] = bound
         return bound
@@ -217,7 +229,7 @@ def _deciding(frame: Frame, block: Block, first: int, tokens: int) -> _Pass:
     made.bias = frame.bias[first:].ctypes.data
     made.logits = frame.logits[first:].ctypes.data
     made.tokens = frame.tokens[first:].ctypes.data
-    made.apart = 1 if tokens > 1 else frame.tokens.strides[0] // frame.tokens.itemsize
+    made.apart = frame.tokens.strides[0] // frame.tokens.itemsize
     return made
 
 

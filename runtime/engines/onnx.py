@@ -16,7 +16,7 @@ from gatort.runtime.bundle import ONNX_FILE, Manifest, external_files, open_chec
 from gatort.runtime.context import Block, Frame
 from gatort.runtime.errors import EngineError
 from gatort.runtime.grant import read_grant
-from gatort.runtime.spec import CONTINUOUS_BINS, Precision, Strict
+from gatort.runtime.spec import CONTINUOUS_BINS, SEPARATOR_ID, Precision, Strict
 
 from .engine import Decoding, Mark, named, no_mark
 from .float_environment import FloatEnvironment
@@ -58,7 +58,7 @@ class _Pass(NamedTuple):
 
 
 class _Bound(NamedTuple):
-    """A frame and the bindings of its passes, which are one in exact decoding."""
+    """A frame and the bindings of its passes. Only greedy decoding has several."""
 
     frame: Frame
     """Frame, kept alive so that its id stays its own."""
@@ -69,7 +69,7 @@ class _Bound(NamedTuple):
     passes: list[_Pass]
     """Bindings in the order of the passes that follow."""
     check: _Pass | None
-    """Binding of the check of an exact tick; `None` in a greedy one."""
+    """Binding of the check of an exact tick; `None` in any other."""
 
 
 class OnnxEngine:
@@ -150,11 +150,16 @@ class OnnxEngine:
         if not frame.seen:
             self.see(frame)
         bound = self._bound.get(id(frame)) or self._bind(frame)
-        if bound.check is None:
+        if self.decoding == "greedy":
             self._run(bound.passes, mark)
             return
+        if self.decoding == "parallel":
+            frame.guess[:] = SEPARATOR_ID
         self._run(bound.passes)
-        frame.runs = 1 + settle(frame.chosen, partial(self._check, frame, bound.check))
+        frame.runs = 1
+        if bound.check is not None:
+            check = partial(self._check, frame, bound.check)
+            frame.runs = settle(frame.chosen, check, frame.most_runs)
         frame.tokens[:] = frame.chosen
         mark()
 
@@ -192,7 +197,8 @@ class OnnxEngine:
         else:
             first = frame.full if ahead is None else frame.full_rest
             passes = [self._bind_pass(first, frame.logits, frame.chosen[None])]
-            check = self._bind_pass(frame.check, frame.logits[1:], frame.chosen[None, 1:])
+            if self.decoding == "exact":
+                check = self._bind_pass(frame.check, frame.logits[1:], frame.chosen[None, 1:])
         bound = _Bound(frame, sight, unread, passes, check)
         self._bound[id(frame)] = bound
         return bound

@@ -12,9 +12,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from gatort.runtime.errors import EngineError
 
-def settle(chosen: NDArray[np.int64], check: Callable[[], None]) -> int:
-    """Check the tokens of a first pass until none changes. Return the number of checks.
+
+def settle(chosen: NDArray[np.int64], check: Callable[[], None], most: int) -> int:
+    """Check the tokens of a first pass until none changes. Return the number of passes.
 
     There is always one check. So the result is what the pass over A − 1 positions gives, whose
     products may differ from the longer first pass in the last bit.
@@ -22,10 +24,24 @@ def settle(chosen: NDArray[np.int64], check: Callable[[], None]) -> int:
     Args:
         chosen: (A,) tokens of the first pass; at the end those of greedy decoding.
         check: reads the tokens in `chosen` but the last and writes all but the first.
+        most: largest number of passes, the first one included. A passes always suffice.
+
+    Raises:
+        EngineError: some tokens still changed in the last pass.
     """
-    for checks in range(1, len(chosen)):
+    for passes in range(2, min(most, len(chosen)) + 1):
         fed = chosen[1:-1].copy()
         check()
         if np.array_equal(chosen[1:-1], fed):
-            return checks
-    return len(chosen) - 1
+            return passes
+    if most < len(chosen):
+        raise unsettled(most)
+    return len(chosen)
+
+
+def unsettled(most: int) -> EngineError:
+    """Return the error of a tick that ends without tokens that are known to be exact."""
+    return EngineError(
+        f"expected tokens that settle in {most} passes (--most-passes), found some that changed in "
+        "the last one"
+    )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gatort.runtime.context import Block, Frame
 from gatort.runtime.errors import DeviceError, EngineError, MissingDependency
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, SEPARATOR_ID, ModelDims, PolicySpec
 
 from .engine import Decoding, Mark, named, no_mark
 from .graph import cache_shape
@@ -60,9 +60,9 @@ class _Bound(NamedTuple):
     frame: Frame
     """Frame, kept alive so that its id stays its own."""
     run: Callable[..., None]
-    """Runs all passes of a greedy tick, or the first of an exact one. Takes a `Mark`."""
+    """Runs all passes of a greedy tick, or the first of another. Takes a `Mark`."""
     check: Callable[..., None] | None
-    """Runs the check of an exact tick; `None` in a greedy one."""
+    """Runs the check of an exact tick; `None` in any other."""
 
 
 class TorchEngine:
@@ -119,15 +119,23 @@ class TorchEngine:
         try:
             with self._torch.inference_mode():
                 bound = self._bound.get(id(frame)) or self._bind(frame)
+                if self.decoding == "parallel":
+                    frame.guess[:] = SEPARATOR_ID
                 bound.run(mark if self.stepwise else no_mark)
-                if bound.check is not None:
-                    frame.runs = 1 + settle(frame.chosen, bound.check)
-                    frame.tokens[:] = frame.chosen
+                if self.decoding != "greedy":
+                    self._finish(frame, bound.check)
                 if not self.stepwise:
                     mark()
         except RuntimeError as error:
             failure = EngineError if self._on_cpu else DeviceError
             raise failure(f"{self.name}: the pass failed: {error}") from error
+
+    def _finish(self, frame: Frame, check: Callable[..., None] | None) -> None:
+        """Check the tokens of a first pass where that is wanted, and give them to the frame."""
+        frame.runs = 1
+        if check is not None:
+            frame.runs = settle(frame.chosen, check, frame.most_runs)
+        frame.tokens[:] = frame.chosen
 
     def _run(self, passes: list[_Pass], mark: Mark = no_mark) -> None:
         """Run passes and write their logits and tokens."""
@@ -159,7 +167,8 @@ class TorchEngine:
         else:
             full = made(frame.full, frame.logits, frame.chosen)
             again = made(frame.check, frame.logits[1:], frame.chosen[1:])
-            run, check = partial(self._run, [full]), partial(self._check, again, full.tokens)
+            run = partial(self._run, [full])
+            check = partial(self._check, again, full.tokens) if self.decoding == "exact" else None
 
         if not self._on_cpu:
             self._pin(host)

@@ -21,6 +21,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt
 
 from gatort.runtime.bundle import Sha256
 from gatort.runtime.clock import Clock, wall_clock_ns
+from gatort.runtime.engines.engine import Decoding
 from gatort.runtime.errors import RecordingError
 from gatort.runtime.spec import Interface, ObservationKey, PolicySpec, Precision, Strict
 
@@ -74,6 +75,8 @@ class PolicyRecord(Strict):
     """Engine, spelled as for `--engine`."""
     precision: Precision
     """Precision of the weights."""
+    decoding: Decoding = "greedy"
+    """Way to a tick's tokens."""
     threads: Annotated[int, Field(ge=1, le=256)]
     """Number of threads of the engine."""
     spinning: bool

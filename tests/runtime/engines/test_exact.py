@@ -21,7 +21,7 @@ from gatort.policies.loading import (
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.decoding import Decision, Sampler
 from gatort.runtime.engines.engine import Decoding
-from gatort.runtime.errors import ConfigError
+from gatort.runtime.errors import ConfigError, EngineError
 from gatort.runtime.policy import Policy
 from gatort.runtime.robots.scripted import scripted_robot
 from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, Precision
@@ -177,6 +177,53 @@ def test_a_tick_that_is_given_up_leaves_no_trace() -> None:
 def test_tensorrt_has_no_exact_ticks_and_refuses_them() -> None:
     with pytest.raises(ConfigError, match="--engine tensorrt-rtx runs greedy alone"):
         load_policy(PolicyOptions(engine="tensorrt-rtx", decoding="exact"))
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch", "native"])
+def test_a_tick_beyond_the_most_passes_is_refused_and_a_later_one_is_exact(
+    engine: EngineName,
+) -> None:
+    greedy = policy(SHIPPED_BUNDLE, "greedy", engine=engine)
+    options = {"bundle": SHIPPED_BUNDLE, "engine": engine, "decoding": "exact", "threads": 2}
+    capped = load_policy(PolicyOptions.model_validate({**options, "most_passes": 4}))
+    refused = 0
+    for values in observations(greedy, FRAMES):
+        tokens, _ = kept(greedy.decide(values))
+        try:
+            found = capped.decide(values)
+        except EngineError:
+            refused += 1
+            found = capped.force(values, greedy.tokenizer.decode_action(np.array(tokens)))
+        assert found.tokens.tolist() == tokens
+        assert found.passes <= 4
+        greedy.commit()
+        capped.commit()
+    assert 0 < refused < FRAMES
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch", "native"])
+@pytest.mark.parametrize("bundle", [SHIPPED_BUNDLE, SHIPPED_CAMERA_BUNDLE], ids=["state", "camera"])
+def test_a_parallel_tick_is_one_pass_that_no_guess_changes(
+    bundle: Path, engine: EngineName
+) -> None:
+    parallel = policy(bundle, "parallel", engine=engine)
+    reference = policy(bundle, "parallel", engine="torch")
+    random = np.random.default_rng(0)
+    for values in observations(parallel, 6):
+        guess = parallel._context.frame.guess
+        guess[:] = FIRST_CONTINUOUS_ID + random.integers(CONTINUOUS_BINS, size=len(guess))
+        found = parallel.decide(values)
+        assert found.passes == 1
+        expected = reference.decide(values)
+        np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
+        parallel.commit()
+        reference.commit()
+    assert parallel.engine.name.endswith("parallel")
+
+
+def test_most_passes_without_exact_decoding_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--most-passes: expected --decoding exact"):
+        load_policy(PolicyOptions(most_passes=3))
 
 
 def test_a_loop_counts_the_passes_of_exact_ticks() -> None:

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gatort.runtime.engines.settle import settle
+from gatort.runtime.errors import EngineError
 
 
 class CausalModel:
@@ -40,14 +41,23 @@ def test_any_guess_settles_on_the_greedy_tokens(tokens: int, right: int) -> None
     guess = np.array(model.greedy()[:-1], np.int64)
     guess[right:] = 1_023
     model.chosen[:] = model.answer(guess)
-    checks = settle(model.chosen, model.check)
+    passes = settle(model.chosen, model.check, most=tokens)
     assert model.chosen.tolist() == model.greedy()
-    assert checks == model.checks <= tokens - 1
+    assert passes == 1 + model.checks <= tokens
 
 
-def test_a_right_guess_takes_one_check_and_a_wrong_one_as_many_as_it_has_tokens() -> None:
+def test_right_tokens_take_one_check_and_wrong_ones_as_many_as_there_are() -> None:
     model = CausalModel(8)
     model.chosen[:] = model.greedy()
-    assert settle(model.chosen, model.check) == 1
+    assert settle(model.chosen, model.check, most=8) == 2
     model.chosen[1:] = 1_023
-    assert settle(model.chosen, model.check) == 7
+    assert settle(model.chosen, model.check, most=8) == 8
+
+
+def test_tokens_that_still_change_in_the_last_pass_are_refused() -> None:
+    model = CausalModel(8)
+    model.chosen[:] = 1_023
+    model.chosen[0] = model.greedy()[0]
+    with pytest.raises(EngineError, match=r"settle in 4 passes \(--most-passes\)"):
+        settle(model.chosen, model.check, most=4)
+    assert model.checks == 3

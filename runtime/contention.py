@@ -136,7 +136,7 @@ class Contention:
         if self.others_s > _SHARE * self.seconds:
             names = _names(self.takers)
             computed = f"other processes computed for {self.others_s:.1f} s{names}"
-            found[computed] = "stop them, or move them to other cores"
+            found[computed] = "stop those others, or move them to other cores"
         if self.own_s > _SHARE * self.seconds:
             names = _names(self.own_takers)
             computed = f"gatort's other processes computed for {self.own_s:.1f} s{names}"

@@ -87,12 +87,18 @@ def _require_keys(robot: Robot, policy: Policy, *, is_sensed: bool) -> None:
         SpecError: it lacks one. The sentence names the remedy.
     """
     offered = sorted(key.name for key in robot.interface.observations)
-    for key in policy.spec.observations:
-        own = key.encoding == "image" or key.name in _OF_THE_ARM
-        if key.name not in offered and (own or not is_sensed):
+    lacking = [key for key in policy.spec.observations if key.name not in offered]
+    # Where a camera or a hand is missing, a sensor alone would not help.
+    for key in sorted(lacking, key=_is_measured):
+        if not (is_sensed and _is_measured(key)):
             raise SpecError(
                 f"the robot lacks observation key {key.name!r}; it offers {offered}: {_remedy(key)}"
             )
+
+
+def _is_measured(key: ObservationKey) -> bool:
+    """Check if a sensor may measure a key: it is no picture, and not the arm's own."""
+    return key.encoding != "image" and key.name not in _OF_THE_ARM
 
 
 def _remedy(key: ObservationKey) -> str:

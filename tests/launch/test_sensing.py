@@ -117,7 +117,12 @@ def test_a_robot_that_lacks_no_key_needs_no_sensor(policy: Policy, cubes: str) -
     ("offered", "wanted", "remedy"),
     [
         (JOINTS_ONLY, CAMERA_SPEC, r"'camera/front'; .*: give a --profile with \[cameras.front\]"),
-        (ARM_ALONE, STACK_SPEC, "'blocks/blue_from_red'; .*: give --sensor with a program that me"),
+        (ARM_ALONE, STACK_SPEC, "'gripper/width'; .*for an arm with a hand, and leave out --han"),
+        (
+            JOINTS_ONLY,
+            STACK_SPEC,
+            "'blocks/blue_from_red'; .*: give --sensor with a program that me",
+        ),
         (ARM_ALONE, JOINTS_ONLY, "'gripper/width'; .*for an arm with a hand, and leave out --hand"),
     ],
 )

@@ -98,7 +98,8 @@ def test_each_cause_is_named_with_its_time_and_its_remedy() -> None:
         "other processes computed for 19.5 s (stress 12.2 s, ffmpeg 7.0 s). "
         "Try: raise the quota (docker --cpus, CPUQuota=, cpu.max); "
         "use a machine whose cores are its own; "
-        "stop those others, or move them to other cores; grant SCHED_FIFO (`gatort doctor` says how)."
+        "stop those others, or move them to other cores; "
+        "grant SCHED_FIFO (`gatort doctor` says how)."
     )
     assert "grant" not in found.sentence("SCHED_FIFO 10, nice -10", 7.0)
 

@@ -20,6 +20,7 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.invalid_values import shown
 from gatort.runtime.realtime import RealtimeConfig
 from gatort.runtime.regular_file import read_regular
+from gatort.runtime.remote.address import host_of
 from gatort.runtime.robots.cameras.board import Board
 from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
 from gatort.runtime.robots.sensors.readings import require_loopback
@@ -43,7 +44,7 @@ SIMULATORS: tuple[SimulatorName, ...] = get_args(SimulatorName)
 
 
 def _known_robot(robot: str) -> str:
-    if robot not in SIMULATORS and not robot.startswith("tcp://"):
+    if robot not in SIMULATORS and host_of(robot) is None:
         choices = f"expected {', '.join(SIMULATORS)} or an address such as tcp://127.0.0.1:5555"
         raise PydanticCustomError("robot", "{choices}", {"choices": choices})
     return robot

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, FiniteFloat
 from pydantic_core import PydanticCustomError
 
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.remote.address import host_of
 from gatort.runtime.robots.cameras.board import Board
 from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
 from gatort.runtime.robots.tags.cubes import TaggedCube
@@ -20,7 +21,7 @@ Tables = Parameter(parse=False)
 
 def known_address(robot: str) -> str:
     """Return the address of a robot, if it is one."""
-    if not robot.startswith("tcp://"):
+    if host_of(robot) is None:
         raise PydanticCustomError("robot", "expected an address such as tcp://127.0.0.1:5555")
     return robot
 
@@ -35,8 +36,12 @@ class TagOptions(Strict):
     calibrations: Annotated[dict[CameraName, Path], Tables] = Field(default_factory=dict)
     """Calibration file of each camera, by the camera's name."""
 
-    def require(self, *tables: str) -> None:
+    def require(self, profile: Path | None, *tables: str) -> None:
         """Check that a profile has tables.
+
+        Args:
+            profile: the launch profile, if one was named.
+            *tables: names of the tables.
 
         Raises:
             ConfigError: one is absent, or a calibration is that of no camera.
@@ -45,8 +50,10 @@ class TagOptions(Strict):
             if not getattr(self, table):
                 name = table if table == "calibrations" else f"{table}.NAME"
                 raise ConfigError(
-                    f"expected a launch profile with [{name}], found none: see docs/poses.md, and "
-                    "name the profile with --profile"
+                    f"expected a launch profile with [{name}], found none; name one with --profile"
+                    if profile is None
+                    else f"{profile}: expected a table [{name}], found none; add one as in "
+                    "docs/poses.md"
                 )
         strangers = [name for name in self.calibrations if name not in self.cameras]
         if "calibrations" in tables and strangers:

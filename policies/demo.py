@@ -48,6 +48,8 @@ RISE_S: Final = 2.0
 """Time in which the amplitude grows from zero."""
 HOMING_RAD_S: Final = 0.3
 """Largest speed of a joint on its way to the posture around which trials start."""
+DEMO_ENGINE: Final = "demo "
+"""Beginning of the names of these engines."""
 NO_WEIGHTS: Final = ModelDims(
     layers=1,
     heads=1,
@@ -65,7 +67,7 @@ class DemoEngine:
     stepwise = False
 
     def __init__(self, demo: DemoName, spec: PolicySpec) -> None:
-        self.name = f"demo {demo}"
+        self.name = f"{DEMO_ENGINE}{demo}"
         """Name for reports."""
         self._demo = demo
         self._spec = spec

@@ -106,5 +106,6 @@ def recorded_options(
     except ValidationError as error:
         valid = ", ".join(get_args(EngineName))
         raise RecordingError(
-            f"the recorded engine: expected one of {valid}, found {recorded.engine!r}"
+            f"the recorded engine: expected one of {valid}, found {recorded.engine!r}; "
+            "name one with --engine"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -38,6 +39,7 @@ _EXPECTED: Final = {
     "path_type": "a path",
     "list_type": "a list",
     "tuple_type": "a list",
+    "named_tuple_type": "a list",
     "dict_type": "named values",
     "model_type": "named values",
 }
@@ -99,8 +101,11 @@ def _is_within(inner: ErrorDetails, outer: ErrorDetails) -> bool:
 def _expectation(kind: str, message: str, limits: Mapping[str, Any]) -> str:
     if kind in _EXPECTED:
         numbers = {name: _number(value) for name, value in limits.items()}
-        return f"expected {_EXPECTED[kind].format(**numbers)}"
+        expected = _EXPECTED[kind].format(**numbers)
+        return "expected " + re.sub("( 1 [a-z]+)s$", r"\1", expected)
     text = message.removeprefix("Input should be ")
+    if kind == "literal_error":
+        text = text.replace("'", "")
     return f"expected {text}" if text != message else f"{text[:1].lower()}{text[1:]}"
 
 

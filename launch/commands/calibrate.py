@@ -69,12 +69,14 @@ def calibrate(
     else:
         refuse_fields("without --robot", typed, "keys")
     refuse_unused_by_board(typed.board if typed is not None else None, options.board.kind)
-    options.require("cameras", "calibrations")
+    options.require(profile, "cameras", "calibrations")
     for table in ("cameras", "calibrations"):
         if camera not in (names := getattr(options, table)):
             raise ConfigError(
                 f"expected a camera of [{table}] ({', '.join(names)}), found {camera!r}"
             )
+    if place:
+        _require_held(options, profile)
     path = options.calibrations[camera]
     require_place(path)
     lens = _known_lens(camera, path) if place else None
@@ -106,6 +108,20 @@ def _known_lens(camera: str, path: Path) -> CameraLens:
     return CameraCalibration.load(path).lens
 
 
+def _require_held(options: CalibrateOptions, profile: Path | None) -> None:
+    """Check that a robot and the cube in its hand are named together."""
+    if options.robot is None:
+        if options.held is not None:
+            raise ConfigError("--held is for a cube in the hand of a robot: name it with --robot")
+        return
+    options.require(profile, "cubes")
+    if options.held not in options.cubes:
+        raise ConfigError(
+            f"--held: expected the cube in the hand, one of {', '.join(options.cubes)}, "
+            f"found {options.held or 'none'}"
+        )
+
+
 def _lens(camera: Camera, options: CalibrateOptions, clock: MonotonicClock) -> CameraLens:
     boards = BoardPictures(options.board)
     _collect("pictures", BOARDS, lambda: (boards.offer(_picture(camera)), boards.left), clock)
@@ -122,8 +138,6 @@ def _place(
         keys = ControllerKeys.load(options.keys) if options.keys is not None else None
         with closing(RemoteRobot(options.robot, clock, keys)) as robot:
             return _place_by_hand(camera, lens, robot, options, clock)
-    if options.held is not None:
-        raise ConfigError("--held is for a cube in the hand of a robot: name it with --robot")
     found = place_camera(_picture(camera), options.board, lens)
     screen().print(f"the place fits {found.corners} corners to {found.residual_px:.2f} px")
     return CameraPlace.of(found.pose, found.residual_px)
@@ -132,13 +146,7 @@ def _place(
 def _place_by_hand(
     camera: Camera, lens: CameraLens, robot: Robot, options: CalibrateOptions, clock: MonotonicClock
 ) -> CameraPlace:
-    options.require("cubes")
-    if options.held not in options.cubes:
-        raise ConfigError(
-            f"--held: expected the cube in the hand, one of {', '.join(options.cubes)}, "
-            f"found {options.held or 'none'}"
-        )
-    hands = HandPictures(CubeFinder(options.cubes), options.held)
+    hands = HandPictures(CubeFinder(options.cubes), options.held or "")
     joints, _, width = PROPRIOCEPTION
     place = _place_of(joints.name, robot)
     _place_of(width.name, robot)  # An arm without a hand holds no cube.

@@ -54,7 +54,7 @@ def poses(
     if print_tags is not None:
         refuse_fields("with --print-tags", options, "address", "seconds")
     options = resolve(PosesOptions, options, profile)
-    options.require("cubes")
+    options.require(profile, "cubes")
     require_writable(print_tags=print_tags)
     if print_tags is not None:
         _require_fit(options.cubes)
@@ -62,7 +62,7 @@ def poses(
         screen().print(f"tags: {print_tags}")
         return ExitStatus.DONE
 
-    options.require("cameras", "calibrations")
+    options.require(profile, "cameras", "calibrations")
     calibrations = {
         name: CameraCalibration.load(path) for name, path in options.calibrations.items()
     }

@@ -23,10 +23,12 @@ from gatort.launch.report import (
 )
 from gatort.launch.roofline_tables import roofline_report
 from gatort.policies.loading import CPU_ENGINES, PolicyOptions
+from gatort.runtime.bundle import load_manifest
 from gatort.runtime.exit_status import ExitStatus, verdict
 from gatort.runtime.machine import this_machine
 from gatort.runtime.packages import require_packages
 from gatort.runtime.wording import counted
+from gatort.sim.tasks import task_of
 from gatort.sim.tasks.stacking.specifications import GATO_SPEC
 
 
@@ -88,6 +90,7 @@ def profile(
         print(config_text(options), end="")
         return ExitStatus.DONE
     require_writable(json=json, plot=plot)
+    _require_policy(options)
     if plot is not None:
         require_packages("--plot", "trials", "matplotlib")
 
@@ -124,6 +127,13 @@ def profile(
     if record["interrupted"]:
         raise KeyboardInterrupt
     return verdict(measured.holds(max_misses))
+
+
+def _require_policy(options: LoopOptions) -> None:
+    """Check the policy and its task, before a sentence says that they are timed."""
+    manifest = load_manifest(options.bundle)
+    if options.task is not None:
+        task_of(manifest, options.task)
 
 
 def _assess(options: PolicyOptions, one: Measurement, other: Measurement) -> Roofline:

@@ -9,6 +9,7 @@ from typing import Any
 
 from gatort.launch.outputs import require_writable
 from gatort.launch.report import progress_bar, screen, write_json
+from gatort.policies.demo import DEMO_ENGINE
 from gatort.policies.loading import EngineName, load_policy
 from gatort.policies.recorded import recorded_options
 from gatort.runtime.bundle import Manifest, load_hashed_manifest
@@ -57,6 +58,11 @@ def replay(
     if recorded is None:
         raise RecordingError(
             f"{file}: expected a run of a policy, found a recording of the robot alone"
+        )
+    if recorded.engine.startswith(DEMO_ENGINE):
+        raise RecordingError(
+            f"{file}: expected a run of a policy, found one of `gatort run --demo`, which has no "
+            "engine to compare; name another recording"
         )
     options = recorded_options(recorded, bundle, engine, precision)
     manifest, manifest_sha256 = _find_bundle(recording, recorded, bundle or recorded.directory)

@@ -22,6 +22,7 @@ from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.grant import read_grant
 from gatort.runtime.machine import this_machine
 from gatort.runtime.spec import Strict
+from gatort.sim.tasks import task_of
 from gatort.sim.trials.journal import Journal
 from gatort.sim.trials.robustness import PROPERTIES, Curve
 from gatort.sim.trials.runner import TrialSetup, require_unseen
@@ -90,6 +91,7 @@ def robustness(
             f"expected a policy with cameras, found {manifest.name!r}, which reads no pictures; "
             "give --bundle policies/stack_camera"
         )
+    task_of(manifest, options.task)
     seeds = range(seed, seed + episodes)
     require_unseen(seeds, manifest)
 

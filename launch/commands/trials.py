@@ -40,6 +40,7 @@ from gatort.runtime.remote.link import LinkConditions
 from gatort.runtime.wording import counted
 from gatort.sim.make import SimulatorName
 from gatort.sim.robot import CAMERA
+from gatort.sim.tasks import task_of
 from gatort.sim.trials.journal import Journal
 from gatort.sim.trials.runner import TrialSetup, require_unseen
 from gatort.sim.trials.statistics import TrialSummary, summarise
@@ -202,6 +203,7 @@ def _require_sensible(
             "link and view"
         )
     _require_camera(options, manifest)
+    task_of(manifest, options.task)
 
 
 def _require_larger(episodes: int, manifest: Manifest) -> None:

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import zstandard
 from mcap.data_stream import ReadDataStream
-from mcap.exceptions import EndOfFile, McapError
+from mcap.exceptions import EndOfFile, InvalidMagic, McapError, RecordLengthLimitExceeded
 from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, McapRecord, Message, Metadata
 from mcap.stream_reader import StreamReader
@@ -114,7 +114,10 @@ class Recording:
 
         if not hasattr(self, "run"):
             found = self.broken or "no run in it"
-            raise RecordingError(f"{path}: expected a recording, found another file ({found})")
+            raise RecordingError(
+                f"{path}: expected a recording, found another file ({found}); "
+                "name one (.mcap) of `gatort run` or `gatort robot`"
+            )
 
     @property
     def incomplete(self) -> str | None:
@@ -143,8 +146,10 @@ class Recording:
                 yield from self._read(file)
             except OSError as error:
                 self.broken = f"at a place that cannot be read ({error.strerror})"
-            except _CUT:
-                self.broken = "in the middle of a record"
+            except (*_CUT, RecordLengthLimitExceeded):
+                self.broken = "in the middle of a record" if self.total_bytes else "it is empty"
+            except InvalidMagic:
+                self.broken = "it begins or ends unlike an MCAP file"
             except _BROKEN as error:
                 self.broken = str(error)
 

@@ -24,14 +24,14 @@ from gatort.runtime.outputs import removed_if_empty
 from gatort.runtime.private_file import read_private, write_new
 from gatort.runtime.regular_file import open_regular
 
+from .address import host_of
+
 KEY_CHARACTERS = 40
 """Length of a key in Z85 (RFC 32); 32 bytes."""
 ROBOT = "robot"
 CONTROLLER = "controller"
-LAST_PORT = 65_535
 LONGEST_NAME = 64
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{LONGEST_NAME - 1}}}")
-_ADDRESS = re.compile(r"tcp://(?P<host>[\w.*-]+):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +150,12 @@ def require_keys_beyond_loopback(endpoint: str, keyed: bool) -> None:
     Raises:
         ConfigError: the address is not tcp://HOST:PORT, or keys are missing.
     """
-    found = _ADDRESS.fullmatch(endpoint)
-    if found is None or int(found["port"]) > LAST_PORT:
+    host = host_of(endpoint)
+    if host is None:
         raise ConfigError(
             f"expected an address such as tcp://127.0.0.1:5555 (IPv4 or a name), found {endpoint!r}"
         )
-    if not keyed and not _is_loopback(found["host"]):
+    if not keyed and not _is_loopback(host):
         raise ConfigError(
             f"{endpoint} reaches beyond this machine, which requires keys: "
             "make them with `gatort keys DIR` and give --keys DIR"

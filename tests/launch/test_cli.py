@@ -374,6 +374,31 @@ def test_a_list_takes_several_values_after_one_flag(
 
 
 @pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("trials --task nix", "--task nix: policy 'stack' is for task 'stacking'"),
+        ("robustness --task nix", "--task nix: policy 'stack_camera' is for task 'stacking'"),
+        ("profile --task nix", "--task nix: policy 'stack' is for task 'stacking'"),
+        ("profile --bundle nix", "nix/manifest.json: expected a bundle's manifest, found none"),
+        ("run --robot tcp://x:99999", "--robot: expected mujoco, pybullet or an address such as"),
+        (
+            "calibrate a --robot tcp://x:99999 --place",
+            "--robot: expected an address such as tcp://",
+        ),
+        ("robot franka --address 1.2.3.4.5", "expected the IP address of its control box"),
+    ],
+)
+def test_a_refusal_comes_before_any_work_or_question(
+    capsys: pytest.CaptureFixture[str], line: str, sentence: str
+) -> None:
+    assert cli.main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("",), "expected a command, found an empty word; valid ones are run, robot,"),

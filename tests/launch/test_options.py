@@ -178,6 +178,26 @@ def test_print_config_prints_toml_and_does_nothing_else(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "[cameras.a]\nsource = 'file:a.png'\ncrop = 3",
+            "cameras.a.crop: expected a list, found 3",
+        ),
+        ("until = 'never'", "until: expected success or time, found 'never'"),
+        ("realtime.cpus = []", "realtime.cpus: expected at least 1 value, found []"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_gatort_s_own_words(
+    text: str, sentence: str, profile: Path
+) -> None:
+    profile.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        resolve(RunOptions, None, profile)
+    assert str(refused.value) == f"{profile}: {sentence}"
+
+
 def test_an_empty_text_in_a_profile_is_refused_with_its_key(profile: Path) -> None:
     profile.write_text("[run]\nbundle = ''")
     with pytest.raises(ConfigError, match=r"run\.bundle: expected a text, found an empty one"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from gatort.runtime.errors import MissingDependency
 from .config import CameraConfig, Crop
 from .frames import BadFrame, CameraFault, SourceEnded, SourceLost, VideoFrame
 
+# Their warnings repeat in other words what a camera's fault says.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 try:
     import cv2 as cv2  # noqa: PLC0414  # other files import it from here
 except ImportError as error:

@@ -144,6 +144,21 @@ class RefusalError(RobotError):
     """The arm refused a request."""
 
 
+def require_address(address: str) -> None:
+    """Check that an address of a control box can be one.
+
+    Raises:
+        RobotError: it is no IP address, and no name of a computer.
+    """
+    try:
+        socket.getaddrinfo(address, PORT)
+    except (OSError, UnicodeError) as error:
+        raise RobotError(
+            "a Franka arm: expected the IP address of its control box, such as 172.16.0.2, "
+            f"found {address!r}"
+        ) from error
+
+
 class Fci:
     """The connection to one arm. It is the arm's only one: a second client would wait."""
 

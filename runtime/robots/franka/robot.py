@@ -34,7 +34,7 @@ from gatort.runtime.robots.panda import ARM_ALONE, JOINT_DAMPING_NMS_RAD, PANDA,
 from gatort.runtime.safety import STOPPED, State
 from gatort.runtime.spec import Strict
 
-from .fci import Fci, Mode, RefusalError, errors_named
+from .fci import Fci, Mode, RefusalError, errors_named, require_address
 from .fci_loop import NO_TRACE, CycleReport, FciLoop
 from .hand import Hand, start_hand
 from .limits import FR3_LIMITS
@@ -107,6 +107,7 @@ class FrankaRobot(Driver):
             RobotError: no arm or no hand answers there, its states do not arrive, or it refuses the
                 settings.
         """
+        require_address(config.address)
         super().__init__(PANDA if config.hand == "franka" else ARM_ALONE, clock, safe_after_ns)
         if config.hand == "franka" and find_spec("pylibfranka") is None:
             raise MissingDependency(

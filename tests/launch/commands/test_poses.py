@@ -172,7 +172,7 @@ def test_a_profile_without_tables_is_refused(
 ) -> None:
     Path("empty.toml").write_text("")
     assert cli.main([*command, "--profile", "empty.toml"]) == 2
-    assert "expected a launch profile with [" in capsys.readouterr().err
+    assert "empty.toml: expected a table [" in capsys.readouterr().err
 
 
 def test_tags_are_printed_at_their_exact_size() -> None:
@@ -225,6 +225,10 @@ def test_the_place_of_a_camera_follows_from_a_board_on_the_table(
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
+        (
+            ["front", "--place", "--robot", "tcp://127.0.0.1:1", "--held", "nix"],
+            "--held: expected the cube in the hand, one of",
+        ),
         (["side"], "expected a camera of [cameras] (front), found 'side'"),
         (["front", "--place", "--held", "red"], "name it with --robot"),
         (["front", "--place", "--robot", "mujoco"], "expected an address such as tcp://"),

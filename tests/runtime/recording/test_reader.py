@@ -116,12 +116,20 @@ def test_another_programs_file_with_a_topic_of_this_name_is_refused_in_one_sente
         Recording(path)
 
 
-@pytest.mark.parametrize("contents", [b"", b"gatort", b"\x89MCAP0\r\n", bytes(10_000)])
+@pytest.mark.parametrize(
+    ("contents", "found"),
+    [
+        (b"", "it is empty"),
+        (b"gatort", "in the middle of a record"),
+        (b"\x89MCAP0\r\n", "in the middle of a record"),
+        (bytes(10_000), "it begins or ends unlike an MCAP file"),
+    ],
+)
 def test_a_file_that_is_no_recording_is_refused_in_one_sentence(
-    path: Path, contents: bytes
+    path: Path, contents: bytes, found: str
 ) -> None:
     path.write_bytes(contents)
-    with pytest.raises(RecordingError, match="expected a recording"):
+    with pytest.raises(RecordingError, match=rf"found another file \({found}\); name one"):
         Recording(path)
 
 

@@ -27,12 +27,11 @@ from gatort.runtime.exit_status import ExitStatus, ended_by
 from gatort.runtime.interruption import Interruption
 from gatort.runtime.invalid_values import first_error
 from gatort.runtime.outputs import NO_SPACE, removed_if_empty, unwritable
-from gatort.runtime.printable import printable
 
 from .command_help import READERS, show_whole
 from .outputs import RUNS
 from .refusals import flag_sentence, with_flag
-from .streams import spared_streams
+from .streams import complain, spared_streams
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 """Errors that say that the machine has no more of something."""
@@ -160,11 +159,12 @@ def _run(given: list[str]) -> int:
 def _fail(given: list[str], error: Exception, *, interrupted: bool) -> int:
     """Print one sentence on an error, and return its exit status."""
     if (sentence := _sentence(given, error)) is not None:
-        return _refuse(sentence)
+        complain(sentence)
+        return ExitStatus.REFUSED
     if interrupted:  # Whatever a library made of the interruption.
         return ExitStatus.DONE
 
-    _refuse(
+    complain(
         f"internal error: {type(error).__name__}: {error}; please report it in the issues of "
         "gatort's repository with the lines below, unless they lead into code of your own"
     )
@@ -258,8 +258,3 @@ def _absent_package(error: ImportError) -> str | None:
             return package if package in EXTRAS else None
         cause = cause.__cause__
     return None
-
-
-def _refuse(sentence: str) -> int:
-    print(f"gatort: {printable(' '.join(sentence.split()))}", file=sys.stderr)
-    return ExitStatus.REFUSED

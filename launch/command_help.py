@@ -114,4 +114,4 @@ def _constraints(annotation: Any) -> Iterator[Any]:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) else f"{value:g}"
+    return f"{int(value):,}" if value == int(value) else f"{value:g}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from gatort.runtime.errors import ConfigError, MissingDependency, OutputError, RobotError
 from gatort.runtime.outputs import MARK, require_folder, require_place, unwritable, whole_file
+
+from .streams import complain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,7 +110,7 @@ def require_own_folder(flag: str, folder: Path, mark: str | None = None) -> None
     if folder.exists() and any(folder.iterdir()):
         begun = f", or one with {mark}" if mark is not None else ""
         raise ConfigError(
-            f"{flag} {folder}: expected a new or empty folder{begun}, found one with other files; "
+            f"{flag} {folder}: expected a new or empty folder{begun}, found one with files; "
             "choose another name, or remove it first"
         )
 
@@ -171,7 +172,7 @@ def spared(noun: str) -> Iterator[None]:
     try:
         yield
     except (MissingDependency, OutputError, RobotError) as error:
-        print(f"gatort: no {noun}: {error}", file=sys.stderr)
+        complain(f"no {noun}: {error}")
 
 
 def is_stream(path: Path) -> bool:

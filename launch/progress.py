@@ -22,6 +22,7 @@ from gatort.sim.trials.journal import Journal, Trial
 from gatort.sim.trials.runner import TrialSetup, run_trials
 
 from .report import progress_bar, screen
+from .streams import complain
 
 
 class TrialsInterrupted(KeyboardInterrupt):
@@ -100,7 +101,7 @@ def show_trials(
         )
         raise TrialsInterrupted(list(finished.values())) from error
     if journal is not None and journal.failure is not None:
-        screen(stderr=True).print(f"gatort: trials are not kept: {journal.failure}", soft_wrap=True)
+        complain(f"trials are not kept: {journal.failure}")
     return [finished[seed] for seed in seeds]
 
 

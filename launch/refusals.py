@@ -15,6 +15,7 @@ from cyclopts import (
     CycloptsError,
     MissingArgumentError,
     RepeatArgumentError,
+    Token,
     UnknownCommandError,
     UnknownOptionError,
     UnusedCliTokensError,
@@ -122,6 +123,10 @@ def flag_sentence(
             return _repeated(str(token.keyword), given, known)
         case ConsumeMultipleError(min_required=least) if argument is not None:
             return f"{argument.name}: expected at least {counted(least, 'value')}, found none"
+        case CoercionError(argument=None, token=Token() as token) if valid := _keys(
+            error.target_type, ()
+        ):
+            return f"{token.keyword}: expected keys among {', '.join(valid)}, found {token.value!r}"
         case CoercionError() if argument is not None:
             return f"{argument.name}: {_conversion(error)}"
         case CycloptsError(__cause__=ValidationError() as cause) if argument is not None:
@@ -227,7 +232,7 @@ def _valid_keys(kind: type[BaseModel] | None, place: tuple[int | str, ...]) -> s
     return f"valid keys{where} are {', '.join(_keys(kind, place))}"
 
 
-def _keys(kind: type[BaseModel] | None, location: tuple[int | str, ...]) -> list[str]:
+def _keys(kind: Any, location: tuple[int | str, ...]) -> list[str]:
     """Return the keys that are valid at a location inside a nested options class."""
     found: Any = kind
     for part in location:

@@ -11,7 +11,20 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import Any, TextIO, cast
+
+from gatort.runtime.printable import printable
+
+
+def complain(sentence: str) -> None:
+    """Print a sentence on standard error, wrapped at words on a terminal, else in one line."""
+    text = f"gatort: {printable(' '.join(sentence.split()))}"
+    if sys.stderr.isatty():
+        width = get_terminal_size().columns
+        text = fill(text, width, break_long_words=False, break_on_hyphens=False)
+    print(text, file=sys.stderr)
 
 
 class _Spared:

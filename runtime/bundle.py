@@ -163,7 +163,7 @@ def verify(directory: Path, manifest_sha256: str | None = None) -> Manifest:
     if missing := {ONNX_FILE, WEIGHTS_FILE} - manifest.files.keys():
         raise BundleError(
             f"{directory / MANIFEST_FILE}: expected {ONNX_FILE} and {WEIGHTS_FILE} among files, "
-            f"lacks {sorted(missing)}"
+            f"lacks {', '.join(sorted(missing))}"
         )
     for name in manifest.files:
         with open_checked(directory, manifest, name) as file:
@@ -190,8 +190,8 @@ def external_files(directory: Path, manifest: Manifest, graph: IO[bytes]) -> lis
     if strange := locations - manifest.files.keys():
         raise BundleError(
             f"{directory / ONNX_FILE}: expected weights in files that the manifest names, "
-            f"{sorted(manifest.files)}, "
-            f"found {sorted(strange)}"
+            f"{', '.join(sorted(manifest.files))}, "
+            f"found {', '.join(sorted(strange))}"
         )
     return sorted(locations)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
@@ -112,6 +113,15 @@ def episode_files(directory: Path) -> list[Path]:
     return sorted(paths, key=lambda path: int(path.stem))
 
 
+def _named(found: Any, expected: Any = None) -> str:
+    """Return a value for a sentence. Keys and actuators are named."""
+    if not isinstance(found, tuple):
+        return str(found)
+    names = [each.name for each in found]
+    same = expected is not None and names == [each.name for each in expected]
+    return "others of the same names" if same else ", ".join(names)
+
+
 def load_episodes(directory: Path, spec: PolicySpec) -> list[Episode]:
     """Read every episode of a folder, in the order of their seeds.
 
@@ -124,7 +134,8 @@ def load_episodes(directory: Path, spec: PolicySpec) -> list[Episode]:
         expected = getattr(spec, field)
         if found != expected:
             raise DemonstrationError(
-                f"{directory}: {field} differ: expected {expected}, found {found}"
+                f"{directory}: {field}: expected {_named(expected)}, as in the other "
+                f"demonstrations, found {_named(found, expected)}; leave the folder out"
             )
 
     paths = episode_files(directory)

@@ -86,7 +86,7 @@ class Episode:
         expected |= {"action": (len(spec.actuators),), "expert_action": (len(spec.actuators),)}
         if missing := sorted({*expected, "seed", "succeeded"} - arrays.keys()):
             raise DemonstrationError(
-                f"{path}: expected the array {missing[0]!r}, found only {sorted(arrays)}"
+                f"{path}: expected the array {missing[0]!r}, found only {', '.join(sorted(arrays))}"
             )
         ticks = len(np.atleast_1d(arrays["action"]))
         wanted = {name: (ticks, *shape) for name, shape in expected.items()}

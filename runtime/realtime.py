@@ -121,8 +121,8 @@ def _pin(cpus: tuple[int, ...], undo: ExitStack, refused: list[str]) -> None:
         os.sched_setaffinity(0, cpus)
     except OSError as error:
         refused.append(
-            f"CPU affinity {list(cpus)} was refused ({error.strerror}); "
-            f"this thread may use {sorted(before)}"
+            f"CPU affinity {', '.join(map(str, cpus))} was refused ({error.strerror}); "
+            f"this thread may use {', '.join(map(str, sorted(before)))}"
         )
     else:
         undo.callback(os.sched_setaffinity, 0, before)

@@ -218,7 +218,7 @@ class Actuator(Strict):
 def _gato_order(keys: tuple[ObservationKey, ...]) -> tuple[ObservationKey, ...]:
     names = [key.name for key in keys]
     if len(set(names)) != len(names):
-        raise ValueError(f"observation keys must be unique, found {names}")
+        raise ValueError(f"observation keys must be unique, found {', '.join(names)}")
     return tuple(sorted(keys, key=lambda key: (_ENCODING_ORDER[key.encoding], key.name)))
 
 
@@ -396,7 +396,8 @@ def select_keys(policy: Interface, robot: Interface, giver: str = "the robot") -
     for key in policy.observations:
         if key.name not in offered:
             raise SpecError(
-                f"{giver} lacks observation key {key.name!r}; it offers {sorted(offered)}"
+                f"{giver} lacks observation key {key.name!r}; "
+                f"it offers {', '.join(sorted(offered))}"
             )
         _require_same(f"observation key {key.name!r}", key, offered[key.name], giver)
 
@@ -404,7 +405,8 @@ def select_keys(policy: Interface, robot: Interface, giver: str = "the robot") -
     found_names = [actuator.name for actuator in robot.actuators]
     if expected_names != found_names:
         raise SpecError(
-            f"actuators: the policy commands {expected_names}, {giver} has {found_names}"
+            f"actuators: the policy commands {', '.join(expected_names)}, "
+            f"{giver} has {', '.join(found_names)}"
         )
     for actuator, taken in zip(policy.actuators, robot.actuators, strict=True):
         _require_same(f"actuator {actuator.name!r}", actuator, taken, giver)

@@ -61,7 +61,7 @@ def read_tensors(
             if different:
                 raise error(
                     f"{path}: expected the tensors of the model's dimensions, "
-                    f"found a difference in {sorted(different)[:8]}"
+                    f"found a difference in {', '.join(sorted(different)[:8])}"
                 )
             for name, kind in expected.items():
                 part = stored.get_slice(name)

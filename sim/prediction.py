@@ -173,7 +173,9 @@ def require_panda(interface: Interface) -> None:
         )
     keys = [key.name for key in interface.observations]
     if missing := [name for name in (POSITION, VELOCITY) if name not in keys]:
-        raise ConfigError(f"a dry run needs the observation key {missing[0]}, found {keys}")
+        raise ConfigError(
+            f"a dry run needs the observation key {missing[0]}, found {', '.join(keys)}"
+        )
 
 
 def fastest_rad_s(limits: ArmLimits, position_rad: Array, velocity_rad_s: Array) -> Array:

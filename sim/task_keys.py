@@ -166,7 +166,7 @@ def _edge_m(name: str, readings: Mapping[str, SensorReading]) -> float:
     if reading is None or reading.value.size != 1:
         raise SpecError(
             f"expected a sensor that publishes {name} (1 value), "
-            f"found one that publishes {sorted(readings)}"
+            f"found one that publishes {', '.join(sorted(readings))}"
         )
     return float(reading.value[0])
 

@@ -32,7 +32,7 @@ def demos(
     out: Path,
     *,
     episodes: PositiveInt = 200,
-    seed: PositiveInt | None = None,
+    seed: Annotated[int, Field(ge=TRAINING_SEEDS.start, lt=TRAINING_SEEDS.stop)] | None = None,
     noise_nm: tuple[Annotated[FiniteFloat, Field(ge=0)], ...] = (0.0, 1.0, 2.0, 4.0),
     randomise: bool = False,
     randomise_view: bool = False,

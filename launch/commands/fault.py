@@ -36,7 +36,7 @@ from gatort.sim.make import simulator_installed
 
 def fault(
     component: str | None = None,
-    type_: str | None = None,
+    type_: Annotated[str | None, Parameter(name="type")] = None,
     /,
     *,
     robot: str | None = None,

@@ -17,6 +17,7 @@ from gatort.launch.report import screen, write_json
 from gatort.launch.robustness_card import card_record, card_table, draw_card
 from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, PolicyOptions, load_policy
 from gatort.runtime.bundle import Manifest, verify
+from gatort.runtime.engines.onnx import Threads
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.grant import read_grant
@@ -37,7 +38,7 @@ class RobustnessOptions(PolicyOptions):
 
     bundle: Path = SHIPPED_CAMERA_BUNDLE
     """Directory of a policy with cameras: manifest.json, model.safetensors, policy.onnx."""
-    threads: PositiveInt = 1
+    threads: Threads = 1
     """CPU threads of one pass."""
     task: str | None = None
     """Task of the simulated arm, for a bundle that names none."""

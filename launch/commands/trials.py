@@ -31,6 +31,7 @@ from gatort.runtime.bundle import (
     verify,
 )
 from gatort.runtime.decoding import Sampler
+from gatort.runtime.engines.onnx import Threads
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.grant import read_grant
@@ -58,7 +59,7 @@ class TrialOptions(PolicyOptions):
 
     robot: SimulatorName = "mujoco"
     """Simulator of the arm."""
-    threads: PositiveInt = 1
+    threads: Threads = 1
     """CPU threads of one pass."""
     task: str | None = None
     """Task of the simulated arm, for a bundle that names none."""

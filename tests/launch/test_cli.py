@@ -71,6 +71,24 @@ def test_help_shows_the_range_of_each_number(capsys: pytest.CaptureFixture[str])
     assert "CPU threads of one pass. [1 ≤ x ≤ 256] [default: 2]" in text
 
 
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("trials", "CPU threads of one pass. [1 ≤ x ≤ 256]"),
+        ("robustness", "CPU threads of one pass. [1 ≤ x ≤ 256]"),
+        ("demos", "[1,000,000 ≤ x < 2,000,000]"),
+        ("export", "[0 ≤ x ≤ 9,223,372,036,854,775,807]"),
+        ("fault", "TYPE Type of its failure."),
+    ],
+)
+def test_the_help_states_the_bounds_that_are_enforced(
+    command: str, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert cli.main([command, "--help"]) == 0
+    assert line in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
 def test_completion_is_installed_also_where_an_optional_package_is_absent(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['cv2'] = None; "

@@ -198,6 +198,16 @@ def test_a_wrong_value_is_refused_in_gatort_s_own_words(
     assert str(refused.value) == f"{profile}: {sentence}"
 
 
+def test_an_unknown_key_in_json_is_answered_with_the_valid_ones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["run", '--realtime={"core": 1}']) == 2
+    assert capsys.readouterr().err == (
+        "gatort: --realtime: expected keys among cpus, fifo_priority, lock_memory, "
+        "found '{\"core\": 1}'\n"
+    )
+
+
 def test_an_empty_text_in_a_profile_is_refused_with_its_key(profile: Path) -> None:
     profile.write_text("[run]\nbundle = ''")
     with pytest.raises(ConfigError, match=r"run\.bundle: expected a text, found an empty one"):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gatort.launch.streams import complain
+
 
 def gatort(*arguments: str | Path, line: str = '"$@"', **environment: str) -> tuple[int, str, str]:
     """Run the command line inside a line of bash; return status, output and errors."""
@@ -93,3 +95,16 @@ def test_a_pipe_that_nobody_reads_costs_one_sentence(run_file: Path, tmp_path: P
     status, _, errors = gatort("info", run_file, "--json", tmp_path / "pipe")
     assert status == 0
     assert errors.count("nobody reads this pipe") == 1
+
+
+def test_a_refusal_is_wrapped_at_words_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "--value-of-something: expected this,\nfound that"
+    complain(sentence)
+    assert capsys.readouterr().err == "gatort: --value-of-something: expected this, found that\n"
+
+    monkeypatch.setenv("COLUMNS", "32")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    complain(sentence)
+    assert capsys.readouterr().err == ("gatort: --value-of-something:\nexpected this, found that\n")

@@ -125,7 +125,7 @@ def test_a_directory_without_a_manifest_is_refused(tmp_path: Path) -> None:
 
 def test_a_manifest_that_does_not_vouch_for_the_graph_is_refused(bundle: Path) -> None:
     change(bundle, files={"model.safetensors": sha256_of(bundle / "model.safetensors")})
-    with pytest.raises(BundleError, match=r"lacks \['policy\.onnx'\]"):
+    with pytest.raises(BundleError, match=r"lacks policy\.onnx"):
         verify(bundle)
 
 

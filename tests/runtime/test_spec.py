@@ -38,7 +38,7 @@ def test_an_observation_with_too_many_or_too_few_arrays_is_refused(
 
 def test_a_robot_without_one_of_the_policys_keys_is_refused_by_its_name(spec: PolicySpec) -> None:
     robot = robot_like(spec, observations=spec.observations[:1])
-    with pytest.raises(SpecError, match=r"'arm/velocity'.*offers \['arm/position'\]"):
+    with pytest.raises(SpecError, match=r"'arm/velocity'.*offers arm/position$"):
         select_keys(spec, robot)
 
 

@@ -322,7 +322,7 @@ def limit_a_torque_to_zero(bundle: Path) -> None:
         (drop_the_model, "policy.onnx: expected a file that the manifest names, found none"),
         (cut_the_manifest, "manifest.json: the file: expected JSON"),
         (widen_the_model, "model.safetensors: expected at least"),
-        (ask_for_a_force, "lacks observation key 'hand/force'; it offers ['arm/joint_position'"),
+        (ask_for_a_force, "lacks observation key 'hand/force'; it offers arm/joint_position"),
         (limit_a_torque_to_zero, "expected low < high, found [0.0, 0.0] N·m"),
     ],
 )

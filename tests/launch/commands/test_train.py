@@ -9,8 +9,9 @@ import pytest
 
 from gatort.launch import cli
 from gatort.runtime.bundle import SuccessRecord, record_success
-from gatort.runtime.demonstrations import load_manifest, write_manifest
+from gatort.runtime.demonstrations import load_episodes, load_manifest, write_manifest
 from gatort.runtime.episode import Episode
+from gatort.runtime.errors import DemonstrationError
 from gatort.sim.graphics import INSTALL_HINT, choose_gl
 from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
@@ -40,6 +41,20 @@ def test_demonstrations_are_episodes_with_a_manifest_that_counts_them(shown: Pat
     episodes = [Episode.load(path, STACK_SPEC) for path in sorted(shown.glob("*.npz"))]
     assert [episode.seed for episode in episodes] == [manifest.first_seed, manifest.last_seed]
     assert manifest.ticks == sum(episode.ticks for episode in episodes)
+
+
+def test_demonstrations_of_another_interface_are_refused_by_the_names_of_their_keys(
+    shown: Path,
+) -> None:
+    first = STACK_SPEC.observations[0]
+    other = STACK_SPEC.model_copy(update={"observations": (first,)})
+    names = ", ".join(each.name for each in STACK_SPEC.observations)
+    with pytest.raises(DemonstrationError) as refused:
+        load_episodes(shown, other)
+    assert str(refused.value) == (
+        f"{shown}: observations: expected {first.name}, as in the other demonstrations, "
+        f"found {names}; leave the folder out"
+    )
 
 
 def test_demonstrations_with_cameras_hold_pictures_of_the_size_asked_for(tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ class Policy(Decoder):
         """Run frames of zeros and forget them: the first tick must not be the slow one."""
         zeros = [np.zeros(key.shape, key.dtype) for key in self.spec.observations]
         for _ in range(frames):
-            self.act(zeros)
+            # A given action settles in two passes, so no bound on the passes refuses it.
+            self.force(zeros, np.zeros(self.spec.action_tokens))
+            self.commit()
         self.reset()
 
     def act(self, values: Sequence[NDArray[Any]]) -> NDArray[np.float64]:

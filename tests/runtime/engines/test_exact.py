@@ -84,18 +84,22 @@ def test_exact_equals_greedy_to_the_bit(
 @pytest.mark.parametrize("bundle", [SHIPPED_BUNDLE, SHIPPED_CAMERA_BUNDLE], ids=["state", "camera"])
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 @pytest.mark.parametrize("temperature", [0.0, 2.0])
-def test_exact_gives_the_tokens_of_greedy_and_logits_within_rounding(
+def test_exact_gives_the_tokens_of_greedy_unless_two_bins_tie(
     bundle: Path, engine: EngineName, temperature: float
 ) -> None:
     greedy = policy(bundle, "greedy", temperature=temperature, engine=engine)
     exact = policy(bundle, "exact", temperature=temperature, engine=engine)
     passes = []
     for values in observations(greedy, FRAMES):
-        tokens, logits = kept(greedy.decide(values))
-        found = exact.decide(values)
-        assert found.tokens.tolist() == tokens
-        np.testing.assert_allclose(found.logits, logits, atol=1e-4)
+        expected, found = greedy.decide(values), exact.decide(values)
         passes.append(found.passes)
+        for index, token in enumerate(found.tokens - FIRST_CONTINUOUS_ID):
+            scores = expected.logits[index] + expected.bias[index]
+            np.testing.assert_allclose(found.logits[index], expected.logits[index], atol=1e-4)
+            assert scores.max() - scores[token] < 1e-4
+            if found.tokens[index] != expected.tokens[index]:
+                break  # All that follows may differ.
+        greedy.force(values, found.action)
         greedy.commit()
         exact.commit()
     assert 2 <= min(passes) < max(passes) <= greedy.spec.action_tokens
@@ -185,7 +189,7 @@ def test_a_tick_beyond_the_most_passes_is_refused_and_a_later_one_is_exact(
 ) -> None:
     greedy = policy(SHIPPED_BUNDLE, "greedy", engine=engine)
     options = {"bundle": SHIPPED_BUNDLE, "engine": engine, "decoding": "exact", "threads": 2}
-    capped = load_policy(PolicyOptions.model_validate({**options, "most_passes": 4}))
+    capped = load_policy(PolicyOptions.model_validate({**options, "most_passes": 3}))
     refused = 0
     for values in observations(greedy, FRAMES):
         tokens, _ = kept(greedy.decide(values))
@@ -195,7 +199,7 @@ def test_a_tick_beyond_the_most_passes_is_refused_and_a_later_one_is_exact(
             refused += 1
             found = capped.force(values, greedy.tokenizer.decode_action(np.array(tokens)))
         assert found.tokens.tolist() == tokens
-        assert found.passes <= 4
+        assert found.passes <= 3
         greedy.commit()
         capped.commit()
     assert 0 < refused < FRAMES
@@ -230,9 +234,12 @@ def test_a_loop_counts_the_passes_of_exact_ticks() -> None:
     chosen = policy(SHIPPED_BUNDLE, "exact")
     clock = VirtualClock()
     loop = chosen.control(scripted_robot(chosen.spec, clock, seed=2), clock)
-    taken: list[int] = []
-    loop.run(FRAMES, lambda tick: taken.append(tick.decision.passes if tick.decision else 0))
+    decisions: list[Decision] = []
+    loop.run(FRAMES, lambda tick: decisions.append(tick.decision) if tick.decision else None)
     counted = loop.telemetry.passes
+    taken = [each.passes for each in decisions]
     assert counted.ticks.tolist() == np.bincount(taken, minlength=9).tolist()
     assert counted.saved
-    assert 0 < sum(counted.right_shares.values()) < len(counted.right_shares)
+    # The guess of a tick is the answer of the tick before.
+    tokens = np.array([each.tokens[:-1] for each in decisions])
+    assert counted.right.tolist() == (tokens[1:] == tokens[:-1]).sum(axis=0).tolist()

@@ -1,11 +1,12 @@
-"""Run the `gpu` tests, then time every size, precision and engine that takes a GPU.
+"""Run the `gpu` tests, then time every size, precision, engine and decoding that takes a GPU.
 
     python benchmarks/gpu.py --out runs/gpu
 
-Each row is a `gatort profile --roofline`, paced at 20 Hz and flat out. It runs in a process of its
-own, since a CUDA error ends its process. Observations are random: only the policy is timed. If an
-engine fails, its own words stand in the table. Rows are kept in OUT as they come. The same command
-continues with the rows that are missing or failed, and writes OUT/gpu.md at the end.
+Each row is a `gatort profile`, paced at 20 Hz and flat out. It runs in a process of its own, since
+a CUDA error ends its process. The share of the bandwidth is that of greedy passes. Observations are
+random: only the policy is timed. If an engine fails, its own words stand in the table. Rows are
+kept in OUT as they come. The same command continues with the rows that are missing or failed, and
+writes OUT/gpu.md at the end.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from rich.progress import track
 
 PRESETS = ("gato-79m", "gato-364m", "gato-1.2b")
 ENGINES = (
-    ("torch-cuda", "fp16"),
-    ("torch-cuda", "fp32"),
-    ("onnx-cuda", "fp32"),
-    ("onnx-tensorrt", "fp32"),
+    ("torch-cuda", "fp16", "greedy"),
+    ("torch-cuda", "fp16", "exact"),
+    ("torch-cuda", "fp16", "parallel"),
+    ("torch-cuda", "fp32", "greedy"),
+    ("onnx-cuda", "fp32", "greedy"),
+    ("onnx-cuda", "fp32", "exact"),
+    ("onnx-tensorrt", "fp32", "greedy"),
     *(
-        (builder, precision)
+        (builder, precision, "greedy")
         for builder in ("tensorrt-rtx", "tensorrt")
         for precision in ("fp16", "int8", "int4")
     ),
@@ -37,6 +41,8 @@ COLUMNS = (
     "preset",
     "engine",
     "precision",
+    "decoding",
+    "passes",
     "pace",
     "p50 ms",
     "p99 ms",
@@ -49,7 +55,7 @@ GATORT = (sys.executable, "-m", "gatort")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Combination of size, engine and precision to time."""
+    """Combination of size, engine, precision and decoding to time."""
 
     preset: str
     """Name of the size."""
@@ -57,10 +63,12 @@ class Row:
     """Engine, spelled as for `--engine`."""
     precision: str
     """Precision of the weights."""
+    decoding: str
+    """Way to a tick's tokens."""
 
     def file(self, out: Path) -> Path:
         """Return the file of the row's figures."""
-        return out / f"{self.preset}-{self.engine}-{self.precision}.json"
+        return out / f"{self.preset}-{self.engine}-{self.precision}-{self.decoding}.json"
 
 
 def main() -> int:
@@ -124,13 +132,19 @@ def measure(row: Row, out: Path, ticks: int) -> dict[str, Any]:
             run("compile", bundle, *choice)
 
         precision = () if row.engine.startswith("onnx") else ("--precision", row.precision)
-        engine = ("--engine", row.engine, *precision, "--robot", "scripted", "--roofline")
+        engine = ("--engine", row.engine, *precision, "--decoding", row.decoding)
         # Misses are reported, not judged: a slow engine is a result too.
         limits = ("--ticks", ticks, "--max-misses", 10**6)
-        run("profile", "--bundle", bundle, *engine, *limits, "--json", report)
+        timed = ("profile", "--bundle", bundle, *engine, "--robot", "scripted", *limits)
+        if row.decoding == "greedy":
+            run(*timed, "--roofline", "--json", report)
+            return dict(json.loads(report.read_text()))
+        run(*timed, "--flat-out", "--json", report)
+        flat_out = json.loads(report.read_text())
+        run(*timed, "--json", report)
+        return {**json.loads(report.read_text()), "other_pace": flat_out}
     except RuntimeError as error:
         return {"error": str(error)}
-    return dict(json.loads(report.read_text()))
 
 
 def run(*arguments: object) -> None:
@@ -152,13 +166,15 @@ def table(measured: dict[Row, dict[str, Any]]) -> str:
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     machines = []
     for row, found in measured.items():
-        name = f"| {row.preset} | {row.engine} | {row.precision} "
+        name = f"| {row.preset} | {row.engine} | {row.precision} | {row.decoding} "
         if "error" in found:
             said = found["error"].replace("|", "\\|")
-            lines.append(f"{name}| – | {said} | | | | |")
+            lines.append(f"{name}| | – | {said} | | | | |")
             continue
         lines += [f"{name}{cells(found, pace)}" for pace in (found, found["other_pace"])]
-        machines.append(f"{found['roofline']['device']['name']}; {found['machine']['versions']}")
+        if "roofline" in found:
+            device = found["roofline"]["device"]["name"]
+            machines.append(f"{device}; {found['machine']['versions']}")
     return "\n".join([*lines, "", *dict.fromkeys(machines)]) + "\n"
 
 
@@ -169,10 +185,13 @@ def cells(found: dict[str, Any], pace: dict[str, Any]) -> str:
     """
     name = "paced" if pace["paced"] else "flat out"
     tick = pace["latency_ms"]["tick"]
-    roofline = found["roofline"]
     times = (f"{tick[key]:.2f}" for key in ("p50", "p99", "max"))
-    share = roofline["share_of_bandwidth"]["paced" if pace["paced"] else "flat_out"]
-    return f"| {name} | {' | '.join(times)} | {pace['misses']} | {share:.0%} |"
+    share = "–"
+    if "roofline" in found:
+        shares = found["roofline"]["share_of_bandwidth"]
+        share = f"{shares['paced' if pace['paced'] else 'flat_out']:.0%}"
+    passes = f"{pace['passes']['mean']:.1f}"
+    return f"| {passes} | {name} | {' | '.join(times)} | {pace['misses']} | {share} |"
 
 
 if __name__ == "__main__":

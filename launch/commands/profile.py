@@ -24,6 +24,7 @@ from gatort.launch.report import (
 from gatort.launch.roofline_tables import roofline_report
 from gatort.policies.loading import CPU_ENGINES, PolicyOptions
 from gatort.runtime.bundle import load_manifest
+from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus, verdict
 from gatort.runtime.machine import this_machine
 from gatort.runtime.packages import require_packages
@@ -89,6 +90,7 @@ def profile(
     if print_config:
         print(config_text(options), end="")
         return ExitStatus.DONE
+    _require_counted(options, roofline)
     require_writable(json=json, plot=plot)
     _require_policy(options)
     if plot is not None:
@@ -134,6 +136,18 @@ def _require_policy(options: LoopOptions) -> None:
     manifest = load_manifest(options.bundle)
     if options.task is not None:
         task_of(manifest, options.task)
+
+
+def _require_counted(options: PolicyOptions, roofline: bool) -> None:
+    """Check that the passes are those whose work the roofline counts.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if roofline and options.decoding != "greedy":
+        raise ConfigError(
+            f"--roofline counts greedy passes: leave out --decoding {options.decoding}"
+        )
 
 
 def _assess(options: PolicyOptions, one: Measurement, other: Measurement) -> Roofline:

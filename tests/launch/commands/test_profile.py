@@ -250,3 +250,27 @@ def test_a_paced_profile_reports_the_pauses_of_the_machine(
     assert witness["periods"] > 0
     assert witness["pause_ms"] == pytest.approx(witness["max_ms"] - witness["work_ms"])
     assert "witness: this machine paused a" in capsys.readouterr().out
+
+
+def test_an_exact_profile_counts_the_passes_and_its_guesses(
+    pristine_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "p.json"
+    flags = ("--decoding", "exact", "--flat-out", "--budget-ms", "60000", "--json", str(report))
+    assert profile(pristine_bundle, *flags) == 0
+    record = json.loads(report.read_text())
+    passes, latency = record["passes"], record["latency_ms"]
+    assert list(latency) == [
+        "tick", "observe", "tokenize", "passes", "detokenize", "guard", "command"
+    ]  # fmt: skip
+    assert 2 <= passes["mean"] <= passes["max"] <= 8
+    assert len(passes["guess_right"]) == 7
+    assert f"passes a tick: mean {passes['mean']:.2f}" in " ".join(capsys.readouterr().out.split())
+    assert record["engine"] == "onnx cpu exact"
+
+
+def test_a_roofline_of_other_passes_than_it_counts_is_refused(
+    pristine_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert profile(pristine_bundle, "--roofline", "--decoding", "exact") == 2
+    assert "leave out --decoding exact" in capsys.readouterr().err

@@ -12,34 +12,48 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.live_run import LiveRun
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.wording import counted
+from gatort.sim.way_home import WayHome
 
 from .report import fact_table
 from .run_report import cameras_of, remote_of
 
 
-def show_checklist(console: Console, live: LiveRun, recording: Path) -> None:
-    """Print the checklist of an arm at an address. An arm in this process has none."""
+def show_checklist(
+    console: Console, live: LiveRun, recording: Path, way: WayHome | None = None
+) -> None:
+    """Print the checklist, and check that the arm may move. In a dry run it need not.
+
+    An arm in this process has no row but that of its way home.
+
+    Raises:
+        RobotError: the arm refuses consent.
+        ConfigError: an obstacle is on its way home.
+    """
     remote = remote_of(live.robot)
-    if remote is None:
-        return
-    facts = list(checklist(live, remote, cameras_of(live.robot), recording))
-    console.print(fact_table(facts))
+    facts = [] if remote is None else [*checklist(live, remote, cameras_of(live.robot), recording)]
+    if way is not None:
+        facts.append(way.fact)
+    if facts:
+        console.print(fact_table(facts))
+    if not live.is_dry:
+        if remote is not None:
+            remote.require_armable()
+        if way is not None:
+            way.require_free()
     if alarms := sum(bool(fact.attention) for fact in facts):
         console.print(f"{counted(alarms, 'row')} marked ! above: look before the arm moves")
 
 
 def require_consent(robot: RemoteRobot, *, is_given: bool) -> None:
-    """Check that an arm takes consent to motion, and ask for it on the terminal.
+    """Ask for consent to motion on the terminal.
 
     Args:
         robot: the arm.
         is_given: consent was given with a flag: do not ask.
 
     Raises:
-        RobotError: the arm refuses consent.
         ConfigError: the answer is not yes.
     """
-    robot.require_armable()
     if is_given:
         return
     answer = ""

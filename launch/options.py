@@ -87,7 +87,7 @@ class RunOptions(LoopOptions):
 
     sensor: Annotated[str, AfterValidator(require_loopback)] | None = None
     """Address of a sensor on this computer, such as `gatort poses`, which measures the keys that a
-    robot at an address lacks."""
+    robot at an address lacks. With `--demo home`, the cubes that the arm must not touch."""
 
     @property
     def simulator(self) -> SimulatorName | None:

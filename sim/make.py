@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from gatort.runtime.clock import Clock
+from gatort.runtime.envelope import ArmLimits
 from gatort.runtime.errors import MissingDependency
 from gatort.runtime.packages import install_hint, installed_version
-from gatort.runtime.robots.franka.limits import FR3_LIMITS
-from gatort.runtime.robots.panda import PANDA_LIMITS
 from gatort.runtime.spec import Interface, PolicySpec
 
 from .graphics import choose_gl
 from .prediction import Predictor, require_panda
 from .randomisation import Randomisation
 from .robot import SimulatedRobot
-from .simulators.simulator import Scene, Simulator
+from .simulators.simulator import Box, Scene, Simulator
 from .tasks import task_named
 from .tasks.task import Task
 from .view_randomisation import ViewRandomisation
+
+if TYPE_CHECKING:
+    from .simulators.mujoco_clearance import MujocoClearance
 
 SimulatorName = Literal["mujoco", "pybullet"]
 _PACKAGES: dict[SimulatorName, tuple[str, str, str]] = {
@@ -86,12 +89,12 @@ def BulletRobot(  # noqa: N802  # reads like the class that a user expects
     return make_robot("pybullet", task, clock, spec, seed)
 
 
-def make_predictor(interface: Interface, *, simulated: bool) -> Predictor:
+def make_predictor(interface: Interface, limits: ArmLimits) -> Predictor:
     """Make a MuJoCo arm that predicts where a robot's commands would lead.
 
     Args:
         interface: keys and actuators of the robot.
-        simulated: true for a simulated Panda. A real arm has the limits of an FR3.
+        limits: limits of the arm.
 
     Raises:
         ConfigError: the robot is no Panda and no FR3.
@@ -99,15 +102,30 @@ def make_predictor(interface: Interface, *, simulated: bool) -> Predictor:
     """
     require_panda(interface)
     simulator = _make_simulator("mujoco", Scene(PANDA_XML), cameras=False)
-    return Predictor(interface, simulator, PANDA_LIMITS if simulated else FR3_LIMITS)
+    return Predictor(interface, simulator, limits)
+
+
+def make_clearance(boxes: Sequence[Box]) -> MujocoClearance:
+    """Make a MuJoCo arm whose distances to table and boxes can be told.
+
+    Raises:
+        MissingDependency: MuJoCo is absent.
+    """
+    _require_installed("mujoco", "the check of an arm's way")
+    _choose_gl_before_mujoco(cameras=False)
+    from .simulators.mujoco_clearance import MujocoClearance
+
+    return MujocoClearance(boxes)
+
+
+def _require_installed(name: SimulatorName, user: str) -> None:
+    if not simulator_installed(name):
+        package, called, extra = _PACKAGES[name]
+        raise MissingDependency(f"{user} needs {called}: {install_hint(package, extra)}")
 
 
 def _make_simulator(name: SimulatorName, scene: Scene, cameras: bool) -> Simulator:
-    if not simulator_installed(name):
-        package, called, extra = _PACKAGES[name]
-        raise MissingDependency(
-            f"the simulated robot needs {called}: {install_hint(package, extra)}"
-        )
+    _require_installed(name, "the simulated robot")
     if name == "pybullet":
         from .simulators.bullet import BulletSimulator
 

@@ -103,29 +103,43 @@ class TaskKeys:
         """See `MeasuredKeys.facts`: a row for the sensor, and one for each body."""
         readings = self._sensor.update()
         bodies = (
-            self._body_fact(name, readings.get(POSE + name), now_ns) for name in self._task.seen
+            body_fact(name, edge_m, readings.get(POSE + name), now_ns, self._unfit(name, edge_m))
+            for name, edge_m in ((name, self._edges_m.get(name)) for name in self._task.seen)
         )
         return [sensor_fact(self._sensor, now_ns), *bodies]
 
-    def _body_fact(self, name: str, reading: SensorReading | None, now_ns: int) -> Fact:
-        edge_m = self._edges_m.get(name)
-        size = "" if edge_m is None else f"edge {1e3 * edge_m:g} mm, "
-        unfit = "" if edge_m is None else self._task.unfit_edge(name, edge_m)
-        if reading is None:
-            unseen = "bring it into a camera's sight"
-            return Fact(POSE + name, f"{size}never seen", unfit or unseen)
-        place = ", ".join(f"{metres:.3f}" for metres in reading.value[:3])
-        unseen_ns = now_ns - reading.stamp_ns
-        unseen = f"expected at most {LONGEST_UNSEEN_NS * 1e-9:g} s: bring it into a camera's sight"
-        return Fact(
-            POSE + name,
-            f"{size}at {place} m, seen {unseen_ns * 1e-9:.1f} s ago",
-            unfit or (unseen if unseen_ns > LONGEST_UNSEEN_NS else ""),
-        )
+    def _unfit(self, name: str, edge_m: float | None) -> str:
+        return "" if edge_m is None else self._task.unfit_edge(name, edge_m)
 
     def close(self) -> None:
         """See `MeasuredKeys.close`."""
         self._sensor.close()
+
+
+def body_fact(
+    name: str, edge_m: float | None, reading: SensorReading | None, now_ns: int, unfit: str = ""
+) -> Fact:
+    """Return a body's row of the checklist: its size, its place, and when it was seen.
+
+    Args:
+        name: name of the body.
+        edge_m: its edge, if it is a cube.
+        reading: its newest pose; `None` if it was never seen.
+        now_ns: present instant on the clock of the stamp.
+        unfit: why its size does not fit; empty if it does.
+    """
+    size = "" if edge_m is None else f"edge {1e3 * edge_m:g} mm, "
+    if reading is None:
+        unseen = "bring it into a camera's sight"
+        return Fact(POSE + name, f"{size}never seen", unfit or unseen)
+    place = ", ".join(f"{metres:.3f}" for metres in reading.value[:3])
+    unseen_ns = now_ns - reading.stamp_ns
+    unseen = f"expected at most {LONGEST_UNSEEN_NS * 1e-9:g} s: bring it into a camera's sight"
+    return Fact(
+        POSE + name,
+        f"{size}at {place} m, seen {unseen_ns * 1e-9:.1f} s ago",
+        unfit or (unseen if unseen_ns > LONGEST_UNSEEN_NS else ""),
+    )
 
 
 def pose_of(name: str, reading: SensorReading) -> Pose:

@@ -28,6 +28,7 @@ from gatort.launch.report import (
 )
 from gatort.launch.robot_options import RobotOptions
 from gatort.launch.run_report import (
+    limits_of,
     recording_sentence,
     remote_of,
     robot_sentences,
@@ -53,11 +54,13 @@ from gatort.runtime.robot import Robot
 from gatort.runtime.robots.dry_run import DryRunRobot
 from gatort.sim.film import film_obstacle
 from gatort.sim.graphics import INSTALL_HINT, choose_gl
+from gatort.sim.known_cubes import with_cubes
 from gatort.sim.make import make_predictor, make_robot
 from gatort.sim.prediction import Predictor
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.tasks import task_named, task_of
 from gatort.sim.viewer import require_screen
+from gatort.sim.way_home import check_way_home
 
 DEFAULT_PLOT = RUNS / "latency.png"
 
@@ -82,7 +85,7 @@ def run(
     The run ends with a summary and a latency picture. Ctrl-C, SIGTERM and the loss of the
     console (SIGHUP) are the operator's stop. Exit status 1 when the guard, the robot's watchdog
     or a failure of the robot or the GPU stopped the run. It is also 1 when a dry run would have
-    broken a limit.
+    broken a limit, or when an obstacle is on its way home.
 
     Parameters
     ----------
@@ -130,7 +133,8 @@ def run(
         track = None
         if isinstance(robot, SimulatedRobot):
             track = FilmTrack(robot, live.ticks, filmed=video is not None)
-        show_checklist(console, live, record)
+        way = check_way_home(robot, limits_of(robot)) if options.demo == "home" else None
+        show_checklist(console, live, record, way)
         if (remote := remote_of(robot)) is not None and not dry_run:
             require_consent(remote, is_given=arm)
         recorder = run_recorded(
@@ -155,14 +159,17 @@ def run(
                 console.print(f"film: {video}")
     if live.interrupted:
         return ended_by(SIGINT)
-    return verdict(not live.stopped and not (forecast is not None and forecast.broken))
+    is_broken = (forecast is not None and forecast.broken > 0) or (
+        way is not None and way.is_blocked
+    )
+    return verdict(not live.stopped and not is_broken)
 
 
 def _require_used(typed: RunOptions | None, options: RunOptions, arm: bool) -> None:
     """Refuse typed flags that have no effect on this robot or without a policy."""
     if options.simulator is not None:
         refuse_ignored(f"on {options.robot}, which is simulated in this process", arm=arm)
-    elif options.sensor is None:
+    elif options.sensor is None or options.demo is not None:
         refuse_fields(f"on {options.robot}, which has its own task", typed, "task")
     if options.demo is not None:
         without_policy = ("temperature", "threads", "spinning")
@@ -221,13 +228,13 @@ def _robot(options: RunOptions, policy: Policy | None, clock: Clock) -> Robot:
         robot = RemoteRobot(options.robot, clock, keys)
     seeing = with_own_cameras(robot, options.cameras, clock)
     if policy is None:
-        return seeing
+        sensor = options.sensor
+        return seeing if sensor is None else with_cubes(seeing, sensor, clock)
     return completed(seeing, options.sensor, policy, options.task, clock)
 
 
 def _predictor(robot: Robot) -> Predictor:
-    remote = remote_of(robot)
-    return make_predictor(robot.interface, simulated=remote is None or remote.simulated)
+    return make_predictor(robot.interface, limits_of(robot))
 
 
 def _live_run(policy: Policy, robot: Robot, clock: Clock, options: RunOptions) -> LiveRun:
@@ -249,7 +256,9 @@ def _check(options: RunOptions, arm: bool, dry_run: bool, viewer: bool, video: P
     """Refuse flags that do not fit the robot, a missing screen, and motion without consent."""
     robot = options.robot
     of_policy = sorted(
-        options.model_fields_set & {"bundle", "engine", "precision", "prompt", "sensor"}
+        options.model_fields_set
+        & {"bundle", "engine", "precision", "prompt", "sensor"}
+        - ({"sensor"} if options.demo == "home" else set())
     )
     if options.demo is not None and of_policy:
         raise ConfigError(

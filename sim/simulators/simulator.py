@@ -102,6 +102,15 @@ class Pose:
 
 
 @dataclass(frozen=True, slots=True)
+class Box:
+    """A cube at any pose that the arm must not touch."""
+
+    name: str
+    pose: Pose
+    edge_m: float
+
+
+@dataclass(frozen=True, slots=True)
 class ArmState:
     """State of arm and gripper. The arrays may be views that the next step changes."""
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pytest
 
 from gatort.launch import cli
 from gatort.runtime.bundle import TrainingRecord
-from gatort.runtime.clock import VirtualClock
+from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.episode import Episode
+from gatort.runtime.robots.sensors.sockets import SensorPublisher
 from gatort.runtime.spec import CONTINUOUS_BINS, FIRST_CONTINUOUS_ID, PolicySpec
 from gatort.sim.graphics import INSTALL_HINT, choose_gl
 from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC, STACK_SPEC
@@ -42,6 +46,25 @@ def write_random_bundle(directory: Path, spec: PolicySpec = STACK_SPEC) -> Path:
     )
     write_bundle(directory, "random", model, training, task="stacking")
     return directory
+
+
+@contextmanager
+def published(values: dict[str, list[float]]) -> Iterator[str]:
+    """Publish values of a sensor every 10 ms; yield the address."""
+    publisher, ended = SensorPublisher("tcp://127.0.0.1:0"), Event()
+
+    def publish() -> None:
+        while not ended.wait(0.01):
+            publisher.publish(MonotonicClock().now_ns(), values)
+
+    thread = Thread(target=publish)
+    thread.start()
+    try:
+        yield publisher.address
+    finally:
+        ended.set()
+        thread.join()
+        publisher.close()
 
 
 class SlowClock(VirtualClock):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.conftest import observation_key
+from tests.launch.conftest import published
 
 pytest.importorskip("mujoco")
 
@@ -20,7 +20,6 @@ from gatort.runtime.errors import ConfigError, SpecError
 from gatort.runtime.policy import Policy
 from gatort.runtime.robots.panda import ARM_ALONE, PANDA
 from gatort.runtime.robots.scripted import ScriptedRobot
-from gatort.runtime.robots.sensors.sockets import SensorPublisher
 from gatort.runtime.spec import PolicySpec
 from gatort.sim.make import make_robot
 from gatort.sim.robot import SimulatedRobot
@@ -46,35 +45,22 @@ def policy() -> Policy:
     return load_policy(PolicyOptions(threads=1))
 
 
-def published(values: dict[str, list[float]]) -> Iterator[str]:
-    """Publish values every 10 ms; yield the address."""
-    publisher, ended = SensorPublisher("tcp://127.0.0.1:0"), Event()
-
-    def publish() -> None:
-        while not ended.wait(0.01):
-            publisher.publish(CLOCK.now_ns(), values)
-
-    thread = Thread(target=publish)
-    thread.start()
-    yield publisher.address
-    ended.set()
-    thread.join()
-    publisher.close()
-
-
 @pytest.fixture
 def cubes() -> Iterator[str]:
-    yield from published(CUBES)
+    with published(CUBES) as address:
+        yield address
 
 
 @pytest.fixture
 def red_alone() -> Iterator[str]:
-    yield from published({name: each for name, each in CUBES.items() if "red" in name})
+    with published({name: each for name, each in CUBES.items() if "red" in name}) as address:
+        yield address
 
 
 @pytest.fixture
 def block_keys() -> Iterator[str]:
-    yield from published({"blocks/edge": [0.05, 0.045]} | CUBES)
+    with published({"blocks/edge": [0.05, 0.045]} | CUBES) as address:
+        yield address
 
 
 def arm() -> SimulatedRobot:

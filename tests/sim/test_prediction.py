@@ -15,7 +15,6 @@ from gatort.runtime.robots.franka.limits import FR3_LIMITS
 from gatort.runtime.robots.panda import ARM_ALONE, HOME_RAD, PANDA, PANDA_LIMITS
 from gatort.runtime.safety import Command
 from gatort.runtime.spec import Interface, PolicySpec
-from gatort.sim import make
 from gatort.sim.make import BulletRobot, MujocoRobot, make_predictor
 from gatort.sim.prediction import Predictor, fastest_rad_s
 
@@ -25,7 +24,7 @@ STILL = np.zeros(7)
 
 @pytest.fixture
 def predictor() -> Predictor:
-    return make_predictor(PANDA, simulated=True)
+    return make_predictor(PANDA, PANDA_LIMITS)
 
 
 def predict(
@@ -66,7 +65,7 @@ def test_the_predicted_end_is_where_an_arm_that_gets_the_torques_comes_to() -> N
         arm.command(Command(sequence, sequence, apply_ns, 60 * MS, np.append(torque_nm, 0.08)))
         clock.advance_ns(50 * MS)
     before = arm.observe()
-    predictor = make_predictor(arm.interface, simulated=True)
+    predictor = make_predictor(arm.interface, PANDA_LIMITS)
     command = Command(1, 1, 25 * MS, 60 * MS, np.append(torque_nm, 0.08))
     predictor.predict(before, command)
     # From the second command on, its torques are there from the beginning.
@@ -92,7 +91,7 @@ def test_largest_torque_and_largest_change_are_those_of_the_commands(predictor: 
 def test_a_torque_comes_up_at_the_actuators_rate(predictor: Predictor) -> None:
     predict(predictor, on(1, 30.0))
     slow = predictor.forecast.speed_rad_s[0]
-    other = make_predictor(PANDA, simulated=True)
+    other = make_predictor(PANDA, PANDA_LIMITS)
     other._before_nm = on(1, 30.0)
     predict(other, on(1, 30.0))
     # 30 N·m need 30 ms at 1000 N·m/s, so that about two thirds of the momentum of 50 ms are left.
@@ -120,11 +119,10 @@ def test_a_joint_that_becomes_too_fast_breaks_its_speed_limit(predictor: Predict
     assert reason.endswith("above its limit of 2.175")
 
 
-def test_a_tool_that_leaves_its_box_breaks_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_that_leaves_its_box_breaks_a_limit() -> None:
     _, _, height_m = tool_place(PANDA_LIMITS.frames, HOME_RAD.tolist())
     low_m = (-1.0, -1.0, height_m - 0.005)
-    monkeypatch.setattr(make, "PANDA_LIMITS", replace(PANDA_LIMITS, box_low_m=low_m))
-    predictor = make_predictor(PANDA, simulated=True)
+    predictor = make_predictor(PANDA, replace(PANDA_LIMITS, box_low_m=low_m))
     assert predict(predictor) is None
     reason = predict(predictor, speeds_rad_s=on(2, 0.5))  # The shoulder leans forward.
     assert reason is not None
@@ -149,14 +147,14 @@ def test_a_real_arm_has_the_limits_of_an_fr3() -> None:
     joints_rad = HOME_RAD.copy()
     joints_rad[5] = 0.5  # A Panda reaches it, and an FR3 does not.
     down_rad_s = on(2, -0.2)  # The tool goes up, so that its box is no matter.
-    assert predict(make_predictor(PANDA, simulated=True), STILL, joints_rad, down_rad_s) is None
-    reason = predict(make_predictor(PANDA, simulated=False), STILL, joints_rad, down_rad_s)
+    assert predict(make_predictor(PANDA, PANDA_LIMITS), STILL, joints_rad, down_rad_s) is None
+    reason = predict(make_predictor(PANDA, FR3_LIMITS), STILL, joints_rad, down_rad_s)
     assert reason is not None
     assert reason.startswith("joint 6 would come to 0.500 rad")
 
 
 def test_an_arm_without_a_hand_is_predicted_too() -> None:
-    predictor = make_predictor(ARM_ALONE, simulated=False)
+    predictor = make_predictor(ARM_ALONE, FR3_LIMITS)
     seen = Observation(1, 0, (HOME_RAD, STILL), STILL)
     assert predictor.predict(seen, Command(1, 1, 25 * MS, 60 * MS, on(7, 1.0))) is None
     assert predictor.forecast.speed_rad_s[6] > 0.01
@@ -164,14 +162,14 @@ def test_an_arm_without_a_hand_is_predicted_too() -> None:
 
 def test_an_arm_of_another_make_is_refused(spec: PolicySpec) -> None:
     with pytest.raises(ConfigError, match=r"a dry run predicts a Panda or FR3.*found joint_0"):
-        make_predictor(spec, simulated=False)
+        make_predictor(spec, FR3_LIMITS)
     weaker = PANDA.actuators[0].model_copy(update={"high": 5.0})
     changed = {"actuators": (weaker, *PANDA.actuators[1:])}
     with pytest.raises(ConfigError, match="found arm/joint1_torque"):
-        make_predictor(PANDA.model_copy(update=changed), simulated=False)
+        make_predictor(PANDA.model_copy(update=changed), FR3_LIMITS)
     blind = Interface(**{**PANDA.model_dump(), "observations": PANDA.observations[-1:]})
     with pytest.raises(ConfigError, match="needs the observation key arm/joint_position"):
-        make_predictor(blind, simulated=False)
+        make_predictor(blind, FR3_LIMITS)
 
 
 def test_a_simulator_that_begins_at_rest_only_says_so() -> None:

@@ -57,7 +57,8 @@ class SensorRobot(WrappedRobot):
         """Take over a robot and measured keys. `close` closes both."""
         super().__init__(robot)
         base = robot.interface
-        self._measured = measured
+        self.measured = measured
+        """Keys that are measured, and where their values come from."""
         self._interface = Interface(
             observations=(*base.observations, *measured.keys),
             actuators=base.actuators,
@@ -80,19 +81,19 @@ class SensorRobot(WrappedRobot):
             RobotError: the robot no longer answers.
         """
         seen = self.robot.observe()
-        values = (*seen.values, *self._measured.read(seen))
+        values = (*seen.values, *self.measured.read(seen))
         return replace(seen, values=tuple(values[index] for index in self._order))
 
     def facts(self, now_ns: int) -> Sequence[Fact]:
         """See `MeasuredKeys.facts`."""
-        return self._measured.facts(now_ns)
+        return self.measured.facts(now_ns)
 
     def close(self) -> None:
         """See `Robot.close`."""
         try:
             super().close()
         finally:
-            self._measured.close()
+            self.measured.close()
 
 
 class PublishedKeys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -98,16 +99,24 @@ class Subscription:
         Raises:
             RobotError: none came in time.
         """
+        if not self.wait_until(bool, seconds):
+            found = self._last_error or "nothing"
+            raise RobotError(
+                f"expected readings from the sensor at {self.address} within {seconds:g} s, "
+                f"found {found}: start it first, for example `gatort poses`"
+            )
+
+    def wait_until(
+        self, enough: Callable[[dict[str, SensorReading]], bool], seconds: float
+    ) -> bool:
+        """Wait until the readings are enough. Return false if they are not in time."""
         until_ns = self._clock.now_ns() + round(seconds * 1e9)
-        while not self.update():
+        while not enough(self.update()):
             left_ms = (until_ns - self._clock.now_ns()) // 1_000_000
             if left_ms <= 0:
-                found = self._last_error or "nothing"
-                raise RobotError(
-                    f"expected readings from the sensor at {self.address} within {seconds:g} s, "
-                    f"found {found}: start it first, for example `gatort poses`"
-                )
+                return False
             self._socket.poll(min(left_ms, 100))
+        return True
 
     def update(self) -> dict[str, SensorReading]:
         """See `Sensor.update`."""

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.launch.conftest import published
 
 from gatort.launch import cli
 from gatort.launch.commands import robot as launch_robot
@@ -34,6 +35,8 @@ from gatort.runtime.remote.console import BURST_NS
 from gatort.runtime.remote.memory import MemoryRobotTransport
 from gatort.runtime.remote.server import RobotServer
 from gatort.runtime.remote.trial_keeper import TrialKeeper
+from gatort.runtime.robots.kinematics import tool_pose
+from gatort.runtime.robots.panda import HOME_RAD
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.safety import Command, State
 from gatort.runtime.spec import PolicySpec
@@ -307,8 +310,11 @@ def test_an_arm_that_refuses_is_neither_asked_for_nor_recorded(
     before = len(shared_robot.text)
     shared_robot.send(signal.SIGUSR1)
     shared_robot.wait_for("stopped here", before)
-    sentence = refused(capsys, "run", "--demo", "hold", "--robot", endpoint, "--arm")
-    assert "refuses: stopped on the robot's own side: only its console allows arm" in sentence
+    assert cli.main(["run", "--demo", "hold", "--robot", endpoint, "--arm"]) == 2
+    printed = capsys.readouterr()
+    refusal = "refuses: stopped on the robot's own side: only its console allows arm"
+    assert refusal in printed.err
+    assert "look before the arm moves" not in printed.out
     assert not list(Path().rglob("*.mcap"))
     shared_robot.send(signal.SIGUSR2)
     shared_robot.wait_for("(?s)stopped here.*, free", before)
@@ -384,6 +390,37 @@ def test_a_dry_run_asks_for_no_consent_and_never_arms_the_robot(
     assert "ok  arm" in dry.text
     shared_robot.wait_for(", free", before)
     assert "run, controlled" not in shared_robot.text[before:]
+
+
+def cube_at(*place_m: float) -> dict[str, list[float]]:
+    return {"pose/red": [*place_m, 1.0, 0.0, 0.0, 0.0], "edge/red": [0.05]}
+
+
+def test_a_cube_on_the_way_home_is_refused_before_consent_and_before_the_arm_is_armed(
+    shared_robot: Process, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint = endpoint_of(shared_robot)
+    before = len(shared_robot.text)
+    home = ["run", "--demo", "home", "--robot", endpoint]
+    tool_m = tool_pose(HOME_RAD)[0].tolist()
+    with published(cube_at(*tool_m)) as address:
+        assert cli.main([*home, "--sensor", address, "--arm"]) == 2
+        printed = capsys.readouterr()
+        assert "--demo home: expected 30 mm between arm and cube red, found " in printed.err
+        assert "clear the cube red away, or guide the arm away by hand" in printed.err
+        assert "look before the arm moves" not in printed.out
+        assert not list(Path().rglob("*.mcap"))
+        assert cli.main([*home, "--sensor", address, "--dry-run", "--seconds", "0.1"]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "! way home blocked" in shown
+    assert "ok pose/red edge 50 mm, at 0.4" in shown
+    with published({"pose/red": [0.4, 0.4, 0.025, 1.0, 0.0, 0.0, 0.0]}) as address:
+        cli.main([*home, "--sensor", address, "--dry-run", "--seconds", "0.1"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "ok way home free of table and 0 known cubes" in shown
+    assert "let the sensor publish edge/red" in shown
+    shared_robot.wait_for(", free", before)
+    assert "run," not in shared_robot.text[before:]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gatort.launch import cli
+from gatort.launch import cli, run_report
 from gatort.runtime.bundle import MANIFEST_FILE, ONNX_FILE
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import RobotError
@@ -23,7 +23,7 @@ from gatort.runtime.loop import TickRecord
 from gatort.runtime.recording.messages import ObservationMessage, arrays
 from gatort.runtime.recording.reader import Recording
 from gatort.runtime.robot import Observation
-from gatort.sim import graphics, make
+from gatort.sim import graphics
 from gatort.sim.film import FILM_SIZE
 from gatort.sim.insets import placed
 from gatort.sim.robot import SimulatedRobot
@@ -151,8 +151,8 @@ def test_a_dry_run_predicts_each_command_and_is_marked_as_one(
 def test_a_dry_run_that_would_break_a_limit_ends_with_1_and_names_the_first(
     pristine_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slow = dataclasses.replace(make.PANDA_LIMITS, speed_rad_s=(0.01,) * 7)
-    monkeypatch.setattr(make, "PANDA_LIMITS", slow)
+    slow = dataclasses.replace(run_report.PANDA_LIMITS, speed_rad_s=(0.01,) * 7)
+    monkeypatch.setattr(run_report, "PANDA_LIMITS", slow)
     assert run(pristine_bundle, "--dry-run", "--json", "r.json") == 1
     dry = json.loads(Path("r.json").read_text())["dry_run"]
     assert 0 < dry["broken"] <= dry["ticks"] == 10

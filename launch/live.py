@@ -63,8 +63,8 @@ class RunStatus:
     """Sentence on the newest refusal or on the end of the run."""
     recording_fault: str | None
     """Reason why the recording is incomplete."""
-    succeeded: bool
-    """True if the robot has reported the task's success."""
+    succeeded: bool | None
+    """True if the robot has reported the task's success; `None` without a task."""
 
     def table(self) -> Table:
         """Return the status as a table of names and values."""
@@ -77,9 +77,9 @@ class RunStatus:
 
     def _rows(self) -> Iterator[tuple[str, Text]]:
         left_s = max(0.0, self.longest_s - self.elapsed_s)
-        success = "success" if self.succeeded else "no success yet"
+        success = {None: "", True: ", success", False: ", no success yet"}[self.succeeded]
         state = Text(f" {self.state.upper()} ", STYLES.get(self.state, ""))
-        yield "state", state + Text(f" {self.elapsed_s:.1f} s, {left_s:.0f} s left, {success}")
+        yield "state", state + Text(f" {self.elapsed_s:.1f} s, {left_s:.0f} s left{success}")
 
         rate = self.rate
         hertz = f"{rate.now_hz:.1f} Hz now, {rate.average_hz:.1f} average"

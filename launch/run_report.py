@@ -138,7 +138,9 @@ def _outcome(live: LiveRun) -> str:
     remote = remote_of(live.robot)
     if remote is not None and remote.successes > 1:
         return f"{remote.successes} successes"
-    return "success" if live.robot.succeeded else "no success"
+    if live.robot.succeeded:
+        return "success"
+    return "no success" if live.has_task else live.policy.engine.name
 
 
 def _clipped(live: LiveRun) -> str:

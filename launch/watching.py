@@ -136,5 +136,5 @@ class RunWatcher:
             state=live.state,
             cause=live.ending or refusal,
             recording_fault=self._recorder.degraded,
-            succeeded=live.robot.succeeded,
+            succeeded=live.robot.succeeded if live.has_task else None,
         )

@@ -26,6 +26,10 @@ _NAMED: Final = 3
 _SHARE: Final = 0.02
 """Share of the time from which a cause is worth a clause."""
 _PROC: Final = Path("/proc")
+_INTERPRETER: Final = "python"
+"""Beginning of the name of each Python process that does not name itself."""
+_WITH_VALUE: Final = ("-W", "-X", "--check-hash-based-pycs")
+"""Options of Python whose value is the next word."""
 
 
 class _Process(NamedTuple):
@@ -204,8 +208,26 @@ def _process(folder: Path) -> _Process | None:
     if len(words) < 13:
         return None  # It has ended.
     # A process chooses its name, which may hold a line's end too.
-    name = printable(head.partition("(")[2]).replace("\n", " ")
+    name = head.partition("(")[2]
+    if name.startswith(_INTERPRETER):
+        name = _script(folder) or name
+    name = printable(name).replace("\n", " ")
     return _Process(name, int(words[1]), (int(words[11]) + int(words[12])) / _TICKS_S)
+
+
+def _script(folder: Path) -> str | None:
+    """Return the script or module that a Python process runs; `None` for other code."""
+    words = iter(_text(folder / "cmdline").split("\0")[1:])
+    for word in words:
+        if word in _WITH_VALUE:
+            next(words, None)
+        elif word == "-m":
+            return next(words, None)
+        elif word == "-c" or not word:
+            return None
+        elif not word.startswith("-"):
+            return Path(word).name
+    return None
 
 
 def _family(processes: dict[int, _Process]) -> set[int]:

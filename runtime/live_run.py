@@ -17,7 +17,7 @@ from .loop import PromptFrame, TickRecord
 from .policy import Policy
 from .robot import Robot
 from .robots.dry_run import DryRunRobot
-from .safety import STOPPED, State
+from .safety import AT_ROBOT, STOPPED, State
 from .telemetry import TICK, Telemetry
 
 KEPT_TICKS = 72_000
@@ -88,6 +88,11 @@ class LiveRun:
         self._record: TickRecorder | None = None
 
     @property
+    def has_task(self) -> bool:
+        """True if success can be expected: a motion without a policy has no task."""
+        return self.policy.manifest is not None
+
+    @property
     def budget_ms(self) -> float:
         """Longest tick that is not a miss."""
         return self.telemetry.budget_ns * 1e-6
@@ -129,10 +134,16 @@ class LiveRun:
 
     @property
     def processor_sentence(self) -> str | None:
-        """Causes of missed deadlines in one line, or `None` if no deadline was missed."""
+        """Causes of missed deadlines in one line.
+
+        `None` if no deadline was missed, unless the run was stopped by other than its operator.
+        """
         refused = self.loop.guard.refused
         late = self.telemetry.misses + refused[Refusal.LATE] + refused[Refusal.SKIPPED]
-        if self.contention is None or not (late or (self.stopped and self.contention.causes)):
+        by_operator = (self.robot.stop_reason or "").startswith(AT_ROBOT)
+        if self.contention is None or not (
+            late or (self.stopped and not by_operator and self.contention.causes)
+        ):
             return None
         tick_ms = self.telemetry.percentiles(TICK).p50_ms
         return self.contention.sentence(self.scheduling, tick_ms)

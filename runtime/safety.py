@@ -17,6 +17,9 @@ SAFE_LEAD_NS = 5_000_000
 LONGEST_VALIDITY_NS = 200_000_000
 """Longest time for which a command may ask to be held."""
 
+AT_ROBOT = "stopped at the robot by"
+"""Beginning of the reason of a stop by the operator at the robot."""
+
 
 class State(StrEnum):
     """Safety state: RUN → HOLD → SAFE → LATCHED.

@@ -203,10 +203,15 @@ class RemoteRobot:
         """Return the newest answer to request `first` or a later one.
 
         Return `None` if none comes until then.
+
+        Raises:
+            RobotError: the robot has failed or hung up.
         """
         newest: wire.WireObservation | None = None
         arrived_ns = 0
         while (answer := self._receive(0 if newest else until_ns)) is not None:
+            if isinstance(answer, wire.Refused):
+                raise RobotError(f"{self.endpoint}: {answer.reason}")
             if not self._is_new(answer, first):
                 self.outdated += 1
                 continue
@@ -252,6 +257,8 @@ class RemoteRobot:
         while (now_ns := self._clock.now_ns()) < deadline_ns:
             self._send(request)
             while (answer := self._receive(min(now_ns + ASK_AGAIN_NS, deadline_ns))) is not None:
+                if isinstance(answer, wire.Refused):
+                    raise RobotError(f"{self.endpoint} refuses: {answer.reason}")
                 if isinstance(answer, kind) and answers(answer):
                     return answer
 
@@ -272,7 +279,7 @@ class RemoteRobot:
         """Return the next answer, or `None` if none comes by then.
 
         Raises:
-            RobotError: the robot refuses or has hung up.
+            RobotError: the robot has hung up.
         """
         while True:
             # Asked before the frame: one that came before the end may still wait to be read.
@@ -280,8 +287,6 @@ class RemoteRobot:
             frame = self._transport.receive()
             if frame is not None:
                 answer = self._decode(frame)
-                if isinstance(answer, wire.Refused):
-                    raise RobotError(f"{self.endpoint} refuses: {answer.reason}")
                 if answer is not None:
                     return answer
                 continue

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from gatort.runtime.clock import Clock
 from gatort.runtime.inner_loop import FADE_NS
 from gatort.runtime.robots.driver import INNER_PERIOD_NS, Driver
-from gatort.runtime.safety import State
+from gatort.runtime.safety import AT_ROBOT, State
 
 from . import wire
 from .session import Sessions
@@ -215,7 +215,7 @@ class RobotServer:
     def _obey_own_side(self) -> None:
         if self._stop_asked is not None:
             self._sessions.blocked = True
-            self._driver.stop(f"stopped at the robot by {self._stop_asked}")
+            self._driver.stop(f"{AT_ROBOT} {self._stop_asked}")
             self._stop_asked = None
         if self._allow_asked:
             self._allow_asked = False

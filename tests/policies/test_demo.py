@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -112,5 +113,8 @@ def test_a_demo_takes_no_bundle_and_cannot_be_replayed(
     assert "--demo hold runs without a policy: leave out --bundle" in capsys.readouterr().err
     # 1 where the machine paused, and ticks were refused.
     assert cli.main(["run", "--demo", "hold", "--seconds", "0.2", *written]) in (0, 1)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search("seed 5000: demo hold(, stopped .*)? after 0.[12] s", shown), shown
+    assert "success" not in shown
     assert cli.main(["replay", str(file)]) == 2
     assert "found 'demo hold'" in capsys.readouterr().err

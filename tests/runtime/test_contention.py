@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from gatort.runtime.contention import Contention, ProcessorReading
 from gatort.runtime.grant import Throttling
@@ -42,6 +45,27 @@ def test_another_process_that_computes_is_named_with_its_time() -> None:
     assert sum(took_s for _, took_s in found.takers) >= 0.25
     assert found.others_s >= 0.25
     assert found.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["{folder}/pose_sensor.py", "--rate", "30"], "pose_sensor.py"),
+        (["-u", "-W", "error", "{folder}/pose_sensor.py"], "pose_sensor.py"),
+        (["-m", "pose_sensor"], "pose_sensor"),
+        (["-c", "input()"], "python"),
+    ],
+)
+def test_a_python_program_is_named_by_its_script(
+    tmp_path: Path, arguments: list[str], name: str
+) -> None:
+    (tmp_path / "pose_sensor.py").write_text("input()\n")
+    words = [word.format(folder=tmp_path) for word in arguments]
+    with subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE, cwd=tmp_path) as sensor:
+        seen = ProcessorReading.now().processes[sensor.pid].name
+        sensor.communicate(b"\n")
+    assert seen.startswith(name)
+    assert (name == "python") == seen.startswith("python")
 
 
 def test_a_process_that_this_one_started_is_no_competitor() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from gatort.runtime.recording.reader import Recording
 from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.robot import Observation
 from gatort.runtime.robots.scripted import ScriptedRobot
-from gatort.runtime.safety import State
+from gatort.runtime.safety import AT_ROBOT, State
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 
 
@@ -151,6 +152,22 @@ def test_a_run_that_missed_deadlines_names_the_competitors_for_the_processor(run
     assert live.processor_sentence.startswith("processor: in ")
     assert "the loop (nice -10) waited" in live.processor_sentence
     assert "Try: " in live.processor_sentence
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_named"), [(f"{AT_ROBOT} a key", False), ("no command for 200 ms", True)]
+)
+def test_a_stop_by_the_operator_blames_no_competitor_for_the_processor(
+    run: Run, monkeypatch: pytest.MonkeyPatch, reason: str, is_named: bool
+) -> None:
+    live = run()
+    assert live.contention is not None
+    live.stopped = True
+    live.contention = replace(live.contention, others_s=9.0, takers=[("sensor.py", 9.0)])
+    monkeypatch.setattr(TaskRobot, "stop_reason", reason)
+    assert (live.processor_sentence is not None) == is_named
+    live.loop.guard.refused[Refusal.LATE] = 1
+    assert live.processor_sentence is not None
 
 
 def test_skipped_ticks_are_misses_and_no_refusals(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -16,11 +17,13 @@ from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import RobotError
 from gatort.runtime.finding import Finding
 from gatort.runtime.printable import printable
-from gatort.runtime.robots.franka.fci import VERSION, Fci
+from gatort.runtime.robots.franka.fci import PORT, VERSION, Fci
 from gatort.runtime.robots.franka.robot import LEAST_ARRIVED, has_realtime_kernel
 
 CPU: Final = Path("/sys/devices/system/cpu")
 NETWORK: Final = Path("/sys/class/net")
+CONNECTIONS: Final = Path("/proc/self/net/tcp")
+_ESTABLISHED: Final = "01"
 STATES: Final = 1_000
 """Number of the arm's states that are timed: one second."""
 SILENT_S: Final = 1.0
@@ -41,7 +44,7 @@ def examine_arm_computer(address: str) -> Iterator[Finding]:
     try:
         fci = Fci(address)
     except RobotError as error:
-        yield Finding("control box", "broken", str(error), "see docs/franka.md")
+        yield _unreached(address, error)
         return
     with closing(fci):
         yield Finding("control box", "ok", f"{address}, protocol {VERSION}")
@@ -70,6 +73,26 @@ def _isolated_cores() -> Finding:
         return Finding("isolated cores", "ok", found)
     mend = "isolcpus= on the kernel's command line keeps other work from a core"
     return Finding("isolated cores", "absent", "none", mend)
+
+
+def _unreached(address: str, error: RobotError) -> Finding:
+    """Tell an arm that a program of this computer holds from one that does not answer."""
+    if not _is_held(address):
+        return Finding("control box", "broken", str(error), "see docs/franka.md")
+    found = f"held: a program of this computer, such as `gatort robot`, is connected to {address}"
+    mend = "not examined: end that program, and run `gatort doctor` before `gatort robot`"
+    return Finding("control box", "absent", found, mend)
+
+
+def _is_held(address: str) -> bool:
+    """Check if this computer has a connection to the control interface at an address (proc(5))."""
+    try:
+        number = int.from_bytes(socket.inet_aton(socket.gethostbyname(address)), sys.byteorder)
+    except OSError:
+        return False
+    box = f"{number:08X}:{PORT:04X}"
+    connections = (line.split() for line in _text(CONNECTIONS).splitlines())
+    return any(words[2:4] == [box, _ESTABLISHED] for words in connections)
 
 
 def _network_card(address: str) -> Finding:

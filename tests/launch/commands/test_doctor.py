@@ -20,7 +20,7 @@ from gatort.launch.commands import doctor
 from gatort.runtime import grant, machine
 from gatort.runtime.robots.franka import computer
 from gatort.runtime.robots.franka.computer import examine_arm_computer
-from gatort.runtime.robots.franka.fci import Ask
+from gatort.runtime.robots.franka.fci import Ask, Fci
 from gatort.sim import graphics
 from gatort.sim import make as robots
 
@@ -193,6 +193,17 @@ def test_an_arm_whose_states_do_not_arrive_is_broken(box: ControlBox) -> None:
     found = examined_arm("127.0.8.1")["arm's states"]
     assert (found.state, found.found) == ("broken", "0 of 1000 arrived")
     assert "firewall" in found.mend
+
+
+def test_an_arm_that_gatort_holds_is_named_so_and_is_no_defect(box: ControlBox) -> None:
+    with closing(Fci("127.0.8.1")):
+        found = examined_arm("127.0.8.1")["control box"]
+    assert found.state == "absent"
+    assert found.found.startswith("held: a program of this computer, such as `gatort robot`, is c")
+    assert "run `gatort doctor` before `gatort robot`" in found.mend
+    box.is_deaf = True
+    found = examined_arm("127.0.8.1")["control box"]
+    assert (found.state, "does not answer" in found.found) == ("broken", True)
 
 
 def test_a_control_box_that_does_not_answer_is_the_commands_verdict(

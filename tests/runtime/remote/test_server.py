@@ -376,7 +376,7 @@ def test_an_arm_that_fails_is_faded_and_its_controller_told_why(
     act(robot, 1, 20.0, 20.0, 20.0)
     desk.pass_ms(50)
     broken.append(True)
-    with pytest.raises(RobotError, match=f"refuses: {error}"):
+    with pytest.raises(RobotError, match=f"^memory: {error}$"):
         robot.observe()
     assert desk.failure is error
     assert desk.states[-3:] == [State.RUN, State.SAFE, State.LATCHED]

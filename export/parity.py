@@ -40,7 +40,7 @@ AGREEMENT: dict[Precision, float] = {
     "fp16": 0.99,
     "int8": 0.99,
     "int4": 0.95,
-    "w8a8": 0.5,
+    "w8a8": 0.3,
 }
 """Smallest share of equal greedy tokens.
 

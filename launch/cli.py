@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from cyclopts import App, Argument, CycloptsError, Group, Parameter, Token, convert
 from pydantic import ValidationError
@@ -112,10 +112,21 @@ app = App(
     group_commands=Group("Everybody", sort_key=len(READERS)),
     default_parameter=Parameter(converter=_read, negative_iterable=(), consume_multiple=1),
 )
-app.register_install_completion_command(
-    COMPLETION,
-    help="Install completion of commands and flags for the shell in use (bash, zsh, fish).",
-)
+
+
+def _install_completion(*, shell: Literal["bash", "zsh", "fish"] | None = None) -> int:
+    """Install completion of commands and flags, and let the shell's start file load it.
+
+    Parameters
+    ----------
+    shell
+        Shell to install it for. Default: the one in use.
+    """
+    print(f"installed: {app.install_completion(shell=shell)}; start a new shell to use it")
+    return ExitStatus.DONE
+
+
+app.command(_install_completion, name=COMPLETION)
 for _place, (_reader, _names) in enumerate(READERS.items()):
     _group = Group(_reader, sort_key=_place)
     for _name in _names:

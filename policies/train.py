@@ -464,7 +464,8 @@ class Trainer:
         if kept != wanted:
             raise ConfigError(
                 f"{path}: expected a model of the dimensions asked for, found one with other "
-                "dimensions; give the preset that it was started with, or another --out"
+                "dimensions; give the --preset and --locate that it was started with, or another "
+                "--out"
             )
         if metadata.get("specification") != self.spec.model_dump_json():
             raise ConfigError(

@@ -72,7 +72,8 @@ def finding(details: ErrorDetails) -> str:
     if kind == "missing":
         return "expected a value, found none"
     if kind == "json_invalid":
-        return f"expected JSON, found {message.removeprefix('Invalid JSON: ')}"
+        _, _, place = message.rpartition(" at ")
+        return f"expected JSON, found text that is none at {place}"
     if found != found:  # only NaN differs from itself; any range refuses it
         return f"expected a finite number, found {found!r}"
     return f"{_expectation(kind, message, details.get('ctx', {}))}, found {shown(found)}"

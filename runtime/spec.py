@@ -41,6 +41,8 @@ OTHER_UNIT_RANGES = 1.0
 """A value this many widths outside its range is taken for one in another unit, such as degrees."""
 
 PATCH_PIXELS = 16
+MOST_SIDE = 4_096
+"""Largest side of an array of an observation."""
 MOST_WIDTH = 16_384
 """Largest width of a model; Gato's largest has 2,048."""
 MAX_WINDOW_TOKENS = 1_024
@@ -89,7 +91,7 @@ class ObservationKey(Strict):
 
     name: Name
     """Path such as `arm/joint_position`; `/` nests, and keys are ordered lexicographically."""
-    shape: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(max_length=4)]
+    shape: Annotated[tuple[Annotated[int, Field(ge=1, le=MOST_SIDE)], ...], Field(max_length=4)]
     """Array shape; images are (height, width, 3), text is (tokens,)."""
     dtype: Literal["float32", "int32", "uint8"]
     """NumPy dtype of the array."""

@@ -46,7 +46,7 @@ def require_python(python: Path) -> None:
     Raises:
         ConfigError: it is not.
     """
-    if not python.is_file():
+    if not os.access(python, os.X_OK) or not python.is_file():
         raise ConfigError(
             f"expected the Python of franka-sim's environment at {python}, found none: "
             "run `make .venv-franka-sim/.installed`, or name it with --franka-sim"
@@ -80,7 +80,7 @@ class FrankaSimulator:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
-                    str(python),
+                    str(python.absolute()),
                     str(SERVE),
                     ADDRESS,
                     "--enforce-comm-constraints",

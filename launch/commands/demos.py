@@ -15,7 +15,7 @@ from gatort.launch.report import screen
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.grant import read_grant
-from gatort.runtime.spec import PATCH_PIXELS, PolicySpec
+from gatort.runtime.spec import MOST_SIDE, PATCH_PIXELS, PolicySpec
 from gatort.runtime.wording import counted
 from gatort.sim.collect import Collection, require_training_seeds
 from gatort.sim.randomisation import Randomisation
@@ -38,7 +38,7 @@ def demos(
     randomise_view: bool = False,
     task: str = "stacking",
     cameras: Annotated[bool, Parameter(negative="")] = False,
-    pixels: PositiveInt | None = None,
+    pixels: Annotated[int, Field(ge=PATCH_PIXELS, le=MOST_SIDE)] | None = None,
     workers: PositiveInt | None = None,
 ) -> int:
     """Let a task's scripted expert drive, and store its observations and actions as episodes.

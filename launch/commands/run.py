@@ -36,7 +36,6 @@ from gatort.launch.run_report import (
     run_sentence,
     run_sentences,
 )
-from gatort.launch.sensing import completed
 from gatort.launch.watching import FilmTrack
 from gatort.policies.demo import demo_policy
 from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, load_policy, quickest_cpu_engine
@@ -58,6 +57,7 @@ from gatort.sim.known_cubes import with_cubes
 from gatort.sim.make import make_predictor, make_robot
 from gatort.sim.prediction import Predictor
 from gatort.sim.robot import SimulatedRobot
+from gatort.sim.sensing import completed
 from gatort.sim.tasks import task_named, task_of
 from gatort.sim.viewer import require_screen
 from gatort.sim.way_home import check_way_home

@@ -298,10 +298,9 @@ def _providers(runtime: Any, provider: Provider) -> list[str]:
     wanted = _PROVIDERS[provider]
     available = runtime.get_available_providers()
     if wanted not in available:
-        valid = [name for name, full_name in _PROVIDERS.items() if full_name in available]
         raise EngineError(
-            f"provider {provider!r} is not in this ONNX Runtime; it has {valid}: "
-            "pip install onnxruntime-gpu, in place of onnxruntime"
+            f"--engine onnx-{provider}: this ONNX Runtime has no such provider: pip install "
+            "onnxruntime-gpu, in place of onnxruntime, or use --engine onnx"
         )
     # TensorRT leaves the nodes that it cannot run to CUDA.
     return [wanted, _PROVIDERS["cuda"]] if provider == "tensorrt" else [wanted]

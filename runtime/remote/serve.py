@@ -47,7 +47,9 @@ class ServeConfig(Strict):
     record: Path | None = None
     """File (.mcap) that records every step of the inner loop."""
     realtime: bool = False
-    """Ask for real-time scheduling (SCHED_FIFO) and for memory that is never paged out."""
+    """Ask for SCHED_FIFO 50 and for memory that is never paged out.
+
+    Without it, the process takes SCHED_FIFO 20 where that is granted."""
     link: LinkConditions = LinkConditions()
     """Simulated faults of the link, the same in each direction. For a simulated arm only."""
 

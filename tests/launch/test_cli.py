@@ -93,15 +93,27 @@ def test_completion_is_installed_also_where_an_optional_package_is_absent(tmp_pa
     code = (
         "import sys; sys.modules['torch'] = sys.modules['cv2'] = None; "
         "from gatort.launch.cli import main; "
-        "sys.exit(main(['--install-completion', '--shell', 'bash', '--output', 'gatort']))"
+        "sys.exit(main(['--install-completion', '--shell', 'bash']))"
     )
     environment = {**os.environ, "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, check=True)
-    script = tmp_path.joinpath("gatort").read_text()
+    script = next(tmp_path.rglob("gatort*")).read_text()
     assert "--fifo-priority" in script or "--realtime.fifo-priority" in script
     assert "trials" in script
     assert "parity" not in script
     assert "calibrate" not in script
+
+
+def test_completion_goes_nowhere_but_to_its_own_place(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    assert cli.main(["--install-completion", "--shell", "bash", "--output", str(precious)]) == 2
+    assert "--output" in capsys.readouterr().err
+    assert precious.read_text() == "mine"
+    assert [each.name for each in tmp_path.iterdir()] == ["precious"]
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

@@ -117,4 +117,4 @@ def test_a_demo_takes_no_bundle_and_cannot_be_replayed(
     assert re.search("seed 5000: demo hold(, stopped .*)? after 0.[12] s", shown), shown
     assert "success" not in shown
     assert cli.main(["replay", str(file)]) == 2
-    assert "found 'demo hold'" in capsys.readouterr().err
+    assert "found one of `gatort run --demo`" in capsys.readouterr().err

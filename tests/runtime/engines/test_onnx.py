@@ -46,7 +46,7 @@ def test_the_refusal_of_an_absent_provider_names_those_present(
     if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has TensorRT")
     with pytest.raises(
-        EngineError, match=r"'tensorrt' is not in this ONNX Runtime; it has \['cpu'"
+        EngineError, match=r"--engine onnx-tensorrt: this ONNX Runtime has no such provider"
     ):
         OnnxEngine(exported.bundle, manifest, OnnxConfig(provider="tensorrt"))
 

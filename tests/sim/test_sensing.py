@@ -13,7 +13,6 @@ from tests.launch.conftest import published
 pytest.importorskip("mujoco")
 
 from gatort.launch import cli
-from gatort.launch.sensing import completed, with_sensor
 from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError, SpecError
@@ -23,6 +22,7 @@ from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.spec import PolicySpec
 from gatort.sim.make import make_robot
 from gatort.sim.robot import SimulatedRobot
+from gatort.sim.sensing import completed, with_sensor
 from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC, STACK_SPEC
 from gatort.sim.tasks.stacking.task import Stacking
 from gatort.testing import scripted_policy

@@ -89,6 +89,8 @@ def _train(
         "--batch-sequences", size.batch_sequences, "--learning-rate", size.learning_rate,
         "--rounds", size.rounds, "--round-episodes", size.round_episodes,
         "--locate", 0.5, "--shift-px", 2, "--colour-gain", 0.1,
+        # Few passes of exact decoding, see docs/training.md. Not tried with so much data yet.
+        "--bin-features", 32, "--action-noise-bins", 500, "--consistency", 20,
         # Under randomised physics as well, the first rollouts fail and teach little.
         "--randomise-view", "--workers", workers,
         *(["--compiled"] if gpu else []),

@@ -51,10 +51,10 @@ counts |= {"first_seed": 0, "last_seed": options.episodes - 1, "ticks": options.
 write_manifest(demos, DemonstrationManifest(spec=SPEC, driver="my law", seconds=5.0, **counts))
 
 # `--rounds 0` trains on the demonstrations alone: rollouts need a simulator of the task.
-command = [sys.executable, "-m", "gatort", "train", demos, "--out", options.out]
+command = [sys.executable, "-m", "gatort", "train", demos, "--out", options.out / "policy"]
 command += ["--preset", "tiny", "--rounds", "0", "--steps", str(options.steps)]
 subprocess.run(command, check=True)
 
-policy = gatort.load_policy(gatort.PolicyOptions(bundle=options.out / "bundle"))
+policy = gatort.load_policy(gatort.PolicyOptions(bundle=options.out / "policy" / "bundle"))
 action = policy.act([np.float32([0.1]), np.float32([0.3])])
 print(f"a gap of 0.2 rad: the policy commands {action[0]:.3f} rad/s, the law 0.4 rad/s")

@@ -139,7 +139,7 @@ def test_a_second_location_of_the_same_tensor_does_not_hide_the_first(
 ) -> None:
     graph = in_initializer("policy.onnx.data")
     graph.initializer[1].external_data.add(key="location", value="../secret")
-    with pytest.raises(BundleError, match=r"found \['\.\./secret'\]"):
+    with pytest.raises(BundleError, match=r"found \.\./secret"):
         verify(make_bundle(graph))
 
 

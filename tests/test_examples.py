@@ -75,4 +75,4 @@ def test_a_policy_is_trained_on_own_demonstrations(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     said = run_example("own_demonstrations.py", tmp_path, "--episodes", "3", "--steps", "2")
     assert "the policy commands" in said
-    assert (tmp_path / "bundle" / "policy.onnx").is_file()
+    assert (tmp_path / "policy" / "bundle" / "policy.onnx").is_file()

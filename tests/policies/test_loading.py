@@ -21,7 +21,10 @@ ON_THIS_CPU = [engine for engine in CPU_ENGINES if COMPILES or engine != "native
 
 
 @pytest.mark.parametrize("engine", ON_THIS_CPU)
-def test_run_and_trials_take_every_engine_of_the_cpu(engine: str, tmp_path: Path) -> None:
+def test_run_and_trials_take_every_engine_of_the_cpu(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # Another test may remove an empty folder of outputs here.
     trials = tmp_path / "trials.json"
     one = ["--episodes", "1", "--workers", "1", "--json", str(trials)]
     assert cli.main(["trials", "--engine", engine, *one]) == 0

@@ -26,7 +26,7 @@ class Batch:
     ids: NDArray[np.int64]
     """(B, F, T − p) tokens without patches."""
     pictures: tuple[NDArray[np.uint8], ...]
-    """(B, F, H, W, 3) pictures of each camera."""
+    """(B, F, H, W, 3) pictures of each camera; (B / 2, …) of pairs, which see the same ones."""
     targets: NDArray[np.float32]
     """(B, F, A) the expert's actions on the scale of bins."""
     places: NDArray[np.float32]
@@ -41,6 +41,16 @@ class Batch:
             pictures=tuple(picture[index] for picture in frames.pictures),
             targets=frames.targets[index],
             places=frames.places[index] if len(frames.places) else frames.places,
+        )
+
+    def paired(self) -> Batch:
+        """Return a batch that holds each sequence twice: B of them, then the same B."""
+        places = np.tile(self.places, (2, 1, 1, 1)) if len(self.places) else self.places
+        return Batch(
+            ids=np.tile(self.ids, (2, 1, 1)),
+            pictures=self.pictures,
+            targets=np.tile(self.targets, (2, 1, 1)),
+            places=places,
         )
 
 

@@ -242,8 +242,10 @@ class Trainer:
         size = self.config.batch_sequences // self.processes
         pairs = size // 2 if self.config.consistency else 0
         for _ in range(count):
-            starts = np.tile(picks.choice(windows, pairs or size), 2 if pairs else 1)
+            starts = picks.choice(windows, pairs or size)
             batch = Batch.of(frames, starts, self.config.sequence_frames)
+            if pairs:
+                batch = batch.paired()
             # The first of each pair stays as the policy will read it.
             disturbed = batch.ids[pairs:]
             self._disturb_actions(disturbed, picks)
@@ -309,13 +311,11 @@ class Trainer:
         pictures = [self._moved(picture) for picture in batch.pictures]  # (B, F, H, W, 3) each
         if rng is not None:
             config = self.config
-            copies = 2 if config.consistency else 1  # Both of a pair see the same pictures.
             pictures = [
-                varied(picture[: len(picture) // copies], config.shift_px, config.colour_gain, rng)
-                for picture in pictures
+                varied(picture, config.shift_px, config.colour_gain, rng) for picture in pictures
             ]
-            pictures = [picture.repeat(copies, 1, 1, 1, 1) for picture in pictures]
-        return cut(pictures)
+        patches = cut(pictures)  # (B, F, p, …), or (B / 2, F, p, …) of pairs
+        return patches.repeat(len(batch.ids) // len(patches), *[1] * (patches.dim() - 1))
 
     def _places_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return the error of the places that the first action position of each frame shows."""

@@ -19,7 +19,6 @@ from gatort.runtime.patches import patch_intervals
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     FIRST_CONTINUOUS_ID,
-    SEPARATOR_ID,
     VOCABULARY,
     ModelDims,
     PolicySpec,
@@ -29,7 +28,7 @@ from .engine import Decoding, Mark, named, no_mark
 from .graph import BLOCK_INPUTS, PATCHES
 from .native_build import SOURCE, load_kernels
 from .native_weights import LANES, NativeModel, NativePrecision
-from .settle import unsettled
+from .settle import hide_guess, unsettled
 
 MOST_THREADS = 16
 POSITION_INPUTS = tuple(name for name in BLOCK_INPUTS if name != "bias")
@@ -160,7 +159,7 @@ class NativeEngine:
         if bound.draft is not None:
             bound.draft.most = frame.most_runs
         if self.decoding == "parallel":
-            frame.guess[:] = SEPARATOR_ID
+            hide_guess(frame)
             frame.runs = 1
         self._run(bound, frame.prefill.ids, first, len(bound.passes), bound.draft)
         if bound.draft is not None:

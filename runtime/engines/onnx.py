@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,12 @@ from gatort.runtime.bundle import ONNX_FILE, Manifest, external_files, open_chec
 from gatort.runtime.context import Block, Frame
 from gatort.runtime.errors import EngineError
 from gatort.runtime.grant import read_grant
-from gatort.runtime.spec import CONTINUOUS_BINS, SEPARATOR_ID, Precision, Strict
+from gatort.runtime.spec import CONTINUOUS_BINS, Precision, Strict
 
 from .engine import Decoding, Mark, named, no_mark
 from .float_environment import FloatEnvironment
 from .graph import block_inputs, cache_names, cache_output, cache_shape
-from .settle import settle
+from .settle import run_guessed
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 _PROVIDERS: dict[str, str] = {
@@ -74,8 +75,8 @@ class _Bound(NamedTuple):
     """Logits and token of the pictures' pass, kept alive because the binding only has addresses."""
     passes: list[_Pass]
     """Bindings in the order of the passes that follow."""
-    check: _Pass | None
-    """Binding of the check of an exact tick; `None` in any other."""
+    check: Callable[[], None] | None
+    """Runs the check of an exact tick; `None` in any other."""
 
 
 class OnnxEngine:
@@ -159,14 +160,7 @@ class OnnxEngine:
         if self.decoding == "greedy":
             self._run(bound.passes, mark)
             return
-        if self.decoding == "parallel":
-            frame.guess[:] = SEPARATOR_ID
-        self._run(bound.passes)
-        frame.runs = 1
-        if bound.check is not None:
-            check = partial(self._check, frame, bound.check)
-            frame.runs = settle(frame.chosen, check, frame.most_runs)
-        frame.tokens[:] = frame.chosen
+        run_guessed(frame, partial(self._run, bound.passes), bound.check)
         mark()
 
     def _check(self, frame: Frame, check: _Pass) -> None:
@@ -204,7 +198,8 @@ class OnnxEngine:
             first = frame.full if ahead is None else frame.full_rest
             passes = [self._bind_pass(first, frame.logits, frame.chosen[None])]
             if self.decoding == "exact":
-                check = self._bind_pass(frame.check, frame.logits[1:], frame.chosen[None, 1:])
+                again = self._bind_pass(frame.check, frame.logits[1:], frame.chosen[None, 1:])
+                check = partial(self._check, frame, again)
         bound = _Bound(frame, sight, unread, passes, check)
         self._bound[id(frame)] = bound
         return bound

@@ -12,7 +12,33 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from gatort.runtime.context import Frame
 from gatort.runtime.errors import EngineError
+from gatort.runtime.spec import SEPARATOR_ID
+
+
+def run_guessed(frame: Frame, first: Callable[[], None], check: Callable[[], None] | None) -> None:
+    """Run a tick whose first pass chooses all its tokens.
+
+    Args:
+        frame: frame of the tick; its `chosen` is where both passes write.
+        first: runs `frame.full`, or the rest of it after `see`.
+        check: runs `frame.check`, as `settle` asks for it, in an exact tick. `None` in a parallel
+            one, in which no action token sees another.
+
+    Raises:
+        EngineError: a pass failed, or the tokens did not settle.
+    """
+    if check is None:
+        hide_guess(frame)
+    first()
+    frame.runs = 1 if check is None else settle(frame.chosen, check, frame.most_runs)
+    frame.tokens[:] = frame.chosen
+
+
+def hide_guess(frame: Frame) -> None:
+    """Replace the guess by separators, which tell nothing."""
+    frame.guess[:] = SEPARATOR_ID
 
 
 def settle(chosen: NDArray[np.int64], check: Callable[[], None], most: int) -> int:

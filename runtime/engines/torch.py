@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from gatort.runtime.context import Block, Frame
 from gatort.runtime.errors import DeviceError, EngineError, MissingDependency
-from gatort.runtime.spec import FIRST_CONTINUOUS_ID, SEPARATOR_ID, ModelDims, PolicySpec
+from gatort.runtime.spec import FIRST_CONTINUOUS_ID, ModelDims, PolicySpec
 
 from .engine import Decoding, Mark, named, no_mark
 from .graph import cache_shape
-from .settle import settle
+from .settle import run_guessed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,23 +119,15 @@ class TorchEngine:
         try:
             with self._torch.inference_mode():
                 bound = self._bound.get(id(frame)) or self._bind(frame)
-                if self.decoding == "parallel":
-                    frame.guess[:] = SEPARATOR_ID
-                bound.run(mark if self.stepwise else no_mark)
-                if self.decoding != "greedy":
-                    self._finish(frame, bound.check)
+                if self.decoding == "greedy":
+                    bound.run(mark if self.stepwise else no_mark)
+                else:
+                    run_guessed(frame, bound.run, bound.check)
                 if not self.stepwise:
                     mark()
         except RuntimeError as error:
             failure = EngineError if self._on_cpu else DeviceError
             raise failure(f"{self.name}: the pass failed: {error}") from error
-
-    def _finish(self, frame: Frame, check: Callable[..., None] | None) -> None:
-        """Check the tokens of a first pass where that is wanted, and give them to the frame."""
-        frame.runs = 1
-        if check is not None:
-            frame.runs = settle(frame.chosen, check, frame.most_runs)
-        frame.tokens[:] = frame.chosen
 
     def _run(self, passes: list[_Pass], mark: Mark = no_mark) -> None:
         """Run passes and write their logits and tokens."""

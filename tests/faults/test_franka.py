@@ -30,43 +30,42 @@ EIGHT_CASES = [row for row in FRANKA_ROWS if row.number not in (5, 8)]
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[FrankaBench]:
+def python() -> Path:
     if not PYTHON.is_file():
         pytest.skip("franka-sim is not installed: run `make .venv-franka-sim/.installed`")
-    with FrankaBench(PYTHON) as bench:
+    return PYTHON
+
+
+@pytest.fixture(scope="module")
+def bench(python: Path) -> Iterator[FrankaBench]:
+    with FrankaBench(python) as bench:
         yield bench
 
 
-def test_franka_sim_ends_with_the_process_that_started_it() -> None:
-    """It stands before the tests with a bench, because a machine has room for one franka-sim."""
-    if not PYTHON.is_file():
-        pytest.skip("franka-sim is not installed: run `make .venv-franka-sim/.installed`")
-    starter = subprocess.Popen(
-        [sys.executable, "-m", "gatort.faults.franka.simulator"],
-        cwd=PYTHON.parents[2],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert starter.stdout is not None
-    assert "Ctrl-C ends it" in starter.stdout.readline()
-    starter.kill()
-    starter.wait()
-    starter.stdout.close()
-    eventually(lambda: LISTENS not in Path("/proc/net/tcp").read_text())
-
-
-def test_the_end_of_franka_sim_is_said_with_its_status() -> None:
-    if not PYTHON.is_file():
-        pytest.skip("franka-sim is not installed: run `make .venv-franka-sim/.installed`")
-    starter = subprocess.Popen(
-        [sys.executable, "-m", "gatort.faults.franka.simulator"],
-        cwd=PYTHON.parents[2],
+@pytest.fixture
+def starter(python: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has started franka-sim. A machine has room for one: use it before `bench`."""
+    command = [sys.executable, "-m", "gatort.faults.franka.simulator"]
+    with subprocess.Popen(
+        command,
+        cwd=python.parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert starter.stdout is not None
-    assert "Ctrl-C ends it" in starter.stdout.readline()
+    ) as process:
+        assert process.stdout is not None
+        assert "Ctrl-C ends it" in process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_franka_sim_ends_with_the_process_that_started_it(starter: subprocess.Popen[str]) -> None:
+    starter.kill()
+    starter.wait()
+    eventually(lambda: LISTENS not in Path("/proc/net/tcp").read_text())
+
+
+def test_the_end_of_franka_sim_is_said_with_its_status(starter: subprocess.Popen[str]) -> None:
     (simulator,) = children(starter.pid)
     os.kill(simulator, signal.SIGKILL)
     _, said = starter.communicate()

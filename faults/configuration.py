@@ -17,7 +17,7 @@ def _no_rate(bundle: Path) -> tuple[str, ...]:
         manifest["spec"]["control_hz"] = 0
 
     change_manifest(bundle, stop_the_clock)
-    return "control_hz", "greater than or equal to 1"
+    return "control_hz", "expected at least 1, found 0"
 
 
 def _no_limit(bundle: Path) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ REFUSALS = (
     "key wrong_robot",
     "bundle tampered",
     "configuration nan",
+    "configuration unknown_key",
+    "configuration no_rate",
     "configuration timeout",
 )
 """Faults whose controller or command is refused; no arm moves."""

@@ -93,7 +93,7 @@ def _require_fit(cubes: Mapping[str, TaggedCube]) -> None:
 def _publish(stream: PoseStream, options: PosesOptions, clock: MonotonicClock) -> Counter[str]:
     """Publish until the end of the time or Ctrl-C. Return in how many frames each cube was seen."""
     console = screen()
-    console.print(f"publishing at {options.address}: gatort run --sensor {options.address} …")
+    console.print(f"publishing at {stream.address}: gatort run --sensor {stream.address} …")
     seen: Counter[str] = Counter()
     frames, drawn_ns, began_ns = 0, 0, clock.now_ns()
     with Live(console=console, auto_refresh=False) as live:

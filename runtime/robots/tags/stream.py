@@ -102,6 +102,11 @@ class PoseStream:
             for name, config in cameras.items()
         ]
 
+    @property
+    def address(self) -> str:
+        """Bound address."""
+        return self._publisher.address
+
     def measure(self) -> MeasuredFrame | None:
         """Wait for a frame, find the cubes in it and publish them; `None` if no frame came.
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -12,6 +17,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from rich.console import Console
+from tests.sim.test_sensing import JOINTS_ONLY
+from tests.waiting import becomes
 
 from gatort.launch import cli
 from gatort.sim.graphics import choose_gl
@@ -26,18 +33,25 @@ from gatort.faults.mjpeg_server import MjpegServer
 from gatort.launch.commands.poses import _table as show_table
 from gatort.launch.tag_options import PosesOptions
 from gatort.launch.toml_text import toml_text
+from gatort.policies.loading import PolicyOptions, load_policy
 from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.errors import ObservationError
 from gatort.runtime.remote.door import Door
 from gatort.runtime.remote.door_link import DoorSettings
 from gatort.runtime.remote.server import RobotServer
+from gatort.runtime.robot import Observation, Robot
 from gatort.runtime.robots.cameras.board import Board
 from gatort.runtime.robots.cameras.calibration import CameraCalibration
 from gatort.runtime.robots.cameras.opencv import cv2, encode
 from gatort.runtime.robots.cameras.placement import draw_board
 from gatort.runtime.robots.panda import ARM_ALONE
 from gatort.runtime.robots.scripted import ScriptedRobot
+from gatort.runtime.robots.sensors.sockets import Subscription
 from gatort.runtime.robots.tags.stream import MeasuredFrame
+from gatort.sim.make import make_robot
+from gatort.sim.sensing import with_sensor
 from gatort.sim.simulators.mujoco import MujocoSimulator
+from gatort.sim.simulators.simulator import Cube
 from gatort.sim.tagged_scene import TaggedScene, tagged
 from gatort.sim.tasks.stacking.task import Stacking
 
@@ -45,6 +59,7 @@ TASK = Stacking()
 LAYOUT = TASK.layout(900_210)
 TAGS = tagged(LAYOUT.cubes)
 ADDRESS = "tcp://127.0.0.1:0"
+LATENCY_MS = 40.0
 
 
 @pytest.fixture(scope="module")
@@ -54,23 +69,28 @@ def scene() -> Iterator[TaggedScene]:
     made.close()
 
 
-@pytest.fixture(scope="module")
-def picture(scene: TaggedScene) -> NDArray[np.uint8]:
-    """The scene's front camera sees a layout, BGR."""
+def photographed(scene: TaggedScene, *cubes: Cube) -> list[bytes]:
+    """Return JPEGs of the scene's front camera that differ in one pixel."""
     simulator = MujocoSimulator(TASK.scene)
     simulator.place_arm(np.array(LAYOUT.joints_rad))
-    simulator.place_cubes(LAYOUT.cubes)
-    return scene.draw("front", simulator.positions)[..., ::-1].copy()
-
-
-@pytest.fixture
-def server(picture: NDArray[np.uint8]) -> Iterator[MjpegServer]:
-    """A network camera whose frames differ in one pixel."""
+    simulator.place_cubes(cubes)
+    picture = scene.draw("front", simulator.positions)[..., ::-1].copy()
     frames = []
     for number in range(8):
         picture[0, 0] = 30 * number
         frames.append(encode(picture, ".jpg"))
-    with MjpegServer(frames, frames[0], MonotonicClock()) as made:
+    return frames
+
+
+@pytest.fixture(scope="module")
+def frames(scene: TaggedScene) -> list[bytes]:
+    return photographed(scene, *LAYOUT.cubes)
+
+
+@pytest.fixture
+def server(frames: list[bytes]) -> Iterator[MjpegServer]:
+    """A network camera. A test may change the list of frames that it serves."""
+    with MjpegServer(list(frames), frames[0], MonotonicClock()) as made:
         yield made
 
 
@@ -79,9 +99,9 @@ def in_an_empty_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.chdir(tmp_path)
 
 
-def write_profile(source: str, cubes: bool = True) -> None:
+def write_profile(source: str, cubes: bool = True, **camera: float) -> None:
     tables = {
-        "cameras": {"front": {"source": source}},
+        "cameras": {"front": {"source": source} | camera},
         "calibrations": {"front": "front.json"},
         "cubes": {name: cube.model_dump() for name, cube in TAGS.items()} if cubes else {},
     }
@@ -101,6 +121,96 @@ def test_poses_of_a_network_camera_are_published_and_shown(
         row = next(line for line in reversed(shown.splitlines()) if cube.name in line)
         place = [float(cell) for cell in row.split("│")[2:5]]
         np.testing.assert_allclose(place, cube.position, atol=0.004)
+
+
+@pytest.fixture
+def publishing(
+    server: MjpegServer, scene: TaggedScene, tmp_path: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """`gatort poses` in a process of its own, whose camera has a latency, and its address."""
+    write_profile(server.url, latency_ms=LATENCY_MS, age_limit_ms=500.0)
+    Path("front.json").write_text(scene.calibration("front").text)
+    printed = tmp_path / "printed.txt"
+    command = [sys.executable, "-m", "gatort", "poses", "--profile", "cell.toml"]
+    with printed.open("wb") as file:
+        process = subprocess.Popen([*command, "--address", ADDRESS], stdout=file, stderr=file)
+    try:
+        assert becomes(
+            lambda: b"gatort run --sensor" in printed.read_bytes() or process.poll() is not None, 60
+        )
+        found = re.search(r"publishing at (\S+):", printed.read_text())
+        assert found is not None, printed.read_text()
+        yield process, found[1]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_policy_gets_the_keys_of_a_live_stream_until_the_oldest_pose_is_too_old(
+    publishing: tuple[subprocess.Popen[bytes], str], server: MjpegServer, scene: TaggedScene
+) -> None:
+    process, address = publishing
+    clock = MonotonicClock()
+    policy = load_policy(PolicyOptions(threads=1))
+    arm = make_robot("mujoco", TASK, clock, JOINTS_ONLY, 900_210)
+    sensor = Subscription(address, clock)
+    with (
+        closing(sensor),
+        closing(with_sensor(arm, address, policy, None, clock)) as robot,
+    ):
+        names = [key.name for key in robot.interface.observations]
+        values = eventually_observed(robot).values
+        seen = dict(zip(names, values, strict=True))
+        red, blue = (np.array(cube.position) for cube in LAYOUT.cubes[:2])
+        np.testing.assert_allclose(seen["blocks/blue_from_red"], blue - red, atol=0.006)
+
+        sensor.wait()
+        readings = dict(sensor.update())
+        # Each pose has the stamp of its light, and not that of its arrival.
+        for name in ("pose/red", "pose/blue"):
+            assert clock.now_ns() - readings[name].stamp_ns >= LATENCY_MS * 1e6
+
+        # Red leaves the sight. Blue's poses and the messages stay fresh.
+        away = replace(LAYOUT.cubes[0], position=(-2.0, 0.0, 0.025))
+        server_frames(server)[:] = photographed(scene, away, *LAYOUT.cubes[1:])
+        unseen = r"pose/red: expected .* in 3 s, found it unseen for \d+\.\d s"
+        assert becomes(lambda: re.search(unseen, refusal(robot)) is not None, 60)
+        later_ns = readings["pose/blue"].stamp_ns + 10**9
+        assert becomes(lambda: sensor.update()["pose/blue"].stamp_ns > later_ns, 60)
+
+        server_frames(server)[:] = photographed(scene, *LAYOUT.cubes)
+        eventually_observed(robot)
+        process.kill()
+        silent = "expected a message of the last 200 ms"
+        assert becomes(lambda: silent in refusal(robot), 60)
+
+
+def server_frames(server: MjpegServer) -> list[bytes]:
+    frames = server._frames
+    assert isinstance(frames, list)
+    return frames
+
+
+def refusal(robot: Robot) -> str:
+    """Observe. Return why the observation is refused; empty if it is not."""
+    try:
+        robot.observe()
+    except ObservationError as error:
+        return str(error)
+    return ""
+
+
+def eventually_observed(robot: Robot) -> Observation:
+    """Return an observation. A busy machine may let a message come too late."""
+    seen: list[Observation] = []
+
+    def observe() -> bool:
+        with suppress(ObservationError):
+            seen.append(robot.observe())
+        return bool(seen)
+
+    assert becomes(observe, 60)
+    return seen[0]
 
 
 def test_the_table_says_why_the_tags_of_a_cube_tell_no_pose() -> None:

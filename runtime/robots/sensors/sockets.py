@@ -11,7 +11,7 @@ import zmq
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import ConfigError, RobotError, WireError
 
-from .readings import LARGEST_BYTES, SensorReading, decode, encode, require_loopback
+from .readings import LARGEST_BYTES, SensorMessage, SensorReading, decode, encode, require_loopback
 
 QUEUE_MESSAGES: Final = 64
 """Length of a queue; two seconds of a camera."""
@@ -132,12 +132,13 @@ class Subscription:
         try:
             message = decode(data)
             self._require_present(message.stamp_ns)
+            values = self._newer(message)
         except WireError as error:
             self.malformed += 1
             self._last_error = str(error)
             return
-        self._stamp_ns = message.stamp_ns
-        for name, numbers in message.values.items():
+        self._stamp_ns = max(message.stamp_ns, self._stamp_ns or 0)
+        for name, numbers in values.items():
             if name in self._readings or len(self._readings) < MOST_NAMES:
                 self._readings[name] = SensorReading(
                     np.array(numbers, np.float64), message.stamp_ns
@@ -150,8 +151,23 @@ class Subscription:
                 f"expected a stamp of this computer's monotonic clock, "
                 f"found one {ahead_ns * 1e-9:.3g} s ahead"
             )
-        if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
+
+    def _newer(self, message: SensorMessage) -> dict[str, list[float]]:
+        """Return the values of a message that are not older than those of the same names.
+
+        A program with two cameras sends the older light of the slower one after the other's.
+
+        Raises:
+            WireError: all of them are older.
+        """
+        newer = {
+            name: numbers
+            for name, numbers in message.values.items()
+            if name not in self._readings or message.stamp_ns >= self._readings[name].stamp_ns
+        }
+        if message.values and not newer:
             raise WireError("expected stamps that never go back, found one that does")
+        return newer
 
     def close(self) -> None:
         """See `Sensor.close`."""

@@ -93,6 +93,19 @@ def test_a_bad_message_is_counted_and_changes_nothing(
     assert subscription.stamp_ns == 1
 
 
+def test_a_slower_camera_tells_what_a_faster_one_has_not_seen(
+    publisher: zmq.Socket[bytes], subscription: Subscription
+) -> None:
+    publisher.send(encode(40, {"force": [4.0], "edge": [0.05]}))
+    publisher.send(encode(20, {"force": [2.0], "edge": [0.05], "torque": [2.0]}))
+    eventually(lambda: "torque" in subscription.update())
+    seen = {
+        name: (each.value.tolist(), each.stamp_ns) for name, each in subscription.update().items()
+    }
+    assert (seen["force"], seen["torque"]) == (([4.0], 40), ([2.0], 20))
+    assert (subscription.stamp_ns, subscription.malformed) == (40, 0)
+
+
 def test_a_message_that_is_too_long_costs_the_sensor_its_subscriber(
     publisher: zmq.Socket[bytes], subscription: Subscription
 ) -> None:

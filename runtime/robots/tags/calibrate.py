@@ -24,6 +24,11 @@ except ImportError as error:
 
 FEWEST_BOARDS: Final = 8
 """Smallest number of pictures of a board for a lens."""
+FEWEST_TILTED: Final = 5
+"""Smallest number of pictures in which the board is tilted."""
+TILTED_RAD: Final = np.radians(15.0)
+"""Angle from the picture's plane at which a board counts as tilted. From boards within 2° of it,
+the focal length came out a third too large, with a misfit of 0.2 px."""
 FEWEST_HANDS: Final = 8
 """Smallest number of postures of the hand for a place."""
 LARGEST_ERROR_MM: Final = 3.0
@@ -70,7 +75,7 @@ def fit_lens(views: Sequence[BoardView], frame_size: tuple[int, int]) -> CameraL
     """Return the lens that fits pictures of a board.
 
     Raises:
-        ObservationError: there are too few pictures.
+        ObservationError: there are too few pictures, or the board was tilted in too few of them.
     """
     if len(views) < FEWEST_BOARDS:
         raise ObservationError(
@@ -78,9 +83,10 @@ def fit_lens(views: Sequence[BoardView], frame_size: tuple[int, int]) -> CameraL
         )
     points: Any = [np.pad(view.points_m, ((0, 0), (0, 1))).astype(np.float32) for view in views]
     pixels: Any = [view.pixels.astype(np.float32) for view in views]
-    residual_px, matrix, distortion, _, _ = cv2.calibrateCamera(
+    residual_px, matrix, distortion, turns, _ = cv2.calibrateCamera(
         points, pixels, frame_size, np.eye(3), np.zeros(5)
     )
+    _require_tilted([_matrix(np.ravel(turn)) for turn in turns])
     return CameraLens(
         frame_size=frame_size,
         focal_px=(matrix[0, 0], matrix[1, 1]),
@@ -88,6 +94,18 @@ def fit_lens(views: Sequence[BoardView], frame_size: tuple[int, int]) -> CameraL
         distortion=tuple(np.ravel(distortion)[:5].tolist()),
         residual_px=residual_px,
     )
+
+
+def _require_tilted(rotations: Sequence[Points]) -> None:
+    """Refuse pictures of a board that was held flat: they fit any focal length equally well."""
+    tilts_rad = np.array([np.arccos(min(abs(rotation[2, 2]), 1.0)) for rotation in rotations])
+    tilted = int((tilts_rad > TILTED_RAD).sum())
+    if tilted < FEWEST_TILTED:
+        raise ObservationError(
+            f"expected the board tilted by {np.degrees(TILTED_RAD):.0f}° or more in at least "
+            f"{FEWEST_TILTED} pictures, found it in {tilted} of {len(rotations)}: tilt it by up to "
+            "45°, about different axes"
+        )
 
 
 def fit_place(views: Sequence[HandView], lens: CameraLens) -> HandEye:

@@ -59,17 +59,23 @@ def test_too_few_postures_are_refused() -> None:
         fit_place(hand_views(5, 0.4), LENS)
 
 
-def test_the_lens_follows_from_pictures_of_a_board() -> None:
+def board_views(pictures: int, tilt_rad: float) -> list[BoardView]:
+    """Return views of a board, tilted by up to an angle about each axis."""
     random = np.random.default_rng(3)
     board = np.array([(x, y) for x in range(6) for y in range(4)]) * 0.04 - (0.1, 0.06)
     views = []
-    for _ in range(12):
-        turn = random.uniform(-0.5, 0.5, 3)
+    for _ in range(pictures):
+        turn = random.uniform(-tilt_rad, tilt_rad, 3)
         shift = np.array([random.uniform(-0.12, 0.12), random.uniform(-0.1, 0.1), 0.5])
         solid = np.pad(board, ((0, 0), (0, 1)))
         seen = cv2.projectPoints(solid, turn, shift, LENS.matrix, np.array(LENS.distortion))[0]
         pixels = np.array(seen).reshape(-1, 2) + random.normal(0, 0.05, (len(board), 2))
         views.append(BoardView(board, pixels))
+    return views
+
+
+def test_the_lens_follows_from_pictures_of_a_board() -> None:
+    views = board_views(12, 0.5)
     lens = fit_lens(views, LENS.frame_size)
     np.testing.assert_allclose(lens.focal_px, LENS.focal_px, rtol=0.01)
     np.testing.assert_allclose(lens.centre_px, LENS.centre_px, atol=5)
@@ -77,6 +83,11 @@ def test_the_lens_follows_from_pictures_of_a_board() -> None:
     assert lens.residual_px < 0.1
     with pytest.raises(ObservationError, match="expected at least 8 pictures"):
         fit_lens(views[:7], LENS.frame_size)
+
+
+def test_a_board_that_was_held_flat_tells_no_lens() -> None:
+    with pytest.raises(ObservationError, match=r"tilted by 15° or more .* in 0 of 12: tilt it by"):
+        fit_lens(board_views(12, 0.03), LENS.frame_size)
 
 
 def test_a_calibration_survives_its_file(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 COMMANDS = {
     "run": "Drive the robot with a policy in real time, 20 ticks a second.",
     "robot": "Let a controller drive an arm over a wire.",
+    "serve": "Drive several robots with one policy from one process.",
     "keys": "Make one key pair for a robot and one for a controller.",
     "info": "Show the contents of a recording, and whether it is complete.",
     "replay": "Feed a recording's observations through an engine and compare every action token.",

@@ -14,6 +14,7 @@ READERS = {
     "Operator": (
         "run",
         "robot",
+        "serve",
         "keys",
         "cameras",
         "calibrate",
@@ -30,6 +31,7 @@ READERS = {
 EXAMPLES = {
     "run": "run --seed 7 --seconds 30 --video trial.mp4",
     "robot": "robot mujoco --bind tcp://0.0.0.0:5555 --keys keys --realtime",
+    "serve": "serve --robots tcp://127.0.0.1:5555 --robots tcp://127.0.0.1:5556 --arm",
     "keys": "keys keys",
     "cameras": "cameras --source front=v4l2:/dev/video0 --picture front.png",
     "calibrate": "calibrate front --profile cell.toml",

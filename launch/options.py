@@ -29,6 +29,7 @@ from gatort.sim.make import SimulatorName
 
 from .refusals import describe, refuse_fields
 from .robot_options import RobotOptions
+from .serve_options import ServeOptions
 from .tag_options import CalibrateOptions, PosesOptions
 from .toml_text import toml_text
 from .train_options import TrainOptions
@@ -99,6 +100,7 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "run": RunOptions,
     "profile": LoopOptions,
     "robot": RobotOptions,
+    "serve": ServeOptions,
     "train": TrainOptions,
     "poses": PosesOptions,
     "calibrate": CalibrateOptions,

@@ -25,10 +25,15 @@ from .run_report import run_sentences
 from .watching import FilmTrack, RunWatcher
 
 
+def utc_name() -> str:
+    """Return the present in UTC, to name a file that is made now."""
+    now = datetime.fromtimestamp(wall_clock_ns() * 1e-9, UTC)
+    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z"
+
+
 def new_file(seed: int) -> Path:
     """Return an unused path in RUNS for a run that begins now, named by UTC and seed."""
-    now = datetime.fromtimestamp(wall_clock_ns() * 1e-9, UTC)
-    return RUNS / f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z-seed{seed}.mcap"
+    return RUNS / f"{utc_name()}-seed{seed}.mcap"
 
 
 def run_recorded(

@@ -10,11 +10,12 @@ from pydantic import Field, FiniteFloat
 from gatort.runtime.bundle import Manifest, verify
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.engines.cache import load_engine
-from gatort.runtime.engines.engine import Decoding, Engine
+from gatort.runtime.engines.engine import Decoding, Engine, SharedEngine
 from gatort.runtime.engines.native import NativeEngine
 from gatort.runtime.engines.native_build import can_compile
 from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine, Provider, Threads
 from gatort.runtime.engines.tensorrt import Builder, TensorrtEngine
+from gatort.runtime.engines.turns import TurnEngine, Turns
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.packages import require_torch
 from gatort.runtime.policy import Policy
@@ -30,6 +31,10 @@ EngineName = Literal[
     "torch", "torch-cuda", "tensorrt-rtx", "tensorrt",
 ]  # fmt: skip
 CPU_ENGINES: tuple[EngineName, ...] = ("onnx", "native", "torch")
+SHARED_ENGINES: tuple[EngineName, ...] = (
+    "onnx", "native", "onnx-cuda", "onnx-tensorrt", "torch", "torch-cuda"
+)  # fmt: skip
+"""Engines whose weights serve several robots."""
 PROVIDERS: dict[str, Provider] = {"onnx": "cpu", "onnx-cuda": "cuda", "onnx-tensorrt": "tensorrt"}
 
 
@@ -95,6 +100,40 @@ def load_policy(
     policy = Policy.of(manifest.spec, manifest.model, engine, sampler, options.most_passes)
     policy.manifest = manifest
     return policy
+
+
+def load_policies(
+    options: PolicyOptions, count: int, turns: Turns
+) -> list[tuple[Policy, TurnEngine]]:
+    """Check a bundle, and make policies over one copy of its weights, one per robot of a fleet.
+
+    Args:
+        options: bundle and engine.
+        count: number of policies, each with a context and random numbers of its own.
+        turns: turns on the processors.
+
+    Returns:
+        Each policy with its engine, which takes the turns.
+
+    Raises:
+        ConfigError: the engine serves one robot alone; otherwise as `load_policy`.
+        BundleError, EngineError, MissingDependency: as `load_policy`.
+    """
+    manifest = verify(options.bundle)
+    shared = make_engine(options, manifest)
+    if not isinstance(shared, SharedEngine):
+        raise ConfigError(
+            f"--engine {options.engine} drives one robot: expected one of "
+            f"{', '.join(SHARED_ENGINES)} for several"
+        )
+    made = []
+    for index in range(count):
+        engine = TurnEngine(shared.another() if index else shared, turns)
+        sampler = Sampler(options.temperature, index)
+        policy = Policy.of(manifest.spec, manifest.model, engine, sampler, options.most_passes)
+        policy.manifest = manifest
+        made.append((policy, engine))
+    return made
 
 
 def quickest_cpu_engine() -> EngineName:

@@ -17,7 +17,7 @@ from .loop import PromptFrame, TickRecord
 from .policy import Policy
 from .robot import Robot
 from .robots.dry_run import DryRunRobot
-from .safety import AT_ROBOT, STOPPED, State
+from .safety import AT_ROBOT, State
 from .telemetry import TICK, Telemetry
 
 KEPT_TICKS = 72_000
@@ -83,6 +83,7 @@ class LiveRun:
         """Scheduling of the loop's thread, for displays and reports."""
         self.contention: Contention | None = None
         """Competition for the processor during the run; `None` before its end."""
+        self._stop_sentence: str | None = None
         self._until_success = until_success
         self._on_tick: Callable[[TickRecord], None] = ignore_tick
         self._record: TickRecorder | None = None
@@ -120,17 +121,7 @@ class LiveRun:
             return self.failure
         if self.interrupted:
             return "stopped by the operator"
-        if not self.stopped:
-            return None
-
-        guard = self.loop.guard
-        if guard.state in STOPPED:
-            cause = "the guard"
-        else:
-            cause = f"the robot: {self.robot.stop_reason or 'it does not say why'}"
-        reasons = "".join(f"; {count}× {reason}" for reason, count in guard.refused.items())
-        newest = f"; the newest: {self.loop.refusal}" if self.loop.refusal is not None else ""
-        return f"stopped in {self.state} (by {cause}{reasons}{newest})"
+        return self._stop_sentence
 
     @property
     def processor_sentence(self) -> str | None:
@@ -179,7 +170,8 @@ class LiveRun:
         """Record a tick in its slack; return true to end the run."""
         if self._record is not None:
             self._record(record)
-        self.state = max(self.loop.guard.state, self.robot.state, key=list(State).index)
+        self.state = self.loop.state
         self.stopped = self.loop.stopped
+        self._stop_sentence = self.loop.stop_sentence
         self._on_tick(record)
         return self._until_success and self.robot.succeeded

@@ -13,7 +13,7 @@ from .errors import EngineError, ObservationError
 from .guard import Guard, Refusal
 from .pacer import Pacer, Wake
 from .robot import Observation, Robot
-from .safety import STOPPED, Command
+from .safety import STOPPED, Command, State
 from .spec import KeySelection
 from .telemetry import Telemetry
 
@@ -126,6 +126,24 @@ class ControlLoop:
     def stopped(self) -> bool:
         """True if the guard or the robot takes no more commands."""
         return self.guard.state in STOPPED or self.robot.state in STOPPED
+
+    @property
+    def state(self) -> State:
+        """State of guard or robot, whichever is further from RUN."""
+        return max(self.guard.state, self.robot.state, key=list(State).index)
+
+    @property
+    def stop_sentence(self) -> str | None:
+        """Sentence on the stop of the robot or the guard, with its causes; `None` without one."""
+        if not self.stopped:
+            return None
+        if self.guard.state in STOPPED:
+            cause = "the guard"
+        else:
+            cause = f"the robot: {self.robot.stop_reason or 'it does not say why'}"
+        reasons = "".join(f"; {count}× {reason}" for reason, count in self.guard.refused.items())
+        newest = f"; the newest: {self.refusal}" if self.refusal is not None else ""
+        return f"stopped in {self.state} (by {cause}{reasons}{newest})"
 
     def _paced_step(self) -> TickRecord:
         record = TickRecord(self.pacer.wait())

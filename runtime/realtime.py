@@ -71,9 +71,16 @@ def apply(config: RealtimeConfig, default_priority: int = LOOP_PRIORITY) -> Iter
     Yields:
         The scheduling that was granted.
     """
-    found = Scheduling()
     with ExitStack() as undo:
         _stop_collecting(undo)
+        yield undo.enter_context(schedule(config, default_priority))
+
+
+@contextmanager
+def schedule(config: RealtimeConfig, default_priority: int = LOOP_PRIORITY) -> Iterator[Scheduling]:
+    """Run the calling thread as `apply` does, but leave garbage collection alone."""
+    found = Scheduling()
+    with ExitStack() as undo:
         if config.cpus is not None:
             _pin(config.cpus, undo, found.refused)
         if config.lock_memory:

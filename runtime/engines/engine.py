@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from gatort.runtime.context import Frame
 from gatort.runtime.spec import FIRST_CONTINUOUS_ID
@@ -65,6 +65,21 @@ class Engine(Protocol):
 
     def reset(self) -> None:
         """Forget the cache's contents; the buffers keep their addresses."""
+        ...
+
+
+@runtime_checkable
+class SharedEngine(Engine, Protocol):
+    """An engine whose weights can serve several robots, each with a cache of its own."""
+
+    def another(self) -> Engine:
+        """Return an engine over the same weights with a cache of its own.
+
+        Both may run at the same time, each in one thread.
+
+        Raises:
+            EngineError: no memory or no threads are left.
+        """
         ...
 
 

@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import weakref
+from copy import copy
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -111,12 +112,12 @@ class NativeEngine:
         decodes = spec.action_tokens - 1
         self._shape = ((spec.observation_tokens + 2, *[1] * decodes), spec.window_tokens)
         self._first_id = dims.first_token_id
-        self._bound: dict[int, _Bound] = {}
-        passes = len(self._shape[0]) + 1  # A prefill may come in two, before A − 1 others.
+        self._threads = threads
+        self._most_passes = len(self._shape[0]) + 1  # A prefill may come in two.
 
         self._library = load_kernels(self.source, _constants(spec, dims, precision))
         with open_checked(directory, manifest, WEIGHTS_FILE) as file:
-            self._model = NativeModel(
+            model = NativeModel(
                 file,
                 directory / WEIGHTS_FILE,
                 dims,
@@ -125,12 +126,25 @@ class NativeEngine:
                 _patch_positions(spec),
                 norm_biases=self.norm_biases,
             )
-        self._engine = self._start(threads, passes)
+        self._take(model)
 
-    def _start(self, threads: int, passes: int) -> int:
+    def another(self) -> NativeEngine:
+        """See `SharedEngine.another`."""
+        made = copy(self)
+        made._take(self._model.with_own_cache())  # noqa: SLF001  # of this class
+        return made
+
+    def _take(self, model: NativeModel) -> None:
+        """Take a model with its cache, and start threads for it."""
+        self._model = model
+        self._bound: dict[int, _Bound] = {}
+        self._engine = self._start()
+
+    def _start(self) -> int:
         """Start the threads and return the address of the C engine."""
-        threads = max(1, min(threads, len(os.sched_getaffinity(0)), MOST_THREADS))
-        engine: int | None = self._library.start(ctypes.byref(self._model.struct), threads, passes)
+        threads = max(1, min(self._threads, len(os.sched_getaffinity(0)), MOST_THREADS))
+        model = ctypes.byref(self._model.struct)
+        engine: int | None = self._library.start(model, threads, self._most_passes)
         if not engine:
             raise EngineError(f"{self.name}: no memory or no threads for {threads} threads")
 

@@ -9,6 +9,7 @@ import ctypes
 import mmap
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -125,6 +126,16 @@ class NativeModel:
         eye = self._eye(patch_positions) if patch_positions.size else None
         self.struct = _model_type(dims.layers)(eye, *embeddings, *self._norm("norm"), head, layers)
         del self._weights
+
+    def with_own_cache(self) -> NativeModel:
+        """Return a model with the same weights, at the same addresses, and an empty cache."""
+        made = copy(self)
+        made.caches = [_huge(each.shape, np.float32) for each in self.caches]
+        made.struct = type(self.struct).from_buffer_copy(self.struct)
+        for index, layer in enumerate(made.struct.layers):
+            keys, values = made.caches[2 * index : 2 * index + 2]
+            layer.keys, layer.values = keys.ctypes.data, values.ctypes.data
+        return made
 
     def _layer(self, index: int) -> _Layer:
         at = f"layers.{index}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from contextlib import ExitStack
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -101,7 +102,6 @@ class OnnxEngine:
         self.decoding = config.decoding
         self.stepwise = config.decoding == "greedy"
         self._device = "cpu" if config.provider == "cpu" else "cuda"
-        self._bound: dict[int, _Bound] = {}
         self._runtime: Any = onnxruntime
 
         self._ordinary = FloatEnvironment()
@@ -111,11 +111,23 @@ class OnnxEngine:
 
         spec = manifest.spec
         self._inputs = block_inputs(spec)
-        names = cache_names(manifest.model.layers)
-        shape = cache_shape(spec, manifest.model)
-        self._check_inputs(names, shape)
-        self._check_outputs(names)
-        self._cache = {name: self._ort(np.zeros(shape, np.float32)) for name in names}
+        self._cache_names = cache_names(manifest.model.layers)
+        self._cache_shape = cache_shape(spec, manifest.model)
+        self._check_inputs(self._cache_names, self._cache_shape)
+        self._check_outputs(self._cache_names)
+        self._allocate()
+
+    def another(self) -> OnnxEngine:
+        """See `SharedEngine.another`. Both run in one session."""
+        made = copy(self)
+        made._allocate()  # noqa: SLF001  # of this class
+        return made
+
+    def _allocate(self) -> None:
+        """Allocate the cache, to which no frame is bound yet."""
+        shape = self._cache_shape
+        self._cache = {name: self._ort(np.zeros(shape, np.float32)) for name in self._cache_names}
+        self._bound: dict[int, _Bound] = {}
 
     def _check_inputs(self, caches: list[str], shape: tuple[int, ...]) -> None:
         """Check the names of the graph's inputs, and its cache shapes, before anything is bound.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -87,9 +88,8 @@ class TorchEngine:
             MissingDependency: PyTorch is not installed.
         """
         self._torch = _import_torch()
-        self._bound: dict[int, _Bound] = {}
         model.eval()
-        like = next(iter(model.parameters()))
+        like = self._like = next(iter(model.parameters()))
         self._device = like.device
         self._on_cpu = self._device.type == "cpu"
         self.decoding = decoding
@@ -97,14 +97,26 @@ class TorchEngine:
         precision = str(like.dtype).removeprefix("torch.")
         self.name = named(f"torch {self._device.type} {precision}", decoding)
 
-        shape = cache_shape(spec, dims)
-        self._caches = [(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(dims.layers)]
+        self._shape, self._layers = cache_shape(spec, dims), dims.layers
+        self._allocate()
 
         self._forward = model.forward_cached
         if not self._on_cpu:
             # There are two shapes of passes, and each is compiled for itself. The norms, rotations
             # and gates between the products become one kernel each.
             self._forward = self._torch.compile(model.forward_cached, dynamic=False)
+
+    def another(self) -> TorchEngine:
+        """See `SharedEngine.another`."""
+        made = copy(self)
+        made._allocate()  # noqa: SLF001  # of this class
+        return made
+
+    def _allocate(self) -> None:
+        """Allocate the cache, to which no frame is bound yet."""
+        new = self._like.new_zeros
+        self._caches = [(new(self._shape), new(self._shape)) for _ in range(self._layers)]
+        self._bound: dict[int, _Bound] = {}
 
     def see(self, frame: Frame) -> None:
         """See `Engine.see`. The reference keeps a prefill whole."""

@@ -38,6 +38,10 @@ STOP_NS = 100_000_000
 """Longest wait for the answer to `Stop`. Without an answer the robot's watchdog stops the arm."""
 ASK_AGAIN_NS = 20_000_000
 """Time after which `Hello`, `Arm` and `Stop` are sent again."""
+MOST_ANSWERS = 256
+"""Most messages that a robot may send to one request.
+
+A flood of them would take the processor from everything beside the controller."""
 _A = TypeVar("_A", bound=wire.Answer)
 
 
@@ -84,6 +88,7 @@ class RemoteRobot:
         self._clock = clock
         self._offset = ClockOffset()
         self._requests = 0
+        self._answers = 0
         self._consents = 0
         self._newest = -1
         self._successes_seen: int | None = None
@@ -273,19 +278,26 @@ class RemoteRobot:
         )
 
     def _send(self, request: wire.Request) -> None:
+        self._answers = 0
         self._transport.send(wire.encode(request))
 
     def _receive(self, until_ns: int) -> wire.Answer | None:
         """Return the next answer, or `None` if none comes by then.
 
         Raises:
-            RobotError: the robot has hung up.
+            RobotError: the robot has hung up, or floods this controller.
         """
         while True:
             # Asked before the frame: one that came before the end may still wait to be read.
             broken = self._transport.broken()
             frame = self._transport.receive()
             if frame is not None:
+                self._answers += 1
+                if self._answers > MOST_ANSWERS:
+                    raise RobotError(
+                        f"{self.endpoint}: expected an answer to each request, found more than "
+                        f"{MOST_ANSWERS} messages; something else than `gatort robot` runs there"
+                    )
                 answer = self._decode(frame)
                 if answer is not None:
                     return answer

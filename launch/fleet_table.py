@@ -66,6 +66,7 @@ def fleet_record(
                 "robot": each.endpoint,
                 "name": each.name,
                 "state": str(each.state) if each.state is not None else None,
+                "driven": each.driven,
                 "reason": each.reason,
                 "ticks": each.ticks,
                 "misses": each.misses,

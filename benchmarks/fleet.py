@@ -20,9 +20,11 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +52,15 @@ from gatort.runtime.remote.trial_keeper import TrialKeeper
 from gatort.runtime.spec import select_keys
 from gatort.runtime.witness_process import WitnessProcess
 from gatort.sim.make import make_robot
+from gatort.sim.robot import SimulatedRobot
 from gatort.sim.tasks import task_named
 
 HOST = "tcp://127.0.0.1"
 FIRST_PORT = 5800
 FIRST_SEED = 920_000
-"""Seed of the first arm's layout, of the validation range."""
+"""Seed of the first arm's first layout, of the validation range."""
+LAYOUTS = 1000
+"""Seeds from one arm's first layout to the next arm's."""
 PAUSE_MS = 3.0
 """Shortest pause of the witness that explains a missed tick."""
 AROUND_NS = 500_000_000
@@ -101,9 +106,9 @@ def serve_arms(ports: Sequence[int], lying: int | None) -> None:
     task = task_named("stacking")
     servers = []
     for port in ports:
-        seed = FIRST_SEED + port - FIRST_PORT
-        arm = make_robot("mujoco", task, clock, task.interface, seed)
-        trials = TrialKeeper(arm, clock, partial(arm.lay_out, seed), round(task.seconds * 1e9))
+        seeds = count(FIRST_SEED + LAYOUTS * (port - FIRST_PORT))
+        arm = make_robot("mujoco", task, clock, task.interface, next(seeds))
+        trials = TrialKeeper(arm, clock, partial(_lay_out, arm, seeds), round(task.seconds * 1e9))
         transport = (Lying if port == lying else Turnless)(f"{HOST}:{port}")
         servers.append(
             RobotServer(arm, clock, transport, name=f"arm {port}", simulated=True, trials=trials)
@@ -116,6 +121,10 @@ def serve_arms(ports: Sequence[int], lying: int | None) -> None:
             for server in servers:
                 server.turn()
             clock.sleep_until_ns(clock.now_ns() + 1_000_000)
+
+
+def _lay_out(arm: SimulatedRobot, seeds: Iterator[int]) -> None:
+    arm.lay_out(next(seeds))
 
 
 def _start(ports: Sequence[int], lying: int | None = None) -> subprocess.Popen[str]:
@@ -243,10 +252,17 @@ def measure(args: argparse.Namespace) -> list[Row]:
     try:
         with WitnessProcess() as witness:
             with fleet.driven():
+                began_s = time.process_time()
                 _pass_time(clock, args.seconds, processes[1:])
+                used_s = time.process_time() - began_s
                 statuses = fleet.statuses
             shown = screen()
             shown.print(fleet_table(statuses))
+            ticks = sum(status.ticks for status in statuses)
+            shown.print(
+                f"{1e3 * used_s / ticks:.2f} ms of processor time a tick, "
+                f"{used_s / args.seconds:.2f} processors in all"
+            )
             return [
                 _row(trace, status, witness, alone)
                 for trace, status in track(

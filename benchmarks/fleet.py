@@ -228,9 +228,7 @@ def measure(args: argparse.Namespace) -> list[Row]:
     bad = list(range(ports[-1] + 1, ports[-1] + 4)) if args.bad else []
     traces = [Trace(f"{HOST}:{port}") for port in ports + bad]
 
-    options = PolicyOptions(
-        bundle=args.bundle, engine=args.engine, threads=1, decoding=args.decoding
-    )
+    options = PolicyOptions(bundle=args.bundle, engine=args.engine, threads=1)
     turns = Turns(read_grant().processors, clock)
     *policies, (alone, _) = load_policies(options, len(traces) + 1, turns)
     period_ns = alone.spec.period_ns
@@ -293,7 +291,6 @@ def main() -> None:
     parser.add_argument("--bad", action="store_true", help="three more robots that fail")
     parser.add_argument("--bundle", type=Path, default=PolicyOptions().bundle)
     parser.add_argument("--engine", default=quickest_cpu_engine())
-    parser.add_argument("--decoding", default="exact")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--arms", type=int, nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--lying", type=int, help=argparse.SUPPRESS)

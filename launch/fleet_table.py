@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from gatort.policies.loading import decoding_of
 from gatort.runtime.fleet import MemberStatus
 
 from .live import STYLES
@@ -59,7 +60,7 @@ def fleet_record(
     return {
         "bundle": str(options.bundle),
         "engine": options.engine,
-        "decoding": options.decoding,
+        "decoding": decoding_of(options),
         "seconds": seconds,
         "robots": [
             {

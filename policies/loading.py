@@ -59,8 +59,8 @@ class PolicyOptions(Strict):
     `torch-cuda` and compiled engines."""
     threads: Threads = OnnxConfig().threads
     """CPU threads of one pass."""
-    decoding: Decoding = "greedy"
-    """Way to a tick's tokens.
+    decoding: Decoding | None = None
+    """Way to a tick's tokens. Default: `exact` on a CPU, `greedy` on a GPU.
 
     `greedy` runs a pass for each action token. `exact` guesses them all at once, and corrects wrong
     guesses until none is left: the same tokens in fewer passes. `parallel` takes one pass, in which
@@ -155,6 +155,14 @@ def precision_of(options: PolicyOptions, exported: Precision) -> Precision:
     return "fp32" if options.engine in CPU_ENGINES else "fp16"
 
 
+def decoding_of(options: PolicyOptions) -> Decoding:
+    """Return the way to a tick's tokens that the options ask for, or the engine's default.
+
+    Nobody has measured exact decoding on a GPU yet.
+    """
+    return options.decoding or ("exact" if options.engine in CPU_ENGINES else "greedy")
+
+
 def make_engine(options: PolicyOptions, manifest: Manifest) -> Engine:
     """Make the engine that the options name, for a verified bundle.
 
@@ -164,15 +172,12 @@ def make_engine(options: PolicyOptions, manifest: Manifest) -> Engine:
             model.
         MissingDependency: a package of the engine is not installed.
     """
-    if options.most_passes is not None and options.decoding != "exact":
-        raise ConfigError(
-            f"--most-passes: expected --decoding exact with it, found {options.decoding}"
-        )
+    decoding = decoding_of(options)
+    if options.most_passes is not None and decoding != "exact":
+        raise ConfigError(f"--most-passes: expected --decoding exact with it, found {decoding}")
     if options.engine == "tensorrt-rtx" or options.engine == "tensorrt":
-        if options.decoding != "greedy":
-            raise ConfigError(
-                f"--decoding {options.decoding}: --engine {options.engine} runs greedy alone"
-            )
+        if decoding != "greedy":
+            raise ConfigError(f"--decoding {decoding}: --engine {options.engine} runs greedy alone")
         return _tensorrt(options.engine, options, manifest)
     if options.engine in PROVIDERS:
         return _onnx(options, manifest)
@@ -197,7 +202,7 @@ def _onnx(options: PolicyOptions, manifest: Manifest) -> Engine:
         threads=options.threads,
         spinning=options.spinning,
         provider=provider,
-        decoding=options.decoding,
+        decoding=decoding_of(options),
     )
     return OnnxEngine(options.bundle, manifest, config)
 
@@ -214,7 +219,8 @@ def _native(options: PolicyOptions, manifest: Manifest) -> Engine:
     precision = precision_of(options, manifest.precision)
     if precision not in ("fp32", "w8a8"):
         raise ConfigError(f"--precision {precision}: --engine native runs at fp32 or w8a8")
-    return NativeEngine(options.bundle, manifest, options.threads, precision, options.decoding)
+    decoding = decoding_of(options)
+    return NativeEngine(options.bundle, manifest, options.threads, precision, decoding)
 
 
 def _torch(options: PolicyOptions, manifest: Manifest) -> Engine:
@@ -230,5 +236,5 @@ def _torch(options: PolicyOptions, manifest: Manifest) -> Engine:
 
     device: Literal["cpu", "cuda"] = "cuda" if options.engine == "torch-cuda" else "cpu"
     return load_torch_engine(
-        options.bundle, manifest, device, precision, options.threads, options.decoding
+        options.bundle, manifest, device, precision, options.threads, decoding_of(options)
     )

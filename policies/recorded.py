@@ -16,7 +16,7 @@ from gatort.runtime.recording.messages import PolicyRecord
 from gatort.runtime.spec import Precision
 from gatort.runtime.telemetry import stage_names
 
-from .loading import PROVIDERS, EngineName, PolicyOptions, precision_of
+from .loading import PROVIDERS, EngineName, PolicyOptions, decoding_of, precision_of
 
 
 def policy_record(policy: Policy, options: PolicyOptions, seed: int) -> PolicyRecord:
@@ -39,7 +39,7 @@ def policy_record(policy: Policy, options: PolicyOptions, seed: int) -> PolicyRe
         files=manifest.files,
         engine=options.engine,
         precision=precision_of(options, manifest.precision),
-        decoding=options.decoding,
+        decoding=decoding_of(options),
         threads=options.threads,
         spinning=options.spinning,
         temperature=options.temperature,
@@ -93,13 +93,15 @@ def recorded_options(
     other_engine = engine not in (None, recorded.engine)
     other_graph = bundle is not None and recorded.engine in PROVIDERS
     kept = None if other_engine or other_graph else recorded.precision
+    # The tokens of `exact` and of `greedy` are the same, and not every engine runs both.
+    free = other_engine and recorded.decoding != "parallel"
     try:
         return PolicyOptions.model_validate(
             {
                 "bundle": bundle or recorded.directory,
                 "engine": engine or recorded.engine,
                 "precision": precision or kept,
-                "decoding": recorded.decoding,
+                "decoding": None if free else recorded.decoding,
                 "threads": min(recorded.threads, len(os.sched_getaffinity(0))),
             }
         )

@@ -60,7 +60,8 @@ def parity(
         Write the figures to this file as well.
     """
     require_writable(json=json)
-    options = PolicyOptions(bundle=bundle, engine=engine, precision=precision)
+    # A pass for each token, so that a pass that differs is named.
+    options = PolicyOptions(bundle=bundle, engine=engine, precision=precision, decoding="greedy")
     manifest = verify(bundle)
     report = compare(
         read_model(bundle),

@@ -90,7 +90,7 @@ def profile(
     if print_config:
         print(config_text(options), end="")
         return ExitStatus.DONE
-    _require_counted(options, roofline)
+    options = _counted(options) if roofline else options
     require_writable(json=json, plot=plot)
     _require_policy(options)
     if plot is not None:
@@ -138,16 +138,17 @@ def _require_policy(options: LoopOptions) -> None:
         task_of(manifest, options.task)
 
 
-def _require_counted(options: PolicyOptions, roofline: bool) -> None:
-    """Check that the passes are those whose work the roofline counts.
+def _counted(options: LoopOptions) -> LoopOptions:
+    """Return options whose passes are those whose work the roofline counts.
 
     Raises:
-        ConfigError: they are not.
+        ConfigError: others are asked for.
     """
-    if roofline and options.decoding != "greedy":
+    if options.decoding not in (None, "greedy"):
         raise ConfigError(
             f"--roofline counts greedy passes: leave out --decoding {options.decoding}"
         )
+    return options.model_copy(update={"decoding": "greedy"})
 
 
 def _assess(options: PolicyOptions, one: Measurement, other: Measurement) -> Roofline:

@@ -56,7 +56,11 @@ def found() -> dict[str, Any]:
 def test_the_same_engine_gives_every_token_again(run_file: Path) -> None:
     assert replay() == 0
     record = found()
-    assert (record["engine"], record["first_difference"], record["notes"]) == ("onnx cpu", None, [])
+    assert (record["engine"], record["first_difference"], record["notes"]) == (
+        "onnx cpu exact",
+        None,
+        [],
+    )
     assert record["equal_tokens"] == record["tokens"] == 8 * record["ticks"] > 0
 
 
@@ -104,7 +108,7 @@ def test_the_prompt_of_a_run_precedes_its_replay_or_nothing_is_compared(
 
 def test_another_engine_is_compared_on_the_same_past(run_file: Path) -> None:
     assert replay("--engine", "torch") == 0
-    assert found()["engine"] == "torch cpu float32"
+    assert found()["engine"] == "torch cpu float32 exact"
 
 
 @pytest.mark.native
@@ -113,9 +117,9 @@ def test_the_recorded_engine_keeps_the_recorded_precision_on_another_bundle_too(
 ) -> None:
     run(bundle, "--engine", "native", "--precision", "w8a8")
     assert replay("--bundle", str(bundle)) == 0
-    assert found()["engine"] == "native w8a8"
+    assert found()["engine"] == "native w8a8 exact"
     assert replay("--bundle", str(bundle), "--precision", "fp32") in (0, 1)
-    assert found()["engine"] == "native fp32"
+    assert found()["engine"] == "native fp32 exact"
 
 
 def test_a_changed_weight_is_found_at_the_first_token_that_differs(

@@ -53,7 +53,7 @@ def test_a_run_ends_with_a_summary_a_latency_picture_and_its_figures(
     assert run(bundle, "--json", "r.json", "--seed", "7") == 0
     text = capsys.readouterr().out
     assert "seed 7: no success after 0.5 s; 10 ticks" in text
-    assert "prefill" in text
+    assert "passes a tick: mean" in text
     assert (tmp_path / "runs" / "latency.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((tmp_path / "r.json").read_text())
     assert (record["ticks"], record["succeeded"], record["stopped"]) == (10, False, False)

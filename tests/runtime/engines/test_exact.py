@@ -5,17 +5,19 @@ the bit, too.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from gatort.policies.loading import (
+    CPU_ENGINES,
     SHIPPED_BUNDLE,
     SHIPPED_CAMERA_BUNDLE,
     EngineName,
     PolicyOptions,
+    decoding_of,
     load_policy,
 )
 from gatort.runtime.clock import VirtualClock
@@ -227,7 +229,13 @@ def test_a_parallel_tick_is_one_pass_that_no_guess_changes(
 
 def test_most_passes_without_exact_decoding_is_refused() -> None:
     with pytest.raises(ConfigError, match="--most-passes: expected --decoding exact"):
-        load_policy(PolicyOptions(most_passes=3))
+        load_policy(PolicyOptions(decoding="greedy", most_passes=3))
+
+
+def test_exact_is_the_default_on_a_cpu_and_greedy_on_a_gpu() -> None:
+    found = {name: decoding_of(PolicyOptions(engine=name)) for name in get_args(EngineName)}
+    assert {name for name, decoding in found.items() if decoding == "exact"} == set(CPU_ENGINES)
+    assert decoding_of(PolicyOptions(engine="torch-cuda", decoding="exact")) == "exact"
 
 
 def test_a_loop_counts_the_passes_of_exact_ticks() -> None:

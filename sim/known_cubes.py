@@ -1,8 +1,11 @@
-"""Cubes around an arm whose poses and sizes are known: from a sensor, or from a simulated scene."""
+"""Cubes around an arm whose poses and sizes are known.
+
+A sensor publishes them, a simulated scene has them, or they follow from the arm's observation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from numpy.typing import NDArray
@@ -10,6 +13,8 @@ from numpy.typing import NDArray
 from gatort.runtime.clock import Clock
 from gatort.runtime.facts import Fact
 from gatort.runtime.robot import Observation, Robot
+from gatort.runtime.robots.kinematics import tool_pose
+from gatort.runtime.robots.panda import PROPRIOCEPTION
 from gatort.runtime.robots.sensors.readings import EDGE, POSE, SensorReading
 from gatort.runtime.robots.sensors.robot import SensorRobot, sensor_fact
 from gatort.runtime.robots.sensors.sockets import Subscription
@@ -17,8 +22,9 @@ from gatort.runtime.robots.wrapped import layers
 from gatort.runtime.spec import ObservationKey
 
 from .robot import SimulatedRobot
-from .simulators.simulator import Box
+from .simulators.simulator import Array, Box
 from .task_keys import body_fact, pose_of
+from .tasks import TASKS
 
 ALL_SEEN_S: Final = 1.0
 """Longest wait for the poses of all cubes whose sizes are published: a second camera may see
@@ -105,8 +111,12 @@ def with_cubes(robot: Robot, address: str, clock: Clock) -> Robot:
         raise
 
 
-def known_boxes(robot: Robot) -> list[Box]:
+def known_boxes(robot: Robot, values: Mapping[str, Array]) -> list[Box]:
     """Return the cubes that are known beside a robot.
+
+    Args:
+        robot: an arm. A simulated one in this process tells the cubes of its scene.
+        values: its newest observation, by key. A task's keys tell cubes of an arm elsewhere.
 
     Raises:
         ObservationError: a published pose has another number of values.
@@ -117,7 +127,11 @@ def known_boxes(robot: Robot) -> list[Box]:
             boxes += layer.measured.boxes()
         if isinstance(layer, SimulatedRobot):
             poses = layer.moment().bodies
-            boxes += [Box(cube.name, poses[cube.name], cube.edge_m) for cube in layer.layout.cubes]
+            cubes = layer.layout.cubes
+            return boxes + [Box(cube.name, poses[cube.name], cube.edge_m) for cube in cubes]
+    tool_m, _ = tool_pose(values[PROPRIOCEPTION[0].name])
+    for task in TASKS.values():
+        boxes += task.cubes_of(values, tool_m)
     return boxes
 
 

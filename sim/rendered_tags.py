@@ -109,5 +109,10 @@ class RenderedTags:
             self._readings[POSE + pose.name] = SensorReading(pose.numbers, stamp_ns)
 
     def close(self) -> None:
-        """Free the OpenGL context. A second call does nothing."""
+        """Free the OpenGL context, and leave the robot. A second call does nothing.
+
+        The robot and this sensor held each other, and Python's garbage collector counts objects,
+        not the megabytes of model, scene and pictures that hang on them.
+        """
+        self._robot.on_step = None
         self.scene.close()

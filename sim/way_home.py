@@ -66,16 +66,14 @@ def check_way_home(robot: Robot, limits: ArmLimits) -> WayHome:
         ObservationError: nothing was observed in time, or a pose has another number of values.
         RobotError: the robot no longer answers.
     """
-    boxes = known_boxes(robot)
-    values = robot.observe().values
-    seen = {
-        key.name: (key, value.astype(np.float64))
-        for key, value in zip(robot.interface.observations, values, strict=True)
-    }
-    key, start = seen[_POSITION]
-    width_m = float(seen[_WIDTH][1][0]) if _WIDTH in seen else GRIPPER_OPEN_M
-    if reason := _out_of_range(key, start, limits):
+    keys = {key.name: key for key in robot.interface.observations}
+    observed = robot.observe().values
+    values = dict(zip(keys, (value.astype(np.float64) for value in observed), strict=True))
+    start = values[_POSITION]
+    width_m = float(values[_WIDTH][0]) if _WIDTH in values else GRIPPER_OPEN_M
+    if reason := _out_of_range(keys[_POSITION], start, limits):
         return _blocked(reason)
+    boxes = known_boxes(robot, values)
     try:
         return check_way(start, width_m, boxes, limits)
     except MissingDependency as error:

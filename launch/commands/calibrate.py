@@ -124,7 +124,14 @@ def _require_held(options: CalibrateOptions, profile: Path | None) -> None:
 
 def _lens(camera: Camera, options: CalibrateOptions, clock: MonotonicClock) -> CameraLens:
     boards = BoardPictures(options.board)
-    _collect("pictures", BOARDS, lambda: (boards.offer(_picture(camera)), boards.left), clock)
+
+    def look() -> tuple[str, int]:
+        wish = boards.offer(_picture(camera))
+        if boards.tilted_left:
+            wish = f"{boards.tilted_left} more must be tilted; {wish}"
+        return wish, boards.left
+
+    _collect("pictures", BOARDS, look, clock)
     height, width = _picture(camera).shape
     lens = fit_lens(boards.views, (width, height))
     screen().print(f"the lens fits {len(boards.views)} pictures to {lens.residual_px:.2f} px")

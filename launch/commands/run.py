@@ -137,6 +137,8 @@ def run(
         show_checklist(console, live, record, way)
         if (remote := remote_of(robot)) is not None and not dry_run:
             require_consent(remote, is_given=arm)
+            if way is not None:  # Things may have moved while the operator was asked.
+                check_way_home(robot, limits_of(robot)).require_free()
         recorder = run_recorded(
             live, options, record, console, track, viewer=viewer, predictor=predictor
         )

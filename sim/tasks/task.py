@@ -15,7 +15,7 @@ import numpy as np
 
 from gatort.runtime.errors import ConfigError, SpecError
 from gatort.runtime.spec import Interface, PolicySpec, select_keys
-from gatort.sim.simulators.simulator import ArmModel, ArmState, Array, Cube, Pose, Scene
+from gatort.sim.simulators.simulator import ArmModel, ArmState, Array, Box, Cube, Pose, Scene
 
 Touching = Callable[[str, str], bool]
 """Tells if two cubes, given by name, are in contact."""
@@ -162,6 +162,17 @@ class Task(ABC):
         Raises:
             KeyError: the task has no such key.
         """
+
+    def cubes_of(self, values: Mapping[str, Array], tool_m: Array) -> list[Box]:  # noqa: ARG002
+        """Return the cubes whose places follow from observed values of this task's own keys.
+
+        The boxes are large enough for any turn about the vertical.
+
+        Args:
+            values: an observation's values by key. Keys of this task may be missing.
+            tool_m: place of the tool in W, (3,).
+        """
+        return []
 
     @abstractmethod
     def holds(self, moment: Moment, touching: Touching) -> bool:

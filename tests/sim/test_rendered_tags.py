@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -49,6 +52,25 @@ def test_a_picture_is_published_its_latency_later() -> None:
     tags.update()
     assert tags.stamp_ns == first_ns + 33_000_000
     tags.close()
+
+
+def test_nothing_of_a_closed_trial_stays_in_memory() -> None:
+    """A trial has tens of megabytes of model, scene and pictures, which no cycle may keep alive."""
+    alive: list[weakref.ref[object]] = []
+    gc.disable()
+    try:
+        for seed in (900_200, 900_201):
+            clock, task = VirtualClock(), Stacking()
+            arm = make_robot("mujoco", task, clock, JOINTS_ONLY, seed)
+            tags = RenderedTags(arm, clock)
+            robot = SensorRobot(arm, TaskKeys(task, LACKING, arm.interface, tags, clock))
+            robot.observe()
+            alive += [weakref.ref(each) for each in (tags.scene, tags.scene._renderer, arm)]
+            robot.close()
+            del arm, tags, robot
+        assert [each() for each in alive] == [None] * 6
+    finally:
+        gc.enable()
 
 
 @pytest.mark.slow

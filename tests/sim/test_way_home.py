@@ -17,6 +17,7 @@ from gatort.runtime.robots.kinematics import tool_pose
 from gatort.runtime.robots.panda import ARM_ALONE, HOME_RAD, PANDA_LIMITS
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.sim import make
+from gatort.sim.known_cubes import known_boxes
 from gatort.sim.make import MujocoRobot
 from gatort.sim.simulators.simulator import Box, Pose
 from gatort.sim.way_home import MARGIN_M, WayHome, check_way, check_way_home
@@ -122,6 +123,31 @@ def test_the_cubes_of_a_simulated_scene_are_known() -> None:
     free = check_way_home(robot, PANDA_LIMITS)
     assert "3 known cubes" in free.fact.value
     robot.close()
+
+
+def test_the_cubes_of_an_arm_elsewhere_follow_from_its_block_keys() -> None:
+    """The same observation is seen as over a wire: no scene of this process beside it."""
+    simulated = MujocoRobot(VirtualClock(), seed=5000)
+    values = simulated.observe().values
+    bodies = simulated.moment().bodies
+    edges_m = {cube.name: cube.edge_m for cube in simulated.layout.cubes}
+    spec = simulated.interface
+    names = [key.name for key in spec.observations]
+    boxes = known_boxes(
+        ScriptedRobot(ARM_ALONE, VirtualClock(), lambda _: (HOME_RAD, np.zeros(7))),
+        dict(zip(names, values, strict=True)),
+    )
+    assert [box.name for box in boxes] == ["red", "blue"]
+    for box in boxes:
+        # float32 keys, and a tool of the kinematics instead of MuJoCo's.
+        assert box.pose.position == pytest.approx(bodies[box.name].position, abs=1e-4)
+        assert box.edge_m == pytest.approx(edges_m[box.name] * 2**0.5)
+    simulated.close()
+
+
+def test_an_arm_without_block_keys_tells_no_cube() -> None:
+    robot = ScriptedRobot(ARM_ALONE, VirtualClock(), lambda _: (HOME_RAD, np.zeros(7)))
+    assert check_way_home(robot, PANDA_LIMITS).fact.value.startswith("free of table and 0 known")
 
 
 def test_the_demo_goes_along_the_checked_line() -> None:

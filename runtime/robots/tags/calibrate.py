@@ -29,6 +29,8 @@ FEWEST_TILTED: Final = 5
 TILTED_RAD: Final = np.radians(15.0)
 """Angle from the picture's plane at which a board counts as tilted. From boards within 2° of it,
 the focal length came out a third too large, with a misfit of 0.2 px."""
+GUESSED_FOCAL: Final = 0.9
+"""Focal length of a lens that is not known yet, in widths of the picture: that of 58°."""
 FEWEST_HANDS: Final = 8
 """Smallest number of postures of the hand for a place."""
 LARGEST_ERROR_MM: Final = 3.0
@@ -98,14 +100,36 @@ def fit_lens(views: Sequence[BoardView], frame_size: tuple[int, int]) -> CameraL
 
 def _require_tilted(rotations: Sequence[Points]) -> None:
     """Refuse pictures of a board that was held flat: they fit any focal length equally well."""
-    tilts_rad = np.array([np.arccos(min(abs(rotation[2, 2]), 1.0)) for rotation in rotations])
-    tilted = int((tilts_rad > TILTED_RAD).sum())
+    tilted = sum(_tilt_rad(rotation) > TILTED_RAD for rotation in rotations)
     if tilted < FEWEST_TILTED:
         raise ObservationError(
             f"expected the board tilted by {np.degrees(TILTED_RAD):.0f}° or more in at least "
             f"{FEWEST_TILTED} pictures, found it in {tilted} of {len(rotations)}: tilt it by up to "
             "45°, about different axes"
         )
+
+
+def guess_tilt_rad(view: BoardView, frame_size: tuple[int, int]) -> float:
+    """Return about how far a board is tilted, before the lens is known.
+
+    Args:
+        view: the board in one picture.
+        frame_size: width and height of the picture.
+    """
+    width, height = frame_size
+    lens = CameraLens(
+        frame_size=frame_size,
+        focal_px=(GUESSED_FOCAL * width, GUESSED_FOCAL * width),
+        centre_px=(width / 2, height / 2),
+    )
+    points = np.pad(view.points_m, ((0, 0), (0, 1)))  # (N, 3)
+    pose = cv2.solvePnP(points, view.pixels, lens.matrix, None, flags=cv2.SOLVEPNP_IPPE)
+    return _tilt_rad(_matrix(np.ravel(pose[1])))
+
+
+def _tilt_rad(rotation: Points) -> float:
+    """Return the angle between a board and the plane of the picture."""
+    return float(np.arccos(min(abs(rotation[2, 2]), 1.0)))
 
 
 def fit_place(views: Sequence[HandView], lens: CameraLens) -> HandEye:

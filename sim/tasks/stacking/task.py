@@ -5,6 +5,7 @@ The green block is in the way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Final
@@ -12,7 +13,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from gatort.runtime.spec import PolicySpec
-from gatort.sim.simulators.simulator import ArmModel, Array, Scene
+from gatort.sim.simulators.simulator import ArmModel, Array, Box, Pose, Scene
 from gatort.sim.tasks.task import Layout, Moment, Task, Touching
 
 from . import expert
@@ -61,6 +62,18 @@ class Stacking(Task):
                 return np.array([red_yaw_from_tool(moment)])
             case _:
                 raise KeyError(key)
+
+    def cubes_of(self, values: Mapping[str, Array], tool_m: Array) -> list[Box]:
+        """See `Task.cubes_of`: red and blue. No key tells where green is."""
+        keys = "blocks/red_from_tool", "blocks/blue_from_red", "blocks/edge"
+        if not all(key in values for key in keys):
+            return []
+        red_from_tool, blue_from_red, edges = (values[key] for key in keys)
+        red = tool_m + red_from_tool
+        return [
+            Box(name, Pose(place, np.eye(3)), float(edge) * math.sqrt(2))
+            for name, place, edge in zip(self.seen, (red, red + blue_from_red), edges, strict=True)
+        ]
 
     def holds(self, moment: Moment, touching: Touching) -> bool:
         """Check if red rests on blue, blue on the table, and the gripper is open and away."""

@@ -417,7 +417,8 @@ def test_a_cube_on_the_way_home_is_refused_before_consent_and_before_the_arm_is_
     with published({"pose/red": [0.4, 0.4, 0.025, 1.0, 0.0, 0.0, 0.0]}) as address:
         cli.main([*home, "--sensor", address, "--dry-run", "--seconds", "0.1"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "ok way home free of table and 0 known cubes" in shown
+    # The simulated arm's block keys tell red and blue. The published cube has no size.
+    assert "ok way home free of table and 2 known cubes" in shown
     assert "let the sensor publish edge/red" in shown
     shared_robot.wait_for(", free", before)
     assert "run," not in shared_robot.text[before:]
@@ -451,6 +452,28 @@ def test_on_a_terminal_the_operator_is_asked(
     assert ("not armed" in asking.text) == (answer != b"y\n"), asking.text
     assert status == 2 or answer == b"y\n"
     shared_robot.wait_for(", free", before)
+
+
+def test_a_cube_that_comes_while_the_operator_is_asked_is_refused_after_consent(
+    shared_robot: Process, start: Start
+) -> None:
+    endpoint = endpoint_of(shared_robot)
+    before = len(shared_robot.text)
+    values = cube_at(0.4, 0.4, 0.025)
+    with published(values) as address, terminal() as (ours, theirs):
+        home = ("--demo", "home", "--sensor", address, "--seconds", "0.1")
+        asking = start_controller(start, endpoint, *home, stdin=theirs)
+        asking.wait_for("will move. Arm it")
+        assert re.search(r"^ok +way home +free of table", asking.text, re.MULTILINE)
+        values.update(cube_at(*tool_pose(HOME_RAD)[0].tolist()))
+        clock = MonotonicClock()
+        clock.sleep_until_ns(clock.now_ns() + 100 * MS)  # Ten messages with the new place.
+        os.write(ours, b"y\n")
+        status = asking.status()
+    assert status == 2
+    assert "--demo home: expected 30 mm between arm and cube red, found " in asking.text
+    shared_robot.wait_for(", free", before)
+    assert "run," not in shared_robot.text[before:]
 
 
 def start_run(start: Start, robot: Process) -> Process:

@@ -14,6 +14,10 @@ class EndedEarlyError(RobotError):
     """A run ended before its fault could be injected or judged, as it does on a busy machine."""
 
 
+class BenchFailedError(RobotError):
+    """A part of the bench that stands in for hardware failed, so that gatort was not measured."""
+
+
 @dataclass
 class Drive:
     """A control loop that drove the arm, tick by tick."""

@@ -12,7 +12,7 @@ from gatort.runtime.errors import ConfigError, GatortError
 from gatort.runtime.witness import PERIOD_NS, WitnessReport
 from gatort.runtime.witness_process import WitnessProcess
 
-from .drive import EndedEarlyError
+from .drive import BenchFailedError, EndedEarlyError
 from .fault_report import FaultReport
 from .judging import InjectionResult
 from .row_result import RowResult
@@ -116,6 +116,8 @@ def _longer_pause(alone: WitnessReport, beside: WitnessReport | None) -> Witness
 def _once(bench: FaultBench, fault: Fault, seed: int) -> InjectionResult:
     try:
         return fault.inject(bench, seed)
+    except BenchFailedError as error:
+        return InjectionResult(unmeasured=str(error))
     except EndedEarlyError as error:
         return InjectionResult(late=str(error))
     except (GatortError, OSError, LookupError, ValueError, SubprocessError) as error:

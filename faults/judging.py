@@ -35,6 +35,8 @@ class InjectionResult:
     """Deviation that no lateness explains, as a sentence."""
     late: str | None = None
     """Deviation that follows from lateness, as a sentence; a machine that pauses explains it."""
+    unmeasured: str | None = None
+    """Failure of the bench, as a sentence. It says nothing about gatort."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""The verdict on a row: held, broken, or inconclusive because the machine paused.
+"""The verdict on a row: held, broken, or inconclusive because the machine paused or a part of the
+bench failed.
 
 A time beyond its bound is inconclusive when the witness saw a pause at least as long as the excess.
 A deviation that follows from lateness needs a pause of `EXPLAINING_MS`. Everything else that is
@@ -52,9 +53,12 @@ class RowResult:
 
     @property
     def inconclusive(self) -> list[str]:
-        """Sentences on everything that the machine's pauses explain."""
+        """Sentences on everything that the machine's pauses or a failed bench explain."""
         late = [sentence for sentence, pause_ms in self._late() if self._explains(pause_ms)]
-        return list(dict.fromkeys(late))
+        unmeasured = [
+            f"{fault.name}: {each.unmeasured}" for fault, each in self.injections if each.unmeasured
+        ]
+        return list(dict.fromkeys(unmeasured + late))
 
     @property
     def verdict(self) -> Verdict:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from gatort.faults.arm_process import MS, REST_NS, START_NS, ConsoleProcess
-from gatort.faults.drive import EndedEarlyError
+from gatort.faults.drive import BenchFailedError, EndedEarlyError
 from gatort.faults.process_bench import ProcessBench
 from gatort.faults.run_process import RunProcess, children, running
 from gatort.runtime.errors import RobotError
@@ -21,6 +21,8 @@ from .simulator import ADDRESS, FrankaSimulator
 ARM = (sys.executable, "-P", "-m", "gatort.faults.franka.arm")
 LOOP_NAME = "gatort-fci-loop"
 """Name of the inner loop's process."""
+LINK_LOST = "the link to the arm was lost"
+"""Words of an arm's process whose arm sent no state for 100 ms."""
 WAVE = ("--demo", "wave")
 
 
@@ -74,7 +76,11 @@ class FrankaBench(ProcessBench):
 
     @contextmanager
     def arm(self, hand: Literal["franka", "none"] = "none") -> Iterator[FrankaArm]:
-        """Start franka-sim and an arm for one fault alone."""
+        """Start franka-sim and an arm for one fault alone.
+
+        Raises:
+            BenchFailedError: franka-sim fell silent meanwhile, as it does on a busy machine.
+        """
         self.end_arm()
         folder = self.new_folder()
         folder.mkdir()
@@ -82,6 +88,11 @@ class FrankaBench(ProcessBench):
         arm = FrankaArm(self.new_folder(), ADDRESS, hand)
         try:
             yield arm
+        except RobotError as error:
+            # A row that takes the link away ends franka-sim itself.
+            if self._simulator is not None and LINK_LOST in arm.said:
+                raise BenchFailedError(f"franka-sim fell silent: {error}") from error
+            raise
         finally:
             arm.close()
 

@@ -28,7 +28,7 @@ from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.robots.franka.fci import PORT, VERSION
 from gatort.runtime.safety import STOPPED, Command, State
 
-from .bench import LOOP_NAME, FrankaArm, FrankaBench
+from .bench import LINK_LOST, LOOP_NAME, FrankaArm, FrankaBench
 
 END_S = 20.0
 PUSH_NM = 12.0
@@ -209,7 +209,7 @@ def link_lost(bench: FrankaBench, seed: int) -> InjectionResult:  # noqa: ARG001
         # Nobody can fade an arm that does not answer. It stops itself.
         wrong = arm.cycles().fault()
         noticed = InjectionResult(ms(fault_ns, bench.clock.now_ns()), None, wrong)
-        return _must_end(arm, noticed, "the link to the arm was lost")
+        return _must_end(arm, noticed, LINK_LOST)
 
 
 def _must_end(arm: FrankaArm, result: InjectionResult, sentence: str) -> InjectionResult:

@@ -6,6 +6,7 @@ They judge orders of states, torques, errors and sentences, and no times.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.waiting import eventually
 
+from gatort.faults.drive import BenchFailedError
 from gatort.faults.franka.bench import FrankaBench
 from gatort.faults.franka.rows import FRANKA_ROWS
 from gatort.faults.franka.simulator import DEFAULT_PYTHON, LISTENS
@@ -86,6 +88,20 @@ def test_a_fault_of_a_franka_arm_ends_as_its_row_says(
 ) -> None:
     result = row.faults[index].inject(bench, 0)
     assert (result.wrong, result.late) == (None, None)
+
+
+def fall_silent(bench: FrankaBench) -> None:
+    """Suspend franka-sim while an arm is at rest, and wait for what never comes."""
+    with bench.arm() as arm:
+        assert bench._simulator is not None
+        os.kill(bench._simulator.process.pid, signal.SIGSTOP)
+        arm.wait_until(lambda: False)
+
+
+def test_a_simulator_that_falls_silent_is_a_failure_of_the_bench(bench: FrankaBench) -> None:
+    silent = re.compile("franka-sim fell silent: .*link to the arm was lost", re.DOTALL)
+    with pytest.raises(BenchFailedError, match=silent):
+        fall_silent(bench)
 
 
 def test_an_arm_of_another_protocol_needs_no_simulator_to_be_refused() -> None:

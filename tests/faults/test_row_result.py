@@ -60,6 +60,14 @@ def test_what_no_lateness_explains_is_broken_however_long_the_machine_pauses() -
     assert result.inconclusive == ["detection: 80.0 ms, more than 75"]
 
 
+def test_a_failure_of_the_bench_is_inconclusive_on_any_machine_and_hides_nothing_wrong() -> None:
+    failed = InjectionResult(unmeasured="franka-sim fell silent")
+    result = row_result(failed, InjectionResult(10.0, 60.0))
+    assert result.verdict == "inconclusive"
+    assert result.inconclusive == ["camera frozen: franka-sim fell silent"]
+    assert row_result(failed, InjectionResult(wrong="a jump")).verdict == "broken"
+
+
 def test_without_a_witness_nothing_is_explained() -> None:
     result = RowResult(ROW, ((FAULT, InjectionResult(75.1, 60.0)),))
     assert result.verdict == "broken"

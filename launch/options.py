@@ -69,8 +69,9 @@ class RunOptions(LoopOptions):
     """Robot to drive: a simulator in this process, or the address of a `gatort robot`,
     tcp://HOST:PORT."""
     demo: DemoName | None = None
-    """A slow motion instead of a policy: `hold` keeps the joints where they are. `wave` swings the
-    last one by 5°. `home` brings all to the posture around which trials start."""
+    """A slow motion instead of a policy: `hold` keeps the joints where they are. `open` does too,
+    and opens the hand. `wave` swings the last joint by 5°. `home` brings all to the posture around
+    which trials start."""
     seconds: FiniteFloat = Field(default=20.0, gt=0, le=1e6)
     """Longest duration of the run, in seconds."""
     until: Literal["success", "time"] = "success"

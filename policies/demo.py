@@ -26,7 +26,7 @@ from gatort.runtime.spec import (
 )
 from gatort.runtime.tokenizer import Tokenizer
 
-DemoName = Literal["hold", "wave", "home"]
+DemoName = Literal["hold", "open", "wave", "home"]
 
 POSITION: Final = "arm/joint_position"
 VELOCITY: Final = "arm/joint_velocity"
@@ -62,7 +62,7 @@ NO_WEIGHTS: Final = ModelDims(
 
 
 class DemoEngine:
-    """Engine that holds the joints where they are, swings the last one, or brings them home."""
+    """Engine that holds the joints, opens the hand, swings the last joint, or brings all home."""
 
     stepwise = False
 
@@ -75,6 +75,7 @@ class DemoEngine:
         torques = [each for each in spec.actuators if each.name.endswith(TORQUE)]
         self._joints = len(torques)
         self._largest = np.array([each.high for each in torques])
+        self._open = [each.high for each in spec.actuators if each not in torques]
         self._start: NDArray[np.float64] | None = None
         """(J,) place to hold; `None` before the first tick."""
         self._width: NDArray[np.float64] | None = None
@@ -96,7 +97,9 @@ class DemoEngine:
         lead = np.clip(target - position, -LEAD_RAD, LEAD_RAD)
         pull = STIFFNESS_1_RAD * lead - DAMPING_RAD_S * read[VELOCITY]
         action[: self._joints] = self._largest * pull
-        if self._width is not None:
+        if self._demo == "open":
+            action[self._joints :] = self._open
+        elif self._width is not None:
             action[self._joints :] = self._width
         self._ticks += 1
 
@@ -138,12 +141,12 @@ class DemoEngine:
 
 
 def demo_policy(demo: DemoName, interface: Interface) -> Policy:
-    """Return a policy that holds an arm, waves it, or brings it home.
+    """Return a policy that holds an arm, opens its hand, waves it, or brings it home.
 
     Args:
         demo: its motion.
         interface: interface of the arm: positions and velocities of its joints, a torque of each,
-            and perhaps a gripper's width, which is kept.
+            and perhaps a gripper's width, which all but `open` keep.
 
     Raises:
         ConfigError: the arm has another interface.
@@ -159,6 +162,8 @@ def demo_policy(demo: DemoName, interface: Interface) -> Policy:
             f"--demo {demo}: expected an arm with {POSITION}, {VELOCITY}, a torque of each joint "
             f"and perhaps {WIDTH}, found the keys {offered} and the actuators {driven}"
         )
+    if demo == "open" and not others:
+        raise ConfigError(f"--demo open: expected an arm with {WIDTH}, found one without a hand")
     if demo == "home" and len(torques) != len(HOME_RAD):
         raise ConfigError(
             f"--demo home: expected an arm of {len(HOME_RAD)} joints, found {len(torques)}"

@@ -111,8 +111,8 @@ class RenderedTags:
     def close(self) -> None:
         """Free the OpenGL context, and leave the robot. A second call does nothing.
 
-        The robot and this sensor held each other, and Python's garbage collector counts objects,
-        not the megabytes of model, scene and pictures that hang on them.
+        Robot and sensor hold each other. Python's garbage collector counts objects, and not the
+        megabytes of model, scene and pictures that hang on them.
         """
         self._robot.on_step = None
         self.scene.close()

@@ -89,12 +89,15 @@ class FrankaBench(ProcessBench):
         try:
             yield arm
         except RobotError as error:
-            # A row that takes the link away ends franka-sim itself.
-            if self._simulator is not None and LINK_LOST in arm.said:
+            if self._fell_silent(arm):
                 raise BenchFailedError(f"franka-sim fell silent: {error}") from error
             raise
         finally:
             arm.close()
+
+    def _fell_silent(self, arm: FrankaArm) -> bool:
+        """Check if an arm lost a franka-sim that no row has ended."""
+        return self._simulator is not None and LINK_LOST in arm.said
 
     @contextmanager
     def waving(self, arm: FrankaArm) -> Iterator[RunProcess]:

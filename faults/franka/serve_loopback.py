@@ -18,9 +18,9 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _NICENESS = -15
-"""A control box shares its processor with nobody. Beside two programs that compute, franka-sim at
-ordinary priority once in ten starts sent no state for 100 ms, and the arm's process took the link
-for lost."""
+"""A control box shares its processor with nobody. At ordinary priority, beside two programs
+that compute, it sent no state for 100 ms in one of ten starts. The arm's process then took the
+link for lost."""
 
 
 class LoopbackSocket(socket.socket):

@@ -60,7 +60,7 @@ from gatort.sim.robot import SimulatedRobot
 from gatort.sim.sensing import completed
 from gatort.sim.tasks import task_named, task_of
 from gatort.sim.viewer import require_screen
-from gatort.sim.way_home import check_way_home
+from gatort.sim.way_home import WayHome, check_way_home
 
 DEFAULT_PLOT = RUNS / "latency.png"
 
@@ -135,10 +135,8 @@ def run(
             track = FilmTrack(robot, live.ticks, filmed=video is not None)
         way = check_way_home(robot, limits_of(robot)) if options.demo == "home" else None
         show_checklist(console, live, record, way)
-        if (remote := remote_of(robot)) is not None and not dry_run:
-            require_consent(remote, is_given=arm)
-            if way is not None:  # Things may have moved while the operator was asked.
-                check_way_home(robot, limits_of(robot)).require_free()
+        if not dry_run:
+            _ask_for_consent(robot, way, is_given=arm)
         recorder = run_recorded(
             live, options, record, console, track, viewer=viewer, predictor=predictor
         )
@@ -165,6 +163,16 @@ def run(
         way is not None and way.is_blocked
     )
     return verdict(not live.stopped and not is_broken)
+
+
+def _ask_for_consent(robot: Robot, way: WayHome | None, *, is_given: bool) -> None:
+    """Ask for consent to motion of a robot at an address, and check its way home once more."""
+    remote = remote_of(robot)
+    if remote is None:
+        return
+    require_consent(remote, is_given=is_given)
+    if way is not None:  # Things may have moved while the operator was asked.
+        check_way_home(robot, limits_of(robot)).require_free()
 
 
 def _require_used(typed: RunOptions | None, options: RunOptions, arm: bool) -> None:

@@ -91,7 +91,7 @@ def test_a_fault_of_a_franka_arm_ends_as_its_row_says(
 
 
 def fall_silent(bench: FrankaBench) -> None:
-    """Suspend franka-sim while an arm is at rest, and wait for what never comes."""
+    """Suspend franka-sim while an arm is at rest, and wait until its process ends."""
     with bench.arm() as arm:
         assert bench._simulator is not None
         os.kill(bench._simulator.process.pid, signal.SIGSTOP)

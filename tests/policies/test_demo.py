@@ -96,6 +96,20 @@ def test_the_hand_keeps_its_width() -> None:
     assert action[7] == pytest.approx(0.03, abs=1e-3)
 
 
+def test_open_opens_the_hand_and_holds_the_joints() -> None:
+    policy = demo_policy("open", PANDA)
+    zeros = np.zeros(7, np.float32)
+    for width_m in (0.05, 0.06):
+        action = policy.act([zeros, zeros, np.full(1, width_m, np.float32)])
+        assert action[7] == pytest.approx(PANDA.actuators[7].high, abs=1e-4)
+        assert action[:7] == pytest.approx(np.zeros(7), abs=0.1)
+
+
+def test_an_arm_without_a_hand_has_nothing_to_open() -> None:
+    with pytest.raises(ConfigError, match="--demo open: expected an arm with gripper/width"):
+        demo_policy("open", ARM_ALONE)
+
+
 def test_an_arm_of_another_kind_is_refused_with_its_keys() -> None:
     other = Interface.model_validate(
         {**PANDA.model_dump(), "observations": [PANDA.observations[1].model_dump()]}

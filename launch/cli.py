@@ -48,6 +48,9 @@ COMMANDS = {
         "Measure a policy's success as cameras, light, lens and latency leave their nominal values."
     ),
     "profile": "Time every stage of the control loop and say whether the budget holds.",
+    "compare": (
+        "Compare two reports of trials, profiles or faults, and say whether the second is worse."
+    ),
     "demos": (
         "Let a task's scripted expert drive, and store its observations and actions as episodes."
     ),

@@ -23,7 +23,7 @@ READERS = {
         "fault",
         "faults",
     ),
-    "Engineer": ("profile", "info", "replay", "parity", "export", "compile"),
+    "Engineer": ("profile", "compare", "info", "replay", "parity", "export", "compile"),
     "Researcher": ("trials", "robustness", "demos", "train"),
 }
 """Commands by the reader whom they serve."""
@@ -40,6 +40,7 @@ EXAMPLES = {
     "fault": "fault controller kill",
     "faults": "faults --row 1 2 --json faults.json",
     "profile": "profile --ticks 400 --plot profile.png",
+    "compare": "compare runs/before.json runs/after.json",
     "info": "info runs/FILE.mcap",
     "replay": "replay runs/FILE.mcap --engine native",
     "parity": "parity --engine torch --wraps 10",

@@ -108,6 +108,7 @@ class Measurement:
             "holds": self.holds(max_misses),
             "lateness_ms": percentile_record(self.telemetry.percentiles(LATENESS)),
             "latency_ms": latency_record(self.telemetry.summary()),
+            "durations_ms": (self.telemetry.tick_durations_ns() * 1e-6).round(4).tolist(),
             "passes": passes_record(self.telemetry.passes),
             "machine": asdict(this_machine()),
         }

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from gatort.runtime.durations import rank
 from gatort.runtime.errors import ConfigError
@@ -44,6 +52,17 @@ class TrialsReport(_Report):
     failed_seeds: Annotated[tuple[int, ...], Field(max_length=1_000_000)]
     link: dict[str, Any]
     view: dict[str, Any] | None
+
+    @model_validator(mode="after")
+    def _require_own_seeds(self) -> Self:
+        seeds = range(self.seed, self.seed + self.episodes)
+        strange = [each for each in self.failed_seeds if each not in seeds]
+        if strange:
+            raise ValueError(
+                f"failed_seeds: expected seeds from {seeds.start} to {seeds.stop - 1}, "
+                f"found {strange[0]}"
+            )
+        return self
 
 
 class ProfileReport(_Report):

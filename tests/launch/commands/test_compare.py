@@ -114,6 +114,7 @@ def test_a_fault_that_held_and_is_broken_now_is_worse(
         (TRIALS, FAULTS, "expected two reports of one kind"),
         (TRIALS, {"seed": 1}, "expected a report of `gatort trials`"),
         (TRIALS, [1], "second.json: "),
+        (TRIALS, TRIALS | {"failed_seeds": [4999]}, "expected seeds from 5000 to 5099, found 4999"),
         (TRIALS, TRIALS | {"episodes": 0}, "episodes: expected at least 1"),
         (FAULTS, {"rows": FAULTS["rows"][:1]}, "found row 2 in one of them alone"),
         (profiled(1, 1), profiled(1, 1) | {"paced": True}, "paced: expected the same"),

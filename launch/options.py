@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from cyclopts import Parameter
-from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, NonNegativeInt, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationError
 from pydantic_core import PydanticCustomError
 
 from gatort.policies.demo import DemoName
@@ -24,6 +24,7 @@ from gatort.runtime.remote.address import host_of
 from gatort.runtime.robots.cameras.board import Board
 from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
 from gatort.runtime.robots.sensors.readings import require_loopback
+from gatort.runtime.spec import Seed
 from gatort.runtime.wording import counted
 from gatort.sim.make import SimulatorName
 
@@ -54,7 +55,7 @@ def _known_robot(robot: str) -> str:
 class LoopOptions(PolicyOptions):
     """A policy driven by the control loop in real time."""
 
-    seed: NonNegativeInt = 5000
+    seed: Seed = 5000
     """Seed of the trial's layout: the same seed gives the same trial."""
     task: str | None = None
     """Task of the simulated arm, for a bundle that names none."""

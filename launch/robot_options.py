@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from pydantic import FiniteFloat, NonNegativeInt
+from pydantic import Field, FiniteFloat
 
 from gatort.runtime.remote.link import LinkConditions
 from gatort.runtime.remote.serve import ServeConfig
 from gatort.runtime.robots.franka.robot import FrankaConfig
+from gatort.runtime.safety import LONGEST_VALIDITY_NS
+from gatort.runtime.spec import Seed
 
 
 class RobotOptions(ServeConfig):
@@ -23,7 +25,7 @@ class RobotOptions(ServeConfig):
     driver: str | None = None
     """Class of an arm of your own, `module:Class`, instead of a name: a subclass of `gatort.Driver`
     in a module on Python's path or in this directory."""
-    seed: NonNegativeInt = 5000
+    seed: Seed = 5000
     """Seed of the layout of a simulated arm's task."""
     task: str = "stacking"
     """Task of a simulated arm."""
@@ -34,10 +36,10 @@ class RobotOptions(ServeConfig):
     """
     again: bool = False
     """Lay the task out anew at the next seed after each trial, successful or not."""
-    safe_after_ms: FiniteFloat | None = None
+    safe_after_ms: Annotated[FiniteFloat, Field(gt=0, le=LONGEST_VALIDITY_NS * 1e-6)] | None = None
     """Time from the instant at which the last command took effect until SAFE begins, in ms.
 
-    Default: two periods minus 5 ms."""
+    At least one period, which is 50 ms for gatort's own arms. Default: two periods minus 5 ms."""
     cameras: Path | None = None
     """Launch profile with `[cameras.NAME]` tables: cameras of this computer, which add pictures to
     the arm's observations."""

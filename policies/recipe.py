@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Final
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from gatort.runtime.spec import CONTINUOUS_BINS, Strict
-
-LARGEST_SEED: Final = 2**63 - 1
-"""Largest seed that PyTorch takes."""
+from gatort.runtime.spec import CONTINUOUS_BINS, Seed, Strict
 
 
 class TrainConfig(Strict):
@@ -66,7 +62,7 @@ class TrainConfig(Strict):
     """Train weights that int4 holds exactly, so that int8 and int4 engines round none of them."""
     checkpoint_steps: PositiveInt = 500
     """Steps between checkpoints."""
-    training_seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
+    training_seed: Seed = 0
     """Seed of the initial weights and of the batches."""
 
 

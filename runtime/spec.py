@@ -56,6 +56,11 @@ Name = Annotated[str, Field(max_length=200)]
 Ends = Annotated[tuple[FiniteFloat, ...], Field(max_length=4 * MAX_WINDOW_TOKENS)]
 """One number for each element of a key."""
 
+LARGEST_SEED = 2**63 - 1
+"""Largest seed that PyTorch takes, and that every reader of JSON keeps whole in 64 bits."""
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+"""Start of a sequence of random numbers."""
+
 Precision = Literal["fp32", "fp16", "int8", "int4", "w8a8"]
 """Precision of a model's weights.
 

@@ -31,9 +31,9 @@ PIXELS = 64
 def demos(
     out: Path,
     *,
-    episodes: PositiveInt = 200,
+    episodes: Annotated[int, Field(ge=1, le=len(TRAINING_SEEDS))] = 200,
     seed: Annotated[int, Field(ge=TRAINING_SEEDS.start, lt=TRAINING_SEEDS.stop)] | None = None,
-    noise_nm: tuple[Annotated[FiniteFloat, Field(ge=0)], ...] = (0.0, 1.0, 2.0, 4.0),
+    noise_nm: tuple[Annotated[FiniteFloat, Field(ge=0, le=1000)], ...] = (0.0, 1.0, 2.0, 4.0),
     randomise: bool = False,
     randomise_view: bool = False,
     task: str = "stacking",

@@ -17,14 +17,20 @@ from gatort.launch.outputs import require_own_folder
 from gatort.launch.report import Bars, screen
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset as preset_named
-from gatort.policies.recipe import LARGEST_SEED
 from gatort.policies.weights import read_model
 from gatort.runtime.bundle import TrainingRecord, verify
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
+from gatort.runtime.invalid_values import said
 from gatort.runtime.machine import peak_memory_bytes
+from gatort.runtime.spec import Seed
 from gatort.sim.tasks.stacking.specifications import CAMERA_SPEC, GATO_SPEC, STACK_SPEC
 
+BundleName = Annotated[
+    str,
+    Field(pattern=r"^\w[\w.+-]{0,99}$"),
+    said("expected at most 100 letters, digits, _ . + and -, the first a letter or a digit"),
+]
 GATO = "gato-"
 """Prefix of the presets of the paper's sizes, which bring the paper's frame."""
 
@@ -36,8 +42,8 @@ def export(
     preset: str | None = None,
     random_weights: Annotated[bool, Parameter(negative="")] = False,
     cameras: Annotated[bool, Parameter(negative="")] = False,
-    name: str | None = None,
-    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] | None = None,
+    name: BundleName | None = None,
+    seed: Seed | None = None,
     precision: Literal["fp32", "int8", "int4", "w8a8"] = "fp32",
 ) -> int:
     """Export a model to ONNX and write it as a bundle of manifest, weights and graph.

@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from pydantic import NonNegativeInt
 
 from gatort.faults.arm_process import RunningArm
 from gatort.faults.bench import Bench
@@ -31,6 +30,7 @@ from gatort.launch.report import progress_bar, screen, write_json
 from gatort.runtime.errors import ConfigError, MissingDependency
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.remote.keys import ControllerKeys
+from gatort.runtime.spec import Seed
 from gatort.sim.make import simulator_installed
 
 
@@ -42,7 +42,7 @@ def fault(
     robot: str | None = None,
     keys: Path | None = None,
     force: Annotated[bool, Parameter(negative="")] = False,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> int:
     """Inject one fault into a simulated arm and its controller, and time the reaction.
 
@@ -92,7 +92,7 @@ def faults(
     *,
     robot: Literal["simulated", "franka"] = "simulated",
     row: tuple[int, ...] | None = None,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     json: Path | None = None,
     franka_sim: Path = DEFAULT_PYTHON,
 ) -> int:

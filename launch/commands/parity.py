@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 from rich.table import Table
 
 from gatort.export.parity import AGREEMENT, LOGIT_TOLERANCE, ParityReport, compare
@@ -26,7 +26,7 @@ from gatort.policies.weights import read_model
 from gatort.runtime.bundle import verify
 from gatort.runtime.exit_status import verdict
 from gatort.runtime.machine import this_machine
-from gatort.runtime.spec import Precision
+from gatort.runtime.spec import Precision, Seed
 from gatort.runtime.wording import counted
 
 
@@ -36,7 +36,7 @@ def parity(
     engine: EngineName = "onnx",
     precision: Precision | None = None,
     wraps: Annotated[PositiveInt, Field(le=10_000)] = 3,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
     json: Path | None = None,
 ) -> int:
     """Run a bundle on random observations through three paths that must give the same tokens.

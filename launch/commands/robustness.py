@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
 from gatort.launch.options import refuse_unused_by_engine, resolve
 from gatort.launch.outputs import RUNS, is_stream, make_runs, require_writable, spared
@@ -22,8 +22,9 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.grant import read_grant
 from gatort.runtime.machine import this_machine
-from gatort.runtime.spec import Strict
+from gatort.runtime.spec import Seed, Strict
 from gatort.sim.tasks import task_of
+from gatort.sim.tasks.seeds import TRIAL_SEEDS
 from gatort.sim.trials.journal import Journal
 from gatort.sim.trials.robustness import PROPERTIES, Curve
 from gatort.sim.trials.runner import TrialSetup, require_unseen
@@ -54,8 +55,8 @@ class _Point(Strict):
 def robustness(
     *,
     options: Annotated[RobustnessOptions | None, Parameter(name="*")] = None,
-    episodes: PositiveInt = 40,
-    seed: NonNegativeInt = 5000,
+    episodes: Annotated[int, Field(ge=1, le=len(TRIAL_SEEDS))] = 40,
+    seed: Seed = 5000,
     workers: PositiveInt | None = None,
     plot: Path = DEFAULT_PLOT,
     json: Path | None = None,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError
 
 from gatort.launch.options import refuse_unused_by_engine, resolve
 from gatort.launch.outputs import RUNS, is_stream, make_runs, require_writable, spared
@@ -38,10 +38,12 @@ from gatort.runtime.grant import read_grant
 from gatort.runtime.machine import this_machine
 from gatort.runtime.outputs import require_folder
 from gatort.runtime.remote.link import LinkConditions
+from gatort.runtime.spec import Seed
 from gatort.runtime.wording import counted
 from gatort.sim.make import SimulatorName
 from gatort.sim.robot import CAMERA
 from gatort.sim.tasks import task_of
+from gatort.sim.tasks.seeds import TRIAL_SEEDS
 from gatort.sim.trials.journal import Journal
 from gatort.sim.trials.runner import TrialSetup, require_unseen
 from gatort.sim.trials.statistics import TrialSummary, summarise
@@ -86,8 +88,8 @@ class TrialOptions(PolicyOptions):
 def trials(
     *,
     options: Annotated[TrialOptions | None, Parameter(name="*")] = None,
-    episodes: PositiveInt | None = None,
-    seed: NonNegativeInt = 5000,
+    episodes: Annotated[int, Field(ge=1, le=len(TRIAL_SEEDS))] | None = None,
+    seed: Seed = 5000,
     workers: PositiveInt | None = None,
     sweep: Axis | None = None,
     values: tuple[float, ...] | None = None,

@@ -10,14 +10,14 @@ import heapq
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
-from pydantic import Field, FiniteFloat, NonNegativeInt
+from pydantic import Field, FiniteFloat
 
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.errors import ObservationError
 from gatort.runtime.robot import Observation
 from gatort.runtime.robots.driver import Driver
 from gatort.runtime.safety import Command, State
-from gatort.runtime.spec import Interface, Strict
+from gatort.runtime.spec import Interface, Seed, Strict
 from gatort.runtime.wording import counted
 
 RETRY_NS = 5_000_000
@@ -44,7 +44,7 @@ class LinkConditions(Strict):
     """Probability that a message never arrives."""
     reorder: FiniteFloat = Field(default=0.0, ge=0, le=1)
     """Probability that a message is overtaken by the next one."""
-    link_seed: NonNegativeInt = 0
+    link_seed: Seed = 0
     """Seed of the draws. The same seed treats the same messages alike."""
 
     @property

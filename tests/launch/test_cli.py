@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli
-from gatort.launch.command_help import EXAMPLES, READERS
+from gatort.launch.command_help import EXAMPLES, READERS, range_of
 from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.exit_status import ExitStatus, ended_by
 
@@ -71,9 +71,19 @@ def test_help_shows_the_range_of_each_number(capsys: pytest.CaptureFixture[str])
     assert "CPU threads of one pass. [1 ≤ x ≤ 256] [default: 2]" in text
 
 
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_help_shows_a_range_for_each_flag_with_bounds(command: str) -> None:
+    arguments = cli.app[command].assemble_argument_collection(parse_docstring=False)
+    kinds = {each.name: each.field_info.annotation for each in arguments if each.parse}
+    bounded = {name: kind for name, kind in kinds.items() if re.search(r"[GL][te]\(", str(kind))}
+    assert [name for name, kind in bounded.items() if not range_of(kind)] == []
+
+
 @pytest.mark.parametrize(
     ("command", "line"),
     [
+        ("cameras", "Number of squares of a ChArUco board from left to right. [3 ≤ x ≤ 20]"),
+        ("robot", "Default: two periods minus 5 ms. [0 < x ≤ 200]"),
         ("trials", "CPU threads of one pass. [1 ≤ x ≤ 256]"),
         ("robustness", "CPU threads of one pass. [1 ≤ x ≤ 256]"),
         ("demos", "[1,000,000 ≤ x < 2,000,000]"),
@@ -253,7 +263,42 @@ def test_a_misspelt_command_or_flag_is_answered_with_the_closest(
             ("profile", "--ticks", "0"),
             "--ticks: expected at least 1, found 0",
         ),
-        (("trials", "--episodes", "0"), "--episodes: expected more than 0, found 0"),
+        (("trials", "--episodes", "0"), "--episodes: expected at least 1, found 0"),
+        (("trials", "--episodes", "1000000000"), "--episodes: expected at most 900000, found"),
+        *(
+            (
+                (*command.split(), "99999999999999999999"),
+                "-seed: expected at most 9223372036854775807, found ",
+            )
+            for command in (
+                "run --seed",
+                "robot mujoco --seed",
+                "robot mujoco --link-seed",
+                "trials --seed",
+                "robustness --seed",
+                "profile --seed",
+                "parity --seed",
+                "fault --seed",
+                "faults --seed",
+                "train d --out new --training-seed",
+                "export --out new --seed",
+            )
+        ),
+        (
+            ("demos", "d", "--noise-nm", "1e308"),
+            "--noise-nm: expected at most 1000, found 1e+308",
+        ),
+        (
+            ("robot", "mujoco", "--safe-after-ms", "201"),
+            "--safe-after-ms: expected at most 200, found '201'",
+        ),
+        (
+            ("export", "--out", "new", "--name", "a/b"),
+            (
+                "--name: expected at most 100 letters, digits, _ . + and -, the first a letter "
+                "or a digit, found 'a/b'"
+            ),
+        ),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_flag_and_the_range(
@@ -303,8 +348,8 @@ def test_a_whole_number_with_a_fraction_is_refused_instead_of_rounded(
         ("demos d --noise-nm inf", "--noise-nm: expected a finite number, found inf"),
         ("trials --sweep delay --values -3", "--values: expected at least 0, found -3.0"),
         (
-            "robot mujoco --safe-after-ms 300",
-            "--safe-after-ms: expected 50 ms (one period) to 200 ms, found 300 ms",
+            "robot mujoco --safe-after-ms 40",
+            "--safe-after-ms: expected 50 ms (one period) to 200 ms, found 40 ms",
         ),
         (
             "cameras --source Front=v4l2:/dev/video0",

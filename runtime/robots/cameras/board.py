@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, NonNegativeInt, model_validator
 
 from gatort.runtime.spec import Strict
 
@@ -18,9 +18,9 @@ class Board(Strict):
 
     kind: Literal["charuco", "apriltag"] = "charuco"
     """ChArUco board, or a single AprilTag of the family 36h11."""
-    columns: Annotated[PositiveInt, Field(ge=3, le=20)] = 7
+    columns: Annotated[int, Field(ge=3, le=20)] = 7
     """Number of squares of a ChArUco board from left to right."""
-    rows: Annotated[PositiveInt, Field(ge=3, le=20)] = 5
+    rows: Annotated[int, Field(ge=3, le=20)] = 5
     """Number of squares of a ChArUco board from top to bottom."""
     square_m: Length = 0.04
     """Edge of a square of a ChArUco board."""

@@ -95,7 +95,7 @@ def compile_bundle(
         record, _ = cache.load(key)
         return CompiledEngine(manifest, record, built_before=True)
 
-    require_folder(cache.folder)
+    require_folder(cache.folder, "set XDG_CACHE_HOME to a folder that you can write")
     held_out = hold_out(manifest)
     with removed_if_empty(cache.folder):
         record = _build(bundle, manifest, key, target, held_out, cache, on_phase)

@@ -23,15 +23,14 @@ from gatort.runtime.regular_file import read_regular
 from gatort.runtime.remote.address import host_of
 from gatort.runtime.robots.cameras.board import Board
 from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
-from gatort.runtime.robots.sensors.readings import require_loopback
 from gatort.runtime.spec import Seed
 from gatort.runtime.wording import counted
 from gatort.sim.make import SimulatorName
 
-from .refusals import describe, refuse_fields
+from .refusals import NUMBERS, describe, refuse_fields
 from .robot_options import RobotOptions
 from .serve_options import ServeOptions
-from .tag_options import CalibrateOptions, PosesOptions
+from .tag_options import CalibrateOptions, PosesOptions, SensorAddress
 from .toml_text import toml_text
 from .train_options import TrainOptions
 
@@ -88,7 +87,7 @@ class RunOptions(LoopOptions):
     )
     """Cameras of this computer that add pictures to the observations of a robot at an address."""
 
-    sensor: Annotated[str, AfterValidator(require_loopback)] | None = None
+    sensor: SensorAddress | None = None
     """Address of a sensor on this computer, such as `gatort poses`, which measures the keys that a
     robot at an address lacks. With `--demo home`, the cubes that the arm must not touch."""
 
@@ -131,7 +130,8 @@ def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) ->
     data = _read(path)
     _require_tables(path, data)
     below = _keys_for(kind, data)
-    _validate(kind, below, str(path))  # A flag must not hide a fault of the file.
+    # A flag must not hide a fault of the file.
+    _require_own_kinds(path, "", below, _validate(kind, below, str(path)).model_dump())
     return _validate(kind, _merge(below, given), str(path))
 
 
@@ -141,6 +141,31 @@ def _validate(kind: type[Profile], data: dict[str, Any], source: str) -> Profile
     except ValidationError as error:
         tables = tuple(COMMANDS) if kind in COMMANDS.values() else ()
         raise ConfigError(describe(error, source, kind, tables)) from error
+
+
+def _require_own_kinds(path: Path, key: str, written: Any, read: Any) -> None:
+    """Check that numbers and booleans are written as such: pydantic reads `true` as 1.
+
+    Args:
+        path: the launch profile.
+        key: place of the value in it.
+        written: value in the file.
+        read: value that pydantic made of it.
+
+    Raises:
+        ConfigError: a value is of another kind.
+    """
+    if isinstance(written, dict) and isinstance(read, dict):
+        for name, value in written.items():
+            _require_own_kinds(path, f"{key}.{name}".strip("."), value, read.get(name))
+    elif isinstance(written, list) and isinstance(read, list | tuple):
+        for index, (value, found) in enumerate(zip(written, read, strict=False)):
+            _require_own_kinds(path, f"{key}.{index}", value, found)
+    elif isinstance(written, bool | int | float | str) and (
+        isinstance(read, bool) != isinstance(written, bool)
+        or (isinstance(read, int | float) and isinstance(written, str))
+    ):
+        raise ConfigError(f"{path}: {key}: expected {NUMBERS[type(read)]}, found {shown(written)}")
 
 
 def _require_tables(path: Path, data: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ ENDINGS: Final = {
     "print_board": (".png",),
     "print_tags": (".pdf",),
     "video": (".mp4",),
+    "record": (".mcap",),
 }
 """Endings of the names that a flag's file may have."""
 NEW: Final = ("record", "write")

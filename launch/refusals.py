@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
 from cyclopts import (
     Argument,
@@ -27,6 +27,8 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.invalid_values import causes, finding
 from gatort.runtime.wording import counted
 
+LEAST_LIKENESS: Final = 0.7
+"""Share of letters in common from which a valid name is suggested for a wrong one."""
 NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
 """Names of the kinds of values."""
 
@@ -67,7 +69,11 @@ def findings(error: ValidationError) -> str:
 def unknown(noun: str, name: str, valid: Sequence[str]) -> str:
     """Return a clause that calls a name unknown and suggests the closest valid one."""
     tail = name.rpartition(".")[2]
-    close = get_close_matches(name, valid, n=1) or get_close_matches(tail, valid, n=1)
+    close = [
+        match
+        for each in (name, tail)
+        for match in get_close_matches(each, valid, 1, LEAST_LIKENESS)
+    ]
     return f"unknown {noun} {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
 
 

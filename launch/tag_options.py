@@ -13,6 +13,7 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.remote.address import host_of
 from gatort.runtime.robots.cameras.board import Board
 from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
+from gatort.runtime.robots.sensors.readings import require_loopback
 from gatort.runtime.robots.tags.cubes import TaggedCube
 from gatort.runtime.spec import Strict
 
@@ -24,6 +25,17 @@ def known_address(robot: str) -> str:
     if host_of(robot) is None:
         raise PydanticCustomError("robot", "expected an address such as tcp://127.0.0.1:5555")
     return robot
+
+
+def _known_sensor(address: str) -> str:
+    try:
+        return require_loopback(address)
+    except ConfigError as error:
+        raise ValueError(error) from error  # The report adds the name of the flag or key.
+
+
+SensorAddress = Annotated[str, AfterValidator(_known_sensor)]
+"""Address of a sensor on this computer."""
 
 
 class TagOptions(Strict):
@@ -66,7 +78,7 @@ class TagOptions(Strict):
 class PosesOptions(TagOptions):
     """Publication of poses."""
 
-    address: str = "tcp://127.0.0.1:5560"
+    address: SensorAddress = "tcp://127.0.0.1:5560"
     """Address on this computer at which the poses are published."""
     seconds: Annotated[FiniteFloat, Field(gt=0, le=1e6)] | None = None
     """Duration. Default: until Ctrl-C."""

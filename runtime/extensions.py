@@ -92,6 +92,8 @@ def make_driver(name: str, maker: Any, clock: Clock) -> Driver:
     Raises:
         ConfigError: it makes no driver, or fails in a way that is no error of gatort's.
     """
+    if isinstance(maker, type) and not issubclass(maker, Driver):
+        raise ConfigError(_no_driver(name, maker))
     try:
         driver = maker(clock) if callable(maker) else maker
     except GatortError:
@@ -102,5 +104,11 @@ def make_driver(name: str, maker: Any, clock: Clock) -> Driver:
             f"{type(error).__name__}: {error}"
         ) from error
     if not isinstance(driver, Driver):
-        raise ConfigError(f"{name}: expected a subclass of gatort.Driver, found {driver!r}")
+        raise ConfigError(_no_driver(name, driver))
     return driver
+
+
+def _no_driver(name: str, found: Any) -> str:
+    return (
+        f"{name}: expected a subclass of gatort.Driver, found {found!r}; docs/extend.md shows one"
+    )

@@ -72,10 +72,14 @@ def removed_if_empty(folder: Path) -> Iterator[None]:
                 each.rmdir()
 
 
-def require_folder(folder: Path) -> None:
+def require_folder(folder: Path, remedy: str = "name another") -> None:
     """Check by trying it that files can be made in a folder, or that the folder can be made.
 
     Folders that had to be made for this are removed again.
+
+    Args:
+        folder: the folder.
+        remedy: clause on the way to another one.
 
     Raises:
         OutputError: a file has that name, or nothing can be written there.
@@ -88,7 +92,7 @@ def require_folder(folder: Path) -> None:
     except OSError as error:
         raise OutputError(
             f"cannot write into {folder}: expected a folder, or to make one here "
-            f"({error.strerror}); name another"
+            f"({error.strerror}); {remedy}"
         ) from error
 
 

@@ -13,7 +13,7 @@ from gatort.export.roofline.roofline import Roofline, assess, passes_p50_ms
 from gatort.launch.options import LoopOptions, config_text, refuse_unused_by_engine, resolve
 from gatort.launch.outputs import require_writable, spared
 from gatort.launch.profiling import Measurement, Source, measure
-from gatort.launch.refusals import refuse_fields
+from gatort.launch.refusals import refuse_fields, refuse_ignored
 from gatort.launch.report import (
     draw_latency,
     passes_sentences,
@@ -88,6 +88,7 @@ def profile(
     options = resolve(LoopOptions, options, profile)
     refuse_unused_by_engine(typed, options.engine)
     if print_config:
+        refuse_ignored("with --print-config", json=json, plot=plot, roofline=roofline)
         print(config_text(options), end="")
         return ExitStatus.DONE
     options = _counted(options) if roofline else options

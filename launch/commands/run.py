@@ -116,6 +116,8 @@ def run(
     options = _with_policy(resolve(RunOptions, options, profile), screen(stderr=True))
     refuse_unused_by_engine(typed, options.engine)
     if print_config:
+        outputs = {"video": video, "plot": plot, "json": json, "record": record}
+        refuse_ignored("with --print-config", arm=arm, dry_run=dry_run, viewer=viewer, **outputs)
         print(config_text(options), end="")
         return ExitStatus.DONE
     if plot is None or record is None:

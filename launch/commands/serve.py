@@ -19,6 +19,7 @@ from gatort.launch.fleet_table import fleet_record, fleet_table, member_line
 from gatort.launch.options import config_text, refuse_unused_by_engine, resolve
 from gatort.launch.outputs import require_writable
 from gatort.launch.recorded_run import utc_name
+from gatort.launch.refusals import refuse_ignored
 from gatort.launch.report import screen, write_json
 from gatort.launch.serve_options import ServeOptions
 from gatort.policies.loading import load_policies
@@ -74,6 +75,7 @@ def serve(
     typed, options = options, resolve(ServeOptions, options, profile)
     refuse_unused_by_engine(typed, options.engine)
     if print_config:
+        refuse_ignored("with --print-config", arm=arm, json=json, recordings=recordings)
         print(config_text(options), end="")
         return ExitStatus.DONE
     require_writable(json=json)

@@ -138,9 +138,10 @@ def trials(
     if plot is None and sweep is not None:
         make_runs()
     require_writable(plot=plot or (DEFAULT_PLOT if sweep else None), json=json)
-    if record:
-        require_folder(options.bundle)
     manifest = verify(options.bundle)
+    if record:
+        remedy = "copy the bundle to a folder that you can write, and name it with --bundle"
+        require_folder(options.bundle, remedy)
     _require_sensible(options, manifest, sweep, values, plot, record)
     episodes = episodes or (SWEEP_EPISODES if sweep else EPISODES)
     if record:

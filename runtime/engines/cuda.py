@@ -27,6 +27,22 @@ def cuda_runtime() -> Any:
     return runtime
 
 
+def no_gpu(code: str) -> DeviceError:
+    """Return the error for a machine on which CUDA finds no GPU.
+
+    Args:
+        code: name of CUDA's error.
+    """
+    if code == "cudaErrorInsufficientDriver":
+        return DeviceError(
+            "expected an NVIDIA driver that is new enough for the installed CUDA packages, found "
+            "an older one or none; update the driver, or choose an engine for the CPU"
+        )
+    return DeviceError(
+        f"expected an NVIDIA GPU and its driver, found none ({code}); choose an engine for the CPU"
+    )
+
+
 class Cuda:
     """Memory, copies and graphs on a stream of their own; every error is fatal."""
 
@@ -41,7 +57,7 @@ class Cuda:
         self._runtime = runtime
         code, devices = runtime.cudaGetDeviceCount()
         if not devices:
-            raise DeviceError(f"expected an NVIDIA GPU and its driver, found none ({code.name})")
+            raise no_gpu(code.name)
         self._stream = self._checked(
             runtime.cudaStreamCreateWithFlags, runtime.cudaStreamNonBlocking
         )

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from gatort.runtime.errors import ConfigError, DeviceError
+from gatort.runtime.errors import ConfigError
 
-from .cuda import cuda_runtime
+from .cuda import cuda_runtime, no_gpu
 from .tensorrt import Builder
 
 GpuTarget = Literal["rtx3090", "this-gpu"]
@@ -56,5 +56,5 @@ def present_gpu() -> Gpu:
     runtime = cuda_runtime()
     code, found = runtime.cudaGetDeviceProperties(0)
     if code != runtime.cudaError_t.cudaSuccess:
-        raise DeviceError(f"expected an NVIDIA GPU and its driver, found none ({code.name})")
+        raise no_gpu(code.name)
     return Gpu(found.name.decode().rstrip("\0"), f"sm{found.major}{found.minor}")

@@ -42,6 +42,7 @@ from .messages import (
     from_metadata,
 )
 
+_RECORDING = "a recording that `gatort run` or `gatort robot --record` wrote"
 _LARGEST_CHUNK_BYTES = 1 << 25
 """Largest unpacked chunk: the recorder's have 1 MiB and one packet, which has at most 16 MiB."""
 _SMALL_BYTES = 1 << 25
@@ -140,7 +141,7 @@ class Recording:
         self.read_bytes = 0
         self.counts = {}
 
-        with open_regular(self.path, "a recording", RecordingError) as file:
+        with open_regular(self.path, _RECORDING, RecordingError) as file:
             self.total_bytes = os.fstat(file.fileno()).st_size
             try:
                 yield from self._read(file)

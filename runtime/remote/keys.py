@@ -95,6 +95,7 @@ def make_keys(directory: Path) -> list[Path]:
     Raises:
         ConfigError: the directory holds a key already, or it cannot be written.
     """
+    _require_directory(directory)
     paths = [directory / f"{who}{kind}" for who in (ROBOT, CONTROLLER) for kind in (".key", ".pub")]
     if found := [path for path in paths if path.exists() or path.is_symlink()]:
         raise ConfigError(
@@ -126,6 +127,7 @@ def add_controller(directory: Path, name: str) -> list[Path]:
         raise ConfigError(
             f"expected a name of at most {LONGEST_NAME} letters, digits, - and _, found {name!r}"
         )
+    _require_directory(directory)
     robot = _read_public(directory / f"{ROBOT}.pub")
     shown = directory / f"{CONTROLLER}-{name}.pub"
     own = [directory / name / each for each in (f"{CONTROLLER}.key", f"{ROBOT}.pub")]
@@ -160,6 +162,11 @@ def require_keys_beyond_loopback(endpoint: str, keyed: bool) -> None:
             f"{endpoint} reaches beyond this machine, which requires keys: "
             "make them with `gatort keys DIR` and give --keys DIR"
         )
+
+
+def _require_directory(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path}: expected a directory, found a file; give another name")
 
 
 def _is_loopback(host: str) -> bool:

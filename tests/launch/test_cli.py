@@ -648,3 +648,52 @@ def test_a_command_whose_package_is_absent_says_how_to_install_it(command: str) 
     )
     assert done.returncode == 2
     assert done.stderr == "gatort: real cameras need OpenCV: pip install 'gatort[cameras]'\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("profile --print-config --json r.json", "--json has no effect with --print-config"),
+        ("run --print-config --video v.mp4", "--video has no effect with --print-config"),
+        ("run --print-config --arm", "--arm has no effect on mujoco"),
+        ("run --record x.txt", "--record: expected a name that ends in .mcap, found x.txt"),
+        ("robot mujoco --record x.txt", "--record: expected a name that ends in .mcap"),
+        ("keys text.txt", "text.txt: expected a directory, found a file; give another name"),
+        ("keys text.txt --add b", "text.txt: expected a directory, found a file"),
+        ("trials --record --bundle /proc/x", "/proc/x/manifest.json: expected "),
+        (
+            "robot --driver json:JSONDecoder",
+            "Driver, found <class 'json.decoder.JSONDecoder'>",
+        ),
+        ("robot --driver os:path", "expected a subclass of gatort.Driver, found <module "),
+        ("run --sensor here", "--sensor: expected a sensor on this computer"),
+        ("poses --address tcp://8.8.8.8:1", "--address: expected a sensor on this computer"),
+        ("cameras --profile empty.toml", "expected a table [cameras.NAME], found none; add one"),
+        ("robot mujoco --cameras empty.toml", "expected a table [cameras.NAME], found none"),
+    ],
+)
+def test_a_refusal_names_a_remedy_that_works(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    line: str,
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("not keys")
+    Path("empty.toml").touch()
+    assert sentence in refusal(capsys, *line.split())
+
+
+def test_a_command_that_is_far_from_every_other_gets_no_suggestion(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "did you mean" not in refusal(capsys, "house")
+    assert "(did you mean 'poses'?)" in refusal(capsys, "pose")
+
+
+def test_a_cache_that_cannot_be_made_names_the_variable_that_moves_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/x")
+    assert "set XDG_CACHE_HOME to a folder" in refusal(capsys, "compile", SHIPPED_BUNDLE)

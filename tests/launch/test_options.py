@@ -334,3 +334,23 @@ def test_a_pipe_is_no_launch_profile_and_is_not_waited_for(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "p.toml")
     with pytest.raises(ConfigError, match="expected a launch profile, found a pipe"):
         resolve(RunOptions, None, tmp_path / "p.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("seconds = true", "seconds: expected a number, found true"),
+        ('seconds = "3"', "seconds: expected a number, found '3'"),
+        ('[realtime]\nfifo_priority = "7"', "realtime.fifo_priority: expected a whole number"),
+        ("[realtime]\ncpus = [true]", "realtime.cpus.0: expected a whole number, found true"),
+        ("[realtime]\nlock_memory = 1", "realtime.lock_memory: expected true or false, found 1"),
+        ('spinning = "yes"', "spinning: expected true or false, found 'yes'"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_and_not_converted(
+    profile: Path, line: str, sentence: str
+) -> None:
+    profile.write_text(line + "\n")
+    with pytest.raises(ConfigError) as refused:
+        resolve(RunOptions, None, profile)
+    assert f"{profile}: {sentence}" in str(refused.value)

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, FiniteFloat, NonNegativeInt, PositiveInt
+from pydantic import (
+    AfterValidator,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from gatort.runtime.errors import RobotError
@@ -161,8 +168,15 @@ class CameraConfig(Strict):
 class CamerasProfile(Strict):
     """A launch profile with cameras alone, for `gatort robot --cameras`."""
 
-    cameras: Annotated[dict[CameraName, CameraConfig], Field(min_length=1)]
+    cameras: dict[CameraName, CameraConfig] = Field(default_factory=dict, validate_default=True)
     """Cameras by name."""
+
+    @field_validator("cameras")
+    @classmethod
+    def _require_one(cls, cameras: dict[str, CameraConfig]) -> dict[str, CameraConfig]:
+        if not cameras:
+            raise ValueError("expected a table [cameras.NAME], found none; add one")
+        return cameras
 
 
 def require_source(name: str, config: CameraConfig) -> None:

@@ -127,7 +127,8 @@ def test_an_absent_recording_is_refused_in_one_sentence(
     assert cli.main(["info", "absent.mcap"]) == 2
     assert (
         capsys.readouterr().err
-        == "gatort: absent.mcap: expected a recording, found none (No such file or directory)\n"
+        == "gatort: absent.mcap: expected a recording that `gatort run` or `gatort robot --record` "
+        "wrote, found none (No such file or directory)\n"
     )
 
 

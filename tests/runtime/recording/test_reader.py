@@ -169,7 +169,8 @@ def write_metadata(path: Path, records: dict[str, dict[str, str]]) -> None:
 
 def test_an_absent_file_is_refused_in_one_sentence(path: Path) -> None:
     with pytest.raises(
-        RecordingError, match=r"run\.mcap: expected a recording, found none \(No such file"
+        RecordingError,
+        match=r"run\.mcap: expected a recording that .* wrote, found none \(No such file",
     ):
         Recording(path)
 
@@ -205,7 +206,7 @@ def write_records(path: Path, run: RunRecord, chunk: Chunk) -> None:
 
 def test_a_pipe_is_refused_without_waiting(path: Path) -> None:
     os.mkfifo(path)
-    with pytest.raises(RecordingError, match="expected a recording, found a pipe"):
+    with pytest.raises(RecordingError, match=r"expected a recording that .* wrote, found a pipe"):
         Recording(path)
 
 

@@ -130,9 +130,12 @@ def test_reports_that_cannot_be_compared_are_refused_in_one_sentence(
     assert sentence in found
 
 
-def test_the_reports_of_gatort_itself_can_be_read(bundle: Path, compared: Any) -> None:
+def test_the_reports_of_gatort_itself_can_be_read(
+    bundle: Path, tmp_path: Path, compared: Any
+) -> None:
+    report = tmp_path / "own.json"
     flags = ["--bundle", str(bundle), "--robot", "scripted", "--flat-out", "--ticks", "120"]
-    assert cli.main(["profile", *flags, "--json", "own.json"]) == ExitStatus.DONE
-    own = json.loads(Path("own.json").read_text())
+    assert cli.main(["profile", *flags, "--json", str(report)]) == ExitStatus.DONE
+    own = json.loads(report.read_text())
     assert len(own["durations_ms"]) == 120
     assert compared(own, own)[0] == ExitStatus.DONE

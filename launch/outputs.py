@@ -147,6 +147,9 @@ def save_figure(path: Path, figure: Figure, dpi: int) -> None:
     """
     key = "Software" if path.suffix.lower() == ".png" else "Creator"
     with whole_file(real_path(path)) as partial:
+        # Another command may have removed the default folder, which was empty, since the check.
+        partial.parent.mkdir(exist_ok=True)
+        partial.touch()  # From now on it is not empty, and stays.
         figure.savefig(partial, dpi=dpi, format=path.suffix[1:].lower(), metadata={key: MARK})
 
 

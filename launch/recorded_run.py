@@ -20,7 +20,7 @@ from gatort.runtime.recording.recorder import Recorder
 from gatort.sim.prediction import Predictor
 
 from .options import RunOptions
-from .outputs import RUNS
+from .outputs import RUNS, make_runs
 from .run_report import run_sentences
 from .watching import FilmTrack, RunWatcher
 
@@ -71,6 +71,8 @@ def run_recorded(
     run = RunRecord.of(name, live.robot.interface, str(this_machine()), live.clock)
     policy = policy_record(live.policy, options, options.seed)
     title = ", ".join(dict.fromkeys((policy.bundle, policy.engine, name)))
+    if file.parent == RUNS:
+        make_runs()  # Another command may have removed the empty folder since the check.
     with Recorder(file, run, policy) as recorder:
         watcher = RunWatcher(live, recorder, title, console, track)
         try:

@@ -14,7 +14,7 @@ class TrainConfig(Strict):
 
     steps: PositiveInt = 12_000
     """Number of optimizer steps in all."""
-    batch_sequences: PositiveInt = 32
+    batch_sequences: PositiveInt = Field(default=32, le=65_536)
     """Sequences in a batch, over all processes."""
     sequence_frames: PositiveInt = 4
     """Frames in a sequence: at least the policy's window."""

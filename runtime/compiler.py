@@ -12,12 +12,15 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import GatortError, MissingDependency
 
 COMPILER = "gcc"
+_TRIES = 100
+_underway: dict[str, subprocess.Popen[str] | None] = {}
+"""Compiler of each folder, `None` before and after it runs."""
 
 
 @contextmanager
@@ -45,15 +48,33 @@ def compiled(
     headers = [f"-I{folder}" for folder in (source.parent, Path(__file__).parent)]
     try:
         with tempfile.TemporaryDirectory(prefix="gatort-") as folder:
+            _underway[folder] = None
             target = Path(folder) / source.stem
             command = [compiler, *options, *headers, str(source), "-o", str(target), "-lm"]
-            if complaint := _run(command, folder):
-                raise failure(f"{purpose}: {COMPILER} cannot compile {source.name}:\n{complaint}")
-            yield target
+            try:
+                if complaint := _run(command, folder):
+                    raise failure(
+                        f"{purpose}: {COMPILER} cannot compile {source.name}:\n{complaint}"
+                    )
+                yield target
+            finally:
+                del _underway[folder]
     except OSError as error:
         raise failure(
             f"{purpose}: {error}; set TMPDIR to a folder that allows writing and executing"
         ) from error
+
+
+def abandon() -> None:
+    """End every compiler and remove its folder, in a process that is about to end at once."""
+    for folder, compiler in list(_underway.items()):
+        if compiler is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(compiler.pid, signal.SIGKILL)
+        for _ in range(_TRIES):  # The last of its processes may still be making a file.
+            shutil.rmtree(folder, ignore_errors=True)
+            if not Path(folder).exists():
+                break
 
 
 def _run(command: Sequence[str], folder: str) -> str:
@@ -66,10 +87,13 @@ def _run(command: Sequence[str], folder: str) -> str:
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=environment, process_group=0
     ) as compiler:
+        _underway[folder] = compiler
         try:
             _, complaint = compiler.communicate()
         except BaseException:
             os.killpg(compiler.pid, signal.SIGKILL)
             compiler.communicate()  # Ends when the last of them has closed its standard error.
             raise
+        finally:
+            _underway[folder] = None
     return (complaint or f"status {compiler.returncode}") if compiler.returncode else ""

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from threading import Thread
 from typing import Any, Final, TypeVar
 
+from gatort.runtime.compiler import abandon
 from gatort.runtime.errors import WorkerError
 
 Result = TypeVar("Result")
@@ -128,4 +129,5 @@ def _run(seed: int) -> Any:
 def _end_with(parent: Connection) -> None:
     """End this process once the other end of a pipe is closed, even if its process was killed."""
     parent.poll(None)
+    abandon()
     os._exit(1)

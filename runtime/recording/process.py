@@ -264,6 +264,13 @@ def _receive(link: socket.socket, packets: _Packets) -> None:
     The thread polls the link instead of blocking in `recv`. Sending to a blocked process wakes it
     up, and on a crowded machine the sender lost its own core to it for 5 ms.
     """
+    try:
+        _move_packets(link, packets)
+    finally:
+        packets.put(None)  # Without an end the writing thread would wait for ever.
+
+
+def _move_packets(link: socket.socket, packets: _Packets) -> None:
     buffer = memoryview(bytearray(LARGEST_PACKET_BYTES))
     clock = MonotonicClock()
     link.setblocking(False)
@@ -273,9 +280,8 @@ def _receive(link: socket.socket, packets: _Packets) -> None:
             clock.sleep_until_ns(clock.now_ns() + _LOOK_NS)
             continue
         if size == 0:
-            break
+            return
         packets.put(bytes(buffer[:size]))
-    packets.put(None)
 
 
 def _receive_into(buffer: memoryview, link: socket.socket) -> int | None:

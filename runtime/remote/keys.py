@@ -166,7 +166,9 @@ def require_keys_beyond_loopback(endpoint: str, keyed: bool) -> None:
 
 def _require_directory(path: Path) -> None:
     if path.exists() and not path.is_dir():
-        raise ConfigError(f"{path}: expected a directory, found a file; give another name")
+        raise ConfigError(
+            f"{path}: cannot write keys: expected a directory, found a file; give another name"
+        )
 
 
 def _is_loopback(host: str) -> bool:

@@ -285,6 +285,10 @@ def test_a_misspelt_command_or_flag_is_answered_with_the_closest(
             )
         ),
         (
+            ("train", "d", "--out", "new", "--batch-sequences", "100000000"),
+            "--batch-sequences: expected at most 65536, found '100000000'",
+        ),
+        (
             ("demos", "d", "--noise-nm", "1e308"),
             "--noise-nm: expected at most 1000, found 1e+308",
         ),
@@ -658,8 +662,8 @@ def test_a_command_whose_package_is_absent_says_how_to_install_it(command: str) 
         ("run --print-config --arm", "--arm has no effect on mujoco"),
         ("run --record x.txt", "--record: expected a name that ends in .mcap, found x.txt"),
         ("robot mujoco --record x.txt", "--record: expected a name that ends in .mcap"),
-        ("keys text.txt", "text.txt: expected a directory, found a file; give another name"),
-        ("keys text.txt --add b", "text.txt: expected a directory, found a file"),
+        ("keys text.txt", "text.txt: cannot write keys: expected a directory, found a file; give"),
+        ("keys text.txt --add b", "keys: expected a directory, found a file"),
         ("trials --record --bundle /proc/x", "/proc/x/manifest.json: expected "),
         (
             "robot --driver json:JSONDecoder",

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from gatort.launch import cli
+from gatort.launch.outputs import save_figure
 from gatort.launch.report import write_json
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import MissingDependency
@@ -285,3 +287,11 @@ def test_a_film_that_fits_on_no_disk_costs_one_sentence(bundle: Path) -> None:
     )
     assert not [line for line in lines if "mp4 @" in line]
     assert not leftovers(bundle.parent)
+
+
+def test_a_picture_is_written_although_another_command_removed_the_empty_folder(
+    tmp_path: Path,
+) -> None:
+    figure = Figure()
+    save_figure(tmp_path / "runs" / "sweep.png", figure, dpi=10)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["sweep.png"]

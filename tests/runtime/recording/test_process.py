@@ -78,6 +78,22 @@ def test_a_chunk_that_is_due_is_synced_after_the_next_packet(
         written.finish()
 
 
+def test_a_receiving_thread_that_fails_ends_the_writing_one() -> None:
+    class NoMemory(_Packets):
+        def put(self, packet: bytes | None) -> None:
+            if packet is not None:
+                raise MemoryError
+            super().put(packet)
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    packets = NoMemory()
+    with ours, theirs:
+        ours.send(b"packet")
+        with pytest.raises(MemoryError):
+            _receive(theirs, packets)
+    assert packets.get(0) is None
+
+
 def test_a_disk_that_hangs_makes_the_sender_wait_before_it_uses_up_the_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

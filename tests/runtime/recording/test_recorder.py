@@ -172,14 +172,15 @@ def test_the_sender_drops_and_counts_and_never_waits_for_a_stopped_process(
     monkeypatch.setattr(recorder_module, "_LINK_BYTES", 1 << 14)
     recorder = Recorder(path, RunRecord.of("scripted", spec, "a machine", clock))
     os.kill(recorder._process.pid, signal.SIGSTOP)
-    step = StepRecorder(recorder)
-    for at_ns in range(steps):
-        step(at_ns, State.RUN, np.zeros(3))
-    assert recorder.degraded == "the recorder process fell behind"
-    assert 0 < recorder.dropped < steps
-
-    os.kill(recorder._process.pid, signal.SIGCONT)
-    recorder.close("done")
+    try:
+        step = StepRecorder(recorder)
+        for at_ns in range(steps):
+            step(at_ns, State.RUN, np.zeros(3))
+        assert recorder.degraded == "the recorder process fell behind"
+        assert 0 < recorder.dropped < steps
+    finally:  # A stopped process would outlive the tests, and obeys no SIGTERM.
+        os.kill(recorder._process.pid, signal.SIGCONT)
+        recorder.close("done")
     recording = read_whole(path)
     assert recording.counts["/step"] + recorder.dropped == steps
     assert recording.outcome is not None

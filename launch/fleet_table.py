@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Any
 
 from rich.table import Table
@@ -14,6 +15,9 @@ from gatort.runtime.fleet import MemberStatus
 from .live import STYLES
 from .report import alarming, percentile_record
 from .serve_options import ServeOptions
+
+LONGEST_REASON = 240
+"""Most characters of a reason under the table: three lines of 80 columns."""
 
 
 def fleet_table(statuses: Sequence[MemberStatus]) -> Table:
@@ -34,7 +38,12 @@ def fleet_table(statuses: Sequence[MemberStatus]) -> Table:
             f"{each.tick.p50_ms:.1f}",
             f"{each.tick.p99_ms:.1f}",
         )
-    reasons = [f"{n}: {each.reason}" for n, each in enumerate(statuses, 1) if each.reason]
+    # A robot's text could otherwise push the table off the screen, or forge a line of it.
+    reasons = [
+        shorten(f"{number}: {each.reason}", LONGEST_REASON, placeholder=" …")
+        for number, each in enumerate(statuses, 1)
+        if each.reason
+    ]
     table.caption = "\n".join(reasons) or None
     table.caption_justify = "left"
     return table
@@ -49,7 +58,7 @@ def _state(status: MemberStatus) -> Text:
 def member_line(status: MemberStatus) -> str:
     """Return a robot's state, and the reason for it, in one line."""
     state = "away" if status.state is None else str(status.state)
-    reason = f": {status.reason}" if status.reason else ""
+    reason = f": {' '.join(status.reason.split())}" if status.reason else ""
     return f"{status.endpoint} {state}{reason}"
 
 

@@ -10,6 +10,7 @@
     ├── DeviceError             a GPU that failed; its context is lost, so the process has to end
     ├── RecordingError          a recording that cannot be begun or read, or of another program
     ├── RobotError              a robot that refuses to arm or to answer
+    │   └── RobotRefusal        a robot that answered, and refuses the controller or its consent
     ├── WorkerError             worker processes that cannot start, or one that was killed
     ├── WireError               bytes that are no message of the protocol
     ├── OutputError             a file or folder that cannot be written
@@ -64,6 +65,10 @@ class RecordingError(GatortError):
 
 class RobotError(GatortError):
     """A robot that refuses to arm, or that no longer answers."""
+
+
+class RobotRefusal(RobotError):  # noqa: N818 the robot is well
+    """A robot that answered, and refuses this controller or its consent; it says why."""
 
 
 class WorkerError(GatortError):

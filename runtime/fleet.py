@@ -17,10 +17,17 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from threading import Event, Thread
 
-from .clock import Clock
+from .clock import Clock, MonotonicClock
 from .durations import Percentiles
 from .engines.turns import TurnEngine
-from .errors import DeviceError, GatortError, ObservationError, RobotError
+from .errors import (
+    DeviceError,
+    GatortError,
+    ObservationError,
+    RecordingError,
+    RobotError,
+    RobotRefusal,
+)
 from .loop import ControlLoop, TickRecord
 from .policy import Policy
 from .realtime import RealtimeConfig, schedule
@@ -35,8 +42,8 @@ from .telemetry import TICK, Telemetry
 
 RETRY_S = 1.0
 """Time between two attempts to connect, and between two looks at a robot that waits for consent."""
-LEAVE_S = 2.0
-"""Longest time that a member may take to stop its robot at the end."""
+LEAVE_NS = 15_000_000_000
+"""Longest time that all members may take at the end to stop their robots and close recordings."""
 SWITCH_S = 0.0005
 """Longest time for which a thread keeps Python's lock while another one wants it.
 
@@ -143,7 +150,11 @@ class Member:
         self._thread.start()
 
     def arm(self) -> None:
-        """Take the operator's consent: the robot is armed as soon as it answers."""
+        """Take the operator's consent: the robot is armed as soon as it answers.
+
+        Consent for a robot that is driven is dropped. It must not arm the robot after a stop that
+        its operator has not seen.
+        """
         self._consent.set()
 
     def end(self) -> None:
@@ -152,8 +163,9 @@ class Member:
         self._consent.set()  # Wakes the thread that waits for it.
 
     def join(self, longest_s: float) -> None:
-        """Wait until the thread has ended, or for `longest_s`."""
-        self._thread.join(longest_s)
+        """Wait until the thread has ended, or for `longest_s`. Return at once if it never began."""
+        if self._thread.ident is not None:
+            self._thread.join(longest_s)
 
     @property
     def status(self) -> MemberStatus:
@@ -182,12 +194,17 @@ class Member:
                         self._attend(robot)
                 except GatortError as error:
                     self._absent = str(error)
+                    if isinstance(error, RobotRefusal):
+                        # Another controller may drive the robot: after its stop nobody consented.
+                        self._stopped = str(error)
+                        self._consent.clear()
                 except Exception as error:  # noqa: BLE001  # The other robots must go on.
-                    self._absent = f"internal error: {error}"
+                    self._absent = f"internal error: {type(error).__name__}: {error}"
                     self.fault = error
-                    self._ended.set()
+                    # Its end would take the better nice value from the other members' threads.
+                    self._ended.wait()
                 finally:
-                    self._loop = self._robot = None
+                    self._robot = None
                 self._ended.wait(RETRY_S)
 
     def _attend(self, robot: RemoteRobot) -> None:
@@ -198,10 +215,23 @@ class Member:
         while self._has_consent(robot):
             self._consent.clear()
             self._stopped = None
-            self.policy.reset()
-            loop = self.policy.control(due, self._clock, telemetry=self.telemetry)
-            with self._recorded(robot, loop) as record:
-                self._wait_for_phase()
+            try:
+                self._run(robot, due)
+            except (ObservationError, RecordingError) as error:  # It was not armed.
+                self._stopped = str(error)
+
+    def _run(self, robot: RemoteRobot, due: DueRobot) -> None:
+        """Drive the robot once, from being armed to its stop or the end.
+
+        Raises:
+            ObservationError, RecordingError: the robot was not armed.
+            RobotError, DeviceError: the robot or the engine failed.
+        """
+        self.policy.reset()
+        loop = self.policy.control(due, self._clock, telemetry=self.telemetry)
+        with self._recorded(robot, loop) as record:
+            self._wait_for_phase()
+            if not self._ended.is_set():
                 self._drive(loop, record)
 
     def _has_consent(self, robot: RemoteRobot) -> bool:
@@ -210,14 +240,17 @@ class Member:
         Raises:
             RobotError: the robot has left meanwhile.
         """
-        while True:
+        while not self._ended.is_set():
             try:
                 robot.observe()
-                self._absent = None
             except ObservationError as error:
                 self._absent = str(error)
+                self._ended.wait(RETRY_S)
+                continue
+            self._absent = None
             if self._consent.wait(RETRY_S):
-                return not self._ended.is_set()
+                break
+        return not self._ended.is_set()
 
     def _wait_for_phase(self) -> None:
         period_ns = self.policy.spec.period_ns
@@ -233,8 +266,8 @@ class Member:
         with self._record(robot) as recorder:
             try:
                 yield TickRecorder(recorder, loop)
-            except (RobotError, DeviceError) as error:
-                component = "robot" if isinstance(error, RobotError) else "engine"
+            except (ObservationError, RobotError, DeviceError) as error:
+                component = "engine" if isinstance(error, DeviceError) else "robot"
                 recorder.fault(self._clock.now_ns(), component, str(error))
                 recorder.close(str(error))
                 raise
@@ -258,6 +291,7 @@ class Member:
             self._stopped = str(error)
             raise
         finally:
+            self._consent.clear()  # The operator has not seen the stop yet.
             self._loop = None
 
 
@@ -298,5 +332,7 @@ class Fleet:
     def _end(self) -> None:
         for member in self.members:
             member.end()
+        clock = MonotonicClock()
+        until_ns = clock.now_ns() + LEAVE_NS
         for member in self.members:
-            member.join(LEAVE_S)
+            member.join(max(0, until_ns - clock.now_ns()) * 1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 from collections.abc import Sequence
@@ -35,9 +36,12 @@ from gatort.runtime.outputs import require_folder
 from gatort.runtime.recording.messages import PolicyRecord, RunRecord
 from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.remote.client import RemoteRobot
-from gatort.runtime.remote.keys import ControllerKeys
+from gatort.runtime.remote.console import is_in_the_foreground
+from gatort.runtime.remote.keys import ControllerKeys, require_keys_beyond_loopback
 from gatort.runtime.wording import counted
 
+LONGEST_LINE = 4_096
+"""Longest line that a terminal gives, in bytes."""
 LOOK_S = 0.5
 """Time between two looks at the robots, for the display."""
 
@@ -81,7 +85,7 @@ def serve(
     require_writable(json=json)
     if recordings is not None:
         require_folder(recordings)
-    _require_robots(options.robots)
+    _require_robots(options)
     _require_consent(options.robots, is_given=arm)
 
     console = screen(json)
@@ -103,12 +107,15 @@ def serve(
     return verdict(all(each.driven for each in statuses))
 
 
-def _require_robots(robots: Sequence[str]) -> None:
+def _require_robots(options: ServeOptions) -> None:
+    robots = options.robots
     if not robots:
         raise ConfigError("expected --robots tcp://HOST:PORT, once for each robot, found none")
     twice = [each for each in dict.fromkeys(robots) if robots.count(each) > 1]
     if twice:
         raise ConfigError(f"--robots: expected each address once, found {twice[0]} again")
+    for robot in robots:
+        require_keys_beyond_loopback(robot, keyed=options.keys is not None)
 
 
 def _require_consent(robots: Sequence[str], *, is_given: bool) -> None:
@@ -181,10 +188,23 @@ def _watch(fleet: Fleet, console: Console, clock: Clock, seconds: float | None) 
 
 
 def _wait_for_line(longest_s: float) -> str:
-    """Wait for a line on the terminal. Return an empty one if none comes."""
-    terminal = [sys.stdin] if sys.stdin and sys.stdin.isatty() else []
-    readable, _, _ = select.select(terminal, [], [], longest_s)
-    return sys.stdin.readline() if readable else ""
+    """Wait for a line on the terminal. Return an empty one if none comes, or if several do.
+
+    Several lines at once were pasted, and consent is typed.
+    """
+    # A process in the background would be suspended for reading its terminal.
+    terminal = sys.stdin.fileno() if sys.stdin and sys.stdin.isatty() else -1
+    watched = [terminal] if is_in_the_foreground(terminal) else []
+    lines: list[bytes] = []
+    while select.select(watched, [], [], 0 if lines else longest_s)[0]:
+        if not is_in_the_foreground(terminal):
+            return ""
+        # Not sys.stdin: a line that waits in its buffer would arm a robot much later.
+        lines.append(os.read(terminal, LONGEST_LINE))
+        if not lines[-1]:  # Ctrl-D
+            break
+    is_typed = len(lines) == 1 and lines[0].endswith(b"\n")
+    return lines[0].decode(errors="replace") if is_typed else ""
 
 
 def take_number(fleet: Fleet, line: str) -> None:

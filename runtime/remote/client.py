@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.durations import Percentiles
-from gatort.runtime.errors import ObservationError, RobotError, WireError
+from gatort.runtime.errors import ObservationError, RobotError, RobotRefusal, WireError
 from gatort.runtime.facts import STATE
 from gatort.runtime.invalid_values import first_error
 from gatort.runtime.robot import Observation
@@ -67,8 +67,8 @@ class RemoteRobot:
         Raises:
             ConfigError: the address is not valid, or it is beyond this machine and keys are
                 missing.
-            RobotError: no robot answers, it does not accept this controller, or it speaks another
-                version.
+            RobotRefusal: the robot does not accept this controller, or it speaks another version.
+            RobotError: no robot answers.
         """
         self.endpoint = endpoint
         self.state = State.DISARMED
@@ -256,14 +256,15 @@ class RemoteRobot:
         """Send a request, and again every `ASK_AGAIN_NS`, until its answer is there.
 
         Raises:
-            RobotError: the robot refuses, hung up or did not answer in time.
+            RobotRefusal: the robot refuses.
+            RobotError: the robot hung up or did not answer in time.
         """
         deadline_ns = self._clock.now_ns() + within_ns
         while (now_ns := self._clock.now_ns()) < deadline_ns:
             self._send(request)
             while (answer := self._receive(min(now_ns + ASK_AGAIN_NS, deadline_ns))) is not None:
                 if isinstance(answer, wire.Refused):
-                    raise RobotError(f"{self.endpoint} refuses: {answer.reason}")
+                    raise RobotRefusal(f"{self.endpoint} refuses: {answer.reason}")
                 if isinstance(answer, kind) and answers(answer):
                     return answer
 

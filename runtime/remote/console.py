@@ -194,7 +194,7 @@ def console(server: RobotServer, say: Callable[[str], None]) -> Iterator[list[in
             signal.signal(each, handler)
 
 
-def _is_in_the_foreground(descriptor: int) -> bool:
+def is_in_the_foreground(descriptor: int) -> bool:
     """Check if this process may read a descriptor that is its terminal."""
     try:
         return os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp()
@@ -207,7 +207,7 @@ def _keys(server: RobotServer, say: Callable[[str], None]) -> Iterator[None]:
     """Obey keys while the process is in the foreground of a terminal."""
     stdin = sys.stdin.fileno() if sys.stdin else -1
     # A process in the background would be suspended for touching the terminal.
-    if not _is_in_the_foreground(stdin):
+    if not is_in_the_foreground(stdin):
         yield
         return
 

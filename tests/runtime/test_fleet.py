@@ -5,7 +5,7 @@ ticks are the same in each run, however the threads take turns.
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Event
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -14,9 +14,10 @@ from gatort.policies.loading import PolicyOptions, load_policies
 from gatort.runtime import fleet as fleet_module
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.engines.turns import Turns
-from gatort.runtime.errors import RobotError
+from gatort.runtime.errors import RecordingError, RobotError, RobotRefusal
 from gatort.runtime.fleet import Fleet, Member
 from gatort.runtime.loop import TickRecord
+from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.remote.client import MOST_ANSWERS, RemoteRobot
 from gatort.runtime.remote.memory import MemoryControllerTransport, MemoryRobotTransport
 from gatort.runtime.remote.server import RobotServer
@@ -42,8 +43,11 @@ class DeskClock(VirtualClock):
     def __init__(self, turn: Callable[[], None]) -> None:
         super().__init__()
         self._turn = turn
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Called before each sleep."""
 
     def sleep_until_ns(self, deadline_ns: int) -> None:
+        self.meanwhile()
         while self.now_ns() < deadline_ns:
             self._turn()
 
@@ -60,15 +64,19 @@ class Desk:
         self.refusals = 0
         """Number of attempts to connect that fail at first."""
         self.silent = False
+        self.lies = False
+        self.refusal: RobotError | None = None
+        """Refusal of the next attempt to connect."""
         self.make()
 
     def make(self) -> None:
         """Start the robot, for the first time or again."""
-        self.link = MemoryRobotTransport(self.clock)
+        link = MemoryRobotTransport(self.clock)
         self.arm = scripted_robot(SPEC, self.clock, seed=self.seed)
         self.server = RobotServer(
-            self.arm, self.clock, self.link, name=f"desk {self.seed}", simulated=True
+            self.arm, self.clock, link, name=f"desk {self.seed}", simulated=True
         )
+        self.link = link  # Last: the member's thread connects to it as soon as it is there.
 
     def turn(self) -> None:
         if self.silent or self.link.closed:
@@ -82,7 +90,14 @@ class Desk:
             raise RobotError("no robot listens there")
         if self.link.closed:
             raise RobotError("no robot listens there")
-        return RemoteRobot("memory", self.clock, transport=self.link.connect(self.turn))
+        if self.refusal is not None:
+            refusal = self.refusal
+            self.refusal = None
+            raise refusal
+        end = self.link.connect(self.turn)
+        if self.lies:
+            end.__class__ = Lying
+        return RemoteRobot("memory", self.clock, transport=end)
 
     def look(self, record: TickRecord) -> None:
         if record.decision is not None:
@@ -102,7 +117,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet_module, "RETRY_S", 0.01)
 
 
-def fleet(*desks: Desk, consent: bool = True) -> Fleet:
+def fleet(
+    *desks: Desk, consent: bool = True, record: Callable[[RemoteRobot], Recorder] | None = None
+) -> Fleet:
     turns = Turns(1, VirtualClock())
     return Fleet(
         [
@@ -113,6 +130,7 @@ def fleet(*desks: Desk, consent: bool = True) -> Fleet:
                 desk.connect,
                 desk.clock,
                 consent=consent,
+                record=record,
                 on_tick=desk.look,
             )
             for number, (desk, (policy, engine)) in enumerate(
@@ -145,6 +163,7 @@ def stall(desk: Desk) -> None:
 
 
 def lie(desk: Desk) -> None:
+    desk.lies = True
     for end in desk.link.controllers.values():
         end.__class__ = Lying
 
@@ -173,7 +192,7 @@ def test_a_robot_that_fails_changes_nothing_for_another_one(
     team = fleet(good, bad)
     with team.driven():
         wait(good.enough)
-        until(lambda: not team.statuses[1].driven)
+        until(lambda: not team.statuses[1].driven and team.statuses[1].state is None)
         first, second = team.statuses
     assert good.tokens[:TICKS] == alone
     assert first.driven
@@ -197,7 +216,7 @@ def test_a_robot_is_armed_again_only_with_new_consent() -> None:
     team = fleet(desk)
     member = team.members[0]
     with team.driven():
-        until(lambda: member.status.state is None and member.status.ticks > 0)
+        until(lambda: desk.link.closed and member.status.state is None)
         desk.then = None
         desk.make()
         until(lambda: member.status.state is not None)
@@ -207,6 +226,117 @@ def test_a_robot_is_armed_again_only_with_new_consent() -> None:
 
         member.arm()
         wait(desk.enough)
+
+
+def assert_stays_at_rest(member: Member) -> None:
+    """Check that a robot that answers is not armed by itself."""
+    until(lambda: member.status.state is not None)
+    ticks = member.status.ticks
+    Event().wait(0.2)
+    status = member.status
+    assert (status.ticks, status.driven, status.consent) == (ticks, False, False)
+
+
+def test_consent_given_while_a_robot_is_driven_does_not_arm_it_after_a_stop() -> None:
+    stopped = Event()
+
+    def stop_with_consent(desk: Desk) -> None:
+        member.arm()
+        desk.arm.stop("a test stopped it")
+        desk.then = None
+        stopped.set()
+
+    desk = Desk(then=stop_with_consent)
+    team = fleet(desk)
+    (member,) = team.members
+    with team.driven():
+        wait(stopped)
+        until(lambda: not member.status.driven)
+        assert_stays_at_rest(member)
+        assert "a test stopped it" in (member.status.reason or "")
+
+
+def test_a_robot_that_refused_is_armed_only_with_new_consent() -> None:
+    desk = Desk()
+    desk.refusal = RobotRefusal("desk is taken: another controller has armed it")
+    team = fleet(desk)
+    (member,) = team.members
+    with team.driven():
+        assert_stays_at_rest(member)
+        assert member.status.reason == "desk is taken: another controller has armed it"
+        member.arm()
+        wait(desk.enough)
+
+
+def test_a_robot_whose_recording_cannot_begin_is_not_armed_and_the_reason_stays() -> None:
+    def fail(_: RemoteRobot) -> Recorder:
+        raise RecordingError("cannot record: the disk is full")
+
+    desk = Desk()
+    team = fleet(desk, record=fail)
+    (member,) = team.members
+    with team.driven():
+        until(lambda: member.status.reason is not None)
+        assert_stays_at_rest(member)
+        assert member.status.reason == "cannot record: the disk is full"
+    assert desk.arm.state is State.DISARMED
+
+
+def test_the_reason_why_a_first_observation_did_not_arm_stays() -> None:
+    def fall_silent() -> None:
+        desk.silent = not member.status.ticks and member.status.reason is None
+
+    desk = Desk()
+    team = fleet(desk)
+    (member,) = team.members
+    desk.clock.meanwhile = fall_silent
+    with team.driven():
+        until(lambda: member.status.reason is not None)
+        desk.silent = False
+        assert_stays_at_rest(member)
+        assert "expected an answer" in (member.status.reason or "")
+
+
+def test_a_robot_is_not_armed_once_the_end_has_been_asked_for() -> None:
+    desk = Desk()
+    team = fleet(desk)
+    desk.clock.meanwhile = team.members[0].end
+    with team.driven():
+        team.members[0].join(PATIENCE_S)
+    assert desk.arm.state is State.DISARMED
+    assert not desk.tokens
+
+
+def test_an_end_in_the_instant_of_consent_is_not_lost() -> None:
+    class Late(Event):
+        def clear(self) -> None:
+            member.end()
+            super().clear()
+
+    desk = Desk()
+    team = fleet(desk)
+    (member,) = team.members
+    member._consent = Late()
+    member.arm()
+    with team.driven():
+        member.join(PATIENCE_S)
+        assert not member._thread.is_alive()
+
+
+def test_a_fleet_without_a_thread_for_each_robot_stops_those_that_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desks = [Desk(), Desk(1)]
+    team = fleet(*desks)
+
+    def start(_: Thread) -> None:
+        wait(desks[0].enough)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(team.members[1]._thread, "start", start.__get__(team.members[1]._thread))
+    with pytest.raises(RuntimeError, match="start new thread"), team.driven():
+        pytest.fail("expected no fleet")
+    assert desks[0].arm.state in {State.SAFE, State.LATCHED}
 
 
 def test_nothing_moves_without_consent() -> None:

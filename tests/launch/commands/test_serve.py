@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import pty
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,6 +30,7 @@ NOBODY = "tcp://127.0.0.1:1"
         (["--robots", "mujoco", "--arm"], "--robots: expected an address such as tcp://"),
         (["--robots", NOBODY, "--robots", NOBODY, "--arm"], "expected each address once"),
         (["--robots", NOBODY, "--arm", "--engine", "tensorrt"], "--threads has no effect"),
+        (["--robots", "tcp://192.0.2.1:5555", "--arm"], "requires keys"),
         (["--robots", NOBODY, "--arm", "--seconds", "0"], "--seconds: expected"),
     ],
 )
@@ -63,6 +68,46 @@ def test_a_number_on_the_terminal_arms_that_robot(monkeypatch: pytest.MonkeyPatc
     for typed in ("2\n", "0\n", "3\n", "two\n", "\n"):
         command.take_number(fleet, typed)
     assert armed == [2]
+
+
+ONE_LINE = """
+import os, sys
+from gatort.launch.commands import serve
+os.open(sys.argv[1], os.O_RDWR)  # A session takes the first terminal that it opens.
+if len(sys.argv) > 2:
+    serve.is_in_the_foreground = lambda _: False
+print(repr(serve._wait_for_line(float(sys.argv[-1]) if len(sys.argv) > 2 else 60)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "options", "line"),
+    [
+        (b"2\n", [], "2\n"),
+        (b"1\n2\n", [], ""),  # pasted
+        (b"1\x04", [], ""),  # Ctrl-D before Enter
+        (b"\x04", [], ""),
+        (b"2\n", ["0.1"], ""),  # In the background, reading would suspend the process.
+    ],
+)
+def test_only_one_whole_line_is_read_from_the_terminal(
+    typed: bytes, options: list[str], line: str
+) -> None:
+    ours, theirs = pty.openpty()
+    os.write(ours, typed)
+    try:
+        found = subprocess.run(
+            [sys.executable, "-c", ONE_LINE, os.ttyname(theirs), *options],
+            stdin=theirs,
+            capture_output=True,
+            start_new_session=True,
+            check=True,
+            timeout=60,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert ast.literal_eval(found.stdout.decode()) == line
 
 
 def test_the_robot_that_is_there_is_driven_and_the_one_that_is_not_is_named(

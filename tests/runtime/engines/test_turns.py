@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from threading import Thread
+from contextlib import suppress
+from threading import Semaphore, Thread
 
 import numpy as np
 import pytest
@@ -72,6 +73,33 @@ def test_a_failed_tick_gives_its_turn_back() -> None:
         _ = 1 / 0
     with turns.take(0):
         pass
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_no_turn_is_lost_or_given_twice_however_threads_come_and_give_up(at_once: int) -> None:
+    clock = MonotonicClock()
+    turns = Turns(at_once, clock)
+    holders = Semaphore(at_once)
+
+    def work(seed: int) -> None:
+        random = np.random.default_rng(seed)
+        for patience_ns in random.integers(-100_000, 1_000_000, 40):
+            with suppress(EngineError), turns.take(clock.now_ns() + int(patience_ns)):
+                if not holders.acquire(blocking=False):
+                    too_many.append(seed)
+                    return
+                clock.sleep_until_ns(clock.now_ns() + int(random.integers(100_000)))
+                holders.release()
+
+    too_many: list[int] = []
+    threads = [Thread(target=work, args=(seed,)) for seed in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not too_many
+    assert not turns._waiting
+    assert turns._free == at_once
 
 
 def test_a_turn_engine_is_as_stepwise_as_its_engine() -> None:

@@ -192,6 +192,7 @@ def test_a_robot_that_fails_changes_nothing_for_another_one(
     team = fleet(good, bad)
     with team.driven():
         wait(good.enough)
+        until(lambda: len(bad.tokens) >= TICKS // 2)
         until(lambda: not team.statuses[1].driven and team.statuses[1].state is None)
         first, second = team.statuses
     assert good.tokens[:TICKS] == alone
@@ -362,5 +363,6 @@ def test_a_fault_of_gatort_in_one_thread_lets_the_others_go_on_and_is_raised_at_
         raise ZeroDivisionError
 
     good, bad = Desk(), Desk(1, fail)
-    with pytest.raises(ZeroDivisionError), fleet(good, bad).driven():
-        wait(good.enough)
+    team = fleet(good, bad)
+    with pytest.raises(ZeroDivisionError), team.driven():
+        until(lambda: team.members[1].fault is not None and good.enough.is_set())

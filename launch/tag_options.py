@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.remote.address import host_of
 from gatort.runtime.robots.cameras.board import Board
+from gatort.runtime.robots.cameras.calibration import CameraCalibration
 from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
 from gatort.runtime.robots.sensors.readings import require_loopback
 from gatort.runtime.robots.tags.cubes import TaggedCube
@@ -73,6 +74,20 @@ class TagOptions(Strict):
                 f"[calibrations]: expected cameras of [cameras] ({', '.join(self.cameras)}), found "
                 f"{strangers[0]!r}"
             )
+
+    def calibration(self, camera: str) -> CameraCalibration:
+        """Return the content of a camera's calibration file.
+
+        Raises:
+            ConfigError: the file is absent, or no calibration.
+        """
+        path = self.calibrations[camera]
+        if not path.exists():
+            raise ConfigError(
+                f"{path}: expected a calibrated lens, found no file: run `gatort calibrate "
+                f"{camera}` without --place first"
+            )
+        return CameraCalibration.load(path)
 
 
 class PosesOptions(TagOptions):

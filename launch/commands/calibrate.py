@@ -16,7 +16,7 @@ from gatort.launch.refusals import refuse_fields
 from gatort.launch.report import progress_bar, screen
 from gatort.launch.tag_options import CalibrateOptions
 from gatort.runtime.clock import MonotonicClock
-from gatort.runtime.errors import ConfigError, SpecError
+from gatort.runtime.errors import ConfigError, ObservationError, SpecError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.outputs import require_place, whole_file
 from gatort.runtime.remote.client import RemoteRobot
@@ -34,6 +34,8 @@ from gatort.runtime.robots.tags.finder import CubeFinder, in_grey
 
 LOOK_NS = 50_000_000
 """Time between two looks at the camera."""
+REFUSED_NS = 10_000_000_000
+"""Longest time without a good look. A shorter one must not cost the pictures taken by then."""
 
 
 def calibrate(
@@ -79,7 +81,7 @@ def calibrate(
         _require_held(options, profile)
     path = options.calibrations[camera]
     require_place(path)
-    lens = _known_lens(camera, path) if place else None
+    lens = options.calibration(camera).lens if place else None
     require_source(camera, options.cameras[camera])
     clock = MonotonicClock()
     with closing(Camera(camera, options.cameras[camera], clock)) as opened:
@@ -92,20 +94,6 @@ def calibrate(
         partial.write_text(measured.text, encoding="utf-8")
     screen().print(f"calibration of {camera}: {path}")
     return ExitStatus.DONE
-
-
-def _known_lens(camera: str, path: Path) -> CameraLens:
-    """Return the lens of a calibration file.
-
-    Raises:
-        ConfigError: the file is absent, or no calibration.
-    """
-    if not path.exists():
-        raise ConfigError(
-            f"{path}: expected a calibrated lens, found no file: run `gatort calibrate {camera}` "
-            "without --place first"
-        )
-    return CameraCalibration.load(path).lens
 
 
 def _require_held(options: CalibrateOptions, profile: Path | None) -> None:
@@ -124,15 +112,14 @@ def _require_held(options: CalibrateOptions, profile: Path | None) -> None:
 
 def _lens(camera: Camera, options: CalibrateOptions, clock: MonotonicClock) -> CameraLens:
     boards = BoardPictures(options.board)
+    height, width = _picture(camera).shape
 
     def look() -> tuple[str, int]:
         wish = boards.offer(_picture(camera))
-        if boards.tilted_left:
-            wish = f"{boards.tilted_left} more must be tilted; {wish}"
-        return wish, boards.left
+        tilted = f"{boards.tilted_left} more must be tilted" if boards.tilted_left else ""
+        return "; ".join(filter(None, (tilted, wish))), boards.left
 
     _collect("pictures", BOARDS, look, clock)
-    height, width = _picture(camera).shape
     lens = fit_lens(boards.views, (width, height))
     screen().print(f"the lens fits {len(boards.views)} pictures to {lens.residual_px:.2f} px")
     return lens
@@ -200,12 +187,22 @@ def _picture(camera: Camera) -> NDArray[Any]:
 def _collect(
     noun: str, wanted: int, look: Callable[[], tuple[str, int]], clock: MonotonicClock
 ) -> None:
-    """Look again and again until enough pictures were taken. Show the number of missing ones."""
+    """Look again and again until enough pictures were taken. Show the number of missing ones.
+
+    Raises:
+        ObservationError: the camera or the arm was refused for `REFUSED_NS`.
+    """
+    good_ns = clock.now_ns()
     with progress_bar(noun) as bars:
         bar = bars.add_task("", total=wanted)
-        while True:
-            wish, left = look()
+        left = wanted
+        while left > 0:
+            try:
+                wish, left = look()
+                good_ns = clock.now_ns()
+            except ObservationError as error:
+                if clock.now_ns() - good_ns >= REFUSED_NS:
+                    raise
+                wish = str(error)
             bars.update(bar, completed=wanted - left, description=wish)
-            if left <= 0:
-                return
             clock.sleep_until_ns(clock.now_ns() + LOOK_NS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,6 @@ from gatort.launch.tag_sheet import draw_sheets
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus, verdict
-from gatort.runtime.robots.cameras.calibration import CameraCalibration
 from gatort.runtime.robots.cameras.config import require_source
 from gatort.runtime.robots.tags.cubes import TaggedCube, require_own_tags
 from gatort.runtime.robots.tags.finder import CubePose
@@ -63,9 +62,7 @@ def poses(
         return ExitStatus.DONE
 
     options.require(profile, "cameras", "calibrations")
-    calibrations = {
-        name: CameraCalibration.load(path) for name, path in options.calibrations.items()
-    }
+    calibrations = {name: options.calibration(name) for name in options.calibrations}
     for name, config in options.cameras.items():
         require_source(name, config)
     clock = MonotonicClock()
@@ -96,25 +93,31 @@ def _publish(stream: PoseStream, options: PosesOptions, clock: MonotonicClock) -
     console.print(f"publishing at {stream.address}: gatort run --sensor {stream.address} …")
     seen: Counter[str] = Counter()
     frames, drawn_ns, began_ns = 0, 0, clock.now_ns()
+    newest: MeasuredFrame | None = None
     with Live(console=console, auto_refresh=False) as live:
         while options.seconds is None or clock.now_ns() - began_ns < options.seconds * 1e9:
-            measured = stream.measure()
-            if measured is None:
-                continue
-            frames += 1
-            seen.update(pose.name for pose in measured.poses)
-            if clock.now_ns() - drawn_ns >= REFRESH_NS:
+            if (measured := stream.measure()) is not None:
+                newest = measured
+                frames += 1
+                seen.update(pose.name for pose in measured.poses)
+            if newest is not None and clock.now_ns() - drawn_ns >= REFRESH_NS:
                 drawn_ns = clock.now_ns()
-                live.update(_table(measured, options, seen, frames), refresh=True)
+                table = _table(newest, options, seen, frames, stream.troubles)
+                live.update(table, refresh=True)
     return seen
 
 
 def _table(
-    measured: MeasuredFrame, options: PosesOptions, seen: Mapping[str, int], frames: int
+    measured: MeasuredFrame,
+    options: PosesOptions,
+    seen: Mapping[str, int],
+    frames: int,
+    troubles: Sequence[str],
 ) -> Table:
     title = f"{measured.camera}: frame {frames}, {measured.age_ms:.0f} ms old when published"
-    unfit = "\n".join(f"{name}: {reason}" for name, reason in measured.unfit.items())
-    table = Table(title=title, title_justify="left", caption=unfit, caption_justify="left")
+    unfit = (f"{name}: {reason}" for name, reason in measured.unfit.items())
+    caption = "\n".join((*troubles, *unfit))
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for column in ("cube", "x, m", "y, m", "z, m", "tags", "misfit, px", "seen"):
         table.add_column(column, justify="left" if column == "cube" else "right")
     found = {pose.name: pose for pose in measured.poses}

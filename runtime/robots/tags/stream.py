@@ -107,6 +107,11 @@ class PoseStream:
         """Bound address."""
         return self._publisher.address
 
+    @property
+    def troubles(self) -> list[str]:
+        """Sentences on the cameras that have no fresh picture now."""
+        return [each.sentence for camera in self.cameras if (each := camera.status).fault]
+
     def measure(self) -> MeasuredFrame | None:
         """Wait for a frame, find the cubes in it and publish them; `None` if no frame came.
 

@@ -30,11 +30,12 @@ if choose_gl() is None:
     pytest.skip("no GL library draws", allow_module_level=True)
 
 from gatort.faults.mjpeg_server import MjpegServer
+from gatort.launch.commands.calibrate import _collect as collect
 from gatort.launch.commands.poses import _table as show_table
 from gatort.launch.tag_options import PosesOptions
 from gatort.launch.toml_text import toml_text
 from gatort.policies.loading import PolicyOptions, load_policy
-from gatort.runtime.clock import MonotonicClock
+from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.errors import ObservationError
 from gatort.runtime.remote.door import Door
 from gatort.runtime.remote.door_link import DoorSettings
@@ -42,12 +43,13 @@ from gatort.runtime.remote.server import RobotServer
 from gatort.runtime.robot import Observation, Robot
 from gatort.runtime.robots.cameras.board import Board
 from gatort.runtime.robots.cameras.calibration import CameraCalibration
+from gatort.runtime.robots.cameras.config import CameraConfig
 from gatort.runtime.robots.cameras.opencv import cv2, encode
 from gatort.runtime.robots.cameras.placement import draw_board
 from gatort.runtime.robots.panda import ARM_ALONE
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.robots.sensors.sockets import Subscription
-from gatort.runtime.robots.tags.stream import MeasuredFrame
+from gatort.runtime.robots.tags.stream import MeasuredFrame, PoseStream
 from gatort.sim.make import make_robot
 from gatort.sim.sensing import with_sensor
 from gatort.sim.simulators.mujoco import MujocoSimulator
@@ -214,12 +216,31 @@ def eventually_observed(robot: Robot) -> Observation:
 
 
 def test_the_table_says_why_the_tags_of_a_cube_tell_no_pose() -> None:
+    unfit = "1 tag seen, 2 are needed"
+    assert f"red: {unfit}" in shown_table({"red": unfit}, [])
+
+
+def shown_table(unfit: dict[str, str], troubles: list[str]) -> str:
     cubes = {name: cube.model_dump() for name, cube in TAGS.items()}
     options = PosesOptions.model_validate({"cubes": cubes})
-    measured = MeasuredFrame("front", [], {"red": "1 tag seen, 2 are needed"}, 60.0)
     console = Console(width=80, file=(shown := io.StringIO()))
-    console.print(show_table(measured, options, {}, 7))
-    assert "red: 1 tag seen, 2 are needed" in shown.getvalue()
+    console.print(show_table(MeasuredFrame("front", [], unfit, 60.0), options, {}, 7, troubles))
+    return shown.getvalue()
+
+
+def test_a_camera_that_falls_silent_is_named_below_the_table(
+    server: MjpegServer, scene: TaggedScene
+) -> None:
+    config = CameraConfig(source=server.url, age_limit_ms=500.0, silence_ms=500.0)
+    calibrations = {"front": scene.calibration("front")}
+    stream = PoseStream(TAGS, {"front": config}, calibrations, ADDRESS, MonotonicClock())
+    with closing(stream):
+        stream.cameras[0].wait(60)
+        assert becomes(lambda: not stream.troubles, 60)
+        server.fault = "stall"
+        assert becomes(lambda: bool(stream.troubles), 60)
+        assert stream.troubles[0].startswith("camera/front: expected a ")
+    assert "camera/front: silent" in shown_table({}, ["camera/front: silent"])
 
 
 def test_a_camera_that_is_not_calibrated_is_refused_with_the_remedy(
@@ -356,6 +377,26 @@ def test_a_calibration_that_cannot_be_is_refused(
         Path("cell.toml").write_text(text)
     assert cli.main(["calibrate", *flags, "--profile", "cell.toml"]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_camera_that_is_refused_for_less_than_ten_seconds_costs_no_posture() -> None:
+    clock = VirtualClock()
+    looks = 0
+
+    def look() -> tuple[str, int]:
+        nonlocal looks
+        looks += 1
+        if 5 <= looks < 50 or looks >= 60:
+            raise ObservationError("camera/front: silent")
+        return "", 15 - looks
+
+    collect("postures", 15, look, clock)
+    assert looks == 50
+
+    looks, began_ns = 60, clock.now_ns()
+    with pytest.raises(ObservationError, match="camera/front: silent"):
+        collect("postures", 15, look, clock)
+    assert clock.now_ns() - began_ns == 10_000_000_000
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import AfterValidator, Field, FiniteFloat
 
 from gatort.runtime.bundle import Manifest, verify
 from gatort.runtime.decoding import Sampler
@@ -38,11 +38,23 @@ SHARED_ENGINES: tuple[EngineName, ...] = (
 PROVIDERS: dict[str, Provider] = {"onnx": "cpu", "onnx-cuda": "cuda", "onnx-tensorrt": "tensorrt"}
 
 
+def shipped_or_own(bundle: Path) -> Path:
+    """Return the shipped bundle of this name, or the path itself if it is there or no such name."""
+    shipped = Path(__file__).parent / bundle.name
+    is_name = str(bundle) == bundle.name and shipped in (SHIPPED_BUNDLE, SHIPPED_CAMERA_BUNDLE)
+    return shipped if is_name and not bundle.exists() else bundle
+
+
+Bundle = Annotated[Path, AfterValidator(shipped_or_own)]
+"""Directory of a bundle, or the name of a shipped one."""
+
+
 class PolicyOptions(Strict):
     """The policy to run, and the engine that computes it."""
 
-    bundle: Path = SHIPPED_BUNDLE
-    """Directory of the policy: manifest.json, model.safetensors, policy.onnx."""
+    bundle: Bundle = SHIPPED_BUNDLE
+    """Directory of the policy: manifest.json, model.safetensors, policy.onnx. Or the name of a
+    shipped one: `stack` or `stack_camera`."""
     temperature: FiniteFloat = Field(default=0.0, ge=0, le=1e6)
     """Sampling temperature of action tokens: 0 takes the likeliest bin, a higher value draws from
     the softmax."""

@@ -15,7 +15,7 @@ from gatort.launch.outputs import RUNS, is_stream, make_runs, require_writable, 
 from gatort.launch.progress import show_trials
 from gatort.launch.report import screen, write_json
 from gatort.launch.robustness_card import card_record, card_table, draw_card
-from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, PolicyOptions, load_policy
+from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, Bundle, PolicyOptions, load_policy
 from gatort.runtime.bundle import Manifest, verify
 from gatort.runtime.engines.onnx import Threads
 from gatort.runtime.errors import ConfigError
@@ -37,7 +37,7 @@ DEFAULT_PLOT = RUNS / "robustness.png"
 class RobustnessOptions(PolicyOptions):
     """A policy whose pictures change, in MuJoCo."""
 
-    bundle: Path = SHIPPED_CAMERA_BUNDLE
+    bundle: Bundle = SHIPPED_CAMERA_BUNDLE
     """Directory of a policy with cameras: manifest.json, model.safetensors, policy.onnx."""
     threads: Threads = 1
     """CPU threads of one pass."""

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import COMPILES, NVIDIA_DRIVER
 
 from gatort.launch import cli
-from gatort.policies.loading import CPU_ENGINES, PolicyOptions, load_policy
+from gatort.policies.loading import CPU_ENGINES, SHIPPED_CAMERA_BUNDLE, PolicyOptions, load_policy
 from gatort.runtime.errors import ConfigError, EngineError
 
 SHIPPED = PolicyOptions(threads=1)
@@ -124,3 +124,16 @@ def test_the_gpu_benchmarks_table_reads_what_profile_writes(tmp_path: Path) -> N
     assert "| stack | onnx | fp32 | greedy | 8.0 | paced |" in text
     assert "| stack | onnx | fp32 | greedy | 8.0 | flat out |" in text
     assert "no a\\|b" in text
+
+
+def test_a_shipped_bundle_is_named_alone_unless_a_directory_of_that_name_lies_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = PolicyOptions.model_validate({"bundle": "stack_camera"}).bundle
+    assert shipped == SHIPPED_CAMERA_BUNDLE
+    for own in ("mine", "training", "runs/stack"):
+        assert PolicyOptions.model_validate({"bundle": own}).bundle == Path(own)
+    Path("stack_camera").mkdir()
+    own_bundle = PolicyOptions.model_validate({"bundle": "stack_camera"}).bundle
+    assert own_bundle == Path("stack_camera")

@@ -173,11 +173,14 @@ class Sessions:
         now_ns = self._clock.now_ns()
         if session is None or session.connection != connection:
             if session is not None and self._driver.state not in STOPPED:
-                return wire.Refused(f"{self._name} is taken: another controller has armed it")
+                return wire.Refused(
+                    f"{self._name} is taken: another controller has armed it; "
+                    "end that run, or stop the arm at its console, and start again"
+                )
             if session is not None and now_ns - session.asked_ns < KEPT_NS:
                 return wire.Refused(
-                    f"{self._name} is taken: another controller is connected; "
-                    f"the robot is free {KEPT_NS * 1e-9:g} s after its last request"
+                    f"{self._name} is taken: another controller is connected; end that one, or "
+                    f"start again {KEPT_NS * 1e-9:g} s after its last request"
                 )
             self._end("another controller took over")
             session = Session(secrets.randbits(63), self._facts(), connection, now_ns)

@@ -149,7 +149,8 @@ class CameraStatus:
 
     def __str__(self) -> str:
         faults = ", ".join(f"{count}× {fault}" for fault, count in self.bad.items())
+        found = self.sentence.partition(": ")[2]  # Its camera is named before it.
         return (
-            f"{self.sentence or 'good'}; {counted(self.frames, 'good frame')}, "
+            f"{found or 'good'}; {counted(self.frames, 'good frame')}, "
             f"opened {self.connections}×" + (f", {faults}" if faults else "")
         )

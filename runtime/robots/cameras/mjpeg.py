@@ -54,7 +54,9 @@ class HttpSource:
             connection.sendall(_request(self._config.address.place))
             header, rest = _read_header(connection)
         except (OSError, ValueError) as error:
-            raise SourceLost(f"expected a stream at {self._shown}, found {error}") from error
+            raise SourceLost(
+                f"expected a stream at {self._shown}, found none ({_said(error)})"
+            ) from error
         boundary = _boundary(header, self._shown)
         self._parser = MultipartParser(boundary, self._config.largest_bytes)
         self._parts = self._parser.feed(rest)
@@ -87,7 +89,9 @@ class HttpSource:
         try:
             data = connection.recv(CHUNK)
         except OSError as error:
-            raise SourceLost(f"expected frames from {self._shown}, found {error}") from error
+            raise SourceLost(
+                f"expected frames from {self._shown}, found none ({_said(error)})"
+            ) from error
         if not data:
             raise SourceLost(f"expected frames from {self._shown}, found the end of the stream")
         return data
@@ -119,6 +123,11 @@ def _request(place: str) -> bytes:
         secret = f"{unquote(url.username)}:{unquote(url.password or '')}".encode()
         lines.append(f"Authorization: Basic {b64encode(secret).decode()}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _said(error: Exception) -> str:
+    """Return an error without the number that the system gives it."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _read_header(connection: socket.socket) -> tuple[list[str], bytes]:

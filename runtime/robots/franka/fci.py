@@ -135,6 +135,14 @@ ERRORS: Final = (
 """Names of the arm's errors, as libfranka gives them, in the order of their bits."""
 
 
+def link_lost(cause: str) -> RobotError:
+    """Return the error for a link that broke, with the remedy."""
+    return RobotError(
+        f"the link to the arm was lost: {cause}; look at the cable, the control box and whatever "
+        "keeps this computer busy, then start `gatort robot` again"
+    )
+
+
 def errors_named(bits: int) -> str:
     """Return the names of the errors whose bits are set, with commas between them."""
     return ", ".join(name for place, name in enumerate(ERRORS) if bits >> place & 1)
@@ -299,7 +307,7 @@ class Fci:
         try:
             self.tcp.sendall(_HEADER.pack(ask, self._requests, 12 + len(payload)) + payload)
         except OSError as error:
-            raise RobotError(f"the link to the arm was lost: {error.strerror or error}") from error
+            raise link_lost(error.strerror or str(error)) from error
         while self._requests not in self._answers:
             if not select.select([self.tcp], [], [], within_s)[0]:
                 raise TimeoutError
@@ -317,16 +325,16 @@ class Fci:
                 try:
                     chunk = self.tcp.recv(65_536, socket.MSG_DONTWAIT)
                 except ConnectionError as error:
-                    raise RobotError(f"the link to the arm was lost: {error.strerror}") from error
+                    raise link_lost(error.strerror or str(error)) from error
                 if not chunk:
-                    raise RobotError("the link to the arm was lost: the control box closed it")
+                    raise link_lost("the control box closed it")
                 self._received += chunk
         while len(self._received) >= _HEADER.size:
             _, request, size = _HEADER.unpack_from(self._received)
             if not _HEADER.size < size <= LONGEST_ANSWER:
-                raise RobotError(
-                    f"the link to the arm was lost: expected an answer of {_HEADER.size + 1} to "
-                    f"{LONGEST_ANSWER} bytes, found {size}"
+                raise link_lost(
+                    f"expected an answer of {_HEADER.size + 1} to {LONGEST_ANSWER} bytes, found "
+                    f"{size}"
                 )
             if len(self._received) < size:
                 return

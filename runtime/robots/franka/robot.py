@@ -34,7 +34,7 @@ from gatort.runtime.robots.panda import ARM_ALONE, JOINT_DAMPING_NMS_RAD, PANDA,
 from gatort.runtime.safety import STOPPED, State
 from gatort.runtime.spec import Strict
 
-from .fci import Fci, Mode, RefusalError, errors_named, require_address
+from .fci import Fci, Mode, RefusalError, errors_named, link_lost, require_address
 from .fci_loop import NO_TRACE, CycleReport, FciLoop
 from .hand import Hand, start_hand
 from .limits import FR3_LIMITS
@@ -302,9 +302,7 @@ class FrankaRobot(Driver):
         loop.step(now_ns)
         silent_ns = now_ns - self._heard_ns
         if silent_ns > SILENT_NS:
-            raise RobotError(
-                f"the link to the arm was lost: no state of the arm for {silent_ns * 1e-6:.0f} ms"
-            )
+            raise link_lost(f"no state of the arm for {silent_ns * 1e-6:.0f} ms")
         if self._hand is not None:
             # Consent alone moves no hand, and a stop leaves it as it is.
             if loop.newest.is_commanded and loop.state not in STOPPED:

@@ -120,7 +120,8 @@ def test_greeting_again_and_again_keeps_nobody_away(desk: Desk) -> None:
 def test_an_armed_arm_takes_no_second_controller(desk: Desk) -> None:
     desk.arm_it(1)
     assert desk.ask(wire.Hello(wire.VERSION), ELSEWHERE) == wire.Refused(
-        "scripted is taken: another controller has armed it"
+        "scripted is taken: another controller has armed it; end that run, or stop the arm at its "
+        "console, and start again"
     )
     assert desk.arm.state is State.RUN
 

@@ -150,12 +150,13 @@ class Member:
         self._thread.start()
 
     def arm(self) -> None:
-        """Take the operator's consent: the robot is armed as soon as it answers.
+        """Take the operator's consent to arm a robot that answers.
 
-        Consent for a robot that is driven is dropped. It must not arm the robot after a stop that
-        its operator has not seen.
+        Consent for a robot that is away or driven is dropped. It must not arm the robot later, when
+        nobody stands beside it, nor after a stop that its operator has not seen.
         """
-        self._consent.set()
+        if self._robot is not None and self._absent is None:
+            self._consent.set()
 
     def end(self) -> None:
         """Stop the robot and end the thread, without waiting for it."""

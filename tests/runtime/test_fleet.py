@@ -318,10 +318,23 @@ def test_an_end_in_the_instant_of_consent_is_not_lost() -> None:
     team = fleet(desk)
     (member,) = team.members
     member._consent = Late()
-    member.arm()
+    member._consent.set()
     with team.driven():
         member.join(PATIENCE_S)
         assert not member._thread.is_alive()
+
+
+def test_a_number_typed_for_a_robot_that_is_away_arms_nothing() -> None:
+    desk = Desk()
+    desk.refusals = 10**6
+    team = fleet(desk, consent=False)
+    (member,) = team.members
+    with team.driven():
+        until(lambda: member.status.reason is not None)
+        member.arm()
+        desk.refusals = 0
+        until(lambda: member.status.state is not None)
+        assert_stays_at_rest(member)
 
 
 def test_a_fleet_without_a_thread_for_each_robot_stops_those_that_began(

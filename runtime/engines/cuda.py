@@ -33,13 +33,12 @@ def no_gpu(code: str) -> DeviceError:
     Args:
         code: name of CUDA's error.
     """
-    if code == "cudaErrorInsufficientDriver":
-        return DeviceError(
-            "expected an NVIDIA driver that is new enough for the installed CUDA packages, found "
-            "an older one or none; update the driver, or choose an engine for the CPU"
-        )
+    found = code
+    if code == "cudaErrorInsufficientDriver":  # So it is without any driver, too.
+        found = "no driver, or one too old for the installed CUDA packages"
     return DeviceError(
-        f"expected an NVIDIA GPU and its driver, found none ({code}); choose an engine for the CPU"
+        f"expected an NVIDIA GPU and its driver, found none ({found}); install a current driver, "
+        "or do without a GPU: --engine native needs none"
     )
 
 

@@ -42,4 +42,4 @@ def unknown_key(bench: Bench, _: int) -> InjectionResult:
 def long_timeout(bench: Bench, _: int) -> InjectionResult:
     """Check that an arm may not hold a command for longer than 200 ms."""
     command = ["robot", "mujoco", "--safe-after-ms", "300"]
-    return refusal(bench, ("--safe-after-ms", "200 ms"), command)
+    return refusal(bench, ("--safe-after-ms", "at most 200"), command)

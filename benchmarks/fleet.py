@@ -103,8 +103,8 @@ class Lying(Turnless):
 def serve_arms(ports: Sequence[int], lying: int | None) -> None:
     """Let controllers drive an arm at each port, until a signal ends the process.
 
-    An arm alone is a bad one. It has no real-time priority: three more processes with one would
-    take all that the kernel leaves to such threads on two cores, and it would halt them.
+    An arm alone is a bad one, without real-time priority. Three more processes with one would take
+    all that the kernel leaves to such threads, and it would halt them.
     """
     clock = MonotonicClock()
     task = task_named("stacking")

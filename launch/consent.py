@@ -44,6 +44,14 @@ def show_checklist(
         console.print(f"{counted(alarms, 'row')} marked ! above: look before the arm moves")
 
 
+def agrees(question: str) -> bool:
+    """Ask a question on the terminal. Return true if the answer is yes."""
+    answer = ""
+    with suppress(EOFError):  # Ctrl-D is not consent either.
+        answer = input(f"{question} [y/N] ")
+    return answer.strip().lower() in ("y", "yes")
+
+
 def require_consent(robot: RemoteRobot, *, is_given: bool) -> None:
     """Ask for consent to motion on the terminal.
 
@@ -56,8 +64,5 @@ def require_consent(robot: RemoteRobot, *, is_given: bool) -> None:
     """
     if is_given:
         return
-    answer = ""
-    with suppress(EOFError):  # Ctrl-D is not consent either.
-        answer = input(f"The arm at {robot.endpoint} will move. Arm it? [y/N] ")
-    if answer.strip().lower() not in ("y", "yes"):
+    if not agrees(f"The arm at {robot.endpoint} will move. Arm it?"):
         raise ConfigError(f"{robot.endpoint} was not armed: answer y to arm")

@@ -6,24 +6,17 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, FiniteFloat
-from pydantic_core import PydanticCustomError
 
 from gatort.policies.loading import EngineName, PolicyOptions, quickest_cpu_engine
 from gatort.runtime.engines.onnx import Threads
-from gatort.runtime.remote.address import host_of
 
-
-def _address(robot: str) -> str:
-    if host_of(robot) is None:
-        expected = "expected an address such as tcp://127.0.0.1:5555"
-        raise PydanticCustomError("robot", "{expected}", {"expected": expected})
-    return robot
+from .tag_options import known_address
 
 
 class ServeOptions(PolicyOptions):
     """One policy for several robots."""
 
-    robots: tuple[Annotated[str, AfterValidator(_address)], ...] = ()
+    robots: tuple[Annotated[str, AfterValidator(known_address)], ...] = ()
     """Address of each `gatort robot`, tcp://HOST:PORT. Give the flag once for each robot."""
     keys: Path | None = None
     """Directory with controller.key and robot.pub; needed for robots beyond this machine, which

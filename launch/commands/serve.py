@@ -6,7 +6,6 @@ import os
 import select
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from signal import SIGINT
@@ -16,6 +15,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.live import Live
 
+from gatort.launch.consent import agrees
 from gatort.launch.fleet_table import fleet_record, fleet_table, member_line
 from gatort.launch.options import config_text, refuse_unused_by_engine, resolve
 from gatort.launch.outputs import require_writable
@@ -131,10 +131,7 @@ def _require_consent(robots: Sequence[str], *, is_given: bool) -> None:
             f"{counted(len(robots), 'robot')} would move: consent with --arm, or run it on a "
             "terminal to be asked"
         )
-    answer = ""
-    with suppress(EOFError):
-        answer = input(f"{counted(len(robots), 'robot')} will move as they join. Arm? [y/N] ")
-    if answer.strip().lower() not in ("y", "yes"):
+    if not agrees(f"{counted(len(robots), 'robot')} will move as they join. Arm?"):
         raise ConfigError("no robot was armed: answer y to arm")
 
 

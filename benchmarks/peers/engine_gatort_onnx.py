@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 
 import engine_gatort
 from work import Precision, Settings
 
-from gatort.runtime.bundle import MANIFEST_FILE, ONNX_FILE, Manifest, load_manifest
+from gatort.runtime.bundle import ONNX_FILE, Manifest, load_manifest, sha256_of, write_manifest
 from gatort.runtime.engines.onnx import OnnxConfig, OnnxEngine
 
 
@@ -31,10 +30,10 @@ def prepare(folder: Path, precision: Precision) -> None:
     for source in sorted(folder.glob("bundle-*-fp32")):
         target = folder / source.name.replace("fp32", precision)
         target.mkdir()
-        shutil.copy(source / MANIFEST_FILE, target)
-        convert(
-            source / ONNX_FILE, target / ONNX_FILE, 8, half_floats=False, round_activations=True
-        )
+        graph = target / ONNX_FILE
+        convert(source / ONNX_FILE, graph, 8, half_floats=False, round_activations=True)
+        files = {ONNX_FILE: sha256_of(graph)}
+        write_manifest(target, load_manifest(source).model_copy(update={"files": files}))
 
 
 class Engine(engine_gatort.Engine):

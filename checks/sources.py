@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "gatort"
-FOLDERS = ("runtime", "policies", "sim", "export", "faults", "launch", "testing")
+FOLDERS = ("runtime", "policies", "sim", "studies", "export", "faults", "launch", "testing")
 """Folders of the package. A checkout from before a folder existed simply lacks its files."""
 
 

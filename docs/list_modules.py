@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "modules.md"
-FOLDERS = ("runtime", "policies", "sim", "export", "testing", "launch", "examples")
+FOLDERS = ("runtime", "policies", "sim", "studies", "export", "testing", "launch", "examples")
 HEAD = """# Modules
 
 One line per file, taken from its docstring. `python docs/list_modules.py` writes this page; do not

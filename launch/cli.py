@@ -44,6 +44,7 @@ COMMANDS = {
     "info": "Show the contents of a recording, and whether it is complete.",
     "replay": "Feed a recording's observations through an engine and compare every action token.",
     "trials": "Try a policy on seeded layouts in lockstep and report its success rate.",
+    "study": "Compare policies in a study that is planned and locked before its first trial.",
     "robustness": (
         "Measure a policy's success as cameras, light, lens and latency leave their nominal values."
     ),
@@ -90,7 +91,7 @@ EXTRAS = {
     "cuda": "tensorrt",
     "pylibfranka": "franka",
     "cv2": "cameras",
-    "scipy": "cameras",
+    "scipy": "trials",
 }
 """Optional package by import name, and the extra of gatort that installs it."""
 

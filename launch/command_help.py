@@ -24,7 +24,7 @@ READERS = {
         "faults",
     ),
     "Engineer": ("profile", "compare", "info", "replay", "parity", "export", "compile"),
-    "Researcher": ("trials", "robustness", "demos", "train"),
+    "Researcher": ("trials", "study", "robustness", "demos", "train"),
 }
 """Commands by the reader whom they serve."""
 
@@ -47,6 +47,7 @@ EXAMPLES = {
     "export": "export policies/stack --precision int4 --out runs/int4",
     "compile": "compile policies/stack --precision int8",
     "trials": "trials --episodes 200 --json trials.json",
+    "study": "study plan pick.toml",
     "robustness": "robustness --bundle policies/stack_camera --json robustness.json",
     "demos": "demos runs/demos --episodes 200",
     "train": "train runs/demos --out runs/stack",

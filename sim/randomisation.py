@@ -16,9 +16,20 @@ from typing import Final
 import numpy as np
 from pydantic import FiniteFloat
 
+from gatort.runtime.robots.panda import JOINT_DAMPING_NMS_RAD
 from gatort.runtime.spec import Strict
 
-from .simulators.simulator import ArmState, Array, Cube, Physics, Pose
+from .simulators.simulator import (
+    FINGER_FORCE_N,
+    FINGER_STIFFNESS_N_M,
+    PAD_FRICTION,
+    ROTOR_INERTIA_KGM2,
+    ArmState,
+    Array,
+    Cube,
+    Physics,
+    Pose,
+)
 from .tasks.task import Moment
 
 _STREAM: Final = 1
@@ -149,3 +160,24 @@ class Randomisation(Strict):
             joint_position=arm.joint_position + rng.normal(0.0, self.joint_noise_rad, 7),
             joint_velocity=arm.joint_velocity + rng.normal(0.0, self.joint_noise_rad_s, 7),
         )
+
+
+NOMINAL_PHYSICS: Final = Randomisation(
+    joint_damping_nms_rad=(JOINT_DAMPING_NMS_RAD, JOINT_DAMPING_NMS_RAD),
+    rotor_inertia_kgm2=(ROTOR_INERTIA_KGM2, ROTOR_INERTIA_KGM2),
+    joint_friction_nm=(0.0,) * 7,
+    torque_gain=(1.0, 1.0),
+    gravity_gain=(1.0, 1.0),
+    block_mass=(1.0, 1.0),
+    block_friction=(1.0, 1.0),
+    pad_friction=(PAD_FRICTION, PAD_FRICTION),
+    finger_stiffness_n_m=(FINGER_STIFFNESS_N_M, FINGER_STIFFNESS_N_M),
+    finger_force_n=(FINGER_FORCE_N, FINGER_FORCE_N),
+    action_lag_ms=(0.0, 0.0),
+    block_bias_m=0.0,
+    block_noise_m=0.0,
+    block_noise_rad=0.0,
+    joint_noise_rad=0.0,
+    joint_noise_rad_s=0.0,
+)
+"""Ranges that hold the nominal arm and perfect sensors alone. Studies widen one of them."""

@@ -156,6 +156,8 @@ class SimulatedRobot(Driver):
         self._move_targets()
         self.simulator.place_cubes(cubes)
         self._holds_since_ns: int | None = None
+        self.reached_s: dict[str, float] = {}
+        """Time at which the trial first came to each stage of its task."""
 
     @property
     def succeeded(self) -> bool:
@@ -244,7 +246,11 @@ class SimulatedRobot(Driver):
             self.simulator.move_target(target.name, target.position_at(self._elapsed_s))
 
     def _watch_success(self) -> None:
-        if not self.task.holds(self.moment(), self.simulator.touching):
+        moment, touching = self.moment(), self.simulator.touching
+        for stage in self.task.stages:
+            if stage not in self.reached_s and self.task.is_at(stage, moment, touching):
+                self.reached_s[stage] = moment.time_s
+        if not self.task.holds(moment, touching):
             self._holds_since_ns = None
         elif self._holds_since_ns is None:
             self._holds_since_ns = self._time_ns

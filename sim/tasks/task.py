@@ -91,6 +91,8 @@ class Task(ABC):
     """Bodies beside arm and table."""
     seen: tuple[str, ...]
     """Bodies whose poses are observed. Randomised readings add an error to them."""
+    stages: tuple[str, ...] = ()
+    """Stages on the way to success, in their order. Trials count how many of them came so far."""
     cube_edges_m: tuple[float, float] | None = None
     """Smallest and largest edge of its cubes: the task's policies met no others."""
 
@@ -177,6 +179,14 @@ class Task(ABC):
     @abstractmethod
     def holds(self, moment: Moment, touching: Touching) -> bool:
         """Check if the condition for success holds at this instant."""
+
+    def is_at(self, stage: str, moment: Moment, touching: Touching) -> bool:  # noqa: ARG002
+        """Check if a stage is reached at this instant.
+
+        Raises:
+            KeyError: the task has no such stage.
+        """
+        raise KeyError(stage)
 
     @abstractmethod
     def expert_action(self, moment: Moment, model: ArmModel) -> Array:

@@ -43,6 +43,10 @@ class Trial(Strict):
     """Number of commands that the robot did not apply, nearly always because they came late."""
     lost: int
     """Number of commands that never reached the robot."""
+    reached_s: dict[str, float]
+    """Time at which the trial came to each stage of its task. s"""
+    sparc: float | None
+    """Smoothness of the joints' motion: see `gatort.sim.trials.smoothness`."""
     policy_us: tuple[int, ...]
     """Wall-clock time of the policy in every tick. µs"""
 
@@ -64,8 +68,7 @@ class Journal:
         ingredients.update(manifest.model_dump_json(exclude={"success"}).encode())
         ingredients.update(options.model_dump_json(exclude={"bundle"}).encode())
         ingredients.update(str(this_machine().versions).encode())
-        for source in _sources():
-            ingredients.update(source.read_bytes())
+        ingredients.update(code_sha256().encode())
         self._stem = report.stem
         self.path = report.with_name(f"{report.stem}.{ingredients.hexdigest()[:12]}{JOURNAL}")
         self.failure: str | None = None
@@ -136,6 +139,14 @@ class Journal:
                 with suppress(FileNotFoundError):
                     if not self.path.stat().st_size:
                         self.path.unlink()
+
+
+def code_sha256() -> str:
+    """Return the hash of gatort's code that decides how a trial goes."""
+    ingredients = hashlib.sha256()
+    for source in _sources():
+        ingredients.update(source.read_bytes())
+    return ingredients.hexdigest()
 
 
 def _sources() -> list[Path]:

@@ -15,18 +15,20 @@ from gatort.runtime.bundle import Manifest
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.decoding import Sampler
 from gatort.runtime.errors import ConfigError, ObservationError, RobotError
-from gatort.runtime.loop import ControlLoop
+from gatort.runtime.loop import ControlLoop, TickRecord
 from gatort.runtime.remote.link import LinkConditions, LinkedRobot
 from gatort.runtime.robots.driver import BY_CONTROLLER
 from gatort.runtime.spec import Strict
 from gatort.sim.collect import PolicyLoader
 from gatort.sim.make import SimulatorName, make_robot
+from gatort.sim.randomisation import Randomisation
 from gatort.sim.tasks import task_of
 from gatort.sim.tasks.seeds import TRAINING_SEEDS
 from gatort.sim.view_randomisation import ViewRandomisation
 from gatort.sim.workers import spread
 
 from .journal import Journal, Trial
+from .smoothness import Motion
 
 OTHER_STAGES = ("see", "observe", "guard", "command")
 """Stages that are not the policy's part of a tick. `see` is empty here: pictures come over the link
@@ -46,6 +48,8 @@ class TrialSetup(Strict):
     """Conditions of the link between policy and robot."""
     view: ViewRandomisation | None = None
     """Variation of the pictures from trial to trial, or `None` for the nominal look."""
+    physics: Randomisation | None = None
+    """Variation of physics from trial to trial, or `None` for the nominal arm."""
     seconds: PositiveFloat | None = None
     """Longest trial, or `None` for the task's own duration. s"""
 
@@ -61,7 +65,12 @@ class TrialRunner:
         task = task_of(self.policy.manifest, setup.task)
         interface = task.interface_for(self.policy.spec)
         self.robot = make_robot(
-            setup.simulator, task, self.robot_clock, interface, view_randomisation=setup.view
+            setup.simulator,
+            task,
+            self.robot_clock,
+            interface,
+            randomisation=setup.physics,
+            view_randomisation=setup.view,
         )
 
     def run(self, seed: int) -> Trial:
@@ -72,10 +81,15 @@ class TrialRunner:
         self._reset(seed)
         linked = self._link(seed)
         loop = self.policy.control(linked, self.clock)
+        motion = Motion(self.robot.interface)
+
+        def look(record: TickRecord) -> bool:
+            motion.add(record.observation)
+            return self.robot.succeeded
 
         failure = None
         try:
-            loop.run(ticks, lambda _: self.robot.succeeded)
+            loop.run(ticks, look)
         except (ObservationError, RobotError) as error:
             # The loop does not handle errors before it has armed the robot.
             failure = str(error)
@@ -89,6 +103,8 @@ class TrialRunner:
             refused=loop.guard.refused.total(),
             dropped=self.robot.inner_loop.dropped.total(),
             lost=linked.lost_commands,
+            reached_s=self.robot.reached_s,
+            sparc=motion.sparc,
             policy_us=_policy_us(loop),
         )
 

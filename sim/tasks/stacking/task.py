@@ -27,6 +27,10 @@ STACK_GAP_M: Final = 0.005
 """Largest error in height of a block that rests."""
 OPEN_MARGIN_M: Final = 0.005
 """The gripper is open once it is this much wider than red."""
+REACH_M: Final = 0.03
+"""The tool is at red within this distance: a block's edge is no longer than 5 cm."""
+LIFT_M: Final = 0.02
+"""Red is lifted once it is this much higher than on the table."""
 
 
 class Stacking(Task):
@@ -42,6 +46,7 @@ class Stacking(Task):
     hold_s = 0.5
     scene = Scene(Path(__file__).with_name("scene.xml"), cubes=BLOCKS)
     seen = ("red", "blue")
+    stages = ("reached", "grasped", "lifted", "placed", "released")
     cube_edges_m = EDGES_M
 
     def layout(self, seed: int) -> Layout:
@@ -77,18 +82,44 @@ class Stacking(Task):
 
     def holds(self, moment: Moment, touching: Touching) -> bool:
         """Check if red rests on blue, blue on the table, and the gripper is open and away."""
-        red, blue = moment.bodies["red"].position, moment.bodies["blue"].position
-        edges = edges_m(moment)
-        offset = red - blue
-        gap = offset[2] - edges.mean()
+        away = _tool_from_red_m(moment) > AWAY_M
+        return away and _is_open(moment) and _is_stacked(moment) and touching("red", "blue")
 
-        resting = abs(gap) < STACK_GAP_M and np.hypot(offset[0], offset[1]) < edges.min() / 2
-        if not resting or abs(blue[2] - edges[1] / 2) > STACK_GAP_M:
-            return False
-        away = np.linalg.norm(moment.arm.tool_position - red) > AWAY_M
-        opened = moment.arm.width_m > edges[0] + OPEN_MARGIN_M
-        return bool(away and opened and touching("red", "blue"))
+    def is_at(self, stage: str, moment: Moment, touching: Touching) -> bool:
+        """See `Task.is_at`."""
+        match stage:
+            case "reached":
+                return _tool_from_red_m(moment) < REACH_M
+            case "grasped":
+                return _tool_from_red_m(moment) < REACH_M and not _is_open(moment)
+            case "lifted":
+                height_m = moment.bodies["red"].position[2] - edges_m(moment)[0] / 2
+                return bool(height_m > LIFT_M) and _tool_from_red_m(moment) < REACH_M
+            case "placed":
+                return _is_stacked(moment) and touching("red", "blue")
+            case "released":
+                return _is_open(moment) and _is_stacked(moment) and touching("red", "blue")
+            case _:
+                raise KeyError(stage)
 
     def expert_action(self, moment: Moment, model: ArmModel) -> Array:
         """See `Task.expert_action`."""
         return expert.act(BlockView.of(moment), moment.arm, model)
+
+
+def _is_stacked(moment: Moment) -> bool:
+    """Check if red is as high above blue as a block that rests on it, and blue on the table."""
+    red, blue = moment.bodies["red"].position, moment.bodies["blue"].position
+    edges = edges_m(moment)
+    offset = red - blue
+    resting = abs(offset[2] - edges.mean()) < STACK_GAP_M
+    above = np.hypot(offset[0], offset[1]) < edges.min() / 2
+    return bool(resting and above and abs(blue[2] - edges[1] / 2) <= STACK_GAP_M)
+
+
+def _is_open(moment: Moment) -> bool:
+    return bool(moment.arm.width_m > edges_m(moment)[0] + OPEN_MARGIN_M)
+
+
+def _tool_from_red_m(moment: Moment) -> float:
+    return float(np.linalg.norm(moment.arm.tool_position - moment.bodies["red"].position))

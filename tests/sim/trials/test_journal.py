@@ -33,6 +33,8 @@ def trial(seed: int) -> Trial:
         refused=0,
         dropped=0,
         lost=0,
+        reached_s={"reached": 2.0},
+        sparc=-3.0,
         policy_us=(1000, 1100),
     )
 

@@ -39,6 +39,8 @@ def trial(seed: int, **fields: object) -> Trial:
         refused=0,
         dropped=0,
         lost=0,
+        reached_s={},
+        sparc=None,
         policy_us=(1000,),
     )
     return nominal.model_copy(update=fields)

@@ -1,0 +1,1 @@
+"""Trials as an experiment: planned, locked, run in a random order, judged by the planned test."""

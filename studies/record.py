@@ -1,0 +1,329 @@
+"""The record of a study: its lock, amendments and trials, one JSON line each, never changed.
+
+Each line holds the SHA-256 of the line before it. A line that was changed, removed or inserted
+later is therefore found. The record lies beside the study's file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, ValidationError
+
+from gatort.runtime.bundle import MANIFEST_FILE, sha256_of
+from gatort.runtime.errors import ConfigError, OutputError
+from gatort.runtime.machine import this_machine
+from gatort.runtime.outputs import one_writer, unwritable
+from gatort.runtime.regular_file import read_regular
+from gatort.runtime.spec import Strict
+from gatort.sim.trials.journal import code_sha256
+
+from .design import Design
+from .schedule import Slot, schedule
+
+ENDING: Final = ".study.jsonl"
+"""End of a record's name."""
+MOST_BYTES: Final = 1 << 28
+FIRST: Final = "0" * 64
+"""Hash before the first line."""
+FIXED: Final = ("variants", "conditions", "robots", "task", "first_seed", "order_seed", "seconds")
+"""Keys of a design that no amendment may change once a trial was run."""
+
+
+class TrialOutcome(Strict):
+    """Figures of one trial."""
+
+    succeeded: bool
+    """True if the task succeeded, as the simulated task or a person says."""
+    reached_s: dict[str, float]
+    """Time at which the trial came to each stage of its task. s"""
+    seconds: float
+    """Duration. s"""
+    ticks: int
+    """Number of ticks that ran, refused ones included."""
+    sparc: float | None
+    """Smoothness of the joints' motion: see `gatort.sim.trials.smoothness`."""
+    refused: int
+    """Number of ticks that sent no command."""
+    misses: int
+    """Number of ticks beyond the budget. A simulated trial waits for its policy and has none."""
+    dropped: int
+    """Number of commands that the robot did not apply."""
+    lost: int
+    """Number of commands that never reached the robot."""
+    stop: str | None
+    """Sentence on the stop or the last refusal, or `None` without one."""
+
+
+class Locked(Strict):
+    """Everything that decides how trials go, as it was when the study was locked or amended."""
+
+    design: Design
+    bundles: dict[str, str]
+    """SHA-256 of the manifest of each variant's bundle. The manifest has those of its files."""
+    code_sha256: str
+    """Hash of gatort's code that decides how a trial goes."""
+    versions: dict[str, str]
+    """Versions of the packages that compute."""
+
+    @classmethod
+    def of(cls, design: Design) -> Locked:
+        """Take a design together with its bundles and this machine's code.
+
+        Raises:
+            BundleError: a bundle has no manifest.
+        """
+        bundles = {
+            name: sha256_of(each.bundle / MANIFEST_FILE) for name, each in design.variants.items()
+        }
+        versions = dict(this_machine().versions)
+        return cls(design=design, bundles=bundles, code_sha256=code_sha256(), versions=versions)
+
+    def differences(self, other: Locked) -> list[str]:
+        """Return the names of the parts that differ in another one. Places of bundles may."""
+        places = {"design": {"variants": {"__all__": {"bundle"}}}}
+        mine = self.model_dump(mode="json", exclude=places)
+        theirs = other.model_dump(mode="json", exclude=places)
+        keys = [key for key in mine["design"] if mine["design"][key] != theirs["design"][key]]
+        bundles = [
+            f"the bundle of {name}"
+            for name in mine["bundles"].keys() & theirs["bundles"].keys()
+            if mine["bundles"][name] != theirs["bundles"][name]
+        ]
+        code = ["gatort's code"] if mine["code_sha256"] != theirs["code_sha256"] else []
+        versions = ["versions of packages"] if mine["versions"] != theirs["versions"] else []
+        return [*keys, *sorted(bundles), *code, *versions]
+
+
+class LockEntry(Strict):
+    """First line: the study is settled."""
+
+    kind: Literal["lock"] = "lock"
+    locked: Locked
+
+
+class AmendmentEntry(Strict):
+    """A later change, with its reason."""
+
+    kind: Literal["amendment"] = "amendment"
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+    changed: tuple[str, ...]
+    """Names of the parts that changed."""
+    trials: int
+    """Number of trials that were run before."""
+    locked: Locked
+
+
+class TrialEntry(Strict):
+    """One trial that was run."""
+
+    kind: Literal["trial"] = "trial"
+    number: int
+    """Number of its slot in the schedule."""
+    code: str
+    robot: str
+    condition: str
+    seed: int
+    variant: str
+    outcome: TrialOutcome | None
+    """Figures, or `None` for a void trial, which is run again."""
+    void: str | None = None
+    """Reason for which the trial does not count, or `None`."""
+
+
+class Line(Strict):
+    """A line of the record."""
+
+    previous: str
+    """SHA-256 of the line before it."""
+    date: str
+    entry: Annotated[LockEntry | AmendmentEntry | TrialEntry, Field(discriminator="kind")]
+
+
+class StudyRecord:
+    """A record that is read, and added to.
+
+    Args:
+        study: path of the study's file.
+
+    Raises:
+        ConfigError: the record holds something else, or a line was changed.
+    """
+
+    def __init__(self, study: Path) -> None:
+        self.path = study.with_name(study.stem + ENDING)
+        self.lines: list[Line] = []
+        self._last = FIRST
+        if self.path.exists():
+            self._read()
+
+    @property
+    def is_locked(self) -> bool:
+        """True if the study is settled."""
+        return bool(self.lines)
+
+    @property
+    def locked(self) -> Locked:
+        """State of the study after its newest amendment."""
+        return next(
+            line.entry.locked
+            for line in reversed(self.lines)
+            if isinstance(line.entry, LockEntry | AmendmentEntry)
+        )
+
+    @property
+    def lock_sha256(self) -> str:
+        """Hash of the first line, by which a study is quoted."""
+        return self.lines[1].previous if len(self.lines) > 1 else self._last
+
+    @property
+    def amendments(self) -> list[AmendmentEntry]:
+        """Later changes, in their order."""
+        return [line.entry for line in self.lines if isinstance(line.entry, AmendmentEntry)]
+
+    @property
+    def trials(self) -> list[TrialEntry]:
+        """Trials that were run, void ones included."""
+        return [line.entry for line in self.lines if isinstance(line.entry, TrialEntry)]
+
+    @property
+    def outcomes(self) -> dict[int, TrialOutcome]:
+        """Figures of the trials that count, by the number of their slot."""
+        return {each.number: each.outcome for each in self.trials if each.outcome is not None}
+
+    def due(self) -> list[Slot]:
+        """Return the slots without a trial that counts, in their order."""
+        done = self.outcomes
+        return [slot for slot in schedule(self.locked.design) if slot.number not in done]
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the record until the end of the context.
+
+        Raises:
+            OutputError: another process runs this study.
+        """
+        self.path.touch()
+        with one_writer(self.path):
+            yield
+
+    def lock(self, design: Design) -> None:
+        """Settle a study.
+
+        Raises:
+            ConfigError: it is settled already.
+        """
+        if self.is_locked:
+            raise ConfigError(
+                f"{self.path}: expected a study that is not locked, found one; change it with "
+                "`gatort study amend --reason`, or copy its file under another name"
+            )
+        self._append(LockEntry(locked=Locked.of(design)))
+
+    def require_unchanged(self, design: Design) -> Locked:
+        """Check that design, bundles and code are those that were locked, and return them.
+
+        Raises:
+            ConfigError: the study is not locked, or something differs.
+        """
+        if not self.is_locked:
+            raise ConfigError(
+                f"{self.path}: expected a locked study, found none; run `gatort study lock` first"
+            )
+        now = Locked.of(design)
+        if changed := self.locked.differences(now):
+            raise ConfigError(
+                f"expected the study as it was locked, found another state of: "
+                f"{', '.join(changed)}; put it back, or record the change with "
+                "`gatort study amend --reason`"
+            )
+        return now
+
+    def amend(self, design: Design, reason: str) -> AmendmentEntry:
+        """Record a change.
+
+        Raises:
+            ConfigError: nothing changed, or trials were run that the change would contradict.
+        """
+        if not self.is_locked:
+            raise ConfigError(f"{self.path}: expected a locked study, found none; nothing to amend")
+        now = Locked.of(design)
+        changed = self.locked.differences(now)
+        if not changed:
+            raise ConfigError("expected a change of the study, found the state that was locked")
+        run = self.outcomes
+        fixed = [name for name in changed if name in FIXED or name.startswith("the bundle of")]
+        if run and fixed:
+            raise ConfigError(
+                f"{fixed[0]}: expected as it was locked, because {len(run)} trials were run so, "
+                "found a change; copy the study's file under another name for a new study"
+            )
+        if run and max(run) >= len(schedule(design)):
+            raise ConfigError(
+                f"layouts: expected at least those of the {len(run)} trials that were run, found "
+                f"{design.layouts_per_cell}"
+            )
+        entry = AmendmentEntry(reason=reason, changed=tuple(changed), trials=len(run), locked=now)
+        self._append(entry)
+        return entry
+
+    def add(self, slot: Slot, outcome: TrialOutcome | None, void: str | None = None) -> None:
+        """Record a trial.
+
+        Raises:
+            OutputError: the record cannot be written.
+        """
+        self._append(
+            TrialEntry(
+                number=slot.number,
+                code=slot.code,
+                robot=slot.robot,
+                condition=slot.condition,
+                seed=slot.seed,
+                variant=slot.variant,
+                outcome=outcome,
+                void=void,
+            )
+        )
+
+    def _append(self, entry: LockEntry | AmendmentEntry | TrialEntry) -> None:
+        date = datetime.now(UTC).isoformat(timespec="seconds")
+        line = Line(previous=self._last, date=date, entry=entry)
+        text = line.model_dump_json().encode()
+        try:
+            with self.path.open("ab") as file:
+                file.write(text + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(unwritable(self.path, error)) from error
+        self.lines.append(line)
+        self._last = hashlib.sha256(text).hexdigest()
+
+    def _read(self) -> None:
+        content = read_regular(self.path, "the record of a study", ConfigError, MOST_BYTES)
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):  # The process was killed while it wrote.
+            os.truncate(self.path, len(whole))
+        for place, text in enumerate(whole.splitlines(), 1):
+            try:
+                line = Line.model_validate_json(text)
+            except ValidationError as error:
+                raise ConfigError(
+                    f"{self.path}, line {place}: expected an entry of a study, found another text"
+                ) from error
+            if line.previous != self._last:
+                raise ConfigError(
+                    f"{self.path}, line {place}: expected the hash of the line before it, found "
+                    "another; a line was changed, removed or inserted"
+                )
+            self.lines.append(line)
+            self._last = hashlib.sha256(text).hexdigest()
+        if self.lines and not isinstance(self.lines[0].entry, LockEntry):
+            raise ConfigError(f"{self.path}, line 1: expected a lock, found another entry")

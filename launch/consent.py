@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gatort.runtime.checklist import checklist
+from gatort.runtime.checklist import POLICY, checklist
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.live_run import LiveRun
 from gatort.runtime.remote.client import RemoteRobot
@@ -19,11 +19,16 @@ from .run_report import cameras_of, remote_of
 
 
 def show_checklist(
-    console: Console, live: LiveRun, recording: Path, way: WayHome | None = None
+    console: Console,
+    live: LiveRun,
+    recording: Path,
+    way: WayHome | None = None,
+    *,
+    blind: bool = False,
 ) -> None:
     """Print the checklist, and check that the arm may move. In a dry run it need not.
 
-    An arm in this process has no row but that of its way home.
+    An arm in this process has no row but that of its way home. A blind list leaves out the policy.
 
     Raises:
         RobotError: the arm refuses consent.
@@ -31,6 +36,8 @@ def show_checklist(
     """
     remote = remote_of(live.robot)
     facts = [] if remote is None else [*checklist(live, remote, cameras_of(live.robot), recording)]
+    if blind:
+        facts = [fact for fact in facts if fact.name != POLICY]
     if way is not None:
         facts.append(way.fact)
     if facts:

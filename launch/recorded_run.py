@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +12,12 @@ from rich.console import Console
 from gatort.policies.recorded import policy_record
 from gatort.runtime.clock import wall_clock_ns
 from gatort.runtime.errors import GatortError
-from gatort.runtime.live_run import LiveRun
+from gatort.runtime.live_run import LiveRun, ignore_tick
 from gatort.runtime.loop import TickRecord
 from gatort.runtime.machine import this_machine
 from gatort.runtime.realtime import apply
 from gatort.runtime.recording.messages import RunRecord
 from gatort.runtime.recording.recorder import Recorder
-from gatort.sim.prediction import Predictor
 
 from .options import RunOptions
 from .outputs import RUNS, make_runs
@@ -43,8 +43,9 @@ def run_recorded(
     console: Console,
     track: FilmTrack | None,
     *,
-    viewer: bool,
-    predictor: Predictor | None = None,
+    viewer: bool = False,
+    on_tick: Callable[[TickRecord], None] = ignore_tick,
+    title: str | None = None,
 ) -> Recorder:
     """Run and record into a file. Return the recorder, which is closed.
 
@@ -55,7 +56,8 @@ def run_recorded(
         console: console of the live table.
         track: track of a simulated robot's positions.
         viewer: show the positions in a window.
-        predictor: predicts each command of a dry run, in the slack after its tick.
+        on_tick: called in the slack after each tick with its record.
+        title: heading of the live table. Default: bundle, engine and robot.
 
     Raises:
         RecordingError: the file cannot be opened.
@@ -65,16 +67,15 @@ def run_recorded(
 
     def look(tick: TickRecord) -> None:
         watcher.look(tick)
-        if predictor is not None and tick.observation is not None and tick.command is not None:
-            predictor.predict(tick.observation, tick.command)
+        on_tick(tick)
 
     run = RunRecord.of(name, live.robot.interface, str(this_machine()), live.clock)
     policy = policy_record(live.policy, options, options.seed)
-    title = ", ".join(dict.fromkeys((policy.bundle, policy.engine, name)))
+    heading = title or ", ".join(dict.fromkeys((policy.bundle, policy.engine, name)))
     if file.parent == RUNS:
         make_runs()  # Another command may have removed the empty folder since the check.
     with Recorder(file, run, policy) as recorder:
-        watcher = RunWatcher(live, recorder, title, console, track)
+        watcher = RunWatcher(live, recorder, heading, console, track)
         try:
             with ExitStack() as stack:
                 stack.enter_context(watcher.shown(viewer=viewer))

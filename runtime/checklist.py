@@ -19,6 +19,8 @@ from .robots.sensors.robot import SensorRobot
 from .robots.wrapped import layers
 from .wording import counted
 
+POLICY: Final = "policy"
+"""Name of the row that tells which policy drives."""
 LEAST_FREE_BYTES: Final = 1_000_000_000
 """Free disk below which a recording may not find room."""
 
@@ -77,11 +79,11 @@ def _observation_fact(live: LiveRun) -> Fact:
 
 def _policy_fact(policy: Policy) -> Fact:
     if policy.manifest is None:
-        return Fact("policy", f"{policy.engine.name}, no policy")
+        return Fact(POLICY, f"{policy.engine.name}, no policy")
     name = f"{policy.manifest.name}, engine {policy.engine.name}"
     if (record := policy.manifest.success) is None:
-        return Fact("policy", name, "it was never tried: run `gatort trials` with it first")
-    return Fact("policy", f"{name}; {record.successes} of {record.trials} simulated trials")
+        return Fact(POLICY, name, "it was never tried: run `gatort trials` with it first")
+    return Fact(POLICY, f"{name}; {record.successes} of {record.trials} simulated trials")
 
 
 def _disk_fact(recording: Path) -> Fact:

@@ -227,7 +227,9 @@ def read_design(path: Path) -> Design:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: expected a study in TOML, found other text: {error}") from error
     except ValidationError as error:
-        raise ConfigError(f"{path}: {first_error(error, 'the file')}") from error
+        # A rule that concerns several keys names them itself.
+        sentence = first_error(error, "the file").removeprefix("the file: ")
+        raise ConfigError(f"{path}: {sentence}") from error
 
 
 def _with_places(found: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -142,9 +142,7 @@ def find(record: StudyRecord) -> Findings:
     design = record.locked.design
     slots = schedule(design)
     outcomes = record.outcomes
-    blocks = _complete_blocks(slots, outcomes)
-    complete = len(outcomes) == len(slots)
-    comparisons = _comparisons(design, blocks, complete=complete)
+    comparisons = compare(design, outcomes)
     void = [each.variant for each in record.trials if each.outcome is None]
     return Findings(
         design=design,
@@ -154,11 +152,23 @@ def find(record: StudyRecord) -> Findings:
         comparisons=comparisons,
         cells=_cells(design, slots, outcomes),
         agreements=_agreements(design, _cells(design, slots, outcomes)),
-        wealth_p=_wealth(design, blocks),
+        wealth_p=_wealth(design, _complete_blocks(slots, outcomes)),
         done=len(outcomes),
         planned=len(slots),
         decided=is_decided(design, comparisons),
     )
+
+
+def compare(design: Design, outcomes: Mapping[int, TrialOutcome]) -> tuple[PairedFigures, ...]:
+    """Compare each variant with the reference, by the planned test.
+
+    Args:
+        design: the study.
+        outcomes: figures of the trials that count, by the number of their slot.
+    """
+    slots = schedule(design)
+    complete = len(outcomes) == len(slots)
+    return _comparisons(design, _complete_blocks(slots, outcomes), complete=complete)
 
 
 def is_decided(design: Design, comparisons: Sequence[PairedFigures]) -> bool:
@@ -306,10 +316,8 @@ def _variant(
     own = [
         outcomes[slot.number] for slot in slots if slot.variant == name and slot.number in outcomes
     ]
-    first_s: dict[str, float] = {}
-    for each in own:
-        for stage, reached_s in each.reached_s.items():
-            first_s[stage] = min(reached_s, first_s.get(stage, reached_s))
+    # Every trial names its stages in the task's order, up to the last that it came to.
+    longest = max((each.reached_s for each in own), key=len, default={})
     durations_s = [each.seconds for each in own if each.succeeded]
     smooth = [each.sparc for each in own if each.sparc is not None]
     return VariantFigures(
@@ -317,10 +325,7 @@ def _variant(
         trials=len(own),
         successes=sum(each.succeeded for each in own),
         void=void,
-        reached={
-            stage: sum(stage in each.reached_s for each in own)
-            for stage in sorted(first_s, key=first_s.__getitem__)
-        },
+        reached={stage: sum(stage in each.reached_s for each in own) for stage in longest},
         success_s=float(np.median(durations_s)) if durations_s else None,
         sparc=float(np.median(smooth)) if smooth else None,
         ticks=sum(each.ticks for each in own),

@@ -41,8 +41,9 @@ class TrialOutcome(Strict):
 
     succeeded: bool
     """True if the task succeeded, as the simulated task or a person says."""
-    reached_s: dict[str, float]
-    """Time at which the trial came to each stage of its task. s"""
+    reached_s: dict[str, float | None]
+    """Time at which the trial came to each stage of its task, or `None` where a person said it. s
+    """
     seconds: float
     """Duration. s"""
     ticks: int

@@ -67,7 +67,7 @@ def _setup(locked: Locked, slot: Slot) -> TrialSetup:
 def _outcome(trial: Trial) -> TrialOutcome:
     return TrialOutcome(
         succeeded=trial.succeeded,
-        reached_s=trial.reached_s,
+        reached_s={**trial.reached_s},
         seconds=trial.seconds,
         ticks=trial.ticks,
         sparc=trial.sparc,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from signal import SIGINT
 from typing import Annotated
@@ -13,10 +13,10 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from gatort.launch.consent import require_consent, show_checklist
+from gatort.launch.driving import live_run, policy_and_robot
 from gatort.launch.dry_run_report import dry_run_record, dry_run_sentence, dry_run_table
 from gatort.launch.options import RunOptions, config_text, refuse_unused_by_engine, resolve
 from gatort.launch.outputs import RUNS, make_runs, require_writable, spared
-from gatort.launch.real_cameras import with_own_cameras
 from gatort.launch.recorded_run import new_file, run_recorded
 from gatort.launch.refusals import refuse_fields, refuse_ignored
 from gatort.launch.report import (
@@ -26,7 +26,6 @@ from gatort.launch.report import (
     screen,
     write_json,
 )
-from gatort.launch.robot_options import RobotOptions
 from gatort.launch.run_report import (
     limits_of,
     recording_sentence,
@@ -37,28 +36,18 @@ from gatort.launch.run_report import (
     run_sentences,
 )
 from gatort.launch.watching import FilmTrack
-from gatort.policies.demo import demo_policy
-from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, load_policy, quickest_cpu_engine
-from gatort.runtime.clock import Clock, MonotonicClock
-from gatort.runtime.decoding import Sampler
-from gatort.runtime.episode import Episode
+from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, quickest_cpu_engine
+from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus, ended_by, verdict
-from gatort.runtime.live_run import LiveRun
-from gatort.runtime.policy import Policy
-from gatort.runtime.realtime import apply
-from gatort.runtime.remote.client import RemoteRobot
-from gatort.runtime.remote.keys import ControllerKeys
+from gatort.runtime.live_run import LiveRun, ignore_tick
+from gatort.runtime.loop import TickRecord
 from gatort.runtime.robot import Robot
-from gatort.runtime.robots.dry_run import DryRunRobot
 from gatort.sim.film import film_obstacle
 from gatort.sim.graphics import INSTALL_HINT, choose_gl
-from gatort.sim.known_cubes import with_cubes
-from gatort.sim.make import make_predictor, make_robot
+from gatort.sim.make import make_predictor
 from gatort.sim.prediction import Predictor
 from gatort.sim.robot import SimulatedRobot
-from gatort.sim.sensing import completed
-from gatort.sim.tasks import task_named, task_of
 from gatort.sim.viewer import require_screen
 from gatort.sim.way_home import WayHome, check_way_home
 
@@ -129,9 +118,9 @@ def run(
     video = _possible_film(console, video)
 
     clock = MonotonicClock()
-    with _policy_and_robot(options, clock, dry_run) as (policy, robot), ExitStack() as stack:
+    with policy_and_robot(options, clock, dry_run) as (policy, robot), ExitStack() as stack:
         predictor = stack.enter_context(closing(_predictor(robot))) if dry_run else None
-        live = _live_run(policy, robot, clock, options)
+        live = live_run(policy, robot, clock, options)
         track = None
         if isinstance(robot, SimulatedRobot):
             track = FilmTrack(robot, live.ticks, filmed=video is not None)
@@ -139,8 +128,9 @@ def run(
         show_checklist(console, live, record, way)
         if not dry_run:
             _ask_for_consent(robot, way, is_given=arm)
+        on_tick = ignore_tick if predictor is None else partial(_predict, predictor)
         recorder = run_recorded(
-            live, options, record, console, track, viewer=viewer, predictor=predictor
+            live, options, record, console, track, viewer=viewer, on_tick=on_tick
         )
 
         for sentence in run_sentences(live, options):
@@ -165,6 +155,11 @@ def run(
         way is not None and way.is_blocked
     )
     return verdict(not live.stopped and not is_broken)
+
+
+def _predict(predictor: Predictor, tick: TickRecord) -> None:
+    if tick.observation is not None and tick.command is not None:
+        predictor.predict(tick.observation, tick.command)
 
 
 def _ask_for_consent(robot: Robot, way: WayHome | None, *, is_given: bool) -> None:
@@ -207,61 +202,8 @@ def _with_policy(options: RunOptions, console: Console) -> RunOptions:
     return options.model_copy(update=chosen)
 
 
-@contextmanager
-def _policy_and_robot(
-    options: RunOptions, clock: Clock, dry_run: bool
-) -> Iterator[tuple[Policy, Robot]]:
-    """Load the policy, and connect to the robot until the block ends."""
-    driven = DryRunRobot if dry_run else lambda robot: robot
-    if options.demo is not None:
-        with closing(_robot(options, None, clock)) as robot:
-            yield demo_policy(options.demo, robot.interface), driven(robot)
-        return
-    notes = screen(stderr=True)
-    if notes.is_terminal:  # A person waits for the first second.
-        notes.print(f"loading {options.bundle}, engine {options.engine}…", style="dim")
-    policy = load_policy(options, Sampler(options.temperature, options.seed))
-    with closing(_robot(options, policy, clock)) as robot:
-        yield policy, driven(robot)
-
-
-def _robot(options: RunOptions, policy: Policy | None, clock: Clock) -> Robot:
-    """Make the robot, or connect to it. Without a policy, a task's first interface is offered."""
-    if options.simulator is not None:
-        if policy is None:
-            task = task_named(options.task or RobotOptions().task)
-            spec = task.interface
-        else:
-            task = task_of(policy.manifest, options.task)
-            spec = task.interface_for(policy.spec)
-        return make_robot(options.simulator, task, clock, spec, options.seed)
-    keys = ControllerKeys.load(options.keys) if options.keys is not None else None
-    with apply(options.realtime):  # The threads that carry the messages get the priority too.
-        robot = RemoteRobot(options.robot, clock, keys)
-    seeing = with_own_cameras(robot, options.cameras, clock)
-    if policy is None:
-        sensor = options.sensor
-        return seeing if sensor is None else with_cubes(seeing, sensor, clock)
-    return completed(seeing, options.sensor, policy, options.task, clock)
-
-
 def _predictor(robot: Robot) -> Predictor:
     return make_predictor(robot.interface, limits_of(robot))
-
-
-def _live_run(policy: Policy, robot: Robot, clock: Clock, options: RunOptions) -> LiveRun:
-    spec = policy.spec
-    prompt = []
-    if options.prompt is not None:
-        prompt = list(Episode.load(options.prompt, spec).frames(last=spec.window_frames))
-    return LiveRun(
-        policy,
-        robot,
-        clock,
-        ticks=max(1, round(options.seconds * spec.control_hz)),
-        until_success=options.until == "success",
-        prompt=prompt,
-    )
 
 
 def _check(options: RunOptions, arm: bool, dry_run: bool, viewer: bool, video: Path | None) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from pydantic import PositiveInt
 from rich.table import Table
 
+from gatort.launch.live_trials import run_live
+from gatort.launch.options import RunOptions, resolve
 from gatort.launch.outputs import require_writable
 from gatort.launch.refusals import refuse_ignored
 from gatort.launch.report import progress_bar, screen, write_json
@@ -40,6 +42,7 @@ def study(
     /,
     *,
     reason: str | None = None,
+    profile: Path | None = None,
     workers: PositiveInt | None = None,
 ) -> int:
     """Compare policies in a study that is planned and locked before its first trial.
@@ -58,6 +61,8 @@ def study(
         File of the study (.toml).
     reason
         Reason for a change, in words; for `amend`.
+    profile
+        Launch profile with keys, cameras and sensor of a robot at an address; for `run`.
     workers
         Number of processes that share simulated trials. Default: one per core, or one for engines
         on a GPU.
@@ -65,7 +70,7 @@ def study(
     if action != "amend":
         refuse_ignored(f"with {action}", reason=reason)
     if action != "run":
-        refuse_ignored(f"with {action}", workers=workers)
+        refuse_ignored(f"with {action}", workers=workers, profile=profile)
     design = read_design(file)
     record = StudyRecord(file)
     match action:
@@ -78,7 +83,8 @@ def study(
             screen().print(_plan_table(design))
             screen().print(f"locked: {record.path}, SHA-256 {record.lock_sha256}", soft_wrap=True)
         case "run":
-            _run(record, record.require_unchanged(design), workers)
+            options = resolve(RunOptions, None, profile)
+            _run(record, record.require_unchanged(design), options, workers)
         case "report":
             _report(file, record)
         case "amend":
@@ -137,14 +143,16 @@ def _plan_table(design: Design) -> Table:
     return table
 
 
-def _run(record: StudyRecord, locked: Locked, workers: int | None) -> None:
+def _run(record: StudyRecord, locked: Locked, options: RunOptions, workers: int | None) -> None:
     with record.alone():
         due = record.due()
-        simulated = [slot for slot in due if slot.robot in SIMULATORS]
-        if find(record).finished or not due:
+        if not due or find(record).finished:
             screen().print("every trial is done; `gatort study report` writes the answer")
             return
+        simulated = [slot for slot in due if slot.robot in SIMULATORS]
         _run_simulated(record, locked, simulated, workers or _workers(locked.design))
+        live = [slot for slot in due if slot.robot not in SIMULATORS]
+        run_live(record, locked, live, options, screen())
         found = find(record)
     screen().print(_result_table(found))
     for sentence in _sentences(found):

@@ -30,6 +30,11 @@ def trial_table(name: str, summary: TrialSummary) -> Table:
     table.add_row("95 % Wilson interval", f"{low:.1%} to {high:.1%}")
     table.add_row("seconds a trial", f"{summary.seconds_per_episode:.1f}")
     table.add_row("policy, ms", _latency(summary))
+    if summary.reached:
+        stages = (f"{stage} {count}" for stage, count in summary.reached.items())
+        table.add_row("stages", ", ".join(stages))
+    if summary.sparc is not None:
+        table.add_row("smoothness, SPARC", f"{summary.sparc:.2f}")
     table.add_row("failed seeds", ", ".join(map(str, summary.failures)) or "none")
 
     refusals = Counter(refusal for refusal in summary.failures.values() if refusal is not None)
@@ -58,6 +63,8 @@ def trial_record(summary: TrialSummary) -> dict[str, Any]:
         "refused": summary.refused,
         "dropped": summary.dropped,
         "lost": summary.lost,
+        "reached": dict(summary.reached),
+        "sparc": summary.sparc,
         "failed_seeds": list(summary.failures),
         "failures": dict(summary.failures),
     }

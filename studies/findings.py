@@ -8,10 +8,9 @@ from math import sqrt
 from typing import Final, Literal
 
 import numpy as np
-from scipy.stats import barnard_exact, pearsonr
 
 from gatort.sim.trials.paired import Pairs
-from gatort.sim.trials.statistics import wilson_95
+from gatort.sim.trials.statistics import count_stages, wilson_95
 
 from .design import SIMULATORS, Design
 from .record import StudyRecord, TrialOutcome
@@ -232,6 +231,8 @@ def _p(design: Design, blocks: Sequence[TriedLayout], variant: str) -> float:
         case "sequential":
             return sequential_p(differences)
         case "barnard":
+            from scipy.stats import barnard_exact
+
             successes = [
                 sum(block[name][1] for block in blocks) for name in (variant, design.reference)
             ]
@@ -316,8 +317,6 @@ def _variant(
     own = [
         outcomes[slot.number] for slot in slots if slot.variant == name and slot.number in outcomes
     ]
-    # Every trial names its stages in the task's order, up to the last that it came to.
-    longest = max((each.reached_s for each in own), key=len, default={})
     durations_s = [each.seconds for each in own if each.succeeded]
     smooth = [each.sparc for each in own if each.sparc is not None]
     return VariantFigures(
@@ -325,7 +324,7 @@ def _variant(
         trials=len(own),
         successes=sum(each.succeeded for each in own),
         void=void,
-        reached={stage: sum(stage in each.reached_s for each in own) for stage in longest},
+        reached=count_stages([each.reached_s for each in own]),
         success_s=float(np.median(durations_s)) if durations_s else None,
         sparc=float(np.median(smooth)) if smooth else None,
         ticks=sum(each.ticks for each in own),
@@ -384,7 +383,7 @@ def _agreement(
     return Agreement(
         robot=robot,
         target=target,
-        pearson_r=float(pearsonr(predicted, true).statistic) if varied else None,
+        pearson_r=float(np.corrcoef(predicted, true)[0, 1]) if varied else None,
         rank_violation=float(worst.mean()),
         rates=points,
     )

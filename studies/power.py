@@ -8,7 +8,6 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 from .sequential import boundary
 
@@ -53,6 +52,8 @@ def power(test: TestName, expected: Expectation, significance: float, pairs: int
         significance: accepted probability of a false answer of this one comparison.
         pairs: number of layouts, at least 1.
     """
+    from scipy.stats import binom
+
     if test == "barnard":
         rejected = _barnard_region(pairs, significance)
         better = max(expected.reference, expected.other)
@@ -111,6 +112,8 @@ def detectable_difference(
 @cache
 def _mcnemar_powers(right: float, significance: float, most: int) -> NDArray[np.float64]:
     """Return the power (most + 1,) by the number of discordant layouts."""
+    from scipy.stats import binom
+
     bets = np.arange(most + 1)
     # Most losses at which the two-sided test still rejects: -1 where it never does.
     losses = binom.ppf(significance / 2, bets, 0.5)
@@ -143,6 +146,8 @@ def _barnard_region(count: int, significance: float) -> NDArray[np.bool_]:
     The largest probability over every common success rate counts (Barnard 1947, Biometrika
     34:123). The statistic is the difference over its pooled deviation.
     """
+    from scipy.stats import binom
+
     ones = np.arange(count + 1)
     both = ones[:, None] + ones
     spread = both * (2 * count - both)

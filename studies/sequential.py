@@ -13,7 +13,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln
 
 PRIOR: Final = 0.5
 """Both parameters of the beta distribution over which the bets are mixed: Jeffreys's prior."""
@@ -28,6 +27,8 @@ def log_wealth(wins: NDArray[np.int64], bets: NDArray[np.int64]) -> NDArray[np.f
 
     The bets are a mixture over the probability of a win (Robbins 1970, Ann. Math. Stat. 41:1397).
     """
+    from scipy.special import betaln
+
     mixed: NDArray[np.float64] = betaln(wins + PRIOR, bets - wins + PRIOR) - betaln(PRIOR, PRIOR)
     return np.asarray(mixed + bets * np.log(2))
 

@@ -150,7 +150,8 @@ def _run(record: StudyRecord, locked: Locked, options: RunOptions, workers: int 
             screen().print("every trial is done; `gatort study report` writes the answer")
             return
         simulated = [slot for slot in due if slot.robot in SIMULATORS]
-        _run_simulated(record, locked, simulated, workers or _workers(locked.design))
+        if simulated:
+            _run_simulated(record, locked, simulated, workers or _workers(locked.design))
         live = [slot for slot in due if slot.robot not in SIMULATORS]
         run_live(record, locked, live, options, screen())
         found = find(record)

@@ -50,6 +50,10 @@ class TrialSummary:
     """Number of commands that the robot did not apply, nearly always because they came late."""
     lost: int
     """Number of commands that never reached the robot."""
+    reached: Mapping[str, int]
+    """Number of trials that came to each stage of the task, in the task's order."""
+    sparc: float | None
+    """Median smoothness of the joints' motion, or `None` where no trial has one."""
     failures: Mapping[int, str | None]
     """Seed of each failed trial, with the sentence of its last refusal if it had one."""
 
@@ -81,6 +85,7 @@ def summarise(finished: Sequence[Trial]) -> TrialSummary:
     """Return the figures of at least one finished trial."""
     policy_us = np.concatenate([np.array(trial.policy_us, np.int64) for trial in finished])
     latency = Percentiles.of_ns(policy_us * 1000) if len(policy_us) else None
+    smooth = [trial.sparc for trial in finished if trial.sparc is not None]
     return TrialSummary(
         episodes=len(finished),
         seconds_per_episode=float(np.mean([trial.seconds for trial in finished])),
@@ -89,5 +94,19 @@ def summarise(finished: Sequence[Trial]) -> TrialSummary:
         refused=sum(trial.refused for trial in finished),
         dropped=sum(trial.dropped for trial in finished),
         lost=sum(trial.lost for trial in finished),
+        reached=count_stages([trial.reached_s for trial in finished]),
+        sparc=float(np.median(smooth)) if smooth else None,
         failures={trial.seed: trial.refusal for trial in finished if not trial.succeeded},
     )
+
+
+def count_stages(reached: Sequence[Mapping[str, float | None]]) -> dict[str, int]:
+    """Return the number of trials that came to each stage, in the task's order.
+
+    Args:
+        reached: stages of each trial. A trial names them in the order in which it came to them.
+    """
+    # A trial that went furthest names the stages in the task's order.
+    order = max(reached, key=len, default={})
+    named = dict.fromkeys((*order, *(stage for trial in reached for stage in trial)))
+    return {stage: sum(stage in trial for trial in reached) for stage in named}

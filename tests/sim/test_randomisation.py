@@ -11,7 +11,7 @@ import pytest
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.safety import Command
 from gatort.sim.make import MujocoRobot, make_robot
-from gatort.sim.randomisation import Randomisation, Variation
+from gatort.sim.randomisation import NOMINAL_PHYSICS, Randomisation, Variation
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.rollout import follow_expert, rollout
 from gatort.sim.simulators.mujoco import load_model
@@ -156,3 +156,17 @@ def test_a_command_takes_effect_early_or_late_within_the_range() -> None:
     assert (
         high_ms - 3 < max(lags_ms) <= high_ms + 2
     )  # a torque is seen one step after it began to rise
+
+
+def test_a_trial_with_nominal_ranges_is_the_one_without_any() -> None:
+    def end(randomisation: Randomisation | None) -> np.ndarray:
+        clock = VirtualClock()
+        robot = make_robot("mujoco", "stacking", clock, seed=3, randomisation=randomisation)
+        robot.reset(3)
+        robot.arm()
+        for _ in range(10):
+            robot.observe()
+            clock.advance_ns(50_000_000)
+        return robot.positions
+
+    assert end(NOMINAL_PHYSICS) == pytest.approx(end(None), abs=1e-12)

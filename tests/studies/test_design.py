@@ -107,7 +107,7 @@ def test_a_bundle_beside_the_studys_file_is_found(study: Path) -> None:
         ),
     ],
 )
-def test_what_makes_no_study_is_refused_with_its_key(
+def test_a_file_that_makes_no_study_is_refused_with_its_key(
     study: Path, old: str, new: str, sentence: str
 ) -> None:
     assert refusal(study, old, new) == sentence

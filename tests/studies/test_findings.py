@@ -96,7 +96,7 @@ def test_holm_multiplies_the_least_p_by_their_number_and_never_turns_their_order
     assert holm([0.9, 0.8]) == [1.0, 1.0]
 
 
-def test_newcombes_interval_is_that_of_his_paper() -> None:
+def test_newcombes_interval_has_the_ends_in_newcombes_table() -> None:
     # Table II: 9 of 10 against 3 of 10, method 10.
     low, high = unpaired_95(9, 3, 10)
 

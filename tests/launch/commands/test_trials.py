@@ -29,6 +29,8 @@ FIELDS = [
     "refused",
     "dropped",
     "lost",
+    "reached",
+    "sparc",
     "failed_seeds",
     "failures",
     "link",

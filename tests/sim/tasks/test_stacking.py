@@ -10,6 +10,7 @@ from gatort.sim.robot import SimulatedRobot
 from gatort.sim.rollout import follow_expert, rollout
 from gatort.sim.tasks.seeds import VALIDATION_SEEDS
 from gatort.sim.tasks.stacking.layout import draw_layout
+from gatort.sim.tasks.stacking.task import Stacking
 
 SEED = VALIDATION_SEEDS.start
 
@@ -62,3 +63,14 @@ def test_blocks_that_are_laid_anew_in_the_middle_of_a_carry_lie_still(
     np.testing.assert_allclose(
         block_places(robot), places_of(SEED + 1), atol=1e-3
     )  # m; contact gives way
+
+
+def test_the_expert_comes_to_every_stage_in_its_order(
+    robot: SimulatedRobot, clock: VirtualClock
+) -> None:
+    assert rollout(robot, clock, SEED, follow_expert(0.0, np.random.default_rng(0))).succeeded
+
+    assert list(robot.reached_s) == list(Stacking.stages)
+    assert list(robot.reached_s.values()) == sorted(robot.reached_s.values())
+    with pytest.raises(KeyError):
+        Stacking().is_at("danced", robot.moment(), robot.simulator.touching)

@@ -43,6 +43,7 @@ th, td { text-align: right; padding: .3rem .8rem; border-bottom: 1px solid var(-
   font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 th { font-weight: 600; }
+.facts th, .facts td { text-align: left; overflow-wrap: anywhere; }
 svg { max-width: 100%; height: auto; }
 svg text { fill: var(--ink); font: 13px system-ui, sans-serif; }
 svg .axis { stroke: var(--line); } svg .mark { stroke: var(--mark); fill: var(--mark); }
@@ -111,7 +112,8 @@ def _answer(found: PairedFigures, findings: Findings) -> str:
 
 def _points(found: PairedFigures) -> str:
     low, high = found.interval
-    return f"{100 * (found.difference or 0):+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    points = f"{100 * (found.difference or 0):+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    return points.replace("-", "−")
 
 
 def _amendment_note(record: StudyRecord) -> Iterable[str]:
@@ -124,13 +126,13 @@ def _amendment_note(record: StudyRecord) -> Iterable[str]:
         )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "figures") -> str:
     titles = "".join(f'<th scope="col">{escape(each)}</th>' for each in head)
     lines = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return (
-        f'<div class="wide"><table><thead><tr>{titles}</tr></thead>'
+        f'<div class="wide"><table class="{kind}"><thead><tr>{titles}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )
 
@@ -207,7 +209,7 @@ def _comparisons(findings: Findings) -> str:
         "adjusted p",
     )
     test = findings.design.analysis.test
-    return f"<h2>PairedFigures ({_TESTS[test]})</h2>" + _table(head, rows)
+    return f"<h2>Comparison ({_TESTS[test]})</h2>" + _table(head, rows)
 
 
 _TESTS: Final = {
@@ -219,7 +221,7 @@ _TESTS: Final = {
 
 def _layouts(findings: Findings) -> str:
     rows = [
-        (name, ", ".join(map(str, seeds)) or "none")
+        (name, ", ".join(map(str, sorted(seeds))) or "none")
         for each in findings.comparisons
         for name, seeds in (
             (f"only {each.variant}", each.only_variant),
@@ -230,7 +232,7 @@ def _layouts(findings: Findings) -> str:
         return ""
     return (
         "<h2>Layouts with a difference</h2>"
-        + _table(("succeeded", "seeds"), rows)
+        + _table(("succeeded", "seeds"), rows, kind="facts")
         + '<p class="note"><code>gatort run --bundle BUNDLE --seed SEED --viewer</code> shows one '
         "of them.</p>"
     )
@@ -372,4 +374,4 @@ def _plan(record: StudyRecord, findings: Findings) -> str:
             if each.outcome is None
         ),
     ]
-    return "<h2>Plan and record</h2>" + _table(("", ""), rows)
+    return "<h2>Plan and record</h2>" + _table(("fact", "value"), rows, kind="facts")

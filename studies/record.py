@@ -147,8 +147,36 @@ class Line(Strict):
     entry: Annotated[LockEntry | AmendmentEntry | TrialEntry, Field(discriminator="kind")]
 
 
+def record_path(study: Path) -> Path:
+    """Return the path of the record beside a study's file."""
+    return study.with_name(study.stem + ENDING)
+
+
+@contextmanager
+def held_record(study: Path) -> Iterator[StudyRecord]:
+    """Yield the record of a study, to which no other process adds until the end of the context.
+
+    Raises:
+        ConfigError: the record holds something else, or a line was changed.
+        OutputError: another process holds it, or it cannot be written.
+    """
+    path = record_path(study)
+    try:
+        path.touch()
+    except OSError as error:
+        raise OutputError(unwritable(path, error)) from error
+    with one_writer(path):
+        try:
+            record = StudyRecord(study)
+            os.truncate(path, record.size)  # A line that a kill cut short.
+            yield record
+        finally:
+            if not path.stat().st_size:
+                path.unlink()
+
+
 class StudyRecord:
-    """A record that is read, and added to.
+    """A record as it is on disk. To add to it, take it from `held_record`.
 
     Args:
         study: path of the study's file.
@@ -158,8 +186,10 @@ class StudyRecord:
     """
 
     def __init__(self, study: Path) -> None:
-        self.path = study.with_name(study.stem + ENDING)
+        self.path = record_path(study)
         self.lines: list[Line] = []
+        self.size = 0
+        """Size of its whole lines in bytes."""
         self._last = FIRST
         if self.path.exists():
             self._read()
@@ -202,17 +232,6 @@ class StudyRecord:
         """Return the slots without a trial that counts, in their order."""
         done = self.outcomes
         return [slot for slot in schedule(self.locked.design) if slot.number not in done]
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the record until the end of the context.
-
-        Raises:
-            OutputError: another process runs this study.
-        """
-        self.path.touch()
-        with one_writer(self.path):
-            yield
 
     def lock(self, design: Design) -> None:
         """Settle a study.
@@ -309,9 +328,8 @@ class StudyRecord:
 
     def _read(self) -> None:
         content = read_regular(self.path, "the record of a study", ConfigError, MOST_BYTES)
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):  # The process was killed while it wrote.
-            os.truncate(self.path, len(whole))
+        whole = content[: content.rfind(b"\n") + 1]  # The rest is being written, or was cut off.
+        self.size = len(whole)
         for place, text in enumerate(whole.splitlines(), 1):
             try:
                 line = Line.model_validate_json(text)

@@ -29,7 +29,7 @@ from gatort.studies.design import SIMULATORS, Design, read_design
 from gatort.studies.findings import Findings, PairedFigures, find
 from gatort.studies.page import page
 from gatort.studies.power import detectable_difference, power
-from gatort.studies.record import Locked, StudyRecord
+from gatort.studies.record import Locked, StudyRecord, held_record
 from gatort.studies.schedule import Slot, schedule
 from gatort.studies.simulated import run_simulated
 
@@ -71,29 +71,41 @@ def study(
         refuse_ignored(f"with {action}", reason=reason)
     if action != "run":
         refuse_ignored(f"with {action}", workers=workers, profile=profile)
+    if action == "amend" and not (reason or "").strip():
+        raise ConfigError("amend: expected --reason with the reason for the change")
     design = read_design(file)
-    record = StudyRecord(file)
+    if action in ("plan", "lock", "amend"):
+        _require_possible(design)
     match action:
         case "plan":
-            _require_possible(design)
             screen().print(_plan_table(design))
+        case "report":
+            _report(file, StudyRecord(file))
+        case _:
+            with held_record(file) as record:
+                _change(record, action, design, reason, resolve(RunOptions, None, profile), workers)
+    return ExitStatus.DONE
+
+
+def _change(
+    record: StudyRecord,
+    action: Action,
+    design: Design,
+    reason: str | None,
+    options: RunOptions,
+    workers: int | None,
+) -> None:
+    """Lock, run or amend a study."""
+    match action:
         case "lock":
-            _require_possible(design)
             record.lock(design)
             screen().print(_plan_table(design))
             screen().print(f"locked: {record.path}, SHA-256 {record.lock_sha256}", soft_wrap=True)
-        case "run":
-            options = resolve(RunOptions, None, profile)
-            _run(record, record.require_unchanged(design), options, workers)
-        case "report":
-            _report(file, record)
         case "amend":
-            if not (reason or "").strip():
-                raise ConfigError("amend: expected --reason with the reason for the change")
-            _require_possible(design)
             entry = record.amend(design, str(reason))
             screen().print(f"amended: {', '.join(entry.changed)}", soft_wrap=True)
-    return ExitStatus.DONE
+        case _:
+            _run(record, record.require_unchanged(design), options, workers)
 
 
 def _require_possible(design: Design) -> None:
@@ -144,17 +156,16 @@ def _plan_table(design: Design) -> Table:
 
 
 def _run(record: StudyRecord, locked: Locked, options: RunOptions, workers: int | None) -> None:
-    with record.alone():
-        due = record.due()
-        if not due or find(record).finished:
-            screen().print("every trial is done; `gatort study report` writes the answer")
-            return
-        simulated = [slot for slot in due if slot.robot in SIMULATORS]
-        if simulated:
-            _run_simulated(record, locked, simulated, workers or _workers(locked.design))
-        live = [slot for slot in due if slot.robot not in SIMULATORS]
-        run_live(record, locked, live, options, screen())
-        found = find(record)
+    due = record.due()
+    if not due or find(record).finished:
+        screen().print("every trial is done; `gatort study report` writes the answer")
+        return
+    simulated = [slot for slot in due if slot.robot in SIMULATORS]
+    if simulated:
+        _run_simulated(record, locked, simulated, workers or _workers(locked.design))
+    live = [slot for slot in due if slot.robot not in SIMULATORS]
+    run_live(record, locked, live, options, screen())
+    found = find(record)
     screen().print(_result_table(found))
     for sentence in _sentences(found):
         screen().print(sentence, soft_wrap=True)

@@ -74,7 +74,7 @@ def test_the_answer_stands_first_and_text_of_the_researcher_stays_text(finished:
     text = read(finished).text
 
     assert "Is <script>alert(1)</script> a low temperature better?" in text
-    assert "drawn is worse than likeliest: -100.0 points (-100.0 to -51.5), p = 0.00049." in text
+    assert "drawn is worse than likeliest: −100.0 points (−100.0 to −51.5), p = 0.00049." in text
     assert text.index("drawn is worse") < text.index("Success")
 
 

@@ -14,7 +14,7 @@ from gatort.runtime.bundle import MANIFEST_FILE
 from gatort.runtime.errors import ConfigError, OutputError
 from gatort.studies.design import read_design
 from gatort.studies.findings import find
-from gatort.studies.record import StudyRecord
+from gatort.studies.record import StudyRecord, held_record
 from gatort.studies.schedule import schedule
 
 
@@ -50,6 +50,9 @@ def test_a_line_that_a_kill_cut_short_is_cut_off(record: StudyRecord, study: Pat
     record.path.write_bytes(whole[:-5])
 
     assert [each.number for each in StudyRecord(study).trials] == [0]
+    assert record.path.read_bytes() == whole[:-5]  # Another process may be writing it.
+    with held_record(study) as held:
+        assert [each.number for each in held.trials] == [0]
     assert record.path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:-1])
 
 
@@ -164,8 +167,15 @@ def test_an_amendment_without_a_change_is_refused(record: StudyRecord, study: Pa
 
 def test_two_processes_do_not_run_one_study(record: StudyRecord, study: Path) -> None:
     with (
-        record.alone(),
+        held_record(study),
         pytest.raises(OutputError, match="found another process"),
-        StudyRecord(study).alone(),
+        held_record(study),
     ):
         pass
+    assert StudyRecord(study).lines == record.lines
+
+
+def test_a_study_that_could_not_be_locked_leaves_no_record(study: Path) -> None:
+    with held_record(study) as held:
+        assert not held.is_locked
+    assert not held.path.exists()

@@ -18,7 +18,7 @@ PRIOR: Final = 0.5
 """Both parameters of the beta distribution over which the bets are mixed: Jeffreys's prior."""
 GRID: Final = 2001
 """Number of differences between −1 and 1 that an interval tries."""
-BOLDEST: Final = 0.5
+BOLDEST: Final = 0.75
 """Largest share of the wealth that could be lost by one bet of an interval."""
 
 

@@ -151,23 +151,33 @@ def write_comparisons(path: Path, comparisons: Sequence[ViewComparison]) -> None
     write_png(path, rgb, 0o600)
 
 
-def write_png(path: Path, bgr: NDArray[np.uint8], mode: int = 0o666) -> None:
+def write_png(
+    path: Path, bgr: NDArray[np.uint8], mode: int = 0o666, width_m: float | None = None
+) -> None:
     """Write a picture (height, width[, 3]) with gatort's mark in a text chunk (PNG, 11.3.3.2).
 
     Args:
         path: the file.
         bgr: the picture.
         mode: permissions of the file, from which the process's mask is taken.
+        width_m: width at which a printer prints it at 100 % (PNG, 11.3.4.3).
 
     Raises:
         OutputError: the file cannot be written.
     """
     png = encode(bgr, ".png")
-    text = b"tEXtSoftware\0" + MARK.encode()
-    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    chunks = _chunk(b"tEXtSoftware\0" + MARK.encode())
+    if width_m is not None:
+        per_m = round(bgr.shape[1] / width_m)
+        chunks += _chunk(b"pHYs" + struct.pack(">IIB", per_m, per_m, 1))
     with whole_file(real_path(path)) as partial:
         partial.touch(mode)
-        partial.write_bytes(png[:PNG_HEADER_BYTES] + chunk + png[PNG_HEADER_BYTES:])
+        partial.write_bytes(png[:PNG_HEADER_BYTES] + chunks + png[PNG_HEADER_BYTES:])
+
+
+def _chunk(content: bytes) -> bytes:
+    """Return a chunk of a PNG: the content, which begins with its type, in a frame."""
+    return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
 
 
 def profile_text(configs: Mapping[str, CameraConfig]) -> str:

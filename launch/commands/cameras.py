@@ -92,7 +92,7 @@ def cameras(
         Write the live picture, the simulated one and an overlay of both into this .png file, and
         estimate the error of placement from a board.
     print_board
-        Write the board into this .png file, to be printed at its exact size.
+        Write the board into this .png file, to be printed at 100 %.
     write
         Write the cameras as tables of a new launch profile.
     json
@@ -108,7 +108,7 @@ def cameras(
     if picture is not None:
         task_named(options.task)
     if print_board is not None:
-        write_png(print_board, draw_board(options.board))
+        write_png(print_board, draw_board(options.board), width_m=options.board.width_m)
         console.print(f"board: {print_board}")
     if source is None and profile is None:
         return _list(console) if print_board is None else ExitStatus.DONE

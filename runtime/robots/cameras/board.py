@@ -42,6 +42,11 @@ class Board(Strict):
             )
         return self
 
+    @property
+    def width_m(self) -> float:
+        """Printed width."""
+        return self.columns * self.square_m if self.kind == "charuco" else self.marker_m
+
     def in_world(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return points (N, 2) of the board in W, (N, 3). Board: x right, y up, from its centre."""
         cos, sin = np.cos(self.yaw_rad), np.sin(self.yaw_rad)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import sys
 from pathlib import Path
 
@@ -143,6 +144,19 @@ def test_a_board_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "board: board.png\n"
     assert Path("board.png").stat().st_mode & 0o777 == 0o644
     assert cv2.imread("board.png", cv2.IMREAD_GRAYSCALE).shape == (600, 840)
+
+
+@pytest.mark.parametrize(
+    ("flags", "pixels_per_m"),
+    [([], 3_000), (["--board.kind", "apriltag", "--board.marker-m", "0.16"], 7_500)],
+)
+def test_a_printed_board_says_its_size_to_the_printer(flags: list[str], pixels_per_m: int) -> None:
+    assert cli.main(["cameras", "--print-board", "board.png", *flags]) == 0
+    content = Path("board.png").read_bytes()
+    place = content.index(b"pHYs") + 4
+    across, up, unit = struct.unpack(">IIB", content[place : place + 9])
+    assert (across, up, unit) == (pixels_per_m, pixels_per_m, 1)
+    assert place < content.index(b"IDAT")
 
 
 @pytest.mark.parametrize(

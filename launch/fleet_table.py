@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -11,9 +13,12 @@ from rich.text import Text
 
 from gatort.policies.loading import decoding_of
 from gatort.runtime.fleet import MemberStatus
+from gatort.runtime.machine import this_machine
+from gatort.runtime.wording import counted
 
 from .live import STYLES
 from .report import alarming, percentile_record
+from .run_report import recording_record, recording_sentence
 from .serve_options import ServeOptions
 
 LONGEST_REASON = 240
@@ -40,9 +45,10 @@ def fleet_table(statuses: Sequence[MemberStatus]) -> Table:
         )
     # A robot's text could otherwise push the table off the screen, or forge a line of it.
     reasons = [
-        shorten(f"{number}: {each.reason}", LONGEST_REASON, placeholder=" …")
+        shorten(f"{number}: {reason}", LONGEST_REASON, placeholder=" …")
         for number, each in enumerate(statuses, 1)
-        if each.reason
+        for reason in (each.reason, _recording_fault(each))
+        if reason
     ]
     table.caption = "\n".join(reasons) or None
     table.caption_justify = "left"
@@ -55,11 +61,25 @@ def _state(status: MemberStatus) -> Text:
     return Text(str(status.state), STYLES.get(status.state, ""))
 
 
+def _recording_fault(status: MemberStatus) -> str | None:
+    """Return a clause on the newest recording that lacks messages; `None` without one."""
+    lacking = [each for each in status.recordings if each.degraded is not None]
+    return f"recording DEGRADED: {lacking[-1].degraded}" if lacking else None
+
+
 def member_line(status: MemberStatus) -> str:
-    """Return a robot's state, and the reason for it, in one line."""
+    """Return a robot's state, the reason for it, and a fault of its recording in one line."""
     state = "away" if status.state is None else str(status.state)
     reason = f": {' '.join(status.reason.split())}" if status.reason else ""
-    return f"{status.endpoint} {state}{reason}"
+    fault = _recording_fault(status)
+    return f"{status.endpoint} {state}{reason}{f'; {fault}' if fault is not None else ''}"
+
+
+def recording_sentences(statuses: Sequence[MemberStatus], folder: Path) -> list[str]:
+    """Return a line on the recordings of all robots, and one on each that is incomplete."""
+    recorders = [recorder for each in statuses for recorder in each.recordings]
+    incomplete = [recording_sentence(each) for each in recorders if not each.complete]
+    return [f"{counted(len(recorders), 'recording')} in {folder}", *incomplete]
 
 
 def fleet_record(
@@ -83,7 +103,9 @@ def fleet_record(
                 "refused": each.refused,
                 "successes": each.successes,
                 "tick_ms": percentile_record(each.tick),
+                "recordings": [recording_record(recorder) for recorder in each.recordings],
             }
             for each in statuses
         ],
+        "machine": asdict(this_machine()),
     }

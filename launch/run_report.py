@@ -123,12 +123,17 @@ def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[s
         "scheduling": live.scheduling,
         "processor": asdict(live.contention) if live.contention else None,
         "machine": asdict(this_machine()),
-        "recording": {
-            "file": str(recorder.path),
-            "complete": recorder.complete,
-            "degraded": recorder.degraded,
-            "dropped": recorder.dropped,
-        },
+        "recording": recording_record(recorder),
+    }
+
+
+def recording_record(recorder: Recorder) -> dict[str, Any]:
+    """Return the JSON form of a recording."""
+    return {
+        "file": str(recorder.path),
+        "complete": recorder.complete,
+        "degraded": recorder.degraded,
+        "dropped": recorder.dropped,
     }
 
 

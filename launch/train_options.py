@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import PositiveInt
 
+from gatort.policies.loading import Bundle
 from gatort.policies.recipe import CourseConfig
 from gatort.runtime.grant import read_grant
 
@@ -15,9 +14,9 @@ class TrainOptions(CourseConfig):
 
     preset: str = "stack"
     """Size of the model: tiny, stack, camera, gato-79m, gato-364m or gato-1.2b."""
-    start: Path | None = None
-    """Bundle whose weights training starts from, whatever the preset (fine-tuning). Default: random
-    weights."""
+    start: Bundle | None = None
+    """Bundle whose weights training starts from, or the name of a shipped one, whatever the preset
+    (fine-tuning). Default: random weights."""
     task: str | None = None
     """Task of the simulated arm, for demonstrations that name none."""
     workers: PositiveInt = read_grant().processors

@@ -77,6 +77,8 @@ class MemberStatus:
     """Durations of the ticks."""
     successes: int
     """Number of times that the task succeeded since the robot was last armed."""
+    recordings: tuple[Recorder, ...]
+    """Recordings of the robot's runs, the oldest first. The newest may still be open."""
 
 
 class DueRobot(WrappedRobot):
@@ -141,6 +143,7 @@ class Member:
         self._loop: ControlLoop | None = None
         self._robot: RemoteRobot | None = None
         self._name = ""
+        self._recorders: list[Recorder] = []
         self._stopped: str | None = None
         self._absent: str | None = None
         self._thread = Thread(target=self._serve, name=f"robot {endpoint}", daemon=True)
@@ -185,6 +188,7 @@ class Member:
             misses=self.telemetry.misses,
             tick=self.telemetry.percentiles(TICK),
             successes=robot.successes if robot is not None else 0,
+            recordings=tuple(self._recorders),
         )
 
     def _serve(self) -> None:
@@ -265,6 +269,7 @@ class Member:
             yield None
             return
         with self._record(robot) as recorder:
+            self._recorders.append(recorder)
             try:
                 yield TickRecorder(recorder, loop)
             except (ObservationError, RobotError, DeviceError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,7 @@ from gatort.launch.outputs import require_writable
 from gatort.launch.progress import show_policy_episodes
 from gatort.launch.refusals import refuse_fields, refuse_ignored
 from gatort.launch.report import Bars, screen, write_json
+from gatort.policies.loading import shipped_or_own
 from gatort.runtime.bundle import Manifest
 from gatort.runtime.engines.cache import EngineCache, EngineRecord
 from gatort.runtime.engines.gpu import GpuTarget
@@ -65,7 +67,8 @@ def compile_engine(
     Parameters
     ----------
     bundle
-        Directory of the policy, in fp32. Required, except with --list and --prune.
+        Directory of the policy in fp32, or the name of a shipped one. Required, except with --list
+        and --prune.
     list_
         List the engines in the cache instead; exit status 1 when one of them cannot be loaded.
     prune
@@ -91,6 +94,7 @@ def compile_engine(
         return _list(json)
     if bundle is None:
         raise ConfigError("expected a bundle to compile, --list or --prune")
+    bundle = shipped_or_own(bundle)
 
     options = options or CompileOptions()
     trials = options.trials
@@ -100,7 +104,7 @@ def compile_engine(
             options.target,
             options.precision,
             options.builder,
-            hold_out=lambda manifest: _hold_out(bundle, manifest, trials),
+            hold_out=partial(_hold_out, bundle, trials),
             on_phase=on_phase,
         )
     if compiled.built_before:
@@ -114,7 +118,7 @@ def compile_engine(
     return ExitStatus.DONE
 
 
-def _hold_out(bundle: Path, manifest: Manifest, trials: int) -> HeldOut:
+def _hold_out(bundle: Path, trials: int, manifest: Manifest) -> HeldOut:
     """Drive trials at validation layouts, which no success rate is measured on."""
     if not trials or not can_drive(manifest):
         return HeldOut()
@@ -142,7 +146,9 @@ def _list(json: Path | None) -> int:
 
     screen(json).print(table if engines or refused else f"no engines in {cache.folder}")
     listed = [engine.model_dump() for engine in engines]
-    write_json(json, {"folder": str(cache.folder), "engines": listed, "refused": refused})
+    write_json(
+        json, "engines", {"folder": str(cache.folder), "engines": listed, "refused": refused}
+    )
     return verdict(not refused)
 
 

@@ -15,6 +15,7 @@ from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from gatort.export.bundle_writer import write_bundle
 from gatort.launch.outputs import require_own_folder
 from gatort.launch.report import Bars, screen
+from gatort.policies.loading import shipped_or_own
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset as preset_named
 from gatort.policies.weights import read_model
@@ -54,8 +55,8 @@ def export(
     Parameters
     ----------
     source
-        Bundle whose weights are exported again. The new bundle has no success rate until one is
-        measured.
+        Bundle whose weights are exported again, or the name of a shipped one. The new bundle has
+        no success rate until one is measured.
     out
         Folder of the new bundle, which must be new or empty.
     preset
@@ -76,6 +77,7 @@ def export(
         bin or more.
     """
     _check(source, preset, random_weights, cameras)
+    source = shipped_or_own(source) if source is not None else None
     if source is not None and seed is not None:
         raise ConfigError(f"--seed draws weights, and {source} has its own: leave it out")
     require_own_folder("--out", out)

@@ -47,7 +47,7 @@ def parity(
     Parameters
     ----------
     bundle
-        Directory of the policy.
+        Directory of the policy, or the name of a shipped one.
     engine
         Engine to compare with PyTorch.
     precision
@@ -62,9 +62,9 @@ def parity(
     require_writable(json=json)
     # A pass for each token, so that a pass that differs is named.
     options = PolicyOptions(bundle=bundle, engine=engine, precision=precision, decoding="greedy")
-    manifest = verify(bundle)
+    manifest = verify(options.bundle)
     report = compare(
-        read_model(bundle),
+        read_model(options.bundle),
         make_engine(options, manifest),
         wraps,
         seed,
@@ -72,7 +72,11 @@ def parity(
     )
 
     screen(json).print(_verdict(report), _table(report), sep="\n")
-    write_json(json, {**asdict(report), "agrees": report.agrees, "machine": asdict(this_machine())})
+    write_json(
+        json,
+        "parity",
+        {**asdict(report), "agrees": report.agrees, "machine": asdict(this_machine())},
+    )
     return verdict(report.agrees)
 
 

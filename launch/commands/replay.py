@@ -42,8 +42,8 @@ def replay(
     file
         Recording (.mcap) of `gatort run`.
     bundle
-        Directory of the policy. Default: the recorded directory, if it still holds the recorded
-        bundle.
+        Directory of the policy, or the name of a shipped one. Default: the recorded directory, if
+        it still holds the recorded bundle.
     engine
         Engine that computes the passes; the recorded engine by default.
     precision
@@ -65,7 +65,7 @@ def replay(
             "engine to compare; name another recording"
         )
     options = recorded_options(recorded, bundle, engine, precision)
-    manifest, manifest_sha256 = _find_bundle(recording, recorded, bundle or recorded.directory)
+    manifest, manifest_sha256 = _find_bundle(recording, recorded, options.bundle)
     if bundle is None and manifest_sha256 != recorded.manifest_sha256:
         raise RecordingError(
             f"{file}: expected the recorded bundle in {options.bundle}, found another: "

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from gatort.launch.consent import agrees
-from gatort.launch.fleet_table import fleet_record, fleet_table, member_line
+from gatort.launch.fleet_table import fleet_record, fleet_table, member_line, recording_sentences
 from gatort.launch.options import config_text, refuse_unused_by_engine, resolve
 from gatort.launch.outputs import require_writable
 from gatort.launch.recorded_run import utc_name
@@ -101,6 +101,8 @@ def serve(
         statuses = fleet.statuses
         seconds = (clock.now_ns() - began_ns) * 1e-9
     console.print(fleet_table(statuses))
+    if recordings is not None:
+        console.print(*recording_sentences(statuses, recordings), sep="\n", soft_wrap=True)
     write_json(json, fleet_record(statuses, options, seconds))
     if interrupted:
         return ended_by(SIGINT)

@@ -149,7 +149,10 @@ class RemoteRobot:
         while observation is None and (now_ns := self._clock.now_ns()) < deadline_ns:
             self._requests += 1
             self._send(wire.Observe(self._session, self._requests, now_ns))
-            observation = self._receive_newest(first, min(now_ns + RETRY_NS, deadline_ns))
+            retry_ns = min(now_ns + RETRY_NS, deadline_ns)
+            observation = self._receive_newest(first, retry_ns)
+            if observation is None:  # A malformed answer must not hasten the next request.
+                self._clock.sleep_until_ns(retry_ns)
 
         self.retries += self._requests - first
         if observation is None:
@@ -232,6 +235,9 @@ class RemoteRobot:
         return answer.request >= first and answer.sequence > self._newest
 
     def _convert(self, answer: wire.WireObservation, arrived_ns: int) -> Observation | None:
+        if answer.successes < (self._successes_seen or 0):  # A count never falls.
+            self.malformed += 1
+            return None
         try:
             values = wire.unpack(self.interface, answer.values)
         except WireError:

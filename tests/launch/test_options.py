@@ -20,6 +20,7 @@ from gatort.launch.options import (
 )
 from gatort.launch.robot_options import RobotOptions
 from gatort.launch.train_options import TrainOptions
+from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.realtime import RealtimeConfig
 from gatort.runtime.robots.cameras.config import CameraConfig
@@ -354,3 +355,9 @@ def test_a_value_of_another_kind_is_refused_and_not_converted(
     with pytest.raises(ConfigError) as refused:
         resolve(RunOptions, None, profile)
     assert f"{profile}: {sentence}" in str(refused.value)
+
+
+def test_a_training_may_start_from_a_shipped_policy_by_its_name() -> None:
+    assert resolve(TrainOptions, TrainOptions.model_validate({"start": "stack"}), None).start == (
+        SHIPPED_BUNDLE
+    )

@@ -190,6 +190,8 @@ def test_an_invalid_recording_or_bundle_is_refused_in_one_sentence(
         "gatort: the recording lacks observation key 'arm/position'; it offers"
         in capsys.readouterr().err
     )
+    assert replay("--bundle", "stack", "--engine", "native", "--precision", "int8") == 2
+    assert "--engine native runs at fp32 or w8a8" in capsys.readouterr().err
     assert replay("--bundle", "nowhere") == 2
     assert "nowhere/manifest.json: expected a bundle's manifest" in capsys.readouterr().err
     (bundle / ONNX_FILE).unlink()

@@ -135,5 +135,9 @@ def test_the_robot_that_is_there_is_driven_and_the_one_that_is_not_is_named(
     assert (absent["state"], absent["ticks"]) == (None, 0)
 
     (recording,) = recordings.iterdir()
+    assert present["recordings"] == [
+        {"file": str(recording), "complete": True, "degraded": None, "dropped": 0}
+    ]
+    assert absent["recordings"] == []
     assert cli.main(["replay", str(recording)]) == ExitStatus.DONE
     assert "tokens are equal" in capsys.readouterr().out

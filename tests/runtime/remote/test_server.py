@@ -208,6 +208,21 @@ def test_successes_of_the_session_are_told_apart_from_earlier_ones(desk: Desk) -
     assert (robot.succeeded, robot.successes) == (True, 1)
 
 
+def test_an_answer_whose_successes_fell_is_malformed(desk: Desk) -> None:
+    robot = desk.connect()
+    desk.trials.successes = 3
+    robot.observe()
+    desk.trials.successes = 0
+    with pytest.raises(ObservationError):
+        robot.observe()
+    assert robot.malformed > 0
+    assert robot.successes == 0
+
+    desk.trials.successes = 4
+    robot.observe()
+    assert robot.successes == 1
+
+
 class RealDesk:
     """An arm without a simulated task, its server, and one controller."""
 

@@ -22,10 +22,13 @@ from pydantic import (
 from gatort.runtime.durations import rank
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.invalid_values import first_error
+from gatort.runtime.machine import Machine
 from gatort.runtime.regular_file import read_regular
+from gatort.runtime.wording import counted
 from gatort.sim.trials.paired import Pairs
 
 from .outputs import LARGEST_REPORT_BYTES
+from .report_kinds import ReportKind, ReportOrigin, read_origin
 
 SIGNIFICANT: Final = 0.05
 """p value below which two series of trials differ."""
@@ -38,20 +41,41 @@ FEWEST_TICKS: Final = 5 * BLOCK_TICKS
 Judgement = Literal["better", "worse", "no difference shown"]
 
 
-class _Report(BaseModel):
+class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _Report(_Part):
+    report: ReportOrigin
+    machine: Machine
+
+    @property
+    def subject(self) -> str:
+        """Measured program and policy in words."""
+        return f"gatort {self.report.gatort}"
 
 
 class TrialsReport(_Report):
     """Report of `gatort trials`."""
 
     bundle: str
+    bundle_sha256: str
+    engine: str
+    precision: str
     robot: str
     seed: Annotated[int, Field(ge=0)]
     episodes: Annotated[int, Field(ge=1, le=1_000_000)]
     failed_seeds: Annotated[tuple[int, ...], Field(max_length=1_000_000)]
     link: dict[str, Any]
     view: dict[str, Any] | None
+
+    @property
+    def subject(self) -> str:
+        """See `_Report.subject`."""
+        return (
+            f"{self.bundle} ({self.bundle_sha256[:12]}), {self.engine} {self.precision}, "
+            f"gatort {self.report.gatort}"
+        )
 
     @model_validator(mode="after")
     def _require_own_seeds(self) -> Self:
@@ -72,10 +96,17 @@ class ProfileReport(_Report):
     engine: str
     observations: str
     paced: bool
+    threads: int
     durations_ms: Annotated[tuple[FiniteFloat, ...], Field(min_length=FEWEST_TICKS)]
 
+    @property
+    def subject(self) -> str:
+        """See `_Report.subject`."""
+        threads = counted(self.threads, "thread")
+        return f"{self.bundle}, {self.engine}, {threads}, gatort {self.report.gatort}"
 
-class FaultRow(_Report):
+
+class FaultRow(_Part):
     """A row of `gatort faults`."""
 
     row: int
@@ -89,12 +120,13 @@ class FaultsReport(_Report):
 
 
 AnyReport = TrialsReport | ProfileReport | FaultsReport
-_KINDS: Final[tuple[tuple[str, type[AnyReport]], ...]] = (
-    ("failed_seeds", TrialsReport),
-    ("latency_ms", ProfileReport),
-    ("rows", FaultsReport),
-)
-"""A key that only one kind of report has, and that kind."""
+_KINDS: Final[dict[ReportKind, type[AnyReport]]] = {
+    "trials": TrialsReport,
+    "profile": ProfileReport,
+    "faults": FaultsReport,
+}
+_OF_MACHINE: Final = ("cpu", "cores", "quota_cores", "memory_gib", "system", "python")
+"""Facts about a machine that change durations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +145,15 @@ def read_report(path: Path) -> AnyReport:
     """Read a report.
 
     Raises:
-        ConfigError: the file is no report of these kinds, or lacks a figure.
+        ConfigError: the file is no report of these kinds, is of another version, or lacks a figure.
     """
     content = read_regular(path, "a report (.json)", ConfigError, LARGEST_REPORT_BYTES)
     try:
         found = TypeAdapter(dict[str, Any]).validate_json(content)
-        kind = next((kind for key, kind in _KINDS if key in found), None)
-        if kind is None:
-            raise ConfigError(
-                f"{path}: expected a report of `gatort trials`, `profile` or `faults` (--json), "
-                "found another file"
-            )
-        return kind.model_validate(found)
+        origin = read_origin(path, found, tuple(_KINDS))
+        return next(each for kind, each in _KINDS.items() if kind == origin.kind).model_validate(
+            found
+        )
     except ValidationError as error:
         raise ConfigError(f"{path}: {first_error(error, 'the report')}") from error
 
@@ -154,6 +183,19 @@ def compare_reports(first: AnyReport, second: AnyReport, tolerance: float) -> li
                 f"expected two reports of one kind, found a {type(first).__name__} and a "
                 f"{type(second).__name__}"
             )
+
+
+def notes_on(first: AnyReport, second: AnyReport) -> list[str]:
+    """Return a sentence on the machines, where durations of two machines are compared."""
+    if isinstance(first, TrialsReport):
+        return []  # In lockstep no duration counts.
+    pairs = {
+        name: (getattr(first.machine, name), getattr(second.machine, name)) for name in _OF_MACHINE
+    }
+    differing = [f"{name} {one} → {other}" for name, (one, other) in pairs.items() if one != other]
+    if not differing:
+        return []
+    return [f"two machines ({'; '.join(differing)}): the figures compare these as well"]
 
 
 def _require_same(first: AnyReport, second: AnyReport, *names: str) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,9 +32,8 @@ from gatort.sim.trials.journal import Journal
 
 from .drawing import announced
 from .outputs import append, is_standard_output, is_stream, real_path, spared
+from .report_kinds import ReportKind, origin_record
 
-SCHEMA: Final = 1
-"""Version of the reports' keys (docs/reports.md)."""
 LINE_S: Final = 30.0
 """Time between two lines of progress where no terminal redraws a bar."""
 
@@ -206,7 +202,9 @@ def draw_latency(path: Path, title: str, telemetry: Telemetry, deadline_ms: floa
     latency_picture(path, title, telemetry.stages, durations_ns, limits_ms)
 
 
-def write_json(path: Path | None, record: dict[str, Any], journals: Sequence[Journal] = ()) -> None:
+def write_json(
+    path: Path | None, kind: ReportKind, record: dict[str, Any], journals: Sequence[Journal] = ()
+) -> None:
     """Write a report with its origin, whole or not at all. Write nothing if the path is `None`.
 
     A device or a pipe is written to. It is never replaced by a file. A report that cannot be
@@ -214,15 +212,15 @@ def write_json(path: Path | None, record: dict[str, Any], journals: Sequence[Jou
 
     Args:
         path: file, device or pipe.
+        kind: kind of the report, which gives the version of its keys.
         record: content of the report.
         journals: files of trials, the last of which gives the report its date. Default: now.
     """
     if path is None:
         return
     printed = is_standard_output(path)
-    text = json.dumps(
-        {**record, "report": _origin(journals)}, indent=2, ensure_ascii=printed, allow_nan=False
-    )
+    content = {**record, "report": origin_record(kind, journals)}
+    text = json.dumps(content, indent=2, ensure_ascii=printed, allow_nan=False)
     # Only parts of names that are no UTF-8 need the escape, which is JSON's own.
     data = f"{text}\n".encode(errors="backslashreplace")
     with spared("report"):
@@ -234,18 +232,6 @@ def write_json(path: Path | None, record: dict[str, Any], journals: Sequence[Jou
         else:
             with whole_file(real_path(path)) as partial:
                 partial.write_bytes(data)
-
-
-def _origin(journals: Sequence[Journal]) -> dict[str, Any]:
-    """Return who wrote a report, when, and by which command."""
-    written = [written_s for each in journals if (written_s := each.written_s) is not None]
-    date = datetime.fromtimestamp(max(written), UTC) if written else datetime.now(UTC)
-    return {
-        "schema": SCHEMA,
-        "gatort": version("gatort"),
-        "date": date.isoformat(timespec="seconds"),
-        "command": shlex.join(["gatort", *sys.argv[1:]]),
-    }
 
 
 def fact_table(facts: Iterable[Fact]) -> Table:

@@ -10,8 +10,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tests.launch.documented_reports import documented
 
 from gatort.launch.cli import app
+from gatort.launch.report_kinds import VERSIONS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -165,3 +167,11 @@ def test_every_module_is_listed_in_one_line() -> None:
     expected = set(CODE.findall(listed["render"]()))
     missing = {name for name in expected if name.endswith(".py")} - set(CODE.findall(page))
     assert not missing, "run `python docs/list_modules.py` and commit the page"
+
+
+def test_every_kind_of_report_is_described_in_its_version_and_written_by_a_command() -> None:
+    assert {kind: known.version for kind, known in documented().items()} == VERSIONS
+    commands = (ROOT / "launch" / "commands").glob("*.py")
+    calls = re.compile(r'write_json\(\s*\w+,\s*"(\w+)"')
+    written = [kind for file in commands for kind in calls.findall(file.read_text("utf-8"))]
+    assert sorted(written) == sorted(VERSIONS)

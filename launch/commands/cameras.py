@@ -131,7 +131,7 @@ def cameras(
             partial.write_text(profile_text(_with_sizes(configs, measured)), encoding="utf-8")
             console.print(f"launch profile: {write}")
     records = {name: camera_record(each, comparisons.get(name)) for name, each in measured.items()}
-    write_json(json, {"cameras": records})
+    write_json(json, "cameras", {"cameras": records})
     return verdict(not any(each.refused for each in measured.values()))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 from rich.table import Table
 
-from gatort.launch.comparison import Figure, compare_reports, read_report
+from gatort.launch.comparison import AnyReport, Figure, compare_reports, notes_on, read_report
 from gatort.launch.outputs import require_writable
 from gatort.launch.report import screen, write_json
 from gatort.runtime.exit_status import verdict
@@ -41,14 +41,31 @@ def compare(
         Write the comparison to this file as well.
     """
     require_writable(json=json)
-    rows = compare_reports(read_report(first), read_report(second), tolerance)
-    screen(json).print(_table(rows, first, second))
-    write_json(json, {"figures": [asdict(row) for row in rows]})
+    reports = [read_report(first), read_report(second)]
+    rows = compare_reports(*reports, tolerance)
+    notes = notes_on(*reports)
+    subjects = [_subject(path, each) for path, each in zip((first, second), reports, strict=True)]
+    console = screen(json)
+    for name, subject in zip(("first", "second"), subjects, strict=True):
+        console.print(f"{name}: {', '.join(subject.values())}", soft_wrap=True)
+    console.print(_table(rows), *notes, sep="\n")
+    record = {"first": subjects[0], "second": subjects[1], "notes": notes}
+    write_json(json, "compare", {**record, "figures": [asdict(row) for row in rows]})
     return verdict(all(row.verdict != "worse" for row in rows))
 
 
-def _table(rows: list[Figure], first: Path, second: Path) -> Table:
-    table = Table(title=f"{first} → {second}", title_justify="left")
+def _subject(path: Path, report: AnyReport) -> dict[str, str]:
+    """Return what a report measured, when and where."""
+    return {
+        "file": str(path),
+        "subject": report.subject,
+        "date": report.report.date,
+        "machine": report.machine.hardware,
+    }
+
+
+def _table(rows: list[Figure]) -> Table:
+    table = Table()
     for name in ("", "first", "second", "change", "the second is"):
         table.add_column(name)
     styles = {"better": "green", "worse": "red", "no difference shown": ""}

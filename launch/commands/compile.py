@@ -114,7 +114,7 @@ def compile_engine(
     if record.agreements:
         screen(json).print(_agreement_table(record, compiled.manifest.spec))
     figures = {**record.model_dump(), "ratio": record.ratio, "machine": asdict(this_machine())}
-    write_json(json, figures)
+    write_json(json, "compile", figures)
     return ExitStatus.DONE
 
 

@@ -62,7 +62,7 @@ def doctor(*, address: str | None = None, json: Path | None = None) -> int:
         findings += examine_arm_computer(address)
     screen(json).print(_table(findings))
     record = {"machine": asdict(this_machine()), "findings": [asdict(each) for each in findings]}
-    write_json(json, record)
+    write_json(json, "doctor", record)
     return verdict(not any(finding.state == "broken" for finding in findings))
 
 

@@ -128,7 +128,7 @@ def faults(
             refuse_ignored("without --robot franka", franka_sim=franka_sim)
         _require_simulator()
         report = _inject(choose_rows(ROWS, row), seed, Bench)
-    write_json(json, report.record())
+    write_json(json, "faults", report.record())
     return _print(report, json)
 
 

@@ -49,7 +49,7 @@ def info(file: Path, *, slowest: NonNegativeInt = 0, json: Path | None = None) -
         ticks = slowest_ticks(recording, slowest)
         console.print(_slowest_table(ticks))
         record["slowest"] = [_slow_record(each) for each in ticks]
-    write_json(json, record)
+    write_json(json, "info", record)
     return verdict(recording.incomplete is None)
 
 

@@ -123,7 +123,7 @@ def profile(
             console.print(*roofline_report(found, GATO_SPEC), sep="\n")
             record["roofline"] = found.record(GATO_SPEC)
 
-    write_json(json, record)
+    write_json(json, "profile", record)
     if plot is not None:
         with spared("picture"):
             draw_latency(plot, sentence, measured.telemetry, measured.deadline_ms)

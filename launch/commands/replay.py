@@ -78,7 +78,7 @@ def replay(
     changed = changed_files(recorded, manifest, manifest_sha256)
     notes = list(_notes(changed, options.bundle, recording, comparison))
     screen(json).print(*notes, comparison.sentence(policy.engine.name), sep="\n")
-    write_json(json, _record(comparison, policy, notes))
+    write_json(json, "replay", _record(comparison, policy, notes))
     return verdict(comparison.first is None)
 
 

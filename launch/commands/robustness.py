@@ -112,7 +112,7 @@ def robustness(
     screen(json).print(card_table(manifest.name, curves))
     machine = asdict(this_machine())
     origin = {"bundle": manifest.name, "seed": seed, "machine": machine}
-    write_json(json, {"curves": card_record(curves), **origin}, journals)
+    write_json(json, "robustness", {"curves": card_record(curves), **origin}, journals)
     with spared("picture"):
         draw_card(plot, manifest.name, curves)
         screen(json).print(f"card: {plot}")

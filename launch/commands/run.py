@@ -143,7 +143,9 @@ def run(
             console.print(dry_run_table(forecast))
             console.print(dry_run_sentence(forecast))
         report = run_record(live, options, recorder)
-        write_json(json, report | ({"dry_run": dry_run_record(forecast)} if forecast else {}))
+        write_json(
+            json, "run", report | ({"dry_run": dry_run_record(forecast)} if forecast else {})
+        )
         _draw_latency(console, live, options, plot)
         if video is not None and track is not None and len(track.positions):
             with spared("film"):

@@ -103,7 +103,7 @@ def serve(
     console.print(fleet_table(statuses))
     if recordings is not None:
         console.print(*recording_sentences(statuses, recordings), sep="\n", soft_wrap=True)
-    write_json(json, fleet_record(statuses, options, seconds))
+    write_json(json, "serve", fleet_record(statuses, options, seconds))
     if interrupted:
         return ended_by(SIGINT)
     return verdict(all(each.driven for each in statuses))

@@ -208,7 +208,7 @@ def _report(file: Path, record: StudyRecord) -> None:
     found = find(record)
     with whole_file(place) as partial:
         partial.write_text(page(record, found), encoding="utf-8")
-    write_json(figures, _figures(record, found))
+    write_json(figures, "study", _figures(record, found))
     screen().print(_result_table(found))
     for sentence in _sentences(found):
         screen().print(sentence, soft_wrap=True)

@@ -168,7 +168,7 @@ def trials(
         "view": options.view.model_dump() if options.view is not None else None,
     }
     content = {**trial_record(summary), **conditions, **series.origin()}
-    write_json(json, content, series.journals)
+    write_json(json, "trials", content, series.journals)
     if record:
         record_success(options.bundle, _success(seed, summary))
     return _judge([summary], min_success)
@@ -309,7 +309,7 @@ class _Series:
 
 def _report_sweep(sweep: Sweep, plot: Path, json: Path | None, series: _Series) -> None:
     screen(json).print(sweep_table(sweep))
-    write_json(json, {**sweep_record(sweep), **series.origin()}, series.journals)
+    write_json(json, "sweep", {**sweep_record(sweep), **series.origin()}, series.journals)
     with spared("picture"):
         sweep_picture(plot, sweep)
         screen(json).print(f"picture: {plot}")

@@ -228,7 +228,7 @@ def test_a_second_series_of_trials_for_one_report_is_refused(
 
 def test_a_report_of_gatort_is_written_anew(tmp_path: Path, run_file: Path) -> None:
     report = tmp_path / "r.json"
-    write_json(report, {"old": True})
+    write_json(report, "run", {"old": True})
     assert cli.main(["info", str(run_file), "--json", str(report)]) == 0
     assert "old" not in json.loads(report.read_text())
 

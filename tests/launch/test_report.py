@@ -14,6 +14,7 @@ from gatort.launch import cli
 from gatort.launch.latency_picture import latency_picture
 from gatort.launch.outputs import require_writable
 from gatort.launch.report import alarming, percentile_record, progress_bar, screen, write_json
+from gatort.launch.report_kinds import VERSIONS
 from gatort.runtime.durations import Percentiles
 from gatort.runtime.errors import ConfigError, OutputError
 
@@ -87,13 +88,13 @@ def test_a_picture_has_the_format_of_its_name_and_may_be_drawn_anew(
 
 def test_a_report_an_empty_file_and_a_link_to_a_report_may_be_written_anew(tmp_path: Path) -> None:
     report, empty, link = (tmp_path / name for name in ("t.json", "empty", "link.json"))
-    write_json(report, {"episodes": 3})
+    write_json(report, "run", {"episodes": 3})
     empty.touch()
     link.symlink_to(report)
     require_writable(json=report)
     require_writable(json=empty)
     require_writable(json=link)
-    write_json(link, {"episodes": 4})
+    write_json(link, "run", {"episodes": 4})
     assert link.is_symlink()
     assert json.loads(report.read_text())["episodes"] == 4
 
@@ -113,18 +114,20 @@ def test_two_outputs_never_share_a_file(tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written_costs_one_sentence(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    write_json(Path("/dev/full"), {"episodes": 3})
+    write_json(Path("/dev/full"), "run", {"episodes": 3})
     sentence = "gatort: no report: cannot write /dev/full: No space left on device\n"
     assert capsys.readouterr().err == sentence
 
 
 def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     report = tmp_path / "t.json"
-    write_json(report, {"episodes": 3})
+    write_json(report, "run", {"episodes": 3})
     with pytest.raises(ValueError, match="JSON"):
-        write_json(report, {"episodes": float("nan")})
+        write_json(report, "run", {"episodes": float("nan")})
     record = json.loads(report.read_text())
-    assert record.pop("report").keys() == {"schema", "gatort", "date", "command"}
+    origin = record.pop("report")
+    assert origin.keys() == {"kind", "schema", "gatort", "date", "command"}
+    assert (origin["kind"], origin["schema"]) == ("run", VERSIONS["run"])
     assert record == {"episodes": 3}
     assert list(tmp_path.iterdir()) == [report]
 
@@ -133,7 +136,7 @@ def test_a_pipe_is_written_to_and_not_replaced_by_a_file(tmp_path: Path) -> None
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    write_json(pipe, {"episodes": 3})
+    write_json(pipe, "run", {"episodes": 3})
     assert json.loads(os.read(reading, 10_000))["episodes"] == 3
     os.close(reading)
     assert pipe.is_fifo()
@@ -184,5 +187,5 @@ def test_a_refusal_shows_no_control_character(
 
 
 def test_a_report_names_a_file_that_is_no_utf_8(tmp_path: Path) -> None:
-    write_json(tmp_path / "report.json", {"file": "\udcff"})
+    write_json(tmp_path / "report.json", "run", {"file": "\udcff"})
     assert json.loads((tmp_path / "report.json").read_text())["file"] == "\udcff"

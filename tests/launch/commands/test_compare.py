@@ -10,10 +10,31 @@ import numpy as np
 import pytest
 
 from gatort.launch import cli
+from gatort.launch.report_kinds import VERSIONS, ReportKind
 from gatort.runtime.exit_status import ExitStatus
 
+MACHINE = {
+    "cpu": "a processor",
+    "cores": 2,
+    "quota_cores": None,
+    "memory_gib": 8.0,
+    "system": "Linux 6",
+    "python": "3.11.9",
+    "versions": {},
+}
+
+
+def origin(kind: ReportKind) -> dict[str, Any]:
+    written = {"kind": kind, "schema": VERSIONS[kind], "gatort": "0", "date": "2026-11-29"}
+    return {"report": written, "machine": MACHINE}
+
+
 TRIALS = {
+    **origin("trials"),
     "bundle": "stack",
+    "bundle_sha256": "0" * 64,
+    "engine": "onnx",
+    "precision": "fp32",
     "robot": "mujoco",
     "seed": 5000,
     "episodes": 100,
@@ -21,26 +42,32 @@ TRIALS = {
     "link": {"loss": 0.0},
     "view": None,
 }
-FAULTS = {"rows": [{"row": 1, "verdict": "held"}, {"row": 2, "verdict": "inconclusive"}]}
+FAULTS = {
+    **origin("faults"),
+    "rows": [{"row": 1, "verdict": "held"}, {"row": 2, "verdict": "inconclusive"}],
+}
 
 
 def profiled(scale: float, seed: int, slow: float = 0.0) -> dict[str, Any]:
     random = np.random.default_rng(seed)
     durations = scale * (4 + random.random(400)) + slow * (np.arange(400) % 20 == 0)
     return {
+        **origin("profile"),
         "bundle": "stack",
         "engine": "onnx cpu",
+        "threads": 2,
         "observations": "scripted",
         "paced": False,
-        "latency_ms": {},
         "durations_ms": durations.tolist(),
     }
 
 
 @pytest.fixture
-def compared(tmp_path: Path) -> Any:
+def compared(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made = tmp_path_factory.mktemp("reports")  # Their keys are only those that are compared.
+
     def compare(first: Any, second: Any, *flags: str) -> tuple[int, dict[str, str]]:
-        paths = [tmp_path / "first.json", tmp_path / "second.json", tmp_path / "out.json"]
+        paths = [made / "first.json", made / "second.json", tmp_path / "out.json"]
         for path, content in zip(paths, (first, second), strict=False):
             path.write_text(json.dumps(content))
         status = cli.main(["compare", *map(str, paths[:2]), "--json", str(paths[2]), *flags])
@@ -102,8 +129,8 @@ def test_the_tolerance_may_be_nothing(compared: Any) -> None:
 def test_a_fault_that_held_and_is_broken_now_is_worse(
     compared: Any, verdict: str, judged: str, status: ExitStatus
 ) -> None:
-    second = {"rows": [{"row": 1, "verdict": verdict}, {"row": 2, "verdict": "broken"}]}
-    found, figures = compared(FAULTS, second)
+    rows = [{"row": 1, "verdict": verdict}, {"row": 2, "verdict": "broken"}]
+    found, figures = compared(FAULTS, FAULTS | {"rows": rows})
     assert (found, figures["row 1"], figures["row 2"]) == (status, judged, "no difference shown")
 
 
@@ -113,10 +140,17 @@ def test_a_fault_that_held_and_is_broken_now_is_worse(
         (TRIALS, TRIALS | {"seed": 1}, "seed: expected the same in both reports"),
         (TRIALS, FAULTS, "expected two reports of one kind"),
         (TRIALS, {"seed": 1}, "expected a report of `gatort trials`"),
+        (TRIALS, TRIALS | origin("info"), "found one of the kind 'info'"),
+        (TRIALS, TRIALS | {"report": {"schema": 1, "gatort": "0.9"}}, "kind"),
+        (
+            TRIALS,
+            TRIALS | {"report": origin("trials")["report"] | {"schema": 99}},
+            "expected version 1 of the kind trials, found version 99, written by gatort 0",
+        ),
         (TRIALS, [1], "second.json: "),
         (TRIALS, TRIALS | {"failed_seeds": [4999]}, "expected seeds from 5000 to 5099, found 4999"),
         (TRIALS, TRIALS | {"episodes": 0}, "episodes: expected at least 1"),
-        (FAULTS, {"rows": FAULTS["rows"][:1]}, "found row 2 in one of them alone"),
+        (FAULTS, FAULTS | {"rows": FAULTS["rows"][:1]}, "found row 2 in one of them alone"),
         (profiled(1, 1), profiled(1, 1) | {"paced": True}, "paced: expected the same"),
         (profiled(1, 1), profiled(1, 1) | {"durations_ms": [1.0]}, "durations_ms: expected"),
     ],
@@ -139,3 +173,19 @@ def test_the_reports_of_gatort_itself_can_be_read(
     own = json.loads(report.read_text())
     assert len(own["durations_ms"]) == 120
     assert compared(own, own)[0] == ExitStatus.DONE
+
+
+def test_what_is_compared_is_named_and_two_machines_are_noticed(
+    compared: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = profiled(1.0, 2) | {"engine": "native", "machine": MACHINE | {"cores": 8}}
+    assert compared(profiled(1.0, 1), other)[0] == ExitStatus.DONE
+    said = capsys.readouterr().out
+    assert "stack, onnx cpu, 2 threads, gatort 0, 2026-11-29, a processor, 2 cores" in said
+    assert "stack, native, 2 threads" in said
+    assert "two machines (cores 2 → 8): the figures compare these as well" in said
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["second"]["machine"] == "a processor, 8 cores, 8 GiB"
+    assert len(found["notes"]) == 1
+    assert compared(profiled(1.0, 1), profiled(1.0, 1))[0] == ExitStatus.DONE
+    assert "two machines" not in capsys.readouterr().out

@@ -20,6 +20,7 @@ from gatort.runtime.wording import counted
 
 from .options import RunOptions
 from .report import counts, latency_record, passes_record, percentile_record
+from .slow_tick_table import slow_tick_records
 
 
 def run_sentence(live: LiveRun, options: RunOptions) -> str:
@@ -112,6 +113,7 @@ def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[s
         "budget_ms": live.budget_ms,
         "deadline_ms": live.deadline_ms,
         "misses": telemetry.misses,
+        "missed_ticks": slow_tick_records(live.missed_ticks),
         "refused": {str(reason): count for reason, count in guard.refused.items()},
         "last_refusal": live.loop.refusal,
         "failure": live.failure,

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from gatort.runtime.recording.causes import Typical
 from gatort.runtime.recording.recorder import Recorder
+from gatort.runtime.recording.slow_ticks import MOST_SLOW, SlowTick, SlowTicks
 from gatort.runtime.recording.tick_recorder import TickRecorder
 
 from .clock import Clock
@@ -83,6 +85,9 @@ class LiveRun:
         """Scheduling of the loop's thread, for displays and reports."""
         self.contention: Contention | None = None
         """Competition for the processor during the run; `None` before its end."""
+        self._slow = SlowTicks(
+            self.telemetry.stages, self.telemetry.budget_ns, policy.spec.period_ns, MOST_SLOW
+        )
         self._stop_sentence: str | None = None
         self._until_success = until_success
         self._on_tick: Callable[[TickRecord], None] = ignore_tick
@@ -139,6 +144,18 @@ class LiveRun:
         tick_ms = self.telemetry.percentiles(TICK).p50_ms
         return self.contention.sentence(self.scheduling, tick_ms)
 
+    @property
+    def missed_ticks(self) -> list[SlowTick]:
+        """The worst misses, each between its neighbours and with its probable cause."""
+        names = self.telemetry.stages
+        typical_ms = {name: self.telemetry.percentiles(name).p50_ms for name in (TICK, *names)}
+        typical = Typical(
+            tick_ns=typical_ms[TICK] * 1e6,
+            stages_ns={name: typical_ms[name] * 1e6 for name in names},
+            passes=self.telemetry.passes.quantile(0.5),
+        )
+        return self._slow.misses(typical)
+
     def run(self, recorder: Recorder, on_tick: Callable[[TickRecord], None] = ignore_tick) -> None:
         """Run until success, the end of the time, or a stop; Ctrl-C is the operator's stop.
 
@@ -170,6 +187,9 @@ class LiveRun:
         """Record a tick in its slack; return true to end the run."""
         if self._record is not None:
             self._record(record)
+            if (timing := self._record.newest) is not None:
+                passes = record.decision.passes if record.decision is not None else 0
+                self._slow.add(timing, passes)
         self.state = self.loop.state
         self.stopped = self.loop.stopped
         self._stop_sentence = self.loop.stop_sentence

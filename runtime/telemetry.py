@@ -9,8 +9,6 @@ which hold every tick since the start. The stamps of the newest ticks are kept f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from resource import RUSAGE_THREAD, getrusage
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +18,7 @@ from .decoding import Decision
 from .durations import Histogram, Percentiles
 from .pacer import Wake
 from .spec import PolicySpec
+from .usage import NO_USE, Usage, UsageMeter
 
 TICK = "tick"
 LATENESS = "lateness"
@@ -89,28 +88,6 @@ class Passes:
         return dict(zip(self.actuators, shares.tolist(), strict=False))
 
 
-class Usage(NamedTuple):
-    """Use of the machine by the loop's thread, as getrusage(2) counts it."""
-
-    cpu_ns: int
-    """CPU time."""
-    page_faults: int
-    """Number of pages that were touched for the first time, or read from a disk."""
-    preempted: int
-    """Number of times that the thread lost its core to another one."""
-
-    @classmethod
-    def now(cls) -> Usage:
-        """Return the counts of the calling thread since it began."""
-        found = getrusage(RUSAGE_THREAD)
-        cpu_ns = round((found.ru_utime + found.ru_stime) * 1e9)
-        return cls(cpu_ns, found.ru_minflt + found.ru_majflt, found.ru_nivcsw)
-
-    def since(self, before: Usage) -> Usage:
-        """Return the use since an earlier reading of the same thread."""
-        return Usage(*(now - then for now, then in zip(self, before, strict=True)))
-
-
 class Misses:
     """Count of ticks over the budget, and of skipped deadlines that no such tick explains.
 
@@ -175,9 +152,12 @@ class Telemetry:
         ticks, right = np.zeros(len(names) + 1, np.int64), np.zeros(len(names) - 1, np.int64)
         self.passes = Passes(names, ticks, right)
         """Passes of all ticks that came to a decision."""
-        self.usage = Usage(0, 0, 0)
+        self.usage = NO_USE
         """Use of the machine by the newest finished tick."""
-        self._usage_before = self.usage
+        self.slack = NO_USE
+        """Use of the machine by the loop's thread between the newest tick and the one before."""
+        self._meter = UsageMeter()
+        self._usage_before: Usage | None = None
         self._clock = clock or MonotonicClock()
         self._histograms = {name: Histogram() for name in (*self.stages, TICK, LATENESS)}
         self._row, self._column = self.stamps[0], 0
@@ -189,7 +169,7 @@ class Telemetry:
 
     def begin(self, wake: Wake) -> None:
         """Open a tick's row."""
-        self._usage_before = Usage.now()
+        self.slack = self._use()
         self._row = self.stamps[self.ticks % len(self.stamps)]
         self._row[:] = 0
         self._row[0] = self._clock.now_ns()
@@ -209,7 +189,7 @@ class Telemetry:
 
     def record(self) -> None:
         """Move the finished tick into the histograms, as far as it came. Call it in the slack."""
-        self.usage = Usage.now().since(self._usage_before)
+        self.usage = self._use()
         row = self._row[: self._column + 1].tolist()
         for name, start_ns, end_ns in zip(self.stages, row, row[1:], strict=False):
             self._histograms[name].add(end_ns - start_ns)
@@ -220,6 +200,12 @@ class Telemetry:
             self._whole += 1
             self._in_second += 1
         self._misses.ended(row[-1] - row[0])
+
+    def _use(self) -> Usage:
+        """Return the use of the machine since the last call."""
+        before = self._usage_before
+        self._usage_before = self._meter.read()
+        return NO_USE if before is None else self._usage_before.since(before)
 
     def _count_wake(self, wake: Wake) -> None:
         self._misses.woke(wake.skipped)

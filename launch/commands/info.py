@@ -5,27 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import NonNegativeInt
+from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
 from gatort.launch.outputs import require_writable
+from gatort.launch.refusals import refuse_ignored
 from gatort.launch.report import alarming, screen, write_json
+from gatort.launch.slow_tick_table import slow_tick_records, slow_tick_table
 from gatort.runtime.exit_status import verdict
 from gatort.runtime.recording.reader import Recording
-from gatort.runtime.recording.slowest import SlowTick, slowest_ticks
+from gatort.runtime.recording.slow_ticks import MOST_SLOW, slow_ticks
 from gatort.runtime.recording.summary import RecordingSummary, summarise
 from gatort.runtime.wording import counted
 
-LONGEST_STAGES = 3
-"""Number of stages of a slow tick in the table; JSON has all."""
 SHOWN = 12
 """Number of changes of state, and of faults, in the table; JSON has all."""
 
 
-def info(file: Path, *, slowest: NonNegativeInt = 0, json: Path | None = None) -> int:
+def info(
+    file: Path,
+    *,
+    ticks: Literal["slow"] | None = None,
+    most: Annotated[int, Field(ge=1, le=10_000)] = MOST_SLOW,
+    json: Path | None = None,
+) -> int:
     """Show the contents of a recording, and whether it is complete.
 
     The contents are policy, robot, ticks, refusals, misses, states and faults. A file that was cut
@@ -35,20 +41,25 @@ def info(file: Path, *, slowest: NonNegativeInt = 0, json: Path | None = None) -
     ----------
     file
         Recording (.mcap) of `gatort run` or `gatort robot`.
-    slowest
-        Number of the slowest ticks to list, with stages, CPU time, page faults and lost cores.
+    ticks
+        List the slow ticks too: the misses first, then the slowest. Each has its stages, the
+        processor's counters beside it, and the probable cause.
+    most
+        Largest number of ticks to list.
     json
         Write the contents to this file as well.
     """
+    if ticks is None and most != MOST_SLOW:
+        refuse_ignored("without --ticks", most=most)
     require_writable(json=json)
     recording = Recording(file)
     record = _record(recording, summarise(recording))
     console = screen(json)
     console.print(_table(recording, record))
-    if slowest:
-        ticks = slowest_ticks(recording, slowest)
-        console.print(_slowest_table(ticks))
-        record["slowest"] = [_slow_record(each) for each in ticks]
+    if ticks is not None:
+        slow = slow_ticks(recording, most)
+        console.print(slow_tick_table(slow, "slow ticks"))
+        record["slow_ticks"] = slow_tick_records(slow)
     write_json(json, "info", record)
     return verdict(recording.incomplete is None)
 
@@ -81,48 +92,6 @@ def _record(recording: Recording, summary: RecordingSummary) -> dict[str, Any]:
         "gatort": run.gatort,
         "machine": run.machine,
     }
-
-
-def _slow_record(slow: SlowTick) -> dict[str, Any]:
-    tick = slow.tick
-    return {
-        "tick": tick.tick,
-        "s": slow.at_s,
-        "took_ms": tick.took_ns * 1e-6,
-        "lateness_ms": tick.lateness_ns * 1e-6,
-        "cpu_ms": tick.cpu_ns * 1e-6,
-        "page_faults": tick.page_faults,
-        "preempted": tick.preempted,
-        "stages_ms": slow.stages_ms,
-        "refusal": tick.refusal or None,
-    }
-
-
-def _slowest_table(ticks: list[SlowTick]) -> Table:
-    """Lay out ticks, and the stages that took most of each."""
-    caption = (
-        "ms from wake-up to command; CPU: ms that the loop's thread computed; lost: times that it "
-        "lost its core"
-    )
-    table = Table(
-        title="slowest ticks", title_justify="left", caption=caption, caption_justify="left"
-    )
-    for column in ("tick", "at s", "ms", "CPU", "late", "page faults", "lost"):
-        table.add_column(column, justify="right")
-    table.add_column("longest stages, ms", overflow="fold")
-    for slow in ticks:
-        tick = slow.tick
-        longest = sorted(slow.stages_ms.items(), key=lambda stage: -stage[1])[:LONGEST_STAGES]
-        figures = (tick.took_ns * 1e-6, tick.cpu_ns * 1e-6, tick.lateness_ns * 1e-6)
-        table.add_row(
-            str(tick.tick),
-            f"{slow.at_s:.2f}",
-            *(f"{value_ms:.1f}" for value_ms in figures),
-            str(tick.page_faults),
-            str(tick.preempted),
-            ", ".join(f"{name} {value_ms:.1f}" for name, value_ms in longest),
-        )
-    return table
 
 
 def _utc(at_ns: int) -> str:

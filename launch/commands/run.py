@@ -35,6 +35,7 @@ from gatort.launch.run_report import (
     run_sentence,
     run_sentences,
 )
+from gatort.launch.slow_tick_table import slow_tick_table
 from gatort.launch.watching import FilmTrack
 from gatort.policies.loading import SHIPPED_CAMERA_BUNDLE, quickest_cpu_engine
 from gatort.runtime.clock import MonotonicClock
@@ -263,6 +264,8 @@ def _draw_latency(console: Console, live: LiveRun, options: RunOptions, plot: Pa
         return
     table = percentile_table(live.telemetry.summary(), live.budget_ms, live.deadline_ms)
     console.print(table, *passes_sentences(live.telemetry.passes), sep="\n")
+    if missed := live.missed_ticks:
+        console.print(slow_tick_table(missed, "worst misses"))
     with spared("picture"):
         draw_latency(plot, run_sentence(live, options), live.telemetry, live.deadline_ms)
         console.print(f"latency picture: {plot}")

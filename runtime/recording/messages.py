@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -224,10 +225,22 @@ class TickMessage(_Message, frozen=True, kw_only=True):
     """Start of the tick, then the end of each stage reached, on the machine's monotonic clock."""
     cpu_ns: int = 0
     """CPU time that the loop's thread got in the tick."""
+    waited_ns: int = 0
+    """Time in the tick for which the loop's thread was ready to run and had no core."""
     page_faults: int = 0
     """Number of pages that the tick touched for the first time, or read from a disk."""
+    disk_faults: int = 0
+    """Number of those pages that were read from a disk."""
     preempted: int = 0
     """Number of times that the loop's thread lost its core in the tick."""
+    slept: int = 0
+    """Number of times that the loop's thread gave its core up in the tick, to wait."""
+    others_preempted: int = 0
+    """Number of times that another thread of the process lost its core in the tick."""
+    slack_cpu_ns: int = 0
+    """CPU time that the loop's thread got between the tick before and this one."""
+    slack_waited_ns: int = 0
+    """Time between them for which the loop's thread was ready to run and had no core."""
     reason: str = ""
     """Reason why the tick was refused, a word of `Refusal`; empty if a command was sent."""
     refusal: str = ""
@@ -237,6 +250,11 @@ class TickMessage(_Message, frozen=True, kw_only=True):
     def took_ns(self) -> int:
         """Time from the start of the tick to the end of the last stage reached."""
         return self.stamps_ns[-1] - self.stamps_ns[0] if self.stamps_ns else 0
+
+    @property
+    def stages_ns(self) -> list[int]:
+        """Duration of each stage reached."""
+        return [end_ns - start_ns for start_ns, end_ns in pairwise(self.stamps_ns)]
 
 
 class StateMessage(_Message, frozen=True, kw_only=True):

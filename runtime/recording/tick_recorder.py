@@ -46,6 +46,8 @@ class TickRecorder:
         self._names = field_names(self._keys)
         self._policy = loop.decoder.spec
         self._states: tuple[State, State] | None = None
+        self.newest: TickMessage | None = None
+        """Timing of the newest tick; `None` before the first one."""
 
     def prompt(
         self, at_ns: int, frames: Iterable[tuple[Sequence[NDArray[Any]], ArrayLike]]
@@ -67,8 +69,9 @@ class TickRecorder:
 
     def __call__(self, tick: TickRecord) -> None:
         """Record a completed or refused tick; an interrupt keeps all its messages out."""
+        self.newest = self._timing(tick)
         self._recorder.add(
-            tick.wake.woke_ns, *self._decision(tick), *self._changes(tick), self._timing(tick)
+            tick.wake.woke_ns, *self._decision(tick), *self._changes(tick), self.newest
         )
         self._recorder.flush()
 
@@ -118,6 +121,7 @@ class TickRecorder:
 
     def _timing(self, tick: TickRecord) -> TickMessage:
         telemetry = self._loop.telemetry
+        usage = telemetry.usage
         stamps_ns = telemetry.stamps[(telemetry.ticks - 1) % len(telemetry.stamps)]
         reason = self._loop.guard.reason if tick.refusal is not None else None
         return TickMessage(
@@ -127,9 +131,15 @@ class TickRecorder:
             lateness_ns=tick.wake.lateness_ns,
             skipped=tick.wake.skipped,
             stamps_ns=stamps_ns[stamps_ns > 0].tolist(),
-            cpu_ns=telemetry.usage.cpu_ns,
-            page_faults=telemetry.usage.page_faults,
-            preempted=telemetry.usage.preempted,
+            cpu_ns=usage.cpu_ns,
+            waited_ns=usage.waited_ns,
+            page_faults=usage.page_faults,
+            disk_faults=usage.disk_faults,
+            preempted=usage.preempted,
+            slept=usage.slept,
+            others_preempted=usage.others_preempted,
+            slack_cpu_ns=telemetry.slack.cpu_ns,
+            slack_waited_ns=telemetry.slack.waited_ns,
             reason=reason or "",
             refusal=tick.refusal or "",
         )

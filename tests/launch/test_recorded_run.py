@@ -13,6 +13,7 @@ from gatort.runtime.bundle import load_manifest
 from gatort.runtime.clock import VirtualClock
 from gatort.runtime.recording.messages import FaultMessage
 from gatort.runtime.recording.reader import Recording
+from gatort.runtime.recording.slow_ticks import MOST_SLOW
 from gatort.sim.robot import SimulatedRobot
 
 
@@ -81,6 +82,25 @@ def test_a_full_disk_costs_the_run_no_tick_and_marks_it_incomplete(
         "cannot write /dev/full: No space left on device"
     )
     assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_ticks_around_a_miss_are_reported_without_a_recording_too(
+    bundle: Path,
+    slow_clock: type[VirtualClock],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("gatort.launch.commands.run.MonotonicClock", slow_clock)
+    assert run(bundle, "--record", "/dev/full") == 1
+    record = json.loads(Path("r.json").read_text())
+    assert record["recording"]["complete"] is False
+    missed = record["missed_ticks"]
+    assert 0 < len(missed) <= min(MOST_SLOW, record["misses"])
+    for each in missed:
+        assert each["missed"]
+        assert each["stages_ms"]
+        assert {tick["tick"] - each["tick"] for tick in each["around"]} != {0}
+    assert "worst misses" in capsys.readouterr().out
 
 
 def test_a_robot_that_fails_is_in_the_recording(

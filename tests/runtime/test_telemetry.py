@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import mmap
 import time
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from gatort.runtime.durations import Percentiles
 from gatort.runtime.pacer import Wake
 from gatort.runtime.spec import PolicySpec
 from gatort.runtime.telemetry import LATENESS, TICK, Passes, Telemetry
+from gatort.runtime.usage import NO_USE, Usage, UsageMeter
 
 MS = 1_000_000
 PERIOD_NS = 50 * MS
@@ -174,6 +176,38 @@ def test_each_tick_has_the_use_of_the_machine_by_the_loops_thread(
     telemetry.record()
     assert telemetry.usage.page_faults > 0
     assert telemetry.usage.cpu_ns > 0
+    assert telemetry.slack == NO_USE  # Before the first tick nothing was read.
+
+
+def test_the_slack_between_two_ticks_is_counted_for_itself(
+    telemetry: Telemetry, clock: VirtualClock
+) -> None:
+    tick(telemetry, clock, 0)
+    began_ns = time.thread_time_ns()
+    while time.thread_time_ns() < began_ns + 20 * MS:
+        pass
+    tick(telemetry, clock, 1)
+    assert telemetry.slack.cpu_ns >= 10 * MS
+    assert telemetry.usage.cpu_ns < 10 * MS
+
+
+def test_the_counters_are_those_of_the_thread_that_reads_them() -> None:
+    meter = UsageMeter()
+    meter.read()
+    found: list[Usage] = []
+
+    def read() -> None:
+        meter.read()
+        time.thread_time_ns()
+        found.append(meter.read())
+
+    before = meter.read()
+    thread = Thread(target=read)
+    thread.start()
+    thread.join()
+    after = meter.read().since(before)
+    assert after.slept > 0  # It waited for the other thread.
+    assert found[0].cpu_ns < before.cpu_ns
 
 
 def test_passes_are_counted_by_tick_and_right_guesses_by_actuator() -> None:

@@ -47,7 +47,7 @@ class CourseWatch:
     def fitted(self, course: Course, validation_loss: float) -> None:
         """Show the loss on held-out episodes at the end of a fit."""
 
-    def rolled_out(self, index: int, rollouts: DemonstrationManifest) -> None:
+    def rolled_out(self, course: Course, index: int, rollouts: DemonstrationManifest) -> None:
         """Show the result of a round."""
 
 
@@ -144,7 +144,7 @@ class Course:
 
         self.rollouts = load_manifest(folder)
         self._manifests.append(self.rollouts)
-        self._watch.rolled_out(index, self.rollouts)
+        self._watch.rolled_out(self, index, self.rollouts)
         self._learned.append(tokenize(load_episodes(folder, self.trainer.spec), self.trainer.spec))
 
     def _write(self) -> None:

@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gatort.launch import cli
+from gatort.launch.train_watch import EVENTS
 from gatort.runtime.bundle import SuccessRecord, record_success
 from gatort.runtime.demonstrations import load_episodes, load_manifest, write_manifest
 from gatort.runtime.episode import Episode
@@ -27,6 +29,12 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demonstrations(shown: Path, tmp_path: Path) -> Path:
     """A copy that a test may damage."""
     return shutil.copytree(shown, tmp_path / "demos")
+
+
+def scalars(folder: Path) -> dict[str, list[int]]:
+    """Return the steps of each scalar, as TensorBoard itself reads them."""
+    reader = EventAccumulator(str(folder)).Reload()
+    return {tag: [each.step for each in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -155,6 +163,12 @@ def test_a_policy_is_trained_from_demonstrations_to_a_bundle_that_drives(
     options += ["--randomise"]
     train = ["train", str(demonstrations), "--out", str(out), "--workers", "1", *options]
     assert cli.main(train) == 0
+    assert scalars(out / EVENTS) == {
+        "loss/training": [1, 2, 3, 4],
+        "tokens_per_s": [1, 2, 3, 4],
+        "loss/validation": [2, 4],
+        "rollouts/success": [2],
+    }
     drive = ["--flat-out", "--ticks", "3", "--budget-ms", "5000"]
     assert cli.main(["profile", "--bundle", str(out / "bundle"), *drive]) == 0
     manifest = (out / "bundle" / "manifest.json").read_bytes()

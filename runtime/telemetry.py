@@ -157,7 +157,8 @@ class Telemetry:
         self.slack = NO_USE
         """Use of the machine by the loop's thread between the newest tick and the one before."""
         self._meter = UsageMeter()
-        self._usage_before: Usage | None = None
+        self._use_at_begin = NO_USE
+        self._use_at_end: Usage | None = None
         self._clock = clock or MonotonicClock()
         self._histograms = {name: Histogram() for name in (*self.stages, TICK, LATENESS)}
         self._row, self._column = self.stamps[0], 0
@@ -169,7 +170,7 @@ class Telemetry:
 
     def begin(self, wake: Wake) -> None:
         """Open a tick's row."""
-        self.slack = self._use()
+        self._use_at_begin = self._meter.read()
         self._row = self.stamps[self.ticks % len(self.stamps)]
         self._row[:] = 0
         self._row[0] = self._clock.now_ns()
@@ -189,7 +190,7 @@ class Telemetry:
 
     def record(self) -> None:
         """Move the finished tick into the histograms, as far as it came. Call it in the slack."""
-        self.usage = self._use()
+        self._count_use()
         row = self._row[: self._column + 1].tolist()
         for name, start_ns, end_ns in zip(self.stages, row, row[1:], strict=False):
             self._histograms[name].add(end_ns - start_ns)
@@ -201,11 +202,12 @@ class Telemetry:
             self._in_second += 1
         self._misses.ended(row[-1] - row[0])
 
-    def _use(self) -> Usage:
-        """Return the use of the machine since the last call."""
-        before = self._usage_before
-        self._usage_before = self._meter.read()
-        return NO_USE if before is None else self._usage_before.since(before)
+    def _count_use(self) -> None:
+        now = self._meter.read()
+        begin = self._use_at_begin
+        self.slack = NO_USE if self._use_at_end is None else begin.since(self._use_at_end)
+        self.usage = now.since(begin)
+        self._use_at_end = now
 
     def _count_wake(self, wake: Wake) -> None:
         self._misses.woke(wake.skipped)

@@ -41,10 +41,10 @@ def compare(
         Write the comparison to this file as well.
     """
     require_writable(json=json)
-    reports = [read_report(first), read_report(second)]
-    rows = compare_reports(*reports, tolerance)
-    notes = notes_on(*reports)
-    subjects = [_subject(path, each) for path, each in zip((first, second), reports, strict=True)]
+    one, other = read_report(first), read_report(second)
+    rows = compare_reports(one, other, tolerance)
+    notes = notes_on(one, other)
+    subjects = [_subject(first, one), _subject(second, other)]
     console = screen(json)
     for name, subject in zip(("first", "second"), subjects, strict=True):
         console.print(f"{name}: {', '.join(subject.values())}", soft_wrap=True)

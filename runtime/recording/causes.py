@@ -13,8 +13,8 @@ from typing import Final, Literal
 from .messages import TickMessage
 
 Cause = Literal[
-    "usual", "pre-empted", "page fault", "camera", "robot", "waiting", "computing", "slack",
-    "machine paused", "unknown",
+    "usual", "pre-empted", "page fault", "machine paused", "camera", "robot", "waiting",
+    "computing", "slowed", "slack", "unknown",
 ]  # fmt: skip
 """Probable cause of a slow tick (docs/recording.md)."""
 _USUAL_SHARE: Final = 0.25
@@ -97,12 +97,17 @@ def _before(tick: TickMessage, late_ns: int) -> Cause:
 
 
 def _taken(tick: TickMessage, excess_ns: float) -> Cause | None:
-    """Return the cause if the kernel took the time."""
+    """Return the cause if the core was taken from the thread, or its memory was not there."""
     off_core_ns = tick.took_ns - tick.cpu_ns
-    if 2 * max(tick.waited_ns, off_core_ns if tick.preempted else 0) >= excess_ns:
+    # A kernel that does not count waits still counts the cores that were lost.
+    waited_ns = tick.waited_ns or (off_core_ns if tick.preempted else 0)
+    if 2 * waited_ns >= excess_ns:
         return "pre-empted"
     if tick.disk_faults or 2 * _FAULT_NS * tick.page_faults >= excess_ns:
         return "page fault"
+    # The thread neither waited for a core nor slept, and computed nothing: the core stood still.
+    if not tick.slept and 2 * (off_core_ns - waited_ns) >= excess_ns:
+        return "machine paused"
     return None
 
 
@@ -119,5 +124,4 @@ def _computed(timed: TimedTick, excess_ns: float, typical: Typical) -> Cause:
         return "pre-empted"
     if tick.slept and 2 * (tick.took_ns - tick.cpu_ns) >= excess_ns:
         return "waiting"
-    # The same work took longer, and the kernel knows of no reason.
-    return "computing" if timed.passes > typical.passes else "machine paused"
+    return "computing" if timed.passes > typical.passes else "slowed"

@@ -146,7 +146,7 @@ class LiveRun:
 
     @property
     def missed_ticks(self) -> list[SlowTick]:
-        """The worst misses, each between its neighbours and with its probable cause."""
+        """The worst missed or refused ticks, each between its neighbours and with its cause."""
         names = self.telemetry.stages
         typical_ms = {name: self.telemetry.percentiles(name).p50_ms for name in (TICK, *names)}
         typical = Typical(

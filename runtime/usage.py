@@ -1,7 +1,8 @@
 """Use of the machine by one thread: processor, waits, page faults, lost cores.
 
-Everything comes from getrusage(2) and from /proc/thread-self/schedstat, whose second number is the
-time for which the thread was ready to run and had no core. A kernel without it gives 0.
+The CPU time is that of the thread's clock, because getrusage(2) gives it in steps of a scheduler's
+tick. The counts are of getrusage. The waits are the second number of /proc/thread-self/schedstat. A
+kernel without it gives 0.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from resource import RUSAGE_SELF, RUSAGE_THREAD, getrusage
 from threading import get_ident
+from time import thread_time_ns
 from typing import Final, NamedTuple
 
 _SCHEDSTAT: Final = "/proc/thread-self/schedstat"
@@ -57,7 +59,7 @@ class UsageMeter:
         """Return the use of the machine by the calling thread since it began."""
         found = getrusage(RUSAGE_THREAD)
         return Usage(
-            cpu_ns=round((found.ru_utime + found.ru_stime) * 1e9),
+            cpu_ns=thread_time_ns(),
             waited_ns=self._waited_ns(),
             page_faults=found.ru_minflt + found.ru_majflt,
             disk_faults=found.ru_majflt,

@@ -265,7 +265,7 @@ def _draw_latency(console: Console, live: LiveRun, options: RunOptions, plot: Pa
     table = percentile_table(live.telemetry.summary(), live.budget_ms, live.deadline_ms)
     console.print(table, *passes_sentences(live.telemetry.passes), sep="\n")
     if missed := live.missed_ticks:
-        console.print(slow_tick_table(missed, "worst misses"))
+        console.print(slow_tick_table(missed, "missed or refused ticks, the worst first"))
     with spared("picture"):
         draw_latency(plot, run_sentence(live, options), live.telemetry, live.deadline_ms)
         console.print(f"latency picture: {plot}")

@@ -51,8 +51,8 @@ class TimedTick:
     late_ns: int
     """Time that was lost before the tick began: from the first deadline that it could have kept."""
     missed: bool
-    """True if the tick took longer than the budget, or skipped a deadline that it could have
-    kept."""
+    """True if the tick took longer than the budget, skipped a deadline that it could have kept, or
+    sent no command."""
 
     @property
     def lost_ns(self) -> int:
@@ -71,7 +71,8 @@ def probable_cause(timed: TimedTick, stages: tuple[str, ...], typical: Typical) 
     tick = timed.tick
     excess_ns = tick.took_ns - typical.tick_ns
     if max(excess_ns, timed.late_ns) <= max(_USUAL_NS, _USUAL_SHARE * typical.tick_ns):
-        return "usual"
+        # On a busy machine, waiting for a core may be the usual.
+        return "pre-empted" if 2 * _waited_ns(tick) >= tick.took_ns > _USUAL_NS else "usual"
     if not tick.cpu_ns:  # A recording of an earlier version, without counters.
         return "unknown"
     if timed.late_ns > excess_ns:
@@ -98,17 +99,21 @@ def _before(tick: TickMessage, late_ns: int) -> Cause:
 
 def _taken(tick: TickMessage, excess_ns: float) -> Cause | None:
     """Return the cause if the core was taken from the thread, or its memory was not there."""
-    off_core_ns = tick.took_ns - tick.cpu_ns
-    # A kernel that does not count waits still counts the cores that were lost.
-    waited_ns = tick.waited_ns or (off_core_ns if tick.preempted else 0)
+    waited_ns = _waited_ns(tick)
     if 2 * waited_ns >= excess_ns:
         return "pre-empted"
     if tick.disk_faults or 2 * _FAULT_NS * tick.page_faults >= excess_ns:
         return "page fault"
     # The thread neither waited for a core nor slept, and computed nothing: the core stood still.
-    if not tick.slept and 2 * (off_core_ns - waited_ns) >= excess_ns:
+    if not tick.slept and 2 * (tick.took_ns - tick.cpu_ns - waited_ns) >= excess_ns:
         return "machine paused"
     return None
+
+
+def _waited_ns(tick: TickMessage) -> int:
+    """Return the time for which a tick had no core, though it could have run."""
+    # A kernel that does not count waits still counts the cores that were lost.
+    return tick.waited_ns or (tick.took_ns - tick.cpu_ns if tick.preempted else 0)
 
 
 def _longest(tick: TickMessage, stages: tuple[str, ...], typical: Typical) -> str:

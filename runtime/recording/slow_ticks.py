@@ -103,7 +103,7 @@ class SlowTicks:
             tick=tick,
             passes=passes,
             late_ns=max(0, tick.lateness_ns) + skipped_ns,
-            missed=tick.took_ns > self._budget_ns or skipped_ns > 0,
+            missed=tick.took_ns > self._budget_ns or skipped_ns > 0 or bool(tick.reason),
         )
 
     def slowest(self, typical: Typical) -> list[SlowTick]:

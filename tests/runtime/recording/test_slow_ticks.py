@@ -46,6 +46,7 @@ def cause(message: TickMessage, passes: int = 2, late_ms: int = 0) -> str:
     ("longer", "fields", "passes", "expected"),
     [
         ({}, {}, 2, "usual"),
+        ({}, {"waited_ns": 8 * MS}, 2, "pre-empted"),
         ({"passes": 2}, {}, 2, "usual"),
         ({"passes": 40}, {"cpu_ns": 51 * MS}, 2, "slowed"),
         ({"passes": 40}, {}, 2, "machine paused"),
@@ -125,6 +126,12 @@ def test_a_skipped_deadline_is_a_miss_of_the_tick_after_it_unless_the_tick_befor
     assert found.slow.timed.tick.tick == 0
     after = found.around[-1].timed
     assert (after.tick.tick, after.missed, after.late_ns) == (3, False, 0)
+
+
+def test_a_tick_that_sent_no_command_is_a_miss_within_the_budget_too() -> None:
+    found = fed(tick(0, {"passes": 30}), tick(1, {"passes": 20}, reason="action late"), tick(2))
+    assert [each.slow.timed.tick.tick for each in found] == [1, 0, 2]
+    assert found[0].slow.timed.missed
 
 
 def test_memory_is_bounded_by_the_number_of_ticks_to_keep() -> None:

@@ -55,7 +55,7 @@ def compare(
 
 
 def _subject(path: Path, report: AnyReport) -> dict[str, str]:
-    """Return what a report measured, when and where."""
+    """Return the subject, the date and the machine of a report."""
     return {
         "file": str(path),
         "subject": report.subject,

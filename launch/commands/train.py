@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -19,14 +19,14 @@ from gatort.launch.options import config_text, resolve
 from gatort.launch.outputs import require_own_folder
 from gatort.launch.progress import policy_source, show_collect
 from gatort.launch.refusals import refuse_fields
-from gatort.launch.report import screen
+from gatort.launch.report import progress_bar, screen
 from gatort.launch.train_options import TrainOptions
-from gatort.launch.train_watch import EVENTS, TrainWatch, open_events
-from gatort.policies.dagger import Course, RollOut, WriteBundle
+from gatort.policies.dagger import Course, CourseWatch, RollOut, WriteBundle
 from gatort.policies.loading import quickest_cpu_engine
 from gatort.policies.model import Gato
 from gatort.policies.presets import preset as preset_named
 from gatort.policies.train import CHECKPOINT, Trainer
+from gatort.policies.training_events import EVENTS, TrainingEvents
 from gatort.policies.weights import read_model
 from gatort.runtime.bundle import MANIFEST_FILE, TrainingRecord, sha256_of
 from gatort.runtime.bundle import load_manifest as load_bundle_manifest
@@ -116,7 +116,7 @@ def _run(
     trainer: Trainer, task: str | None, demos: Sequence[Path], options: TrainOptions, out: Path
 ) -> None:
     """Train, and say how it goes on afterwards."""
-    watch = TrainWatch(open_events(out / EVENTS))
+    events = TrainingEvents(out / EVENTS)
     course = Course(
         trainer=trainer,
         config=options,
@@ -124,7 +124,7 @@ def _run(
         roll_out=_roll_out(task, trainer.spec, options),
         write_bundle=_write_bundle(options.preset, task),
         start=load_bundle_manifest(options.start).training if options.start else None,
-        watch=watch,
+        watch=_Screen(events),
     )
     if trainer.step > options.steps:
         raise ConfigError(
@@ -144,7 +144,7 @@ def _run(
         screen(stderr=True).print(_stopped(trainer, out), soft_wrap=True)
         raise
     finally:
-        watch.close()
+        events.close()
     if trainer.rank == 0:
         screen().print(
             f"bundle: {course.bundle}; try it: gatort trials --bundle {quote(str(course.bundle))}",
@@ -250,3 +250,48 @@ def _write_bundle(name: str, task: str | None) -> WriteBundle:
         write_bundle(directory, name, model, training, task=task)
 
     return write
+
+
+class _Screen(CourseWatch):
+    """Shows a course on standard error, and writes its figures as events."""
+
+    def __init__(self, events: TrainingEvents) -> None:
+        self._events = events
+
+    @contextmanager
+    def fitting(self, course: Course) -> Iterator[Callable[[float], None]]:
+        trainer = course.trainer
+        with progress_bar("steps") as bars:
+            bar = bars.add_task("", total=course.config.steps, completed=trainer.step)
+
+            def show(loss: float) -> None:
+                text = f"loss {loss:.3f}, {trainer.tokens_per_s:,.0f} tokens/s{_rollouts(course)}"
+                bars.update(bar, completed=trainer.step, description=text)
+                figures = {"loss": loss, "tokens_per_s": trainer.tokens_per_s}
+                self._events.add(trainer.step, trainer.saved_step, **figures)
+
+            try:
+                yield show
+            finally:
+                self._events.flush(trainer.saved_step)
+
+    def fitted(self, course: Course, validation_loss: float) -> None:
+        step = course.trainer.step
+        screen(stderr=True).print(
+            f"step {step}: validation loss {validation_loss:.3f}{_rollouts(course)}"
+        )
+        self._events.add(step, course.trainer.saved_step, validation_loss=validation_loss)
+
+    def rolled_out(self, course: Course, index: int, rollouts: DemonstrationManifest) -> None:
+        screen(stderr=True).print(
+            f"round {index}: {rollouts.successes} of "
+            f"{counted(rollouts.episodes, 'rollout')} succeeded"
+        )
+        share = rollouts.successes / rollouts.episodes
+        step = course.config.steps_until(index)
+        self._events.add(step, course.trainer.saved_step, rollout_success=share)
+
+
+def _rollouts(course: Course) -> str:
+    rollouts = course.rollouts
+    return f", rollouts {rollouts.successes / rollouts.episodes:.0%}" if rollouts else ""

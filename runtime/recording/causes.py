@@ -1,7 +1,7 @@
 """Probable cause of a slow tick, from the counters that stand beside it.
 
-The engine does the same work in every tick of as many passes. So a tick is compared with the usual
-one of its run, stage by stage, and the time that it took longer is looked for in the counters.
+The engine does the same work in every tick of as many passes. A slow tick is compared with the
+usual one of its run, stage by stage. The counters explain the time that it took longer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Cause = Literal[
 _USUAL_SHARE: Final = 0.25
 """A tick that is longer than the usual one by no more than this share is usual."""
 _USUAL_NS: Final = 1_000_000
-"""So is one that is longer by no more than this."""
+"""Excess up to which a tick is usual, whatever its share."""
 _FAULT_NS: Final = 500
 """Shortest time that a page takes which is touched for the first time."""
 _ROBOT: Final = ("observe", "command")

@@ -175,7 +175,7 @@ def test_the_reports_of_gatort_itself_can_be_read(
     assert compared(own, own)[0] == ExitStatus.DONE
 
 
-def test_what_is_compared_is_named_and_two_machines_are_noticed(
+def test_the_subjects_are_named_and_two_machines_are_noticed(
     compared: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = profiled(1.0, 2) | {"engine": "native", "machine": MACHINE | {"cores": 8}}

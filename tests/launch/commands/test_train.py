@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gatort.launch import cli
-from gatort.launch.train_watch import EVENTS
+from gatort.policies.training_events import EVENTS
 from gatort.runtime.bundle import SuccessRecord, record_success
 from gatort.runtime.demonstrations import load_episodes, load_manifest, write_manifest
 from gatort.runtime.episode import Episode
@@ -164,10 +164,10 @@ def test_a_policy_is_trained_from_demonstrations_to_a_bundle_that_drives(
     train = ["train", str(demonstrations), "--out", str(out), "--workers", "1", *options]
     assert cli.main(train) == 0
     assert scalars(out / EVENTS) == {
-        "loss/training": [1, 2, 3, 4],
+        "loss": [1, 2, 3, 4],
         "tokens_per_s": [1, 2, 3, 4],
-        "loss/validation": [2, 4],
-        "rollouts/success": [2],
+        "validation_loss": [2, 4],
+        "rollout_success": [2],
     }
     drive = ["--flat-out", "--ticks", "3", "--budget-ms", "5000"]
     assert cli.main(["profile", "--bundle", str(out / "bundle"), *drive]) == 0

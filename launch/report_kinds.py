@@ -87,7 +87,7 @@ def read_origin(path: Path, report: dict[str, Any], kinds: Sequence[ReportKind])
     Raises:
         ConfigError: it is of another kind or version, or has no origin.
     """
-    commands = " or ".join((", ".join(f"`gatort {kind}`" for kind in kinds[:-1]), f"`{kinds[-1]}`"))
+    commands = " or ".join(f"`gatort {kind}`" for kind in kinds)
     if "report" not in report:
         raise ConfigError(f"{path}: expected a report of {commands} (--json), found another file")
     try:

@@ -93,8 +93,10 @@ def _before(tick: TickMessage, late_ns: int) -> Cause:
     """Return the cause of a tick that began late."""
     if 2 * tick.slack_waited_ns >= late_ns:
         return "pre-empted"
-    # Between two ticks the loop records and shows them. A sleep that ends late computes nothing.
-    return "slack" if 2 * tick.slack_cpu_ns >= late_ns else "machine paused"
+    # Deadlines are skipped before the loop sleeps: recording and display came too near to them. A
+    # sleep that ends late skips none and computes nothing.
+    is_slack = tick.skipped or 2 * tick.slack_cpu_ns >= late_ns
+    return "slack" if is_slack else "machine paused"
 
 
 def _taken(tick: TickMessage, excess_ns: float) -> Cause | None:

@@ -81,6 +81,8 @@ def test_the_cause_is_the_first_that_explains_half_of_the_excess(
         ({"slack_waited_ns": 20 * MS}, "pre-empted"),
         ({"slack_cpu_ns": 20 * MS}, "slack"),
         ({"slack_cpu_ns": 2 * MS}, "machine paused"),
+        ({"skipped": 1}, "slack"),
+        ({"skipped": 1, "slack_waited_ns": 20 * MS}, "pre-empted"),
     ],
 )
 def test_a_tick_that_began_late_has_its_cause_in_the_slack_before_it(

@@ -88,7 +88,7 @@ def answers(findings: Findings) -> list[str]:
         if only.rate is None or only.wilson_95 is None:
             return ["No trial was run yet."]
         low, high = only.wilson_95
-        counts = f"{only.successes} of {only.trials} trials: {only.rate:.1%}"
+        counts = f"{only.successes} of {counted(only.trials, 'trial')}: {only.rate:.1%}"
         interval = f"95 % interval {low:.1%} to {high:.1%}"
         return [f"{escape(only.name)} succeeded in {counts} ({interval})."]
     return [_answer(each, findings) for each in findings.comparisons]
@@ -98,8 +98,8 @@ def _answer(found: PairedFigures, findings: Findings) -> str:
     variant, reference = escape(found.variant), escape(found.reference)
     if found.verdict == "not finished":
         return (
-            f"No answer yet on {variant} and {reference}: {findings.done} of "
-            f"{findings.planned} trials are done."
+            f"No answer yet on {variant} and {reference}, after {findings.done} of "
+            f"{counted(findings.planned, 'trial')}."
         )
     figures = f"{_points(found)}, p = {found.adjusted_p:.2g}"
     if found.verdict == "no difference shown":

@@ -22,6 +22,7 @@ from gatort.runtime.machine import this_machine
 from gatort.runtime.outputs import one_writer, unwritable
 from gatort.runtime.regular_file import read_regular
 from gatort.runtime.spec import Strict
+from gatort.runtime.wording import counted
 from gatort.sim.trials.journal import code_sha256
 
 from .design import Design
@@ -281,12 +282,12 @@ class StudyRecord:
         fixed = [name for name in changed if name in FIXED or name.startswith("the bundle of")]
         if run and fixed:
             raise ConfigError(
-                f"{fixed[0]}: expected as it was locked, because {len(run)} trials were run so, "
+                f"{fixed[0]}: expected as it was locked, because of {counted(len(run), 'trial')}, "
                 "found a change; copy the study's file under another name for a new study"
             )
         if run and max(run) >= len(schedule(design)):
             raise ConfigError(
-                f"layouts: expected at least those of the {len(run)} trials that were run, found "
+                f"layouts: expected at least those of {counted(len(run), 'trial')}, found "
                 f"{design.layouts_per_cell}"
             )
         entry = AmendmentEntry(reason=reason, changed=tuple(changed), trials=len(run), locked=now)

@@ -238,7 +238,9 @@ def _sentences(found: Findings) -> list[str]:
 
 def _sentence(each: PairedFigures, found: Findings) -> str:
     if each.verdict == "not finished":
-        return f"{each.variant}: not finished, {found.done} of {found.planned} trials are done"
+        return (
+            f"{each.variant}: not finished after {found.done} of {counted(found.planned, 'trial')}"
+        )
     low, high = each.interval
     return (
         f"{each.variant} against {each.reference}: {each.verdict}, "

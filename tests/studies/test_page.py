@@ -81,7 +81,7 @@ def test_the_answer_stands_first_and_text_of_the_researcher_stays_text(finished:
 def test_a_study_that_has_just_been_locked_has_a_page(study: Path) -> None:
     StudyRecord(study).lock(read_design(study))
 
-    assert "No answer yet on drawn and likeliest: 0 of 12 trials are done." in read(study).text
+    assert "No answer yet on drawn and likeliest, after 0 of 12 trials." in read(study).text
 
 
 def test_a_late_amendment_is_said_before_the_figures(finished: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -25,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from gatort.policies.loading import PolicyOptions
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.invalid_values import first_error
+from gatort.runtime.invalid_values import first_error, said
 from gatort.runtime.regular_file import read_regular
 from gatort.runtime.remote.address import host_of
 from gatort.runtime.remote.link import LinkConditions
@@ -36,10 +37,17 @@ from gatort.sim.view_randomisation import NOMINAL_VIEW, ViewRandomisation
 
 from .power import MOST_PAIRS, Expectation, TestName, pairs_needed
 
-MOST_BYTES: Final = 1 << 20
+MOST_BYTES: Final = 1 << 16
+MOST_LINE: Final = 1000
+"""Longest line of a study's file, in characters. The time that a dotted key takes grows with the
+square of its length."""
 SIMULATORS: Final = ("mujoco", "pybullet")
 
-ShortName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$")]
+ShortName = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$"),
+    said("expected a name of 1 to 40 characters: lower-case letters, digits, _, . and -"),
+]
 """Name of a variant or a condition."""
 
 
@@ -168,7 +176,12 @@ class Design(Strict):
                 f"layouts: expected a power of {self.analysis.power:g} with at most {MOST_PAIRS} "
                 "layouts, found less; give a larger analysis.smallest_difference"
             )
-        last = self.first_seed + len(self.cells) * self.layouts_per_cell - 1
+        if self.pairs > MOST_PAIRS:
+            raise ValueError(
+                f"layouts: expected at most {MOST_PAIRS} over all robots and conditions, found "
+                f"{self.pairs}"
+            )
+        last = self.first_seed + self.pairs - 1
         if last not in TRIAL_SEEDS:
             raise ValueError(
                 f"first_seed: expected layouts with seeds up to {TRIAL_SEEDS[-1]}, found {last}"
@@ -215,6 +228,13 @@ class Design(Strict):
         return pairs_needed(wanted.test, wanted.expectation, share, wanted.power)
 
 
+PARTS: Final = (
+    Design, Variant, Condition, Analysis, LinkConditions, ViewRandomisation, Randomisation
+)  # fmt: skip
+KEYS: Final = sorted({key for part in PARTS for key in part.model_fields})
+"""Every key of a study's file."""
+
+
 def read_design(path: Path) -> Design:
     """Read a study's file.
 
@@ -223,13 +243,61 @@ def read_design(path: Path) -> Design:
     """
     content = read_regular(path, "the file of a study (.toml)", ConfigError, MOST_BYTES)
     try:
-        return Design.model_validate(_with_places(tomllib.loads(content.decode()), path.parent))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        found = _parsed(content)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: expected a study in TOML, found other text: {error}") from error
+    try:
+        design = Design.model_validate(_with_places(found, path.parent))
     except ValidationError as error:
         # A rule that concerns several keys names them itself.
         sentence = first_error(error, "the file").removeprefix("the file: ")
-        raise ConfigError(f"{path}: {sentence}") from error
+        raise ConfigError(f"{path}: {sentence}{_hint(error)}") from error
+    if (place := _boolean_for_number(found, design.model_dump())) is not None:
+        raise ConfigError(f"{path}: {place}: expected a number, found true or false")
+    return design
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    """Return the keys of a study's file.
+
+    Raises:
+        ValueError, RecursionError: it is not TOML, or its lines are too long or nested too deep.
+    """
+    text = content.decode("utf-8-sig")
+    if max(map(len, text.splitlines()), default=0) > MOST_LINE:
+        raise ValueError(f"expected lines of at most {MOST_LINE} characters, found a longer one")
+    return tomllib.loads(text)
+
+
+def _hint(error: ValidationError) -> str:
+    """Return a clause on an unknown key that is misspelt or in a table where it is not known."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] != "extra_forbidden":
+        return ""
+    name = str(first["loc"][-1])
+    if name in Design.model_fields:
+        return f"; write {name} above the first [table]"
+    close = get_close_matches(name, KEYS, 1)
+    return f" (did you mean {close[0]!r}?)" if close and close[0] != name else ""
+
+
+def _boolean_for_number(written: Any, read: Any) -> str | None:
+    """Return the first key with `true` or `false` for a number, or `None`. Pydantic reads 1 and 0.
+
+    Args:
+        written: value in the file.
+        read: value that pydantic made of it.
+    """
+    if isinstance(written, Mapping) and isinstance(read, Mapping):
+        inner = [(name, each, read.get(name)) for name, each in written.items()]
+    elif isinstance(written, list) and isinstance(read, list | tuple):
+        inner = [(str(place), *each) for place, each in enumerate(zip(written, read, strict=True))]
+    else:
+        return "" if isinstance(written, bool) and not isinstance(read, bool) else None
+    for name, each, became in inner:
+        if (place := _boolean_for_number(each, became)) is not None:
+            return f"{name}.{place}".strip(".")
+    return None
 
 
 def _with_places(found: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -242,6 +310,10 @@ def _with_places(found: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _placed(variant: Any, folder: Path) -> Any:
     bundle = variant.get("bundle") if isinstance(variant, Mapping) else None
-    if not isinstance(bundle, str) or not (folder / Path(bundle).expanduser()).is_dir():
+    if not isinstance(bundle, str):
         return variant
-    return {**variant, "bundle": str(folder / Path(bundle).expanduser())}
+    try:
+        place = folder / Path(bundle).expanduser()
+    except RuntimeError:  # `~name` of somebody unknown is the name of a folder.
+        return variant
+    return {**variant, "bundle": str(place)} if place.is_dir() else variant

@@ -62,7 +62,38 @@ def test_a_bundle_beside_the_studys_file_is_found(study: Path) -> None:
     ("old", "new", "sentence"),
     [
         ("layouts = 3", "layouts = 0", "layouts: expected at least 1, found 0"),
-        ("layouts = 3", "layout = 3", "layout: expected no such key, found 3"),
+        (
+            "layouts = 3",
+            "layout = 3",
+            "layout: expected no such key, found 3 (did you mean 'layouts'?)",
+        ),
+        (
+            "temperature = 0.5",
+            'temperature = 0.5\ntask = "stacking"',
+            (
+                "variants.drawn.task: expected no such key, found 'stacking'; write task above the "
+                "first [table]"
+            ),
+        ),
+        ("layouts = 3", "layouts = true", "layouts: expected a number, found true or false"),
+        (
+            "delay_ms = 8.0",
+            "delay_ms = 8.0\n[conditions.odd]\nview.light = [1, true]",
+            "conditions.odd.view.light.1: expected a number, found true or false",
+        ),
+        (
+            "variants.drawn",
+            'variants."my policy"',
+            (
+                "variants.my policy.[key]: expected a name of 1 to 40 characters: lower-case "
+                "letters, digits, _, . and -, found 'my policy'"
+            ),
+        ),
+        (
+            "layouts = 3",
+            "layouts = 1001",
+            "layouts: expected at most 2000 over all robots and conditions, found 2002",
+        ),
         (
             "layouts = 3",
             'robots = ["mujoco", "mujoco"]',
@@ -111,6 +142,24 @@ def test_a_file_that_makes_no_study_is_refused_with_its_key(
     study: Path, old: str, new: str, sentence: str
 ) -> None:
     assert refusal(study, old, new) == sentence
+
+
+def test_a_mark_of_utf_8_before_the_text_is_read_over(study: Path) -> None:
+    design = read_design(study)
+    study.write_text(study.read_text(), encoding="utf-8-sig")
+
+    assert read_design(study) == design
+
+
+def test_a_bundle_of_an_unknown_person_is_a_folder_that_is_missing(study: Path) -> None:
+    study.write_text(study.read_text().replace('"stack"', '"~nobody-here/x"', 1))
+
+    assert str(read_design(study).variants["likeliest"].bundle) == "~nobody-here/x"
+
+
+@pytest.mark.parametrize("key", [".".join("a" * 300), ".".join("a" * 3000), "a = " + "[" * 900])
+def test_keys_that_are_nested_too_deep_are_refused(study: Path, key: str) -> None:
+    refusal(study, "layouts = 3", f"{key} = 3")
 
 
 def test_text_that_is_no_toml_is_refused(study: Path) -> None:

@@ -15,7 +15,7 @@ from gatort.sim.trials.statistics import count_stages, wilson_95
 from .design import SIMULATORS, Design
 from .record import StudyRecord, TrialOutcome
 from .schedule import Slot, schedule
-from .sequential import sequential_interval, sequential_p
+from .sequential import sequential_gain, sequential_interval, sequential_p, sequential_path
 
 FEWEST_POINTS: Final = 3
 """Fewest pairs of success rates of which a correlation says something."""
@@ -141,7 +141,13 @@ def find(record: StudyRecord) -> Findings:
     design = record.locked.design
     slots = schedule(design)
     outcomes = record.outcomes
-    comparisons = compare(design, outcomes)
+    blocks = _complete_blocks(slots, outcomes)
+    comparisons = _comparisons(design, blocks, complete=len(outcomes) == len(slots))
+    decided = is_decided(design, comparisons)
+    done = len(outcomes)
+    if decided:  # Trials of later layouts that other processes ran meanwhile do not count.
+        outcomes = {slot.number: outcomes[slot.number] for slot in _slots_of(blocks)}
+    cells = _cells(design, slots, outcomes)
     void = [each.variant for each in record.trials if each.outcome is None]
     return Findings(
         design=design,
@@ -149,12 +155,12 @@ def find(record: StudyRecord) -> Findings:
             _variant(name, slots, outcomes, void.count(name)) for name in design.variants
         ),
         comparisons=comparisons,
-        cells=_cells(design, slots, outcomes),
-        agreements=_agreements(design, _cells(design, slots, outcomes)),
-        wealth_p=_wealth(design, _complete_blocks(slots, outcomes)),
-        done=len(outcomes),
+        cells=cells,
+        agreements=_agreements(design, cells),
+        wealth_p=_wealth(design, blocks),
+        done=done,
         planned=len(slots),
-        decided=is_decided(design, comparisons),
+        decided=decided,
     )
 
 
@@ -195,6 +201,10 @@ def _complete_blocks(
     while len(blocks.get(len(complete), {})) == size:
         complete.append(blocks[len(complete)])
     return complete
+
+
+def _slots_of(blocks: Sequence[TriedLayout]) -> list[Slot]:
+    return [slot for block in blocks for slot, _ in block.values()]
 
 
 def _differences(blocks: Sequence[TriedLayout], reference: str, variant: str) -> list[int]:
@@ -278,14 +288,18 @@ def _comparison(
         interval=interval,
         p=p,
         adjusted_p=adjusted_p,
-        verdict=_verdict(design, adjusted_p, sum(differences), complete=complete),
+        verdict=_verdict(design, adjusted_p, differences, complete=complete),
     )
 
 
-def _verdict(design: Design, adjusted_p: float, gained: int, *, complete: bool) -> StudyVerdict:
+def _verdict(
+    design: Design, adjusted_p: float, differences: Sequence[int], *, complete: bool
+) -> StudyVerdict:
     """Return the verdict. A test for the end of a study says nothing before it."""
-    if not complete and design.analysis.test != "sequential":
+    is_sequential = design.analysis.test == "sequential"
+    if not complete and not is_sequential:
         return "not finished"
+    gained = sequential_gain(differences) if is_sequential else sum(differences)
     if adjusted_p <= design.analysis.significance and gained:
         return "better" if gained > 0 else "worse"
     return "no difference shown" if complete else "not finished"
@@ -392,10 +406,7 @@ def _agreement(
 def _wealth(design: Design, blocks: Sequence[TriedLayout]) -> dict[str, tuple[float, ...]]:
     if design.analysis.test != "sequential":
         return {}
-    found = {}
-    for variant in design.others:
-        differences = _differences(blocks, design.reference, variant)
-        found[variant] = tuple(
-            sequential_p(differences[: count + 1]) for count in range(len(differences))
-        )
-    return found
+    return {
+        variant: tuple(map(float, sequential_path(_differences(blocks, design.reference, variant))))
+        for variant in design.others
+    }

@@ -40,12 +40,31 @@ def sequential_p(differences: Sequence[int]) -> float:
         differences: outcome of each layout in the order of the trials: 1 if only the variant
             succeeded, −1 if only the reference did, 0 if both did the same.
     """
-    discordant = np.array([each for each in differences if each])
-    if not len(discordant):
-        return 1.0
-    bets = np.arange(1, len(discordant) + 1)
-    wealth = log_wealth(np.cumsum(discordant > 0), bets)
-    return float(min(1.0, np.exp(-wealth.max())))
+    return float(sequential_path(differences).min(initial=1.0))
+
+
+def sequential_path(differences: Sequence[int]) -> NDArray[np.float64]:
+    """Return the p value (N,) after each layout: see `sequential_p`."""
+    path: NDArray[np.float64] = np.exp(-np.maximum.accumulate(_wealth(differences)))
+    return path
+
+
+def sequential_gain(differences: Sequence[int]) -> int:
+    """Return by how many layouts the variant led when the evidence was largest.
+
+    The evidence against "equally good" stays, and so must its direction.
+    """
+    if not len(differences):
+        return 0
+    strongest = int(_wealth(differences).argmax())
+    return sum(differences[: strongest + 1])
+
+
+def _wealth(differences: Sequence[int]) -> NDArray[np.float64]:
+    """Return the logarithm of the wealth (N,) after each layout, at least that before the first."""
+    outcomes = np.array(differences, np.int64)
+    wealth = log_wealth(np.cumsum(outcomes > 0), np.cumsum(outcomes != 0))
+    return np.maximum(wealth, 0.0)
 
 
 @cache

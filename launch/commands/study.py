@@ -32,6 +32,7 @@ from gatort.studies.power import detectable_difference, power
 from gatort.studies.record import Locked, StudyRecord, held_record
 from gatort.studies.schedule import Slot, schedule
 from gatort.studies.simulated import run_simulated
+from gatort.studies.stopping import Stopping
 
 Action = Literal["plan", "lock", "run", "report", "amend"]
 
@@ -181,7 +182,7 @@ def _run_simulated(
 ) -> None:
     """Run simulated trials under a progress bar, until a sequential test has its answer."""
     planned = len(schedule(locked.design))
-    is_sequential = locked.design.analysis.test == "sequential"
+    stopping = Stopping(locked.design, record.outcomes)
     trials = run_simulated(locked, slots, workers)
     try:
         with progress_bar("trials") as bars, closing(trials):
@@ -189,7 +190,8 @@ def _run_simulated(
             for slot, outcome in trials:
                 record.add(slot, outcome)
                 bars.update(bar, advance=1)
-                if is_sequential and find(record).decided:
+                stopping.add(slot, outcome)
+                if stopping.is_decided:
                     return
     except KeyboardInterrupt:
         screen(stderr=True).print(

@@ -147,3 +147,14 @@ def test_a_robot_that_ranks_the_other_way_has_the_largest_violation(study: Path)
 
     assert agreement.rank_violation == 1.0
     assert agreement.pearson_r == pytest.approx(-1.0)
+
+
+def test_the_direction_of_a_sequential_answer_is_that_of_its_strongest_evidence() -> None:
+    design = study_of("sequential", 40)
+    slots = schedule(design)
+    outcomes = {slot.number: outcome(succeeded=only_b(slot) == (slot.block < 10)) for slot in slots}
+
+    (found,) = compare(design, outcomes)
+
+    assert found.difference == pytest.approx(-0.5)
+    assert found.verdict == "better"

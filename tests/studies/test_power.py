@@ -18,7 +18,13 @@ from gatort.studies.power import (
     power,
 )
 from gatort.studies.schedule import schedule
-from gatort.studies.sequential import boundary, log_wealth, sequential_interval, sequential_p
+from gatort.studies.sequential import (
+    boundary,
+    log_wealth,
+    sequential_interval,
+    sequential_p,
+    sequential_path,
+)
 
 STUDIES = 200
 LAYOUTS = 60
@@ -155,3 +161,15 @@ def test_the_interval_shrinks_around_the_difference() -> None:
     low, high = sequential_interval([1, 0, 1, 1, 0, 0, 1, 0] * 50, 0.05)
 
     assert 0.4 < low < 0.5 < high < 0.62
+
+
+def test_the_p_value_after_each_layout_is_that_of_the_layouts_so_far() -> None:
+    differences = [0, 1, 1, 0, 1, -1, 1, 1, 1, 1, 1, -1, -1]
+
+    path = sequential_path(differences)
+
+    assert path.tolist() == [
+        sequential_p(differences[: count + 1]) for count in range(len(differences))
+    ]
+    assert path[0] == 1.0
+    assert sequential_p([]) == 1.0

@@ -7,6 +7,7 @@ later is therefore found. The record lies beside the study's file.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,18 +90,23 @@ class Locked(Strict):
 
     def differences(self, other: Locked) -> list[str]:
         """Return the names of the parts that differ in another one. Places of bundles may."""
-        places = {"design": {"variants": {"__all__": {"bundle"}}}}
-        mine = self.model_dump(mode="json", exclude=places)
-        theirs = other.model_dump(mode="json", exclude=places)
-        keys = [key for key in mine["design"] if mine["design"][key] != theirs["design"][key]]
         bundles = [
             f"the bundle of {name}"
-            for name in mine["bundles"].keys() & theirs["bundles"].keys()
-            if mine["bundles"][name] != theirs["bundles"][name]
+            for name in self.bundles.keys() & other.bundles.keys()
+            if self.bundles[name] != other.bundles[name]
         ]
-        code = ["gatort's code"] if mine["code_sha256"] != theirs["code_sha256"] else []
-        versions = ["versions of packages"] if mine["versions"] != theirs["versions"] else []
-        return [*keys, *sorted(bundles), *code, *versions]
+        code = ["gatort's code"] if self.code_sha256 != other.code_sha256 else []
+        versions = ["versions of packages"] if self.versions != other.versions else []
+        return [*changed_keys(self.design, other.design), *sorted(bundles), *code, *versions]
+
+
+def changed_keys(design: Design, other: Design) -> list[str]:
+    """Return the keys of a design that differ in another one. Places of bundles may."""
+    places = {"variants": {"__all__": {"bundle"}}}
+    mine = design.model_dump(mode="json", exclude=places)
+    theirs = other.model_dump(mode="json", exclude=places)
+    # As text, because the order of variants and conditions counts, which mappings do not compare.
+    return [key for key in mine if json.dumps(mine[key]) != json.dumps(theirs[key])]
 
 
 class LockEntry(Strict):
@@ -137,6 +143,12 @@ class TrialEntry(Strict):
     """Figures, or `None` for a void trial, which is run again."""
     void: str | None = None
     """Reason for which the trial does not count, or `None`."""
+
+    def slot(self, block: int) -> Slot:
+        """Return the slot of the trial, which lies in the given block."""
+        return Slot(
+            self.number, block, self.robot, self.condition, self.seed, self.variant, self.code
+        )
 
 
 class Line(Strict):
@@ -290,7 +302,9 @@ class StudyRecord:
                 f"layouts: expected at least those of {counted(len(run), 'trial')}, found "
                 f"{design.layouts_per_cell}"
             )
-        entry = AmendmentEntry(reason=reason, changed=tuple(changed), trials=len(run), locked=now)
+        entry = AmendmentEntry(
+            reason=reason, changed=tuple(changed), trials=len(self.trials), locked=now
+        )
         self._append(entry)
         return entry
 
@@ -347,3 +361,23 @@ class StudyRecord:
             self._last = hashlib.sha256(text).hexdigest()
         if self.lines and not isinstance(self.lines[0].entry, LockEntry):
             raise ConfigError(f"{self.path}, line 1: expected a lock, found another entry")
+        self._require_schedule()
+
+    def _require_schedule(self) -> None:
+        """Check that the trials are those of the schedule, which gatort and NumPy draw anew.
+
+        Raises:
+            ConfigError: a trial is another one.
+        """
+        slots = schedule(self.locked.design) if self.lines else []
+        for place, line in enumerate(self.lines, 1):
+            trial = line.entry
+            if not isinstance(trial, TrialEntry) or trial.outcome is None:
+                continue
+            due = slots[trial.number] if 0 <= trial.number < len(slots) else None
+            if due is None or due != trial.slot(due.block):
+                raise ConfigError(
+                    f"{self.path}, line {place}: expected the trial that the schedule has at "
+                    f"number {trial.number}, found {trial.variant} with seed {trial.seed}; use the "
+                    "versions of gatort and NumPy with which the study was locked"
+                )

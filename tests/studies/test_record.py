@@ -12,10 +12,10 @@ from tests.studies.outcomes import outcome
 from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.runtime.bundle import MANIFEST_FILE
 from gatort.runtime.errors import ConfigError, OutputError
-from gatort.studies.design import read_design
+from gatort.studies.design import Design, read_design
 from gatort.studies.findings import find
 from gatort.studies.record import StudyRecord, held_record
-from gatort.studies.schedule import schedule
+from gatort.studies.schedule import Slot, schedule
 
 
 @pytest.fixture
@@ -179,3 +179,35 @@ def test_a_study_that_could_not_be_locked_leaves_no_record(study: Path) -> None:
     with held_record(study) as held:
         assert not held.is_locked
     assert not held.path.exists()
+
+
+@pytest.mark.parametrize("kind", ["variants", "conditions"])
+def test_another_order_is_a_change_because_it_gives_another_reference_and_schedule(
+    record: StudyRecord, study: Path, kind: str
+) -> None:
+    design = read_design(study)
+    turned = design.model_copy(update={kind: dict(reversed(getattr(design, kind).items()))})
+
+    with pytest.raises(ConfigError, match=f"found another state of: {kind}; put it back"):
+        record.require_unchanged(turned)
+
+
+def test_trials_that_the_schedule_would_number_otherwise_are_refused(
+    record: StudyRecord, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_schedule(design: Design) -> list[Slot]:
+        return schedule(design.model_copy(update={"order_seed": 7}))
+
+    monkeypatch.setattr("gatort.studies.record.schedule", other_schedule)
+
+    with pytest.raises(ConfigError, match="line 2: expected the trial that the schedule has at"):
+        StudyRecord(study)
+
+
+def test_an_amendment_counts_the_void_trials_before_it_too(
+    record: StudyRecord, study: Path
+) -> None:
+    record.add(record.due()[0], None, "the person stood in the picture")
+    change(study, "layouts = 3", "layouts = 5")
+
+    assert record.amend(read_design(study), "the robot is free until Friday").trials == 3

@@ -13,6 +13,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from gatort.policies.loading import PolicyOptions
 from gatort.runtime.bundle import verify
 from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError, ObservationError, RobotError
@@ -21,6 +22,7 @@ from gatort.runtime.loop import TickRecord
 from gatort.sim.tasks import task_of
 from gatort.sim.tasks.task import Task
 from gatort.sim.trials.smoothness import Motion
+from gatort.studies.design import Design
 from gatort.studies.findings import find
 from gatort.studies.record import Locked, StudyRecord, TrialOutcome
 from gatort.studies.schedule import Slot
@@ -33,6 +35,8 @@ from .run_report import remote_of
 
 SUCCESS: Final = "s"
 VOID: Final = "v"
+LEFT: Final = "nobody gave the label before the program ended"
+"""Reason for which a trial is void that ran and has no label."""
 
 
 def run_live(
@@ -66,17 +70,26 @@ def run_live(
             raise ConfigError(
                 f"stopped before trial {slot.code}: answer y to run it; the same command continues"
             )
-        driven = options.model_copy(
-            update={
-                **variant.model_dump(exclude_unset=True),
-                "robot": slot.robot,
-                "seed": slot.seed,
-                "seconds": locked.design.seconds or task.seconds,
-                "task": None,
-            }
-        )
+        driven = _options(options, locked.design, slot, task)
         outcome, void = _run(record, locked, slot, task, driven, console)
         record.add(slot, outcome, void)
+
+
+def _options(cell: RunOptions, design: Design, slot: Slot, task: Task) -> RunOptions:
+    """Return the options of a trial: the cell's, but policy and run as the study has them."""
+    return cell.model_copy(
+        update={
+            **PolicyOptions().model_dump(),
+            **design.variants[slot.variant].model_dump(exclude_unset=True),
+            "robot": slot.robot,
+            "seed": slot.seed,
+            "seconds": design.seconds or task.seconds,
+            "task": None,
+            "demo": None,
+            "prompt": None,
+            "until": "success",
+        }
+    )
 
 
 def _run(
@@ -115,9 +128,9 @@ def _run(
             return None, f"the robot did not begin: {error}"
         succeeded = live.robot.succeeded
         if not simulated:
-            label = _ask(task, slot, reported=succeeded)
-            if label == VOID:
-                return None, _reason()
+            label, void = _labelled(record, task, slot, reported=succeeded)
+            if void is not None:
+                return None, void
             succeeded, reached = label == SUCCESS, _reached(task, label)
         else:
             reached = {}
@@ -154,6 +167,22 @@ def _layout_table(task: Task, seed: int) -> Table:
     return table
 
 
+def _labelled(
+    record: StudyRecord, task: Task, slot: Slot, *, reported: bool
+) -> tuple[str, str | None]:
+    """Return the label of a trial, and the reason for which it is void or `None`.
+
+    A person who leaves instead makes the trial void: they have seen it, and a failure must not be
+    tried again without a trace.
+    """
+    try:
+        label = _ask(task, slot, reported=reported)
+        return label, _reason(slot) if label == VOID else None
+    except (KeyboardInterrupt, ConfigError):
+        record.add(slot, None, LEFT)
+        raise
+
+
 def _ask(task: Task, slot: Slot, *, reported: bool) -> str:
     """Ask for the label of a trial until it is one."""
     stages = ", ".join(f"{number} {stage}" for number, stage in enumerate(task.stages, 1))
@@ -164,21 +193,25 @@ def _ask(task: Task, slot: Slot, *, reported: bool) -> str:
     )
     valid = {SUCCESS, VOID, *map(str, range(len(task.stages) + 1))}
     while True:
-        try:
-            label = input(question).strip().lower()
-        except EOFError as error:
-            raise ConfigError(
-                f"{slot.code}: expected the label of the trial, found the end of the input; the "
-                "same command runs the trial again"
-            ) from error
+        label = _answer(question, slot).lower()
         if label in valid:
             return label
 
 
-def _reason() -> str:
+def _answer(question: str, slot: Slot) -> str:
+    try:
+        return input(question).strip()
+    except EOFError as error:
+        raise ConfigError(
+            f"{slot.code}: expected the label of the trial, found the end of the input; the trial "
+            "is void, and the same command runs it again"
+        ) from error
+
+
+def _reason(slot: Slot) -> str:
     reason = ""
     while not reason:
-        reason = input("Why is it void? ").strip()
+        reason = _answer("Why is it void? ", slot)
     return reason[:500]
 
 

@@ -10,10 +10,13 @@ import pytest
 
 from gatort.faults.arm_process import ConsoleProcess
 from gatort.launch import cli
-from gatort.launch.live_trials import _ask, _reached
+from gatort.launch.live_trials import LEFT, _ask, _labelled, _options, _reached
+from gatort.launch.options import RunOptions
+from gatort.runtime.errors import ConfigError
 from gatort.sim.tasks.stacking.task import Stacking
+from gatort.studies.design import read_design
 from gatort.studies.record import StudyRecord
-from gatort.studies.schedule import Slot
+from gatort.studies.schedule import Slot, schedule
 
 SLOT = Slot(0, 0, "tcp://127.0.0.1:1", "nominal", 5000, "shipped", "KRTX")
 
@@ -116,3 +119,41 @@ def test_a_label_names_the_stages_up_to_the_last_one() -> None:
     assert list(_reached(Stacking(), "2")) == ["reached", "grasped"]
     assert list(_reached(Stacking(), "s")) == list(Stacking.stages)
     assert _reached(Stacking(), "0") == {}
+
+
+@pytest.mark.parametrize("given", [[], ["v"], ["6"]])
+def test_a_trial_whose_label_nobody_gives_is_void_and_leaves_a_trace(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tmp_path / "live.toml"
+    study.write_text(STUDY.format(robot="tcp://127.0.0.1:1"), encoding="utf-8")
+    record = StudyRecord(study)
+    record.lock(read_design(study))
+    slot = record.due()[0]
+    answers(monkeypatch, *given)
+
+    with pytest.raises(ConfigError, match="the trial is void, and the same command runs it again"):
+        _labelled(record, Stacking(), slot, reported=False)
+
+    (trial,) = StudyRecord(study).trials
+    assert (trial.number, trial.outcome, trial.void) == (slot.number, None, LEFT)
+    assert record.due()[0] == slot
+
+
+def test_a_launch_profile_says_nothing_on_the_policy_of_a_trial(tmp_path: Path) -> None:
+    study = tmp_path / "live.toml"
+    study.write_text(STUDY.format(robot="tcp://127.0.0.1:1"), encoding="utf-8")
+    design = read_design(study)
+    slot = next(each for each in schedule(design) if each.variant == "likeliest")
+    keys = tmp_path / "keys"
+    cell = RunOptions(engine="native", temperature=2.0, demo="hold", until="time", keys=keys)
+
+    options = _options(cell, design, slot, Stacking())
+
+    plain = RunOptions()
+    assert options.engine == plain.engine
+    assert options.temperature == plain.temperature
+    assert options.demo is None
+    assert options.until == "success"
+    assert options.keys == keys
+    assert options.seconds == 2.0

@@ -13,7 +13,7 @@ from gatort.runtime.wording import counted
 from gatort.sim.trials.statistics import wilson_95
 
 from .findings import Agreement, Findings, PairedFigures, VariantFigures
-from .power import detectable_difference
+from .power import detectable_sentence
 from .record import StudyRecord
 
 WIDTH: Final = 640
@@ -345,17 +345,16 @@ def _agreement(found: Agreement) -> str:
 def _plan(record: StudyRecord, findings: Findings) -> str:
     design, analysis = findings.design, findings.design.analysis
     share = analysis.significance / design.comparisons
-    detectable = detectable_difference(
+    found = detectable_sentence(
         analysis.test, analysis.expected_success, share, design.pairs, analysis.power
     )
-    smallest = "none" if detectable is None else f"{100 * detectable:.1f} points"
     last = design.first_seed + design.pairs - 1
     rows = [
         ("trials", f"{findings.done} of {findings.planned}"),
         ("layouts", f"{design.pairs}, seeds {design.first_seed} to {last}"),
         ("accepted probability of a false answer", f"{analysis.significance:g}"),
         ("smallest difference that matters", f"{100 * analysis.smallest_difference:.1f} points"),
-        (f"difference found with a probability of {analysis.power:.0%}", smallest),
+        (f"found with a power of {analysis.power:g}", found),
         ("seed of the order", str(design.order_seed)),
         ("locked", record.lines[0].date),
         ("lock, SHA-256", record.lock_sha256),

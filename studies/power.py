@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal
@@ -87,26 +88,58 @@ def pairs_needed(
     return high
 
 
-def detectable_difference(
+def detectable_rates(
     test: TestName, reference: float, significance: float, pairs: int, wanted: float
-) -> float | None:
-    """Return the smallest difference that a study finds with a power of `wanted`.
+) -> tuple[float | None, float | None]:
+    """Return the success rates nearest the reference's that a study tells from it.
 
-    Differences go from the reference's success rate towards the end that has more room. `None` if
-    even the largest is not found so surely.
+    Args:
+        test: test of the study.
+        reference: success rate of the reference.
+        significance: accepted probability of a false answer of this one comparison.
+        pairs: number of layouts, at least 1.
+        wanted: probability with which the study finds the difference.
+
+    Returns:
+        The highest rate below the reference's and the lowest above; `None` if even 0 or 1 is not
+        found so surely.
     """
-    room, sign = (1 - reference, 1) if reference <= 0.5 else (reference, -1)
-    low, high = 0.0, room
-    if power(test, Expectation(reference, reference + sign * room), significance, pairs) < wanted:
+    lower, higher = (
+        _detectable(
+            lambda rate: power(test, Expectation(reference, rate), significance, pairs),
+            reference,
+            end,
+            wanted,
+        )
+        for end in (0.0, 1.0)
+    )
+    return lower, higher
+
+
+def _detectable(
+    surely: Callable[[float], float], reference: float, end: float, wanted: float
+) -> float | None:
+    """Return the rate nearest the reference's, towards an end, with the wanted power."""
+    if reference == end or surely(end) < wanted:
         return None
+    near, far = reference, end
     for _ in range(STEPS):
-        middle = (low + high) / 2
-        expected = Expectation(reference, reference + sign * middle)
-        if power(test, expected, significance, pairs) < wanted:
-            low = middle
+        middle = (near + far) / 2
+        if surely(middle) < wanted:
+            near = middle
         else:
-            high = middle
-    return high
+            far = middle
+    return far
+
+
+def detectable_sentence(
+    test: TestName, reference: float, significance: float, pairs: int, wanted: float
+) -> str:
+    """Return the success rates that a study tells from the reference's, in words."""
+    lower, higher = detectable_rates(test, reference, significance, pairs, wanted)
+    ends = [f"{lower:.1%} or less"] if lower is not None else []
+    ends += [f"{higher:.1%} or more"] if higher is not None else []
+    return f"success of {', or of '.join(ends)}" if ends else "no other success rate"
 
 
 @cache

@@ -28,8 +28,8 @@ from gatort.sim.trials.runner import require_unseen
 from gatort.studies.design import SIMULATORS, Design, read_design
 from gatort.studies.findings import Findings, PairedFigures, find
 from gatort.studies.page import page
-from gatort.studies.power import detectable_difference, power
-from gatort.studies.record import Locked, StudyRecord, held_record
+from gatort.studies.power import detectable_sentence, power
+from gatort.studies.record import Locked, StudyRecord, changed_keys, held_record
 from gatort.studies.schedule import Slot, schedule
 from gatort.studies.simulated import run_simulated
 from gatort.studies.stopping import Stopping
@@ -81,7 +81,7 @@ def study(
         case "plan":
             screen().print(_plan_table(design))
         case "report":
-            _report(file, StudyRecord(file))
+            _report(file, design, StudyRecord(file))
         case _:
             with held_record(file) as record:
                 _change(record, action, design, reason, resolve(RunOptions, None, profile), workers)
@@ -139,17 +139,19 @@ def _plan_table(design: Design) -> Table:
     ]
     if design.others:
         surely = power(analysis.test, expected, share, design.pairs)
-        difference = detectable_difference(
+        found = detectable_sentence(
             analysis.test, expected.reference, share, design.pairs, analysis.power
         )
-        points = "none" if difference is None else f"{100 * difference:.1f} points"
         rows += [
             ("test", f"{analysis.test}, {analysis.significance:g} accepted for a false answer"),
             (
                 "power",
                 f"{surely:.1%} to tell {expected.other:.0%} from {expected.reference:.0%}",
             ),
-            (f"found with {analysis.power:.0%}", f"differences from {points} on"),
+            (
+                f"with a power of {analysis.power:g}",
+                f"{found}, instead of {expected.reference:.0%}",
+            ),
         ]
     for row in rows:
         table.add_row(*row)
@@ -202,7 +204,7 @@ def _run_simulated(
         raise
 
 
-def _report(file: Path, record: StudyRecord) -> None:
+def _report(file: Path, design: Design, record: StudyRecord) -> None:
     if not record.is_locked:
         raise ConfigError(f"{file}: expected a locked study, found none; run `gatort study lock`")
     place, figures = (file.with_name(f"{file.stem}.study.{end}") for end in ("html", "json"))
@@ -214,6 +216,12 @@ def _report(file: Path, record: StudyRecord) -> None:
     screen().print(_result_table(found))
     for sentence in _sentences(found):
         screen().print(sentence, soft_wrap=True)
+    if changed := changed_keys(record.locked.design, design):
+        screen().print(
+            f"{file} differs from the locked study in {', '.join(changed)}; this is the report of "
+            "the locked one",
+            soft_wrap=True,
+        )
     screen().print(f"page: {place}\nfigures: {figures}", soft_wrap=True)
 
 

@@ -13,7 +13,8 @@ from gatort.studies.power import (
     Expectation,
     TestName,
     _barnard_region,
-    detectable_difference,
+    detectable_rates,
+    detectable_sentence,
     pairs_needed,
     power,
 )
@@ -109,13 +110,24 @@ def test_no_number_of_layouts_finds_a_difference_of_one_in_a_thousand() -> None:
     assert pairs_needed("mcnemar", Expectation(0.5, 0.501), 0.05, 0.8) is None
 
 
-def test_the_detectable_difference_is_found_with_the_wanted_power() -> None:
-    difference = detectable_difference("mcnemar", 0.8, 0.05, LAYOUTS, 0.8)
+def test_rates_on_either_side_are_found_with_the_wanted_power() -> None:
+    rates = detectable_rates("mcnemar", 0.8, 0.05, LAYOUTS, 0.8)
 
-    assert difference is not None
-    found = power("mcnemar", Expectation(0.8, 0.8 - difference), 0.05, LAYOUTS)
-    assert found == pytest.approx(0.8, abs=1e-3)
-    assert detectable_difference("mcnemar", 0.8, 0.05, 3, 0.8) is None
+    for rate in rates:
+        assert rate is not None
+        found = power("mcnemar", Expectation(0.8, rate), 0.05, LAYOUTS)
+        assert found == pytest.approx(0.8, abs=1e-3)
+    assert rates == (pytest.approx(0.5436, abs=1e-3), pytest.approx(0.9699, abs=1e-3))
+
+
+def test_rates_that_a_study_finds_are_named_in_words() -> None:
+    def sentence(reference: float, pairs: int) -> str:
+        return detectable_sentence("mcnemar", reference, 0.05, pairs, 0.8)
+
+    assert sentence(0.8, 3) == "no other success rate"
+    assert sentence(0.8, 20) == "success of 31.7% or less"
+    assert sentence(1.0, 60) == "success of 87.1% or less"
+    assert sentence(0.8, 60) == "success of 54.4% or less, or of 97.0% or more"
 
 
 def test_barnards_region_is_that_of_scipy() -> None:

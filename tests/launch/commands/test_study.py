@@ -111,3 +111,15 @@ def test_flags_of_another_action_are_refused(
 ) -> None:
     assert gatort("plan", study, "--workers", "2") == 2
     assert "--workers has no effect with plan: leave it out" in capsys.readouterr().err
+
+
+def test_a_report_says_that_the_file_changed_since_the_lock(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gatort("lock", study)
+    study.write_text(STUDY.replace("Does", "Why does").replace("5.0", "4.0"), encoding="utf-8")
+
+    assert gatort("report", study) == 0
+
+    shown = capsys.readouterr().out
+    assert "pick.toml differs from the locked study in question, variants; this is the" in shown

@@ -1,7 +1,8 @@
 """The record of a study: its lock, amendments and trials, one JSON line each, never changed.
 
-Each line holds the SHA-256 of the line before it. A line that was changed, removed or inserted
-later is therefore found. The record lies beside the study's file.
+Each line holds the SHA-256 of the line before it. A line before the last one that was changed,
+removed or inserted is therefore found. Somebody who computes the hashes anew is not: quote the
+lock's hash before the first trial. The record lies beside the study's file.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from gatort.launch.outputs import require_writable
 from gatort.launch.refusals import refuse_ignored
 from gatort.launch.report import progress_bar, screen, write_json
 from gatort.policies.loading import CPU_ENGINES
-from gatort.runtime.bundle import load_manifest
+from gatort.runtime.bundle import verify
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.grant import read_grant
@@ -110,14 +110,14 @@ def _change(
 
 
 def _require_possible(design: Design) -> None:
-    """Check that every bundle is there, fits the task, and has not seen the layouts.
+    """Check that every bundle is complete, fits the task, and has not seen the layouts.
 
     Raises:
         BundleError, ConfigError, SpecError: it is not.
     """
     seeds = range(design.first_seed, design.first_seed + design.pairs)
     for variant in design.variants.values():
-        manifest = load_manifest(variant.bundle)
+        manifest = verify(variant.bundle)
         require_unseen(seeds, manifest)
         task_of(manifest, design.task).interface_for(manifest.spec)
 

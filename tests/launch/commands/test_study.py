@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from tests.waiting import LONGEST_WAIT_S, becomes
 
 from gatort.launch import cli
+from gatort.policies.loading import SHIPPED_BUNDLE
 from gatort.studies.record import StudyRecord
 
 STUDY = """
@@ -123,3 +125,18 @@ def test_a_report_says_that_the_file_changed_since_the_lock(
 
     shown = capsys.readouterr().out
     assert "pick.toml differs from the locked study in question, variants; this is the" in shown
+
+
+def test_a_bundle_that_lacks_a_file_is_found_before_the_lock(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = shutil.copytree(SHIPPED_BUNDLE, study.parent / "own")
+    (own / "policy.onnx").unlink()
+    study.write_text(STUDY.replace('"stack"', '"own"', 1), encoding="utf-8")
+
+    assert gatort("lock", study) == 2
+
+    assert "policy.onnx: expected a file that the manifest names, found none" in (
+        capsys.readouterr().err
+    )
+    assert not StudyRecord(study).is_locked

@@ -14,14 +14,7 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PositiveFloat,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from gatort.policies.loading import PolicyOptions
@@ -156,7 +149,7 @@ class Design(Strict):
     """Seed of the first layout. Every robot and condition has layouts of its own."""
     order_seed: Seed = 0
     """Seed of the order of the trials."""
-    seconds: PositiveFloat | None = None
+    seconds: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Longest trial, or `None` for the task's own duration."""
     analysis: Analysis = Analysis()
 

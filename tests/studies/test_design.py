@@ -75,6 +75,7 @@ def test_a_bundle_beside_the_studys_file_is_found(study: Path) -> None:
                 "first [table]"
             ),
         ),
+        ("layouts = 3", "seconds = 1e9", "seconds: expected at most 1000000, found 1000000000.0"),
         ("layouts = 3", "layouts = true", "layouts: expected a number, found true or false"),
         (
             "delay_ms = 8.0",

@@ -65,6 +65,8 @@ class RunStatus:
     """Reason why the recording is incomplete."""
     succeeded: bool | None
     """True if the robot has reported the task's success; `None` without a task."""
+    blind: bool = False
+    """True to leave out durations and passes, by which a person could tell policies apart."""
 
     def table(self) -> Table:
         """Return the status as a table of names and values."""
@@ -85,6 +87,17 @@ class RunStatus:
         hertz = f"{rate.now_hz:.1f} Hz now, {rate.average_hz:.1f} average"
         yield "rate", Text(f"{hertz}, {rate.worst_second_hz:.1f} in the worst second")
 
+        if not self.blind:
+            yield from self._policy_rows()
+        yield "misses", alarming(str(self.misses), self.misses > 0)
+        refused = sum(self.refused.values())
+        yield "refused", alarming(f"{refused}{counts(self.refused)}", refused > 0)
+        if self.cause is not None:
+            yield "cause", alarming(self.cause, self.state is not State.RUN)
+        if self.recording_fault is not None:
+            yield "recording", alarming(f"DEGRADED: {self.recording_fault}", True)
+
+    def _policy_rows(self) -> Iterator[tuple[str, Text]]:
         tick = Text()
         named = (("p50", self.tick.p50_ms), ("p99", self.tick.p99_ms), ("max", self.tick.max_ms))
         for name, value_ms in named:
@@ -94,13 +107,6 @@ class RunStatus:
 
         if self.passes.saved:
             yield "passes", Text(passes_sentence(self.passes))
-        yield "misses", alarming(str(self.misses), self.misses > 0)
-        refused = sum(self.refused.values())
-        yield "refused", alarming(f"{refused}{counts(self.refused)}", refused > 0)
-        if self.cause is not None:
-            yield "cause", alarming(self.cause, self.state is not State.RUN)
-        if self.recording_fault is not None:
-            yield "recording", alarming(f"DEGRADED: {self.recording_fault}", True)
 
 
 class LiveTable(Onlooker):

@@ -57,7 +57,8 @@ def run_recorded(
         track: track of a simulated robot's positions.
         viewer: show the positions in a window.
         on_tick: called in the slack after each tick with its record.
-        title: heading of the live table. Default: bundle, engine and robot.
+        title: heading of a live table that must not tell the policy. Default: bundle, engine and
+            robot, and a table with durations and passes.
 
     Raises:
         RecordingError: the file cannot be opened.
@@ -75,7 +76,7 @@ def run_recorded(
     if file.parent == RUNS:
         make_runs()  # Another command may have removed the empty folder since the check.
     with Recorder(file, run, policy) as recorder:
-        watcher = RunWatcher(live, recorder, heading, console, track)
+        watcher = RunWatcher(live, recorder, heading, console, track, blind=title is not None)
         try:
             with ExitStack() as stack:
                 stack.enter_context(watcher.shown(viewer=viewer))

@@ -82,6 +82,8 @@ class RunWatcher:
         title: str,
         console: Console,
         track: FilmTrack | None,
+        *,
+        blind: bool = False,
     ) -> None:
         """Prepare.
 
@@ -91,7 +93,9 @@ class RunWatcher:
             title: bundle, engine and robot.
             console: console of the live table.
             track: track of a simulated robot's positions.
+            blind: leave durations and passes out of the table.
         """
+        self._blind = blind
         self._live = live
         self._track = track
         self._recorder = recorder
@@ -137,4 +141,5 @@ class RunWatcher:
             cause=live.ending or refusal,
             recording_fault=self._recorder.degraded,
             succeeded=live.robot.succeeded if live.has_task else None,
+            blind=self._blind,
         )

@@ -46,6 +46,14 @@ def drawn(status: RunStatus, width: int = 80) -> str:
     return console.export_text()
 
 
+def test_a_blind_table_leaves_out_durations_and_passes_by_which_policies_differ() -> None:
+    text = drawn(replace(STATUS, title="KRTX", blind=True))
+
+    assert "p50" not in text
+    assert "passes" not in text
+    assert "4 (4× action late)" in text
+
+
 def test_the_table_says_rate_latency_limits_misses_refusals_and_time_left() -> None:
     text = drawn(STATUS)
     for word in (

@@ -82,6 +82,7 @@ def test_a_person_runs_a_study_and_never_reads_the_name_of_a_variant(
     everything = shown.out + shown.err + "".join(asked)
     assert "likeliest" not in everything
     assert "drawn" not in everything
+    assert "p50" not in everything
     (trial,) = StudyRecord(study).trials
     assert f"trial {trial.code}, 1 of 2 that are due" in shown.out
     assert trial.outcome is not None

@@ -148,10 +148,7 @@ def _plan_table(design: Design) -> Table:
                 "power",
                 f"{surely:.1%} to tell {expected.other:.0%} from {expected.reference:.0%}",
             ),
-            (
-                f"with a power of {analysis.power:g}",
-                f"{found}, instead of {expected.reference:.0%}",
-            ),
+            ("found", f"{found} (power {analysis.power:g})"),
         ]
     for row in rows:
         table.add_row(*row)

@@ -140,3 +140,15 @@ def test_a_bundle_that_lacks_a_file_is_found_before_the_lock(
         capsys.readouterr().err
     )
     assert not StudyRecord(study).is_locked
+
+
+def test_a_plan_names_the_success_rates_that_it_finds(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.write_text(STUDY.replace("layouts = 3", "layouts = 83"), encoding="utf-8")
+
+    assert gatort("plan", study) == 0
+
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "power 80.1% to tell 95% from 80%" in shown
+    assert "found success of 58.9% or less, or of 95.0% or more (power 0.8)" in shown

@@ -90,5 +90,6 @@ def run_recorded(
             if file.is_file():  # Not where it is a device, which was there before.
                 file.unlink()
             raise
-        recorder.close("; ".join(run_sentences(live, options)))
+        succeeded = live.robot.succeeded if live.has_task and not live.is_dry else None
+        recorder.close("; ".join(run_sentences(live, options)), succeeded=succeeded)
     return recorder

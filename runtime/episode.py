@@ -17,6 +17,8 @@ from .spec import OTHER_UNIT_RANGES, ObservationKey, PolicySpec
 
 PLACES = "places"
 """Name of the array of places, which an episode may lack."""
+STAMPS = "stamp_ns"
+"""Name of the array of stamps, which an episode may lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Episode:
     """(K, bodies, 3) place of each body in the tool's frame, in m; no rows if unknown.
 
     A policy never observes them. Training may ask for them, so that it learns to localise."""
+    stamps_ns: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """(K,) time at which each observation was read, on a monotonic clock; empty if unknown."""
 
     @property
     def ticks(self) -> int:
@@ -70,6 +74,7 @@ class Episode:
                 action=self.actions,
                 expert_action=self.expert_actions,
                 **({PLACES: self.places} if len(self.places) else {}),
+                **({STAMPS: self.stamps_ns} if len(self.stamps_ns) else {}),
                 **arrays,
             )
 
@@ -102,6 +107,12 @@ class Episode:
                 f"{path}: {PLACES}: expected numbers of shape ({ticks}, bodies, 3), "
                 f"found {places.dtype} of shape {places.shape}"
             )
+        stamps = arrays.get(STAMPS, np.empty(0, np.int64))
+        if stamps.shape not in ((0,), (ticks,)) or stamps.dtype != np.int64:
+            raise DemonstrationError(
+                f"{path}: {STAMPS}: expected int64 of shape ({ticks},), "
+                f"found {stamps.dtype} of shape {stamps.shape}"
+            )
         for name in (*wanted, "seed"):
             _require_finite(path, name, arrays[name])
         for key in spec.observations:
@@ -117,6 +128,7 @@ class Episode:
             actions=_as(path, "action", arrays["action"], "float32"),
             expert_actions=_as(path, "expert_action", arrays["expert_action"], "float32"),
             places=_as(path, PLACES, places, "float32"),
+            stamps_ns=stamps,
         )
 
 

@@ -103,6 +103,8 @@ class Outcome(Strict):
     """Reason why messages are missing; empty if none is."""
     result: str
     """Sentence that says how the run ended."""
+    succeeded: bool | None = None
+    """True if the task succeeded; `None` for a run without a task, or where it is unknown."""
 
 
 def to_metadata(record: Strict) -> dict[str, str]:

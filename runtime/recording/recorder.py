@@ -222,18 +222,19 @@ class Recorder:
         """True if the file holds every message and has its end; false until `close`."""
         return self._closed and self.degraded is None
 
-    def close(self, result: str | None = None) -> None:
+    def close(self, result: str | None = None, *, succeeded: bool | None = None) -> None:
         """Wait, with a limit, until the file is finished. A second call does nothing.
 
         Args:
             result: sentence that says how the run ended; without it the file counts as not closed.
+            succeeded: true if the task succeeded; `None` where that is unknown.
         """
         if self._closed:
             return
 
         self._closed = True
         self.flush()
-        answer = self._last_answer(result)
+        answer = self._last_answer(result, succeeded)
         self._link.close()
         if answer != FINISHED:
             reason = os.fsdecode(answer) or "the recorder process did not finish the file"
@@ -242,23 +243,24 @@ class Recorder:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_CLOSE_S)
 
-    def _last_answer(self, result: str | None) -> bytes:
+    def _last_answer(self, result: str | None, succeeded: bool | None) -> bytes:
         """Send the outcome, end the link and return the process's answer; empty if none comes."""
         self._link.settimeout(_CLOSE_S)
         try:
             if result is not None and not self._failed:
-                self._link.send(self._outcome(result))
+                self._link.send(self._outcome(result, succeeded))
             self._link.shutdown(socket.SHUT_WR)
             return self._link.recv(LARGEST_ANSWER_BYTES)
         except OSError:
             return b""
 
-    def _outcome(self, result: str) -> bytes:
+    def _outcome(self, result: str, succeeded: bool | None) -> bytes:
         outcome = Outcome(
             complete=self.degraded is None,
             dropped=self.dropped,
             degraded=self.degraded or "",
             result=result,
+            succeeded=succeeded,
         )
         data = self._encode(MetadataRecord("outcome", to_metadata(outcome)))
         return HEADER.pack(METADATA_CHANNEL, 0, 0, len(data)) + data

@@ -13,7 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "modules.md"
-FOLDERS = ("runtime", "policies", "sim", "studies", "export", "testing", "launch", "examples")
+FOLDERS = (
+    "runtime", "policies", "sim", "studies", "export", "datasets", "testing", "launch", "examples",
+)  # fmt: skip
 HEAD = """# Modules
 
 One line per file, taken from its docstring. `python docs/list_modules.py` writes this page; do not

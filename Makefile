@@ -24,7 +24,7 @@ run: .venv/.installed-run
 	mkdir -p runs
 	$(BIN)/gatort run $(RUN_ARGS)
 
-test: .venv/.installed-dev .venv-franka-sim/.installed
+test: .venv/.installed-dev .venv-franka-sim/.installed .venv-lerobot/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 check: .venv/.installed-dev
@@ -64,7 +64,7 @@ docs: .venv/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv .venv-franka-sim .venv-peers build dist runs site src/gatort.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-franka-sim .venv-lerobot .venv-peers build dist runs site src/gatort.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # One stamp per set of packages, so that each is installed once and again only when the pins change.
 .venv/.installed-run: pyproject.toml constraints.txt | .venv/bin/python
@@ -72,7 +72,7 @@ clean:
 	touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/pip install --quiet --editable '.[sim,pybullet,franka,cameras,trials,data,train,events,tensorrt,testing,dev]'
+	$(BIN)/pip install --quiet --editable '.[sim,pybullet,franka,cameras,trials,convert,data,train,events,tensorrt,testing,dev]'
 	touch $@ .venv/.installed-run
 
 .venv/.installed-docs: pyproject.toml constraints.txt | .venv/bin/python
@@ -90,6 +90,14 @@ clean:
 	test -x .venv-franka-sim/bin/python || $(PYTHON) -m venv .venv-franka-sim
 	PIP_CONSTRAINT= .venv-franka-sim/bin/pip install --quiet --requirement $< && touch $@ || \
 	    { rm -rf .venv-franka-sim; echo "franka-sim cannot be installed: its tests are skipped"; }
+
+# lerobot pins other versions of almost everything. Its loader runs with .venv's PyTorch, which pip need not fetch again.
+.venv-lerobot/.installed: tests/datasets/lerobot/requirements.txt | .venv/.installed-dev
+	test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	    "$$(.venv-lerobot/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/main.pth"
+	PIP_CONSTRAINT= .venv-lerobot/bin/pip install --quiet --no-deps --requirement $< && touch $@ || \
+	    { rm -rf .venv-lerobot; echo "lerobot's loader cannot be installed: its test is skipped"; }
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("gatort needs Python 3.11 or newer, found " + sys.version)'

@@ -55,6 +55,9 @@ COMMANDS = {
     "demos": (
         "Let a task's scripted expert drive, and store its observations and actions as episodes."
     ),
+    "convert": (
+        "Convert recordings or demonstrations to a LeRobotDataset, and data sets to demonstrations."
+    ),
     "train": "Train a policy on demonstrations and on its own rollouts, and write it as a bundle.",
     "export": "Export a model to ONNX and write it as a bundle of manifest, weights and graph.",
     "compile": "Compile a bundle into an engine for a GPU and store it in this user's cache.",
@@ -92,6 +95,9 @@ EXTRAS = {
     "pylibfranka": "franka",
     "cv2": "cameras",
     "scipy": "trials",
+    "pyarrow": "convert",
+    "av": "convert",
+    "h5py": "convert",
 }
 """Optional package by import name, and the extra of gatort that installs it."""
 

@@ -24,7 +24,7 @@ READERS = {
         "faults",
     ),
     "Engineer": ("profile", "compare", "info", "replay", "parity", "export", "compile"),
-    "Researcher": ("trials", "study", "robustness", "demos", "train"),
+    "Researcher": ("trials", "study", "robustness", "demos", "convert", "train"),
 }
 """Commands by the reader whom they serve."""
 
@@ -50,6 +50,7 @@ EXAMPLES = {
     "study": "study plan pick.toml",
     "robustness": "robustness --bundle policies/stack_camera --json robustness.json",
     "demos": "demos runs/demos --episodes 200",
+    "convert": "convert runs/demos --out runs/lerobot",
     "train": "train runs/demos --out runs/stack",
 }
 """Arguments of one example for each command."""

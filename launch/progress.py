@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 
+from gatort.datasets.writing import Converted, Watch
 from gatort.policies.loading import EngineName, PolicyOptions, load_policy
 from gatort.runtime.demonstrations import DemonstrationManifest, episode_files
 from gatort.runtime.episode import Episode
@@ -37,6 +38,22 @@ def policy_source(bundle: Path, engine: EngineName = "onnx") -> PolicySource:
     """Return a bundle's policy on one thread, for workers that share the cores."""
     options = PolicyOptions(bundle=bundle, engine=engine, threads=1)
     return PolicySource(bundle=bundle, load=partial(load_policy, options))
+
+
+def show_convert(convert: Callable[[Watch], Converted], json: Path | None = None) -> Converted:
+    """Convert under a bar of episodes, and print the result. See `gatort.datasets.conversion`."""
+    bars = progress_bar("episodes")
+    bar = bars.add_task("", total=None)
+    with ExitStack() as stack:
+
+        def show(done: int) -> None:
+            if done == 1:  # The source is accepted, so no error cuts the bar short.
+                stack.enter_context(bars)
+            bars.update(bar, completed=done)
+
+        converted = convert(show)
+    screen(json).print(converted.sentence, converted.next_step, sep="\n", soft_wrap=True)
+    return converted
 
 
 def show_collect(collection: Collection, workers: int) -> DemonstrationManifest:

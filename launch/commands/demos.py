@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -9,7 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import Field, FiniteFloat, PositiveInt
 
-from gatort.launch.progress import show_collect
+from gatort.datasets.conversion import from_recordings as convert_recordings
+from gatort.launch.progress import show_collect, show_convert
 from gatort.launch.refusals import refuse_ignored
 from gatort.launch.report import screen
 from gatort.runtime.errors import ConfigError
@@ -24,6 +26,8 @@ from gatort.sim.tasks.seeds import TRAINING_SEEDS
 from gatort.sim.tasks.task import Task, with_pictures
 from gatort.sim.view_randomisation import TRAINING_VIEW
 
+DEFAULT_TASK = "stacking"
+"""Task whose expert drives by default."""
 PIXELS = 64
 """Height and width of a picture by default."""
 
@@ -36,10 +40,11 @@ def demos(
     noise_nm: tuple[Annotated[FiniteFloat, Field(ge=0, le=1000)], ...] = (0.0, 1.0, 2.0, 4.0),
     randomise: bool = False,
     randomise_view: bool = False,
-    task: str = "stacking",
+    task: str | None = None,
     cameras: Annotated[bool, Parameter(negative="")] = False,
     pixels: Annotated[int, Field(ge=PATCH_PIXELS, le=MOST_SIDE)] | None = None,
     workers: PositiveInt | None = None,
+    from_recordings: list[Path] | None = None,
 ) -> int:
     """Let a task's scripted expert drive, and store its observations and actions as episodes.
 
@@ -63,21 +68,37 @@ def demos(
     randomise_view
         Vary the pictures from episode to episode, over the ranges in sim/view_randomisation.py.
     task
-        Name of the task. The episodes have the observation keys of its first interface.
+        Name of the task; stacking by default, and none for recordings. The episodes have the
+        observation keys of its first interface.
     cameras
         Observe the task's cameras instead: the keys of its first interface that has some.
     pixels
         Height and width of a picture, a multiple of 16; 64 by default.
     workers
         Number of processes that share the episodes. Default: one per core.
+    from_recordings
+        Recordings (.mcap) of `gatort run` that become the episodes; nothing is simulated.
     """
+    if from_recordings is not None:
+        refuse_ignored(
+            "with --from-recordings",
+            seed=seed,
+            randomise=randomise,
+            randomise_view=randomise_view,
+            cameras=cameras,
+            pixels=pixels,
+            workers=workers,
+        )
+        show_convert(partial(convert_recordings, from_recordings, out, task))
+        return ExitStatus.DONE
     if not cameras:
         refuse_ignored("without --cameras", randomise_view=randomise_view)
     first = TRAINING_SEEDS.start if seed is None else seed
     require_training_seeds(range(first, first + episodes))
+    known = task_named(task or DEFAULT_TASK)
     collection = Collection(
-        task=task,
-        spec=_interface(task_named(task), cameras, pixels),
+        task=known.name,
+        spec=_interface(known, cameras, pixels),
         directory=out,
         first_seed=first,
         episodes=episodes,

@@ -56,8 +56,6 @@ class OwnRecord(Strict):
     """Name of the task in `gatort.sim.tasks`."""
     driver: str
     """Source of the actions."""
-    seconds: float
-    """Longest episode. s"""
 
 
 class DataSet(Protocol):

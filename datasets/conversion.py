@@ -122,7 +122,7 @@ def to_demonstrations(
     spec, task = specification_of(mapping)
     require_rate(data, mapping, spec)
     fitting = fit(data, mapping, spec)
-    own = OwnRecord(spec=spec, task=task, driver=f"{kind_of(source)} {source.name}", seconds=1.0)
+    own = OwnRecord(spec=spec, task=task, driver=f"{kind_of(source)} {source.name}")
     return write_demonstrations(out, own, _judged(data, fitting), watch)
 
 

@@ -57,6 +57,11 @@ class Fit:
         rows = values.reshape(len(values), -1)[:, list(self.columns)]
         if np.any(self.factors != 1.0) or np.any(self.offsets != 0.0):
             rows = rows * self.factors + self.offsets
+        if self.dtype == "int32" and not np.array_equal(rows, rows.astype(np.int32)):
+            raise DemonstrationError(
+                f"{self.name}: expected whole numbers of 32 bits, found others in "
+                f"{self.source.feature!r}"
+            )
         return rows.astype(self.dtype, copy=False).reshape(len(values), *self.shape)
 
 
@@ -139,10 +144,12 @@ def fit(data: DataSet, mapping: Mapping, spec: PolicySpec) -> Fitting:
     if mapping.expert_action is not None:
         expert_action = _action("expert_action", mapping.expert_action, spec, data)
     keys = tuple(_key(key, mapping.keys[key.name], data) for key in spec.observations)
-    own = (layout.PLACES, layout.STAMP)
-    stamped = (layout.STAMP,) if layout.STAMP in data.columns else ()
-    extras = tuple(name for name in own if name in data.columns) if data.own else stamped
-    return Fitting(spec, mapping, keys, action, expert_action, extras)
+    extras = []
+    if (stamp := data.columns.get(layout.STAMP)) is not None and prod(stamp.shape) == 1:
+        extras.append(layout.STAMP)
+    if data.own is not None and layout.PLACES in data.columns:
+        extras.append(layout.PLACES)
+    return Fitting(spec, mapping, keys, action, expert_action, tuple(extras))
 
 
 def _action(name: str, source: FeatureSource, spec: PolicySpec, data: DataSet) -> Fit:

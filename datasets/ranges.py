@@ -5,6 +5,7 @@ Letters: N ticks of all episodes, S values of a key.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import combinations
 from typing import Final
@@ -78,21 +79,12 @@ def _range(evidence: Evidence, fit: Fit, low: KeyValues, high: KeyValues) -> Ite
         f"{fit.name}: expected {unit} within {low[worst]:g} to {high[worst]:g}"
         f"{element(fit, worst)}, found {values[:, worst].min():.4g} to {values[:, worst].max():.4g}"
     )
-    for other in others(unit):
-        factor = np.array([FACTORS.get((other, each), 1.0) for each in fit.units])
-        mine = np.array([each == unit for each in fit.units])
-        converted = np.where(mine, values * factor, values)
-        reach = np.abs(converted).max(axis=0) / np.maximum(np.abs(low), np.abs(high))
-        if reach[mine].max() > PLAUSIBLE and _fits(converted, low, high).all():
-            stated = (
-                f'"{other}"'
-                if mine.all()
-                else str(
-                    [other if own else each for own, each in zip(mine, fit.units, strict=True)]
-                ).replace("'", '"')
-            )
-            yield f"{found}, as if in {worded(other)}; state unit = {stated} in [{fit.table}]"
-            return
+    if fit.source.trust:
+        yield f"{found}; training refuses values that far outside, trusted or not"
+        return
+    if (stated := _unit_that_fits(fit, values, low, high, unit)) is not None:
+        yield f"{found}, {stated}"
+        return
     if (swapped := _swapped_range(evidence, fit, low, high)) is not None:
         yield f"{found}; {swapped}"
         return
@@ -107,6 +99,21 @@ def _range(evidence: Evidence, fit: Fit, low: KeyValues, high: KeyValues) -> Ite
         f"{found}; state its unit, scale or columns in [{fit.table}], or trust = true to take the "
         "values as they are"
     )
+
+
+def _unit_that_fits(
+    fit: Fit, values: KeyValues, low: KeyValues, high: KeyValues, unit: str
+) -> str | None:
+    """Return a clause on another unit of the values that have `unit` here, in which all fit."""
+    mine = np.array([each == unit for each in fit.units])
+    for other in others(unit):
+        converted = np.where(mine, values * FACTORS[other, unit], values)
+        reach = np.abs(converted).max(axis=0) / np.maximum(np.abs(low), np.abs(high))
+        if reach[mine].max() > PLAUSIBLE and _fits(converted, low, high).all():
+            each = [other if own else kept for own, kept in zip(mine, fit.units, strict=True)]
+            stated = json.dumps(other if mine.all() else each, ensure_ascii=False)
+            return f"as if in {worded(other)}; state unit = {stated} in [{fit.table}]"
+    return None
 
 
 def element(fit: Fit, index: int) -> str:

@@ -88,7 +88,6 @@ def open_episodes(sources: Sequence[Path], task: str | None) -> Origin:
         spec=first.spec,
         task=task or first.task,
         driver="; ".join(dict.fromkeys(manifest.driver for manifest in manifests)),
-        seconds=max(manifest.seconds for manifest in manifests),
     )
     files = [file for path in sources for file in episode_files(path)]
     return Origin(own, None, ((Episode.load(file, first.spec), 0) for file in files))
@@ -105,8 +104,7 @@ def open_recordings(sources: Sequence[Path], task: str | None) -> Origin:
         task_named(task)
     spec, robot = common_spec(sources)
     recorded = (read_episode(path, spec, seed) for seed, path in enumerate(sources))
-    # The length of the longest is known when all were read.
-    own = OwnRecord(spec=spec, task=task, driver=f"recordings of {robot}", seconds=1.0)
+    own = OwnRecord(spec=spec, task=task, driver=f"recordings of {robot}")
     return Origin(own, robot, ((each.episode, each.left_out) for each in recorded))
 
 

@@ -159,7 +159,7 @@ def write_demonstrations(
                 task=own.task,
                 spec=own.spec,
                 driver=own.driver,
-                seconds=max(own.seconds, counts.longest / own.spec.control_hz),
+                seconds=counts.longest / own.spec.control_hz,
                 first_seed=counts.first_seed,
                 last_seed=counts.last_seed,
                 episodes=counts.episodes,

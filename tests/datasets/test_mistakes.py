@@ -407,6 +407,14 @@ def test_trusted_values_are_taken(foreign: Foreign) -> None:
     foreign.convert(GOOD.replace(VELOCITY, VELOCITY + "trust = true\n"))
 
 
+def test_values_that_training_refuses_are_refused_although_they_are_trusted(
+    foreign: Foreign, loose: PolicySpec
+) -> None:
+    foreign.write(changed(position=np.degrees), loose)
+    sentence = foreign.refusal(GOOD.replace(POSITION, POSITION + "trust = true\n"))
+    assert sentence.endswith("training refuses values that far outside, trusted or not")
+
+
 def test_a_data_set_of_another_program_needs_a_mapping(foreign: Foreign) -> None:
     foreign.write()
     with pytest.raises(GatortError, match="expected a mapping, since gatort did not write"):

@@ -116,6 +116,16 @@ def test_arrays_of_different_lengths_are_refused(arm_spec: PolicySpec, tmp_path:
         convert(tmp_path, arm_spec)
 
 
+def test_fractions_for_discrete_ids_are_refused(arm_spec: PolicySpec, tmp_path: Path) -> None:
+    discrete = {"dtype": "int32", "encoding": "discrete", "low": (), "high": (), "unit": "1"}
+    keys = (*arm_spec.observations[:4], arm_spec.observations[4].model_copy(update=discrete))
+    write(tmp_path / "demo.hdf5")
+    with pytest.raises(
+        DemonstrationError, match="gripper/width: expected whole numbers of 32 bits"
+    ):
+        convert(tmp_path, arm_spec.model_copy(update={"observations": keys}))
+
+
 def test_a_value_that_is_no_number_is_refused(arm_spec: PolicySpec, tmp_path: Path) -> None:
     def spoil(demo: h5py.Group) -> None:
         demo["actions"][7, 1] = np.nan

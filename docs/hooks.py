@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "gatort"
 PACKAGES = ("runtime", "policies", "sim", "studies", "export", "testing")
-"""Folders with an API reference. `launch` is the command line, which `--help` documents."""
+"""Folders with an API reference. `launch` and `datasets` are commands, which `--help` documents."""
 FROM_ROOT = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Page at the root → its name in the site."""
 

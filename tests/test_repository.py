@@ -19,12 +19,13 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 LARGEST_REPOSITORY_BYTES = 40_000_000
 
 
-def test_each_folder_has_its_link_and_launch_has_no_init_file() -> None:
+def test_each_folder_has_its_link_and_those_named_like_packages_have_no_init_file() -> None:
     for folder in FOLDERS:
         link = ROOT / "src" / "gatort" / folder
         assert link.is_symlink()
         assert link.readlink() == Path("..", "..", folder)
-    assert not (ROOT / "launch" / "__init__.py").exists()
+    for folder in ("launch", "datasets"):
+        assert not (ROOT / folder / "__init__.py").exists()
 
 
 def test_the_runtime_loads_without_torch_mujoco_onnx_or_onnxruntime() -> None:

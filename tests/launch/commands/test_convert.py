@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gatort.launch import cli
+from gatort.runtime import packages
 from gatort.runtime.bundle import load_manifest as load_bundle
 from gatort.runtime.demonstrations import load_manifest
 
@@ -71,6 +72,16 @@ def test_a_source_of_no_known_kind_is_refused(
     assert "expected demonstrations.json (demonstrations) or meta/info.json" in sentence
     sentence = refusal(capsys, "convert", tmp_path / "absent.mcap", "--out", tmp_path / "x")
     assert "found none (No such file or directory)" in sentence
+
+
+def test_an_absent_package_is_named_with_the_line_that_installs_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        packages, "installed_version", lambda name: None if name == "pyarrow" else "1"
+    )
+    sentence = refusal(capsys, "convert", RECORDING, "--out", tmp_path / "x")
+    assert sentence.endswith("a LeRobotDataset needs pyarrow: pip install 'gatort[convert]'\n")
 
 
 def test_flags_of_the_simulation_say_nothing_about_recordings(

@@ -111,7 +111,7 @@ def to_demonstrations(
     if mapping is None and data.own is None:
         raise ConfigError(
             f"{source}: expected a mapping, since gatort did not write this data set; name its "
-            f"features in a file and give it with --mapping: {', '.join(sorted(data.columns))}"
+            f"features in a file and give it with --mapping: {_offered(data)}"
         )
     if mapping is None and data.own is not None:
         fitting = fit(data, own_mapping(data.own.spec, data.own.task), data.own.spec)
@@ -124,6 +124,12 @@ def to_demonstrations(
     fitting = fit(data, mapping, spec)
     own = OwnRecord(spec=spec, task=task, driver=f"{kind_of(source)} {source.name}")
     return write_demonstrations(out, own, _judged(data, fitting), watch)
+
+
+def _offered(data: DataSet) -> str:
+    """Return the features of a data set with their shapes."""
+    columns = sorted(data.columns.values(), key=lambda column: column.name)
+    return ", ".join(f"{each.name} {'×'.join(map(str, each.shape))}" for each in columns)
 
 
 def _judged(data: DataSet, fitting: Fitting) -> Iterator[tuple[Episode, int]]:

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ from tests.datasets.conftest import moving_episode, write_demonstrations
 from gatort.datasets.conversion import to_demonstrations, to_lerobot
 from gatort.datasets.lerobot_layout import OWN
 from gatort.datasets.mapping import read_mapping
-from gatort.runtime.demonstrations import load_episodes
+from gatort.runtime.demonstrations import load_episodes, load_manifest
 from gatort.runtime.episode import Episode
 from gatort.runtime.spec import PolicySpec
 
@@ -73,13 +74,17 @@ def rename(data_set: Path) -> None:
     info_path.write_text(json.dumps(info))
 
 
+def mappings() -> list[str]:
+    """Return the mapping files of the page."""
+    return re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
 def test_the_mapping_in_the_page_converts_the_data_set_that_it_describes(
     arm_spec: PolicySpec, shown: Path, tmp_path: Path
 ) -> None:
     write_described(tmp_path, arm_spec, (31, 32))
     (tmp_path / "demos").symlink_to(shown)
-    (text,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "mapping.toml").write_text(text)
+    (tmp_path / "mapping.toml").write_text(mappings()[0])
     to_demonstrations(
         tmp_path / "their-data", tmp_path / "back", read_mapping(tmp_path / "mapping.toml")
     )
@@ -92,3 +97,19 @@ def test_the_mapping_in_the_page_converts_the_data_set_that_it_describes(
             # Degrees in float32 have 24 bits.
             np.testing.assert_allclose(mine, other, rtol=1e-6, atol=1e-7)
         np.testing.assert_allclose(found.actions, expected.actions, rtol=1e-6, atol=1e-7)
+
+
+def test_the_mapping_with_a_specification_converts_a_file_of_robomimic(tmp_path: Path) -> None:
+    (tmp_path / "mapping.toml").write_text(mappings()[1])
+    position = moving_episode(1).observations[2][:, :2] * np.float32(0.5)
+    with h5py.File(tmp_path / "demo.hdf5", "w") as file:
+        data = file.create_group("data")
+        data.attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": 20}})
+        data["demo_0/obs/joint_pos"] = position
+        data["demo_0/actions"] = position / np.array([2.9, 1.8])
+    to_demonstrations(
+        tmp_path / "demo.hdf5", tmp_path / "back", read_mapping(tmp_path / "mapping.toml")
+    )
+    (found,) = load_episodes(tmp_path / "back", load_manifest(tmp_path / "back").spec)
+    np.testing.assert_array_equal(found.observations[0], position)
+    np.testing.assert_allclose(found.actions, position, rtol=1e-6)

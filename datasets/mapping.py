@@ -89,13 +89,23 @@ def read_mapping(path: Path) -> Mapping:
     try:
         mapping = Mapping.model_validate(tomllib.loads(content.decode()))
     except ValidationError as error:
-        raise ConfigError(f"{path}: {first_error(error, 'the file')}") from error
+        raise ConfigError(f"{path}: {first_error(error, 'the file')}{_valid(error)}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: expected TOML, found {error}") from error
     if mapping.like is None or mapping.like.is_absolute():
         return mapping
     # A path in the file starts at the file, wherever the command is given.
     return mapping.model_copy(update={"like": path.parent / mapping.like})
+
+
+def _valid(error: ValidationError) -> str:
+    """Return a clause with the valid keys where one is unknown."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] != "extra_forbidden" or "specification" in first["loc"]:
+        return ""
+    kind = Mapping if len(first["loc"]) == 1 else FeatureSource
+    valid = [field.alias or name for name, field in kind.model_fields.items()]
+    return f"; valid ones are {', '.join(valid)}"
 
 
 def own_mapping(spec: PolicySpec, task: str | None) -> Mapping:

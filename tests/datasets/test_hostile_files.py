@@ -191,9 +191,13 @@ def test_a_file_that_was_cut_off_is_refused_as_hdf5(hdf5: Path) -> None:
     ("text", "sentence"),
     [
         ("keys = [", "expected TOML, found"),
-        ("tas = 1\n[keys]\n[action]\nfrom = 'a'", "tas: expected no such key"),
+        (
+            "tas = 1\n[keys]\n[action]\nfrom = 'a'",
+            "tas: expected no such key, found 1; valid ones are task, like",
+        ),
         ("[keys]\n[action]\nfrom = 'a'", "expected task, like or specification, found none"),
         ("task = 'x'\n[keys]\n[action]\nfrm = 'a'", "action.from: expected a value, found none"),
+        ("task = 'x'\n[keys]\n[action]\nfrom = 'a'\nunits = 'rad'", "valid ones are from, columns"),
     ],
 )
 def test_a_mapping_that_is_not_valid_is_refused(tmp_path: Path, text: str, sentence: str) -> None:

@@ -20,7 +20,7 @@ from gatort.runtime.invalid_values import first_error
 from gatort.sim.trials.journal import Journal
 
 ReportKind = Literal[
-    "run", "serve", "profile", "trials", "sweep", "study", "robustness", "compare", "info",
+    "run", "serve", "profile", "trials", "sweep", "study", "robustness", "convert", "compare", "info",
     "replay", "parity", "compile", "engines", "faults", "cameras", "doctor",
 ]  # fmt: skip
 VERSIONS: Final[dict[ReportKind, int]] = {
@@ -31,6 +31,7 @@ VERSIONS: Final[dict[ReportKind, int]] = {
     "sweep": 1,
     "study": 1,
     "robustness": 1,
+    "convert": 1,
     "compare": 1,
     "info": 2,
     "replay": 1,

@@ -61,5 +61,5 @@ def convert(
             raise ConfigError(f"expected one data set, found {len(sources)}; convert them apart")
         read = read_mapping(mapping) if mapping is not None else None
         work = partial(to_demonstrations, sources[0], out, read)
-    write_json(json, show_convert(work, json).record)
+    write_json(json, "convert", show_convert(work, json).record)
     return ExitStatus.DONE

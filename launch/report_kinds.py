@@ -20,8 +20,9 @@ from gatort.runtime.invalid_values import first_error
 from gatort.sim.trials.journal import Journal
 
 ReportKind = Literal[
-    "run", "serve", "profile", "trials", "sweep", "study", "robustness", "convert", "compare", "info",
-    "replay", "parity", "compile", "engines", "faults", "cameras", "doctor",
+    "run", "serve", "profile", "trials", "sweep", "study", "robustness", "convert",
+    "compare", "info", "replay", "parity", "compile", "engines", "faults", "cameras",
+    "doctor",
 ]  # fmt: skip
 VERSIONS: Final[dict[ReportKind, int]] = {
     "run": 1,

@@ -17,6 +17,7 @@ from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.keys import ControllerKeys
 from gatort.runtime.robot import Robot
 from gatort.runtime.robots.dry_run import DryRunRobot
+from gatort.runtime.takeover.devices import find_device
 from gatort.sim.known_cubes import with_cubes
 from gatort.sim.make import make_robot
 from gatort.sim.sensing import completed
@@ -86,4 +87,9 @@ def live_run(policy: Policy, robot: Robot, clock: Clock, options: RunOptions) ->
         ticks=max(1, round(options.seconds * spec.control_hz)),
         until_success=options.until == "success",
         prompt=prompt,
+        takeover=(
+            find_device(options.takeover, clock, options.takeover_device)
+            if options.takeover is not None
+            else None
+        ),
     )

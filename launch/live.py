@@ -32,6 +32,8 @@ STYLES = {
 }
 """Style of each state; a disarmed robot has none."""
 
+PERSON_STYLE = "bold magenta"
+
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
@@ -67,6 +69,10 @@ class RunStatus:
     """True if the robot has reported the task's success; `None` without a task."""
     blind: bool = False
     """True to leave out durations and passes, by which a person could tell policies apart."""
+    has_arm: str | None = None
+    """Sentence on who has the arm; `None` where nobody can take it over."""
+    by_person: bool = False
+    """True while a person has the arm."""
 
     def table(self) -> Table:
         """Return the status as a table of names and values."""
@@ -82,6 +88,9 @@ class RunStatus:
         success = {None: "", True: ", success", False: ", no success yet"}[self.succeeded]
         state = Text(f" {self.state.upper()} ", STYLES.get(self.state, ""))
         yield "state", state + Text(f" {self.elapsed_s:.1f} s, {left_s:.0f} s left{success}")
+
+        if self.has_arm is not None:
+            yield "arm", Text(self.has_arm, PERSON_STYLE if self.by_person else "")
 
         rate = self.rate
         hertz = f"{rate.now_hz:.1f} Hz now, {rate.average_hz:.1f} average"

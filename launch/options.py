@@ -24,6 +24,7 @@ from gatort.runtime.remote.address import host_of
 from gatort.runtime.robots.cameras.board import Board
 from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
 from gatort.runtime.spec import Seed
+from gatort.runtime.takeover.devices import DeviceName
 from gatort.runtime.wording import counted
 from gatort.sim.make import SimulatorName
 
@@ -76,6 +77,11 @@ class RunOptions(LoopOptions):
     """Longest duration of the run, in seconds."""
     until: Literal["success", "time"] = "success"
     """End of the run: at the task's success, or only when --seconds have passed."""
+    takeover: DeviceName | None = None
+    """Device with which a person may take the arm from the policy, drive it through the same guard,
+    and give it back: the terminal's keyboard, a gamepad or a SpaceMouse."""
+    takeover_device: Path | None = None
+    """File of the gamepad or SpaceMouse, such as /dev/input/event7. Default: the first one."""
     keys: Path | None = None
     """Directory with controller.key and robot.pub; needed for a robot beyond this machine."""
     prompt: Path | None = None

@@ -79,6 +79,8 @@ def run_recorded(
         watcher = RunWatcher(live, recorder, heading, console, track, blind=title is not None)
         try:
             with ExitStack() as stack:
+                if (takeover := live.loop.takeover) is not None:
+                    stack.enter_context(takeover.device.listening())
                 stack.enter_context(watcher.shown(viewer=viewer))
                 scheduling = stack.enter_context(apply(options.realtime))
                 live.scheduling = scheduling.name

@@ -35,7 +35,7 @@ def run_sentence(live: LiveRun, options: RunOptions) -> str:
         f"{counted(telemetry.ticks, 'tick')} at {telemetry.rate.average_hz:.2f} Hz, "
         f"{counted(telemetry.misses, 'miss', 'misses')} of {live.budget_ms:g} ms, "
         f"{telemetry.refused} refused{reasons}, action deadline {live.deadline_ms:g} ms"
-        f"{_clipped(live)}"
+        f"{_clipped(live)}{_taken_over(live)}"
     )
 
 
@@ -99,6 +99,13 @@ def run_record(live: LiveRun, options: RunOptions, recorder: Recorder) -> dict[s
     telemetry = live.telemetry
     remote = remote_of(live.robot)
     wire = {"wire": _wire_record(remote)} if remote is not None else {}
+    if (takeover := live.loop.takeover) is not None:
+        wire["takeover"] = {
+            "device": takeover.device.name,
+            "times": takeover.times,
+            "ticks": takeover.ticks,
+            "lost": takeover.is_lost,
+        }
     if cameras := cameras_of(live.robot):
         wire["cameras"] = {each.key.name: asdict(each.status) for each in cameras}
     return {
@@ -155,6 +162,17 @@ def _clipped(live: LiveRun) -> str:
     return "".join(
         f"; {key} was outside its range in {count} of {counted(live.telemetry.ticks, 'tick')}"
         for key, count in live.loop.guard.clipped.most_common()
+    )
+
+
+def _taken_over(live: LiveRun) -> str:
+    """Return a clause on the ticks of a person; empty without any."""
+    takeover = live.loop.takeover
+    if takeover is None or not takeover.times:
+        return ""
+    return (
+        f"; a person took over {counted(takeover.times, 'time')}, for "
+        f"{counted(takeover.ticks, 'tick')}"
     )
 
 

@@ -125,6 +125,7 @@ class RunWatcher:
     def _status(self) -> RunStatus:
         live = self._live
         telemetry = live.telemetry
+        takeover = live.loop.takeover
         refusal = live.loop.refusal if live.state is not State.DISARMED else None
         return RunStatus(
             title=f"{self._title}, {live.scheduling}",
@@ -142,4 +143,6 @@ class RunWatcher:
             recording_fault=self._recorder.degraded,
             succeeded=live.robot.succeeded if live.has_task else None,
             blind=self._blind,
+            has_arm=takeover.status if takeover is not None else None,
+            by_person=takeover is not None and takeover.by_person,
         )

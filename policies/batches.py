@@ -31,6 +31,8 @@ class Batch:
     """(B, F, A) the expert's actions on the scale of bins."""
     places: NDArray[np.float32]
     """(B, F, bodies, 3) places in the tool's frame, in m; empty if unknown."""
+    labelled: NDArray[np.bool_]
+    """(B, F) true where the targets are to be learned."""
 
     @classmethod
     def of(cls, frames: Frames, starts: NDArray[np.int64], length: int) -> Batch:
@@ -41,6 +43,7 @@ class Batch:
             pictures=tuple(picture[index] for picture in frames.pictures),
             targets=frames.targets[index],
             places=frames.places[index] if len(frames.places) else frames.places,
+            labelled=frames.labelled[index],
         )
 
     def paired(self) -> Batch:
@@ -51,6 +54,7 @@ class Batch:
             pictures=self.pictures,
             targets=np.tile(self.targets, (2, 1, 1)),
             places=places,
+            labelled=np.tile(self.labelled, (2, 1)),
         )
 
 

@@ -15,6 +15,7 @@ from gatort.runtime.bundle import TrainingRecord
 from gatort.runtime.bundle import load_manifest as load_bundle_manifest
 from gatort.runtime.demonstrations import (
     MANIFEST,
+    PERSON,
     DemonstrationManifest,
     load_episodes,
     load_manifest,
@@ -161,7 +162,7 @@ class Course:
         return TrainingRecord(
             recipe=self._recipe(),
             demonstrations=f"{counted(episodes, 'episode')} of {counted(ticks, 'tick')}, "
-            "each labelled by the scripted expert",
+            f"each labelled by {self._teachers()}",
             training_seeds=tuple(
                 sorted(seeds.union(self._start.training_seeds if self._start else ()))
             ),
@@ -169,6 +170,12 @@ class Course:
             parameters=self.trainer.model.parameters_total,
             steps=self.trainer.step,
         )
+
+    def _teachers(self) -> str:
+        drivers = [each.driver for each in self._manifests]
+        people = [driver for driver in drivers if driver.startswith(PERSON)]
+        expert = ["the scripted expert"] if len(people) < len(drivers) else []
+        return " or by ".join((*expert, *dict.fromkeys(people)))
 
     def _recipe(self) -> str:
         config, start = self.config, self._start

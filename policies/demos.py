@@ -31,6 +31,8 @@ class Frames:
     """(episodes + 1,) index of each episode's first frame, followed by N."""
     places: NDArray[np.float32]
     """(N, bodies, 3) places of the bodies in the tool's frame, in m; no rows if unknown."""
+    labelled: NDArray[np.bool_]
+    """(N,) true where the targets are to be learned."""
 
     @property
     def count(self) -> int:
@@ -38,14 +40,19 @@ class Frames:
         return len(self.ids)
 
     def windows(self, frames: int) -> NDArray[np.int64]:
-        """Return the index of every frame that starts a run of `frames` frames in one episode."""
+        """Return the index of every frame that starts a run of `frames` frames in one episode.
+
+        A run without a target to be learned is left out.
+        """
         lengths = np.diff(self.starts)
         runs = [
             np.arange(start, start + length - frames + 1)
             for start, length in zip(self.starts[:-1], lengths, strict=True)
             if length >= frames
         ]
-        return np.concatenate(runs) if runs else np.empty(0, np.int64)
+        starts = np.concatenate(runs) if runs else np.empty(0, np.int64)
+        learned = np.cumsum([0, *self.labelled])
+        return starts[learned[starts + frames] > learned[starts]]
 
 
 def tokenize(episodes: Sequence[Episode], spec: PolicySpec) -> Frames:
@@ -81,7 +88,12 @@ def tokenize(episodes: Sequence[Episode], spec: PolicySpec) -> Frames:
         targets=np.concatenate(targets).astype(np.float32),
         starts=np.cumsum([0, *(episode.ticks for episode in episodes)]),
         places=_places(episodes),
+        labelled=np.concatenate([_labelled(episode) for episode in episodes]),
     )
+
+
+def _labelled(episode: Episode) -> NDArray[np.bool_]:
+    return episode.labelled if len(episode.labelled) else np.ones(episode.ticks, np.bool_)
 
 
 def _places(episodes: Sequence[Episode]) -> NDArray[np.float32]:
@@ -106,4 +118,5 @@ def join(sets: Sequence[Frames]) -> Frames:
         places=np.concatenate([frames.places for frames in sets if len(frames.places)])
         if all(len(frames.places) for frames in sets)
         else np.empty((0, 0, 3), np.float32),
+        labelled=np.concatenate([frames.labelled for frames in sets]),
     )

@@ -290,7 +290,9 @@ class Trainer:
             hidden = self._hidden(inputs)  # (B, F·A, D)
             logits = self.model.head(hidden).float()  # (B, F·A, R)
         labels = label_distribution(targets, self.config.label_std_bins)
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
+        # A tick without a label is only the past of others.
+        learned = self._moved(batch.labelled).repeat_interleave(self.spec.action_tokens, dim=1)
+        loss = F.cross_entropy(logits[learned], labels[learned])
         if self.config.consistency and rng is not None:
             loss = loss + self.config.consistency * _difference(*logits.chunk(2))
         if self.config.locate and rng is not None:

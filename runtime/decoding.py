@@ -3,7 +3,7 @@
     see(pictures)                    optional: tokenize and prefill pictures ahead of the joints
     decide(values) → Decision        tokenize, then one prefill and A − 1 decodes
     commit()                         let the decided frame stand in the context
-    force(values, action) → Decision the same frame with a given action, for prompts and replays
+    force(values, action) → Decision the same frame with a given action: prompts, replays, a person
 
 A decision that is not committed leaves no trace: the next one takes the same frame. Letters as in
 `spec`: O observation tokens, A action tokens; R action bins.
@@ -176,24 +176,27 @@ class Decoder:
         self.sampler.draw(self._context.frame.bias)
         return self._infer(mark)
 
-    def force(self, values: Sequence[NDArray[Any]], action: ArrayLike) -> Decision:
+    def force(
+        self, values: Sequence[NDArray[Any]], action: ArrayLike, mark: Mark = no_mark
+    ) -> Decision:
         """Run a frame whose action is given. Its logits rate that action.
 
         Args:
             values: as for `decide`.
             action: (A,) in each actuator's unit, clipped to its range.
+            mark: as for `decide`.
 
         Raises:
             ObservationError: a value or the action is refused.
             EngineError: as `decide`.
         """
-        self._tokenize(values, no_mark)
+        self._tokenize(values, mark)
         bins = self.tokenizer.encode_action(action) - FIRST_CONTINUOUS_ID  # (A,)
         bias = self._context.frame.bias
         bias.fill(0.0)
         bias[np.arange(len(bins)), bins] = FORCED
         self._context.frame.guess[:] = bins[:-1] + FIRST_CONTINUOUS_ID
-        return self._infer(no_mark)
+        return self._infer(mark)
 
     def commit(self) -> None:
         """Let the last decision's frame stand in the context.

@@ -22,6 +22,8 @@ from .spec import PolicySpec, Strict
 from .wording import counted
 
 MANIFEST = "demonstrations.json"
+PERSON = "a person"
+"""Beginning of the `driver` of demonstrations whose labels are a person's."""
 MOST_BYTES = 1 << 18
 """Largest manifest."""
 

@@ -19,6 +19,8 @@ PLACES = "places"
 """Name of the array of places, which an episode may lack."""
 STAMPS = "stamp_ns"
 """Name of the array of stamps, which an episode may lack."""
+LABELLED = "labelled"
+"""Name of the array that tells the labelled ticks, which an episode may lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class Episode:
     A policy never observes them. Training may ask for them, so that it learns to localise."""
     stamps_ns: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """(K,) time at which each observation was read, on a monotonic clock; empty if unknown."""
+    labelled: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+    """(K,) true where `expert_actions` is to be learned; empty if everywhere.
+
+    Where a person took over from a policy, only their own ticks are."""
 
     @property
     def ticks(self) -> int:
@@ -75,6 +81,7 @@ class Episode:
                 expert_action=self.expert_actions,
                 **({PLACES: self.places} if len(self.places) else {}),
                 **({STAMPS: self.stamps_ns} if len(self.stamps_ns) else {}),
+                **({LABELLED: self.labelled} if len(self.labelled) else {}),
                 **arrays,
             )
 
@@ -113,6 +120,12 @@ class Episode:
                 f"{path}: {STAMPS}: expected int64 of shape ({ticks},), "
                 f"found {stamps.dtype} of shape {stamps.shape}"
             )
+        labelled = arrays.get(LABELLED, np.empty(0, np.bool_))
+        if labelled.shape not in ((0,), (ticks,)) or labelled.dtype.kind != "b":
+            raise DemonstrationError(
+                f"{path}: {LABELLED}: expected booleans of shape ({ticks},), "
+                f"found {labelled.dtype} of shape {labelled.shape}"
+            )
         for name in (*wanted, "seed"):
             _require_finite(path, name, arrays[name])
         for key in spec.observations:
@@ -129,6 +142,7 @@ class Episode:
             expert_actions=_as(path, "expert_action", arrays["expert_action"], "float32"),
             places=_as(path, PLACES, places, "float32"),
             stamps_ns=stamps,
+            labelled=labelled,
         )
 
 

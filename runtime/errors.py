@@ -8,6 +8,7 @@
     ├── DemonstrationError      a demonstration file or set
     ├── EngineError             a forward pass that failed or gave logits that are not finite
     ├── DeviceError             a GPU that failed; its context is lost, so the process has to end
+    ├── TakeoverError           a person's device that fell silent while they had the arm
     ├── RecordingError          a recording that cannot be begun or read, or of another program
     ├── RobotError              a robot that refuses to arm or to answer
     │   └── RobotRefusal        a robot that answered, and refuses the controller or its consent
@@ -57,6 +58,10 @@ class DeviceError(GatortError):
 
     No tick may follow in this process, hence the loop does not catch it.
     """
+
+
+class TakeoverError(GatortError):
+    """A person's device that gives no sign of life while the person has the arm."""
 
 
 class RecordingError(GatortError):

@@ -36,6 +36,7 @@ class Refusal(StrEnum):
 
     OBSERVATION = "observation refused"
     ENGINE = "engine failed"
+    TAKEOVER = "person's device silent"
     NOT_FINITE = "action not finite"
     STALE = "observation not newer than the last one answered"
     LATE = "action late"

@@ -10,6 +10,8 @@ from gatort.runtime.recording.causes import Typical
 from gatort.runtime.recording.recorder import Recorder
 from gatort.runtime.recording.slow_ticks import MOST_SLOW, SlowTick, SlowTicks
 from gatort.runtime.recording.tick_recorder import TickRecorder
+from gatort.runtime.takeover.takeover import Takeover
+from gatort.runtime.takeover.wish import TakeoverDevice
 
 from .clock import Clock
 from .contention import Contention, ProcessorReading
@@ -42,6 +44,7 @@ class LiveRun:
         ticks: int,
         until_success: bool = True,
         prompt: Sequence[PromptFrame] = (),
+        takeover: TakeoverDevice | None = None,
     ) -> None:
         """Prepare the loop and put the prompt into the context.
 
@@ -52,9 +55,11 @@ class LiveRun:
             ticks: largest number of ticks.
             until_success: end the run at the task's success.
             prompt: frames that precede the first observation.
+            takeover: device with which a person may take the arm.
 
         Raises:
             SpecError: the robot's keys or actuators are not those of the policy.
+            ConfigError: a person can take over no such robot.
         """
         self.policy = policy
         self.robot = robot
@@ -72,6 +77,8 @@ class LiveRun:
         self.loop = policy.control(robot, clock, telemetry=self.telemetry, collect_garbage=True)
         self.loop.guard.expects_motion = not self.is_dry
         self.loop.prime(prompt)
+        if takeover is not None:
+            self.loop.takeover = Takeover(takeover, robot.interface, clock)
 
         self.stopped = False
         """True if the guard, the watchdog or a failure of the robot or the GPU ended the run."""

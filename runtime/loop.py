@@ -8,8 +8,10 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
+from gatort.runtime.takeover.takeover import Takeover
+
 from .decoding import Decision, Decoder
-from .errors import EngineError, ObservationError
+from .errors import EngineError, ObservationError, TakeoverError
 from .guard import Guard, Refusal
 from .pacer import Pacer, Wake
 from .robot import Observation, Robot
@@ -33,6 +35,8 @@ class TickRecord:
     """Decision of the policy; its logits last until the next tick."""
     command: Command | None = None
     """Command that the guard admitted and the robot received."""
+    by_person: bool = False
+    """True if a person chose the action, or should have. The decision then rates it."""
     refusal: str | None = None
     """Reason why no command was sent."""
 
@@ -55,6 +59,8 @@ class ControlLoop:
         self.guard = guard
         self.pacer = pacer
         self.telemetry = telemetry
+        self.takeover: Takeover | None = None
+        """Device with which a person may take the arm; `None` without one."""
         self.refusal: str | None = None
         """Sentence of the last refused tick."""
 
@@ -64,6 +70,7 @@ class ControlLoop:
         Raises:
             ObservationError: nothing was sent; the next tick takes the same frame.
             EngineError: nothing was sent; the next tick takes the same frame.
+            TakeoverError: nothing was sent, because the device of a person is lost.
         """
         mark = self.telemetry.mark
 
@@ -79,7 +86,7 @@ class ControlLoop:
 
         values = self.selection.select(observation.values)
         self.guard.inspect(observation)
-        decision = self.decoder.decide(values, mark)
+        decision = self._decide(observation, values)
         record.decision = decision
 
         command = self.guard.admit(decision.action, observation)
@@ -91,6 +98,15 @@ class ControlLoop:
             # An action that was not sent must not stand in the context as if it had been.
             self.decoder.commit()
             mark()
+
+    def _decide(self, observation: Observation, values: Sequence[NDArray[Any]]) -> Decision:
+        """Take the action of the person who has the arm, or else the policy's."""
+        mark = self.telemetry.mark
+        action = self.takeover.action(observation) if self.takeover is not None else None
+        if action is None:
+            return self.decoder.decide(values, mark)
+        # The policy then goes on from what was really done.
+        return self.decoder.force(values, action, mark)
 
     def run(self, ticks: int, on_tick: Callable[[TickRecord], bool | None] | None = None) -> int:
         """Arm the robot, run at most `ticks` ticks, stop the robot. Return how many ticks ran.
@@ -153,16 +169,16 @@ class ControlLoop:
 
         try:
             self.step(record)
-        except (ObservationError, EngineError) as error:
-            engine_failed = isinstance(error, EngineError)
-            self.guard.refuse(Refusal.ENGINE if engine_failed else Refusal.OBSERVATION)
+        except (ObservationError, EngineError, TakeoverError) as error:
+            self.guard.refuse(_refusal_of(error))
             self.refusal = str(error)
             record.refusal = self.refusal
         else:
             if record.command is None and self.guard.reason is not None:
                 record.refusal = self.guard.reason.value
 
-        if record.decision is not None:
+        record.by_person = self.takeover is not None and self.takeover.by_person
+        if record.decision is not None and not record.by_person:
             self.telemetry.decided(record.decision)
         self.telemetry.record()
         return record
@@ -179,3 +195,9 @@ class ControlLoop:
         for values, action in frames:
             self.decoder.force(values, action)
             self.decoder.commit()
+
+
+def _refusal_of(error: ObservationError | EngineError | TakeoverError) -> Refusal:
+    if isinstance(error, EngineError):
+        return Refusal.ENGINE
+    return Refusal.TAKEOVER if isinstance(error, TakeoverError) else Refusal.OBSERVATION

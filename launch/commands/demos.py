@@ -14,9 +14,11 @@ from gatort.datasets.conversion import from_recordings as convert_recordings
 from gatort.launch.progress import show_collect, show_convert
 from gatort.launch.refusals import refuse_ignored
 from gatort.launch.report import screen
+from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.grant import read_grant
+from gatort.runtime.recording.corrections import write_corrections
 from gatort.runtime.spec import MOST_SIDE, PATCH_PIXELS, PolicySpec
 from gatort.runtime.wording import counted
 from gatort.sim.collect import Collection, require_training_seeds
@@ -45,6 +47,7 @@ def demos(
     pixels: Annotated[int, Field(ge=PATCH_PIXELS, le=MOST_SIDE)] | None = None,
     workers: PositiveInt | None = None,
     from_recordings: list[Path] | None = None,
+    corrections: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
 ) -> int:
     """Let a task's scripted expert drive, and store its observations and actions as episodes.
 
@@ -78,6 +81,9 @@ def demos(
         Number of processes that share the episodes. Default: one per core.
     from_recordings
         Recordings (.mcap) of `gatort run` that become the episodes; nothing is simulated.
+    corrections
+        Recordings of `gatort run --takeover` to make the episodes of, instead of the expert's. A
+        policy then learns the ticks of the person. Recordings without any are left out.
     """
     if from_recordings is not None:
         refuse_ignored(
@@ -91,6 +97,8 @@ def demos(
         )
         show_convert(partial(convert_recordings, from_recordings, out, task))
         return ExitStatus.DONE
+    if corrections:
+        return _write_corrections(corrections, out, task)
     if not cameras:
         refuse_ignored("without --cameras", randomise_view=randomise_view)
     first = TRAINING_SEEDS.start if seed is None else seed
@@ -114,6 +122,24 @@ def demos(
         f"seeds {manifest.first_seed} to {manifest.last_seed} in {out}",
         f"train on them: gatort train {quote(str(out))} --out runs/NAME",
         sep="\n",
+        soft_wrap=True,
+    )
+    return ExitStatus.DONE
+
+
+def _write_corrections(files: tuple[Path, ...], out: Path, task: str) -> int:
+    """Make episodes of runs in which a person took over, and say what is in them."""
+
+    def show(file: Path, episode: Episode | None) -> None:
+        if episode is None:
+            screen(stderr=True).print(f"{file}: left out, because no person had the arm in it")
+
+    manifest = write_corrections(files, out, task_named(task).name, show)
+    screen().print(
+        f"{counted(manifest.episodes, 'episode')}, {manifest.successes} succeeded, "
+        f"{counted(manifest.ticks, 'tick')}, {manifest.driver}; train on them with the "
+        f"demonstrations of the policy: gatort train DEMOS {quote(str(out))} --start BUNDLE "
+        "--rounds 0 --out runs/NAME",
         soft_wrap=True,
     )
     return ExitStatus.DONE

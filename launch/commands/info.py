@@ -86,6 +86,7 @@ def _record(recording: Recording, summary: RecordingSummary) -> dict[str, Any]:
         "ticks": summary.ticks,
         "refused": dict(summary.refused),
         "misses": summary.misses.total,
+        "person": {"ticks": summary.person_ticks, "takeovers_s": summary.takeovers},
         "states": [{"s": seconds, "state": state} for seconds, state in summary.states],
         "faults": [{"s": seconds, "fault": fault} for seconds, fault in summary.faults],
         "channels": recording.counts,
@@ -127,6 +128,10 @@ def _rows(recording: Recording, record: dict[str, Any]) -> Iterator[tuple[str, s
             "ticks",
             f"{record['ticks']}, {counted(record['misses'], 'miss', 'misses')}, {refused}",
         )
+
+    if (person := record["person"])["ticks"]:
+        begun_s = ", ".join(f"{at_s:.1f}" for at_s in person["takeovers_s"])
+        yield "person", f"{counted(person['ticks'], 'tick')}, taken over at {begun_s} s"
 
     for name in ("states", "faults"):
         lines = [f"{each['s']:8.3f} s  {each[name[:-1]]}" for each in record[name]]

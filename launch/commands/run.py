@@ -181,6 +181,8 @@ def _require_used(typed: RunOptions | None, options: RunOptions, arm: bool) -> N
         refuse_ignored(f"on {options.robot}, which is simulated in this process", arm=arm)
     elif options.sensor is None or options.demo is not None:
         refuse_fields(f"on {options.robot}, which has its own task", typed, "task")
+    if options.takeover is None:
+        refuse_fields("without --takeover", typed, "takeover_device")
     if options.demo is not None:
         without_policy = ("temperature", "threads", "spinning")
         refuse_fields(f"with --demo {options.demo}, without a policy", typed, *without_policy)
@@ -214,7 +216,7 @@ def _check(options: RunOptions, arm: bool, dry_run: bool, viewer: bool, video: P
     robot = options.robot
     of_policy = sorted(
         options.model_fields_set
-        & {"bundle", "engine", "precision", "prompt", "sensor"}
+        & {"bundle", "engine", "precision", "prompt", "sensor", "takeover"}
         - ({"sensor"} if options.demo == "home" else set())
     )
     if options.demo is not None and of_policy:

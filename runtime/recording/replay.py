@@ -64,8 +64,9 @@ class Difference:
 class Comparison:
     """Recorded ticks, put through a policy in their order.
 
-    A refused tick completes no frame, as when it ran. After a difference the context goes on with
-    the recorded tokens, so each later token is compared on the same past.
+    A refused tick completes no frame, as when it ran. A tick of a person is put into the context
+    and not compared, because no policy chose it. After a difference the context goes on with the
+    recorded tokens, so each later token is compared on the same past.
     """
 
     def __init__(self, recording: Recording, policy: Policy) -> None:
@@ -145,6 +146,8 @@ class Comparison:
             # The pass failed when it was recorded and may fail again; the sampler drew its noise.
             with suppress(EngineError):
                 self._policy.decide(self._read(self._observation))
+        elif self._tokens is not None and tick.by_person:
+            self._follow(self._read(self._observation), self._tokens)
         elif self._tokens is not None:
             seconds = (stamped.at_ns - self._first_ns) * 1e-9
             self._compare(self._read(self._observation), self._tokens, seconds)
@@ -185,6 +188,12 @@ class Comparison:
         self.equal_ticks += int(equal.all())
         self.tokens += len(recorded)
         self.equal_tokens += int(equal.sum())
+        if message.completed:
+            self._policy.commit()
+
+    def _follow(self, values: tuple[NDArray[Any], ...], message: TokensMessage) -> None:
+        """Put a tick of a person into the context."""
+        self._policy.force(values, self._policy.tokenizer.decode_action(self._recorded(message)))
         if message.completed:
             self._policy.commit()
 

@@ -26,12 +26,18 @@ class RecordingSummary:
     """Time of the last message."""
     ticks: int = 0
     """Number of ticks."""
+    person_ticks: int = 0
+    """Number of ticks in which a person had the arm."""
+    takeovers: list[float] = field(default_factory=list)
+    """Seconds from the first message to each time that a person took the arm."""
     refused: Counter[str] = field(default_factory=Counter)
     """Number of refused ticks for each reason."""
     states: list[tuple[float, str]] = field(default_factory=list)
     """Changes of state: seconds since the first message, and the state that began."""
     faults: list[tuple[float, str]] = field(default_factory=list)
     """Faults: seconds since the first message, and the sentence."""
+    _by_person: bool = False
+    """True if a person had the arm in the last tick."""
 
     @property
     def seconds(self) -> float:
@@ -66,6 +72,11 @@ class RecordingSummary:
         self.ticks += 1
         self.misses.woke(tick.skipped)
         self.misses.ended(tick.took_ns)
+        if tick.by_person:
+            if not self._by_person:
+                self.takeovers.append(self.seconds)
+            self.person_ticks += 1
+        self._by_person = tick.by_person
         if tick.reason:
             self.refused[tick.reason] += 1
 

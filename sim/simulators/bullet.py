@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gatort.runtime.errors import RobotError
 from gatort.runtime.robots.driver import INNER_PERIOD_NS
+from gatort.runtime.robots.dynamics import ROTOR_INERTIA_KGM2
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M, JOINT_DAMPING_NMS_RAD
 
 from .bullet_client import PANDA_URDF, BulletClient, pybullet, quietly
@@ -26,7 +27,6 @@ from .simulator import (
     FINGER_DAMPING_NS_M,
     FINGER_FORCE_N,
     FINGER_STIFFNESS_N_M,
-    ROTOR_INERTIA_KGM2,
     ArmModel,
     ArmState,
     Array,

@@ -14,22 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.errors import RobotError
+from gatort.runtime.robots.dynamics import ROTOR_INERTIA_KGM2
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 
 from .look import Look
 from .mujoco_look import MujocoCameras
-from .simulator import (
-    NOMINAL,
-    ROTOR_INERTIA_KGM2,
-    ArmModel,
-    ArmState,
-    Array,
-    Cube,
-    Physics,
-    Pose,
-    Scene,
-    Simulator,
-)
+from .simulator import NOMINAL, ArmModel, ArmState, Array, Cube, Physics, Pose, Scene, Simulator
 
 _ARM: Final = slice(0, 7)
 _FINGERS: Final = slice(7, 9)

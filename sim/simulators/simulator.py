@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.robots.dynamics import ROTOR_INERTIA_KGM2
 from gatort.runtime.robots.panda import JOINT_DAMPING_NMS_RAD
 
 from .look import PLAIN, Look
@@ -23,9 +24,6 @@ from .look import PLAIN, Look
 Array = NDArray[np.float64]
 
 # Constants of the arm that both simulators share. panda.xml holds them as well.
-ROTOR_INERTIA_KGM2: Final = 0.1
-"""Rotor inertia that each arm joint reflects. `arm_model` always contains it, also for an arm
-without rotors."""
 FINGER_FORCE_N: Final = 35.0
 """Largest force of a closing finger. Franka Hand gives 70 N of continuous force."""
 FINGER_STIFFNESS_N_M: Final = 800.0

@@ -1,9 +1,4 @@
-"""The control law that experts share: joint torques that bring the tool to a goal.
-
-Computed torque τ = M(q)(Kp·Δq + Kd·(q̇* − q̇)), with Δq and the wanted velocity q̇* from damped
-least squares (Siciliano et al., "Robotics: Modelling, Planning and Control", 2009, sections 3.5 and
-8.5).
-"""
+"""The goal that experts share: the tool points down and moves to a place. See `computed_torque`."""
 
 from __future__ import annotations
 
@@ -11,13 +6,9 @@ from typing import Final
 
 import numpy as np
 
-from gatort.runtime.robots.panda import HOME_RAD, TORQUE_NM
+from gatort.runtime.robots.computed_torque import computed_torque
 from gatort.sim.simulators.simulator import ArmModel, ArmState, Array
 
-STIFFNESS_PER_S2: Final = 100.0
-DAMPING_PER_S: Final = 16.0
-LEAST_SQUARES_DAMPING: Final = 0.05
-POSTURE_GAIN: Final = 0.1
 LONGEST_STEP_M: Final = 0.08
 LONGEST_TURN_RAD: Final = 0.4
 AT_REST: Final = np.zeros(3)
@@ -44,19 +35,18 @@ def torque_towards(
     """
     step = step * min(1.0, LONGEST_STEP_M / (float(np.linalg.norm(step)) + 1e-9))
     yaw = np.clip(yaw_rad, -LONGEST_TURN_RAD, LONGEST_TURN_RAD)
+    turn = upright(arm.tool_rotation) + np.array([0.0, 0.0, yaw])
+    return computed_torque(
+        arm.joint_position,
+        arm.joint_velocity,
+        model.jacobian,
+        model.mass_matrix,
+        twist=np.concatenate([step, turn]),
+        velocity=np.concatenate([velocity_m_s, AT_REST]),
+    )
+
+
+def upright(tool_rotation: Array) -> Array:
+    """Return the smallest turn in W, (3,) rad, that makes a slightly tilted tool point down."""
     # The tool's z axis points down: the cross product gives the smallest turn that brings it there.
-    tilt = np.cross(arm.tool_rotation[:, 2], np.array([0.0, 0.0, -1.0]))
-    twist = np.concatenate([step, tilt + np.array([0.0, 0.0, yaw])])  # (6,)
-
-    jacobian = model.jacobian
-    inverse = jacobian.T @ np.linalg.inv(
-        jacobian @ jacobian.T + LEAST_SQUARES_DAMPING**2 * np.eye(6)
-    )  # (7, 6)
-    posture = POSTURE_GAIN * (HOME_RAD - arm.joint_position)
-    motion = inverse @ twist + posture - inverse @ (jacobian @ posture)  # (7,) rad
-    too_fast = arm.joint_velocity - inverse[:, :3] @ velocity_m_s  # (7,) rad/s
-
-    torque = model.mass_matrix @ (STIFFNESS_PER_S2 * motion - DAMPING_PER_S * too_fast)
-    limit = np.array(TORQUE_NM)
-    limited: Array = np.clip(torque, -limit, limit)
-    return limited
+    return np.cross(tool_rotation[:, 2], np.array([0.0, 0.0, -1.0]))

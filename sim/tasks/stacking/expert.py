@@ -7,6 +7,7 @@ can learn it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 import numpy as np
@@ -45,6 +46,14 @@ OPENED_M: Final = 0.012
 LEAVE_M: Final = 0.13
 
 
+class Stage(IntEnum):
+    """Phase of stacking, in order."""
+
+    FETCH = 0
+    CARRY = 1
+    LEAVE = 2
+
+
 @dataclass(frozen=True, slots=True)
 class ToolGoal:
     """Goal of the tool, relative to its present pose, and goal of the gripper."""
@@ -65,11 +74,32 @@ def act(view: BlockView, arm: ArmState, model: ArmModel) -> Array:
 
 def choose_goal(view: BlockView) -> ToolGoal:
     """Choose the phase from geometry alone: leave, carry, or fetch."""
+    match stage_of(view):
+        case Stage.LEAVE:
+            return _leave(view)
+        case Stage.CARRY:
+            return _carry(view)
+        case Stage.FETCH:
+            return _fetch(view)
+
+
+def stage_of(view: BlockView) -> Stage:
+    """Return the phase that the blocks and the gripper are in."""
     if _placed(view):
-        return _leave(view)
-    if _holding(view):
-        return _carry(view)
-    return _fetch(view)
+        return Stage.LEAVE
+    return Stage.CARRY if _holding(view) else Stage.FETCH
+
+
+def way_left_m(view: BlockView) -> float:
+    """Return the way to the end of the present phase: to red, to its place on blue, or away."""
+    match stage_of(view):
+        case Stage.LEAVE:
+            return LEAVE_M - float(np.linalg.norm(view.red_from_tool))
+        case Stage.CARRY:
+            above = np.array([0.0, 0.0, _stack_height(view)])
+            return float(np.linalg.norm(view.blue_from_red + above))
+        case Stage.FETCH:
+            return float(np.linalg.norm(view.red_from_tool))
 
 
 def _stack_height(view: BlockView) -> float:

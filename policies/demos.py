@@ -50,8 +50,8 @@ class Frames:
             for start, length in zip(self.starts[:-1], lengths, strict=True)
             if length >= frames
         ]
-        starts = np.concatenate(runs) if runs else np.empty(0, np.int64)
-        learned = np.cumsum([0, *self.labelled])
+        starts: NDArray[np.int64] = np.concatenate(runs) if runs else np.empty(0, np.int64)
+        learned = np.concatenate([[0], np.cumsum(self.labelled)])  # (N + 1,)
         return starts[learned[starts + frames] > learned[starts]]
 
 

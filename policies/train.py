@@ -290,9 +290,11 @@ class Trainer:
             hidden = self._hidden(inputs)  # (B, F·A, D)
             logits = self.model.head(hidden).float()  # (B, F·A, R)
         labels = label_distribution(targets, self.config.label_std_bins)
+        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1), reduction="none")
         # A tick without a label is only the past of others.
-        learned = self._moved(batch.labelled).repeat_interleave(self.spec.action_tokens, dim=1)
-        loss = F.cross_entropy(logits[learned], labels[learned])
+        learned = self._moved(batch.labelled).float().flatten()  # (B·F,)
+        losses = losses.unflatten(0, (-1, self.spec.action_tokens)).mean(1)  # (B·F,)
+        loss = losses @ learned / learned.sum()
         if self.config.consistency and rng is not None:
             loss = loss + self.config.consistency * _difference(*logits.chunk(2))
         if self.config.locate and rng is not None:

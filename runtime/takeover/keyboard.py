@@ -120,4 +120,7 @@ def keys_one_by_one() -> Iterator[int]:
 
 
 def _stdin() -> int:
-    return sys.stdin.fileno() if sys.stdin else -1
+    try:
+        return sys.stdin.fileno() if sys.stdin else -1
+    except OSError:  # Something else stands in for it.
+        return -1

@@ -17,6 +17,7 @@ FRAMES = Frames(
     targets=np.arange(10, dtype=np.float32)[:, None],
     starts=np.array([0, 10]),
     places=np.arange(60, dtype=np.float32).reshape(10, 2, 3),
+    labelled=np.arange(10) % 2 == 0,
 )
 
 
@@ -26,6 +27,8 @@ def test_a_batch_holds_the_frames_after_each_start() -> None:
     assert batch.targets[..., 0].tolist() == [[6, 7, 8], [2, 3, 4]]
     assert batch.pictures[0][:, :, 0, 0, 0].tolist() == [[6, 7, 8], [2, 3, 4]]
     assert batch.places.shape == (2, 3, 2, 3)
+    assert batch.labelled.tolist() == [[True, False, True]] * 2
+    assert batch.paired().labelled.shape == (4, 3)
 
 
 def test_a_batch_is_a_copy() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,38 @@ def test_windows_never_span_two_episodes(spec: PolicySpec) -> None:
     )
     assert frames.starts.tolist() == [0, 5, 8, 12]
     assert frames.windows(4).tolist() == [0, 1, 8]
+
+
+def corrected(spec: PolicySpec, ticks: int, theirs: range, seed: int = 0) -> Episode:
+    """Return an episode in which a person had the arm for a while."""
+    labelled = np.isin(np.arange(ticks), theirs)
+    return replace(episode(spec, ticks, seed), labelled=labelled)
+
+
+def test_a_window_without_a_labelled_tick_is_left_out(spec: PolicySpec) -> None:
+    frames = join(
+        [
+            tokenize([episode(spec, 5)], spec),
+            tokenize([corrected(spec, 10, range(6, 7)), corrected(spec, 6, range(0))], spec),
+        ]
+    )
+    assert frames.labelled.sum() == 5 + 1
+    # Frame 6 of the second episode is frame 11 of all.
+    assert frames.windows(4).tolist() == [0, 1, 8, 9, 10, 11]
+
+
+def test_only_labelled_ticks_teach(spec: PolicySpec, tmp_path: Path) -> None:
+    weights = []
+    for name, share in (("one", 0.1), ("other", 0.9)):
+        low, high = spec.actuators[0].low, spec.actuators[0].high
+        unlike = np.full((20, len(spec.actuators)), low + share * (high - low), np.float32)
+        taught = corrected(spec, 20, range(8, 14))
+        labels = np.where(taught.labelled[:, None], taught.expert_actions, unlike)
+        frames = tokenize([replace(taught, expert_actions=labels)], spec)
+        trainer = Trainer(spec, preset("tiny"), CONFIG, tmp_path / name)
+        trainer.fit(frames, until_step=3)
+        weights.append(torch.cat([each.flatten() for each in trainer.model.parameters()]))
+    assert torch.equal(*weights)
 
 
 @pytest.fixture

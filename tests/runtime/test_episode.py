@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,18 @@ def episode(spec: PolicySpec) -> Episode:
         actions=actions,
         expert_actions=actions.copy(),
     )
+
+
+def test_labelled_ticks_are_read_as_they_were_written(
+    spec: PolicySpec, episode: Episode, tmp_path: Path
+) -> None:
+    assert not len(episode.labelled)
+    theirs = np.array([False, True, True, False, False])
+    replace(episode, labelled=theirs).save(tmp_path / "7.npz", spec)
+    assert Episode.load(tmp_path / "7.npz", spec).labelled.tolist() == theirs.tolist()
+    replace(episode, labelled=theirs[:-1]).save(tmp_path / "8.npz", spec)
+    with pytest.raises(DemonstrationError, match=r"labelled: expected booleans of shape \(5,\)"):
+        Episode.load(tmp_path / "8.npz", spec)
 
 
 def test_an_episode_is_read_as_it_was_written(

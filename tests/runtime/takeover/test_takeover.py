@@ -136,7 +136,7 @@ def test_an_arm_whose_person_falls_silent_halts_and_is_then_stopped(
     # One second of halting, then HOLD and SAFE.
     assert len(records) == 10 + 20 + 2
     assert all(record.by_person for record in records)
-    assert "found none for 10" in (loop.refusal or "")
+    assert "found none for 1100 ms" in (loop.refusal or "")
     speeds = [
         np.abs(record.observation.values[1]).max() for record in records if record.observation
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,6 @@ from gatort.runtime.clock import VirtualClock
 from gatort.runtime.engines.engine import ScriptedEngine
 from gatort.runtime.loop import TickRecord
 from gatort.runtime.policy import Policy
-from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 from gatort.runtime.takeover.takeover import Takeover
 from gatort.runtime.tokenizer import Tokenizer
 from gatort.sim.make import make_robot
@@ -41,12 +42,14 @@ def drive(policy: Policy, patience_s: float) -> tuple[bool, list[bool]]:
 
 @pytest.mark.slow
 def test_it_stacks_for_a_policy_that_does_nothing() -> None:
-    tokens = Tokenizer(STACK_SPEC).encode_action(np.append(np.zeros(7), GRIPPER_OPEN_M))
+    # It keeps the hand closed, and with it what the person has grasped.
+    tokens = Tokenizer(STACK_SPEC).encode_action(np.zeros(8))
     idle = Policy.of(STACK_SPEC, NO_WEIGHTS, ScriptedEngine(tokens.tolist()))
     succeeded, theirs = drive(idle, patience_s=0.5)
     assert succeeded
     assert not theirs[0]
-    assert any(theirs)
+    # Once for the grasp, once for the way to blue, once to let go.
+    assert sum(now and not before for before, now in pairwise(theirs)) == 3
 
 
 @pytest.mark.slow

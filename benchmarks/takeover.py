@@ -2,7 +2,8 @@
 
     nice -n 10 python benchmarks/takeover.py runs/takeover --json runs/takeover.json
 
-1. Train a weak policy on a few undisturbed demonstrations.
+1. Train a weak policy: few steps on few demonstrations, which were never disturbed. They show no way
+   back from where a learner's errors lead.
 2. Try it on validation layouts.
 3. Run it on training layouts with the script at the takeover device, in lockstep, and record.
 4. Make corrections of the recordings: only the person's ticks are labelled.

@@ -25,8 +25,10 @@ GAIN_PER_S: Final = 3.0
 """Wanted velocity divided by the way to the expert's goal."""
 PROGRESS_M: Final = 0.01
 """A way that shrinks by less than this is no progress."""
-PATIENCE_S: Final = 1.5
+PATIENCE_S: Final = 1.0
 """Time without progress after which the person takes over."""
+TILTED_RAD: Final = 0.3
+"""Tilt of the tool at which the person takes over at once. A policy that stacks keeps it upright."""
 SETTLED_NS: Final = 500_000_000
 """Time after a grasp, or after setting down, at which the person gives the arm back."""
 
@@ -43,7 +45,7 @@ class StackingPerson:
         Args:
             robot: arm with a trial that has been laid out.
             clock: the loop's clock.
-            patience_s: time without progress after which it takes over; infinity never does.
+            patience_s: time without progress after which it takes over.
         """
         self._robot = robot
         self._clock = clock
@@ -58,9 +60,10 @@ class StackingPerson:
         """See `TakeoverDevice.wish`. The script sees the blocks themselves."""
         moment = self._robot.moment()
         view = BlockView.of(moment)
-        self._judge(stage_of(view), way_left_m(view))
+        tilt = upright(moment.arm.tool_rotation)
+        self._judge(stage_of(view), way_left_m(view), float(np.linalg.norm(tilt)))
         goal = choose_goal(view)
-        turn = upright(moment.arm.tool_rotation) + np.array([0.0, 0.0, goal.yaw_rad])
+        turn = tilt + np.array([0.0, 0.0, goal.yaw_rad])
         return Wish(
             stamp_ns=self._clock.now_ns(),
             drives=self._drives,
@@ -69,8 +72,10 @@ class StackingPerson:
             width_m=goal.width_m,
         )
 
-    def _judge(self, stage: Stage, left_m: float) -> None:
-        """Take over without progress, and give back a while after the next stage was reached."""
+    def _judge(self, stage: Stage, left_m: float, tilt_rad: float) -> None:
+        """Take over without progress or with a tilted tool. Give back a while after the next stage
+        was reached.
+        """
         now_ns = self._clock.now_ns()
         if stage is not self._stage:
             self._stage, self._stage_ns = stage, now_ns
@@ -78,7 +83,8 @@ class StackingPerson:
         if left_m < self._least_m - PROGRESS_M:
             self._least_m, self._progress_ns = left_m, now_ns
 
-        if not self._drives and now_ns - self._progress_ns > self._patience_ns:
+        is_stuck = now_ns - self._progress_ns > self._patience_ns
+        if not self._drives and (is_stuck or tilt_rad > TILTED_RAD):
             self._drives = True
             self._began = stage
         elif self._drives and stage > self._began and now_ns - self._stage_ns > SETTLED_NS:

@@ -16,7 +16,7 @@ from gatort.runtime.policy import Policy
 from gatort.runtime.takeover.takeover import Takeover
 from gatort.runtime.tokenizer import Tokenizer
 from gatort.sim.make import make_robot
-from gatort.sim.tasks.stacking.person import StackingPerson
+from gatort.sim.tasks.stacking.person import PATIENCE_S, StackingPerson
 from gatort.sim.tasks.stacking.specifications import STACK_SPEC
 
 SEED = 905_900
@@ -54,6 +54,6 @@ def test_it_stacks_for_a_policy_that_does_nothing() -> None:
 
 @pytest.mark.slow
 def test_it_leaves_a_policy_alone_that_stacks() -> None:
-    succeeded, theirs = drive(load_policy(PolicyOptions(threads=1)), patience_s=1.5)
+    succeeded, theirs = drive(load_policy(PolicyOptions(threads=1)), PATIENCE_S)
     assert succeeded
     assert not any(theirs)

@@ -1,9 +1,9 @@
-"""Hold a policy back, let a person in a script rescue it, and learn from what the person did.
+"""Hold a policy back, let a person in a script rescue it, and learn from the rescues.
 
     nice -n 10 python benchmarks/takeover.py runs/takeover --json runs/takeover.json
 
-1. Train a weak policy: few steps on few demonstrations, which were never disturbed. They show no way
-   back from where a learner's errors lead.
+1. Train a weak policy: few steps on few demonstrations, which were never disturbed. They show no
+   way back from where a learner's errors lead.
 2. Try it on validation layouts.
 3. Run it on training layouts with the script at the takeover device, in lockstep, and record.
 4. Make corrections of the recordings: only the person's ticks are labelled.
@@ -119,7 +119,7 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, int]:
 
 
 def together(files: Sequence[Path]) -> dict[str, Any]:
-    """Return what the recordings tell about the runs with the person."""
+    """Return the counts of the runs with the person, from their recordings."""
     outcomes, person_ticks, ticks, takeovers = [], 0, 0, 0
     for file in files:
         recording = Recording(file)

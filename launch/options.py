@@ -78,8 +78,9 @@ class RunOptions(LoopOptions):
     until: Literal["success", "time"] = "success"
     """End of the run: at the task's success, or only when --seconds have passed."""
     takeover: DeviceName | None = None
-    """Device with which a person may take the arm from the policy, drive it through the same guard,
-    and give it back: the terminal's keyboard, a gamepad or a SpaceMouse."""
+    """Device with which a person may take the arm from the policy and give it back.
+
+    `keyboard` is that of the terminal. The person drives through the same guard."""
     takeover_device: Path | None = None
     """File of the gamepad or SpaceMouse, such as /dev/input/event7. Default: the first one."""
     keys: Path | None = None

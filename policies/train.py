@@ -293,8 +293,8 @@ class Trainer:
         losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1), reduction="none")
         # A tick without a label is only the past of others.
         learned = self._moved(batch.labelled).float().flatten()  # (B·F,)
-        losses = losses.unflatten(0, (-1, self.spec.action_tokens)).mean(1)  # (B·F,)
-        loss = losses @ learned / learned.sum()
+        losses = losses.reshape(-1, self.spec.action_tokens).mean(1)  # (B·F,)
+        loss: Tensor = losses @ learned / learned.sum()
         if self.config.consistency and rng is not None:
             loss = loss + self.config.consistency * _difference(*logits.chunk(2))
         if self.config.locate and rng is not None:

@@ -86,7 +86,11 @@ class ControlLoop:
 
         values = self.selection.select(observation.values)
         self.guard.inspect(observation)
-        decision = self._decide(observation, values)
+        action = self.takeover.action(observation) if self.takeover is not None else None
+        if action is None:
+            decision = self.decoder.decide(values, mark)
+        else:  # A person's. The policy then goes on from the true history.
+            decision = self.decoder.force(values, action, mark)
         record.decision = decision
 
         command = self.guard.admit(decision.action, observation)
@@ -98,15 +102,6 @@ class ControlLoop:
             # An action that was not sent must not stand in the context as if it had been.
             self.decoder.commit()
             mark()
-
-    def _decide(self, observation: Observation, values: Sequence[NDArray[Any]]) -> Decision:
-        """Take the action of the person who has the arm, or else the policy's."""
-        mark = self.telemetry.mark
-        action = self.takeover.action(observation) if self.takeover is not None else None
-        if action is None:
-            return self.decoder.decide(values, mark)
-        # The policy then goes on from what was really done.
-        return self.decoder.force(values, action, mark)
 
     def run(self, ticks: int, on_tick: Callable[[TickRecord], bool | None] | None = None) -> int:
         """Arm the robot, run at most `ticks` ticks, stop the robot. Return how many ticks ran.

@@ -128,7 +128,7 @@ def demos(
 
 
 def _write_corrections(files: tuple[Path, ...], out: Path, task: str) -> int:
-    """Make episodes of runs in which a person took over, and say what is in them."""
+    """Make episodes of runs in which a person took over, and print their counts."""
 
     def show(file: Path, episode: Episode | None) -> None:
         if episode is None:

@@ -1,9 +1,8 @@
 """Tool, Jacobian and mass matrix of a Panda at a posture, without a simulator.
 
-Masses, centres and inertias of the links: Gaz et al., "Dynamic Identification of the Franka Emika
-Panda Robot With Retrieval of Feasible Parameters Using Penalty-Based Optimization", RA-L 2019. The
-simulated arm (`sim/simulators/panda.xml`) has the same. Letters: 7 joints, 8 bodies, which are the
-links and the hand.
+Masses, centres and inertias of the links were identified on a real arm (Gaz et al., RA-L 2019, doi
+10.1109/LRA.2019.2931248). The simulated arm (`sim/simulators/panda.xml`) has the same. Letters: 7
+joints, 8 bodies, which are the links and the hand.
 """
 
 from __future__ import annotations

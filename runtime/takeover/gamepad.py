@@ -9,7 +9,7 @@ import numpy as np
 
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 
-from .input_events import DROPPED, Axis, InputEvent, Kind, parse
+from .input_events import DROPPED, AxisRange, EventKind, InputEvent, parse
 from .tool_motion import FASTEST_M_S, FASTEST_RAD_S
 from .wish import Wish
 
@@ -25,9 +25,9 @@ STOPS: Final = (0x13A, 0x13B)
 LEFT_X, LEFT_Y, LEFT_TRIGGER, RIGHT_X, RIGHT_Y, RIGHT_TRIGGER = range(6)
 HAT_X, HAT_Y = 0x10, 0x11
 DEFAULT_AXES: Final = {
-    **dict.fromkeys((LEFT_X, LEFT_Y, RIGHT_X, RIGHT_Y), Axis(-32_768, 32_767)),
-    **dict.fromkeys((LEFT_TRIGGER, RIGHT_TRIGGER), Axis(0, 255)),
-    **dict.fromkeys((HAT_X, HAT_Y), Axis(-1, 1)),
+    **dict.fromkeys((LEFT_X, LEFT_Y, RIGHT_X, RIGHT_Y), AxisRange(-32_768, 32_767)),
+    **dict.fromkeys((LEFT_TRIGGER, RIGHT_TRIGGER), AxisRange(0, 255)),
+    **dict.fromkeys((HAT_X, HAT_Y), AxisRange(-1, 1)),
 }
 """Axes of an Xbox pad."""
 DEAD_ZONE: Final = 0.12
@@ -40,7 +40,7 @@ class GamepadControls:
 
     help = HELP
 
-    def __init__(self, axes: Mapping[int, Axis] | None = None) -> None:
+    def __init__(self, axes: Mapping[int, AxisRange] | None = None) -> None:
         """Start with the sticks in the middle.
 
         Args:
@@ -55,7 +55,7 @@ class GamepadControls:
     def take(self, data: bytes, now_ns: int) -> None:  # noqa: ARG002
         """See `Controls.take`."""
         for event in parse(data):
-            if event.kind == Kind.SYNC:
+            if event.kind == EventKind.SYNC:
                 self._synchronise(event)
             elif not self._is_dropping:
                 self._change(event)
@@ -68,12 +68,12 @@ class GamepadControls:
             self._shares.clear()
 
     def _change(self, event: InputEvent) -> None:
-        if event.kind == Kind.ABSOLUTE and event.code in self._axes:
+        if event.kind == EventKind.ABSOLUTE and event.code in self._axes:
             self._shares[event.code] = self._axes[event.code].share(event.value)
             self._grip(event.code)
-        elif event.kind == Kind.KEY and event.code == ENABLE:
+        elif event.kind == EventKind.KEY and event.code == ENABLE:
             self._is_enabled = bool(event.value)
-        elif event.kind == Kind.KEY and event.value == 1:
+        elif event.kind == EventKind.KEY and event.value == 1:
             self._stops = self._stops or event.code in STOPS
             if event.code in (TAKE, GIVE):
                 self._drives = event.code == TAKE

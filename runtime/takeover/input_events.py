@@ -28,7 +28,7 @@ _NAME_BYTES: Final = 256
 MOST_AXES: Final = 0x40
 
 
-class Kind(IntEnum):
+class EventKind(IntEnum):
     """Kind of an event."""
 
     SYNC = 0
@@ -51,7 +51,7 @@ class InputEvent(NamedTuple):
     """Position of an axis; 1 for a key that went down, 0 for one that went up."""
 
 
-class Axis(NamedTuple):
+class AxisRange(NamedTuple):
     """Range of an axis."""
 
     low: int
@@ -64,7 +64,7 @@ class Axis(NamedTuple):
 
 
 def parse(data: bytes) -> list[InputEvent]:
-    """Return the events in what was read from a device. The kernel gives whole events."""
+    """Return the events in bytes that were read from a device. The kernel gives whole events."""
     whole = len(data) // _EVENT.size * _EVENT.size
     return [InputEvent(*fields[2:]) for fields in _EVENT.iter_unpack(data[:whole])]
 
@@ -83,7 +83,7 @@ class InputDevice(NamedTuple):
     """Vendor's number in USB."""
     keys: frozenset[int]
     """Codes of its keys and buttons."""
-    axes: dict[int, Axis]
+    axes: dict[int, AxisRange]
     """Range of each absolute axis that the device reports, by code."""
 
 
@@ -105,15 +105,15 @@ def examined(path: Path) -> InputDevice:
     """
     with opened(path) as descriptor:
         name = _ask(descriptor, 0x06, _NAME_BYTES).partition(b"\0")[0].decode(errors="replace")
-        keys = _ask(descriptor, 0x20 + Kind.KEY, _KEY_BYTES)
-        axes = _ask(descriptor, 0x20 + Kind.ABSOLUTE, MOST_AXES // 8)
+        keys = _ask(descriptor, 0x20 + EventKind.KEY, _KEY_BYTES)
+        axes = _ask(descriptor, 0x20 + EventKind.ABSOLUTE, MOST_AXES // 8)
         return InputDevice(
             path=path,
             name=name,
             vendor=_ID.unpack(_ask(descriptor, 0x02, _ID.size))[1],
             keys=frozenset(_members(keys)),
             axes={
-                code: Axis(*_AXIS.unpack(_ask(descriptor, 0x40 + code, _AXIS.size))[1:3])
+                code: AxisRange(*_AXIS.unpack(_ask(descriptor, 0x40 + code, _AXIS.size))[1:3])
                 for code in _members(axes)
             },
         )

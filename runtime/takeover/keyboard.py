@@ -108,7 +108,7 @@ def require_terminal() -> None:
 
 @contextmanager
 def keys_one_by_one() -> Iterator[int]:
-    """Let the terminal give each key at once and unseen. What was typed before does not count."""
+    """Let the terminal give each key at once and unseen. Keys typed before do not count."""
     stdin = _stdin()
     before = termios.tcgetattr(stdin)
     tty.setcbreak(stdin)

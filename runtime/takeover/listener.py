@@ -21,7 +21,7 @@ CLOSE_S: Final = 1.0
 
 
 class Controls(Protocol):
-    """Keys, buttons and axes of a device, and what they mean. It has no clock and no thread."""
+    """Meaning of a device's keys, buttons and axes. It has no clock and no thread."""
 
     help: str
     """Keys or buttons in one line."""

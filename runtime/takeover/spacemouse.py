@@ -10,7 +10,7 @@ import numpy as np
 from gatort.runtime.robots.kinematics import Array
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 
-from .input_events import DROPPED, Axis, InputEvent, Kind, parse
+from .input_events import DROPPED, AxisRange, EventKind, InputEvent, parse
 from .tool_motion import FASTEST_M_S, FASTEST_RAD_S
 from .wish import Wish
 
@@ -18,7 +18,7 @@ VENDORS: Final = (0x046D, 0x256F)
 """Logitech, which sold the older ones, and 3Dconnexion."""
 LEFT: Final = 0x100
 RIGHT: Final = 0x101
-FULL: Final = Axis(-350, 350)
+FULL: Final = AxisRange(-350, 350)
 """Range of each axis: to the right, towards the person, down; then the turns about these."""
 HELD_NS: Final = 100_000_000
 """Time for which a relative axis keeps its last value. A cap that is held reports a hundred times a
@@ -32,7 +32,7 @@ class SpaceMouseControls:
 
     help = HELP
 
-    def __init__(self, axes: Mapping[int, Axis] | None = None) -> None:
+    def __init__(self, axes: Mapping[int, AxisRange] | None = None) -> None:
         """Start with the cap in the middle.
 
         Args:
@@ -50,7 +50,7 @@ class SpaceMouseControls:
     def take(self, data: bytes, now_ns: int) -> None:
         """See `Controls.take`."""
         for event in parse(data):
-            if event.kind == Kind.SYNC:
+            if event.kind == EventKind.SYNC:
                 self._is_dropping = event.code == DROPPED
                 if self._is_dropping:
                     self._shares[:] = 0.0
@@ -58,11 +58,13 @@ class SpaceMouseControls:
                 self._change(event, now_ns)
 
     def _change(self, event: InputEvent, now_ns: int) -> None:
-        if event.kind in (Kind.RELATIVE, Kind.ABSOLUTE) and event.code < len(self._shares):
+        if event.kind in (EventKind.RELATIVE, EventKind.ABSOLUTE) and event.code < len(
+            self._shares
+        ):
             self._shares[event.code] = self._ranges[event.code].share(event.value)
-            is_relative = event.kind == Kind.RELATIVE
+            is_relative = event.kind == EventKind.RELATIVE
             self._until_ns[event.code] = now_ns + HELD_NS if is_relative else np.inf
-        elif event.kind == Kind.KEY and event.value == 1:
+        elif event.kind == EventKind.KEY and event.value == 1:
             self._press(event.code)
 
     def _press(self, code: int) -> None:

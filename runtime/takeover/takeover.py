@@ -1,4 +1,4 @@
-"""Who has the arm: the policy, or a person with a device.
+"""The arm belongs to the policy, or to a person with a device.
 
     policy ──give back── person ──silent for 0.3 s──▶ the arm halts ──silent for 1 s──▶ no commands
 
@@ -22,8 +22,9 @@ from .wish import TakeoverDevice, Wish
 SILENT_NS: Final = 300_000_000
 """Age of the device's last sign of life from which its velocities count as zero."""
 LOST_NS: Final = 1_000_000_000
-"""That age from which ticks are refused: HOLD, then SAFE. The policy never gets the arm back by
-itself, because a person took it away for a reason."""
+"""Age of that sign from which ticks are refused: HOLD, then SAFE.
+
+The policy never gets the arm back by itself, because a person took it away for a reason."""
 
 
 class Takeover:

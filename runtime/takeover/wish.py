@@ -19,7 +19,7 @@ def still() -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person wants at one instant. W is the frame of the arm's base."""
+    """A person's wish at one instant. W is the frame of the arm's base."""
 
     stamp_ns: int
     """Last sign of life of the device, on the loop's clock. It need not be a motion of the

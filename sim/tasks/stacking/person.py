@@ -28,7 +28,7 @@ PROGRESS_M: Final = 0.01
 PATIENCE_S: Final = 1.0
 """Time without progress after which the person takes over."""
 TILTED_RAD: Final = 0.3
-"""Tilt of the tool at which the person takes over at once. A policy that stacks keeps it upright."""
+"""Tilt of the tool at which the person takes over at once: the expert keeps it upright."""
 SETTLED_NS: Final = 500_000_000
 """Time after a grasp, or after setting down, at which the person gives the arm back."""
 

@@ -150,7 +150,7 @@ def test_a_replay_puts_the_persons_ticks_into_the_context_and_compares_the_other
     assert comparison.ticks == TICKS - 5
 
 
-def test_only_the_persons_ticks_are_labelled_and_by_what_they_did(tmp_path: Path) -> None:
+def test_only_the_persons_ticks_are_labelled_and_by_their_actions(tmp_path: Path) -> None:
     episode = corrected_episode(record(tmp_path / "run.mcap", range(8, 13), done_at=15))
     assert episode is not None
     assert (episode.ticks, episode.seed, episode.succeeded) == (TICKS, 5000, True)

@@ -30,10 +30,10 @@ from gatort.runtime.takeover.gamepad import (
 )
 from gatort.runtime.takeover.input_events import (
     DROPPED,
-    Axis,
+    AxisRange,
+    EventKind,
     InputDevice,
     InputEvent,
-    Kind,
     pack,
     parse,
 )
@@ -41,26 +41,26 @@ from gatort.runtime.takeover.spacemouse import LEFT, RIGHT, SpaceMouseControls
 
 MS = 1_000_000
 T0 = 10_000 * MS
-SYNC = InputEvent(Kind.SYNC, 0, 0)
-LOST = InputEvent(Kind.SYNC, DROPPED, 0)
+SYNC = InputEvent(EventKind.SYNC, 0, 0)
+LOST = InputEvent(EventKind.SYNC, DROPPED, 0)
 
 
 def press(code: int) -> InputEvent:
-    return InputEvent(Kind.KEY, code, 1)
+    return InputEvent(EventKind.KEY, code, 1)
 
 
 def release(code: int) -> InputEvent:
-    return InputEvent(Kind.KEY, code, 0)
+    return InputEvent(EventKind.KEY, code, 0)
 
 
 def stick(code: int, value: int) -> InputEvent:
-    return InputEvent(Kind.ABSOLUTE, code, value)
+    return InputEvent(EventKind.ABSOLUTE, code, value)
 
 
 def test_an_event_has_the_kernels_24_bytes() -> None:
     # `evtest` on an Xbox pad: time 1732878000.123456, EV_KEY, BTN_SOUTH, 1.
     data = struct.pack("<qqHHi", 1_732_878_000, 123_456, 1, 0x130, 1)
-    assert parse(data) == [InputEvent(Kind.KEY, TAKE, 1)]
+    assert parse(data) == [InputEvent(EventKind.KEY, TAKE, 1)]
     assert parse(pack(press(TAKE), SYNC)) == [press(TAKE), SYNC]
 
 
@@ -72,8 +72,8 @@ def test_half_an_event_is_left_out() -> None:
     ("value", "share"), [(0, -1.0), (255, 1.0), (127.5, 0.0), (300, 1.0), (-5, -1.0)]
 )
 def test_a_position_is_a_share_of_its_range(value: float, share: float) -> None:
-    assert Axis(0, 255).share(value) == pytest.approx(share)  # type: ignore[arg-type]
-    assert Axis(0, 0).share(7) == 0.0
+    assert AxisRange(0, 255).share(value) == pytest.approx(share)  # type: ignore[arg-type]
+    assert AxisRange(0, 0).share(7) == 0.0
 
 
 # -- Gamepad -------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_lost_events_let_go_of_everything_until_the_button_is_pressed_again() ->
 # -- SpaceMouse ----------------------------------------------------------------------------------
 
 
-def cap(*values: int, kind: int = Kind.RELATIVE) -> list[InputEvent]:
+def cap(*values: int, kind: int = EventKind.RELATIVE) -> list[InputEvent]:
     return [InputEvent(kind, code, value) for code, value in enumerate(values) if value]
 
 
@@ -180,9 +180,9 @@ def test_a_cap_that_reports_nothing_any_more_was_let_go() -> None:
 
 
 def test_an_absolute_axis_keeps_its_value_until_the_next() -> None:
-    controls = mouse(*cap(350, kind=Kind.ABSOLUTE))
+    controls = mouse(*cap(350, kind=EventKind.ABSOLUTE))
     assert controls.wish(T0 + 5_000 * MS).linear_m_s.any()
-    controls.take(pack(InputEvent(Kind.ABSOLUTE, 0, 0), SYNC), T0)
+    controls.take(pack(InputEvent(EventKind.ABSOLUTE, 0, 0), SYNC), T0)
     assert not controls.wish(T0).linear_m_s.any()
 
 
@@ -199,7 +199,7 @@ def test_the_left_button_takes_over_then_moves_the_hand_and_the_right_one_gives_
 
 
 def test_lost_events_let_the_cap_go() -> None:
-    controls = mouse(*cap(350, kind=Kind.ABSOLUTE))
+    controls = mouse(*cap(350, kind=EventKind.ABSOLUTE))
     controls.take(pack(LOST, SYNC), T0)
     assert not controls.wish(T0).linear_m_s.any()
 

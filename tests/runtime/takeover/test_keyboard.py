@@ -42,7 +42,7 @@ def test_one_key_takes_over_and_another_gives_back() -> None:
 def test_a_pasted_text_takes_nothing_over(text: bytes) -> None:
     controls, now_ns = typed(text)
     assert not controls.wish(now_ns).drives
-    # Nor when a slow line gives what stands behind its first byte byte by byte.
+    # Nor when a slow line gives its later bytes one by one.
     controls, now_ns = typed(b"x", *(bytes([byte]) for byte in text), every_ms=5)
     assert not controls.wish(now_ns).drives
 

@@ -24,7 +24,7 @@ from .conftest import HeldDevice
 def run(
     loop: ControlLoop, ticks: int, at: dict[int, Callable[[], None]] | None = None
 ) -> list[TickRecord]:
-    """Run, and call what stands at a tick's number in the slack before it."""
+    """Run, and call each function of `at` in the slack before its tick."""
     records: list[TickRecord] = []
 
     def look(record: TickRecord) -> None:

@@ -20,7 +20,7 @@ def tools(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run, and return places (N, 3) and rotations (N, 3, 3) of the tool.
 
-    What stands in `at` at a tick's number is called in the slack before it.
+    Each function of `at` is called in the slack before its tick.
     """
     poses = []
 

@@ -6,7 +6,7 @@
    way back from where a learner's errors lead.
 2. Try it on validation layouts.
 3. Run it on training layouts with the script at the takeover device, in lockstep, and record.
-4. Make corrections of the recordings: only the person's ticks are labelled.
+4. Make corrections of the runs that were rescued: only the person's ticks are labelled.
 5. Go on training twice, from the same weights and for as many steps: with the corrections, and
    without them as a control.
 6. Try both on the layouts of step 2.
@@ -48,6 +48,7 @@ SECONDS: Final = 12.0
 """Longest trial. The expert needs 4 s."""
 TOGETHER_SECONDS: Final = 20.0
 """Longest run with the person, who first waits until the policy gets nowhere."""
+SUCCESS: Final = "success"
 COMMON: Final = ("--rounds", "0", "--checkpoint-steps", "200")
 
 
@@ -101,7 +102,7 @@ def rescue(bundle: Path, seeds: range, folder: Path) -> list[Path]:
         run = RunRecord.of("mujoco", robot.interface, str(this_machine()), clock)
         with Recorder(file, run, policy_record(policy, options, seed)) as recorder:
             live.run(recorder)
-            recorder.close("success" if robot.succeeded else live.ending or "no success")
+            recorder.close(SUCCESS if robot.succeeded else live.ending or "no success")
     robot.close()
     return files
 
@@ -118,13 +119,21 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, int]:
     return {"won": pairs.count((False, True)), "lost": pairs.count((True, False))}
 
 
+def is_rescued(file: Path) -> bool:
+    """Return whether the run of a recording ended with success."""
+    recording = Recording(file)
+    for _ in recording.messages():
+        pass
+    return recording.outcome is not None and recording.outcome.result == SUCCESS
+
+
 def together(files: Sequence[Path]) -> dict[str, Any]:
     """Return the counts of the runs with the person, from their recordings."""
     outcomes, person_ticks, ticks, takeovers = [], 0, 0, 0
     for file in files:
         recording = Recording(file)
         summary = summarise(recording)
-        outcomes.append(recording.outcome is not None and recording.outcome.result == "success")
+        outcomes.append(is_rescued(file))
         person_ticks += summary.person_ticks
         ticks += summary.ticks
         takeovers += len(summary.takeovers)
@@ -170,7 +179,7 @@ def main() -> None:
     print(json.dumps(rescued), flush=True)
     corrections = out / "corrections"
     if not (corrections / MANIFEST).exists():
-        command("demos", corrections, "--corrections", *files)
+        command("demos", corrections, "--corrections", *filter(is_rescued, files))
 
     outcomes = {"before": before}
     for name, folders in (("control", [demos]), ("corrected", [demos, corrections])):

@@ -111,9 +111,8 @@ def keys_one_by_one() -> Iterator[int]:
     """Let the terminal give each key at once and unseen. Keys typed before do not count."""
     stdin = _stdin()
     before = termios.tcgetattr(stdin)
-    tty.setcbreak(stdin)
+    tty.setcbreak(stdin, termios.TCSAFLUSH)
     try:
-        termios.tcflush(stdin, termios.TCIFLUSH)
         yield stdin
     finally:
         termios.tcsetattr(stdin, termios.TCSADRAIN, before)

@@ -139,7 +139,9 @@ def test_lost_events_let_go_of_everything_until_the_button_is_pressed_again() ->
     controls.take(pack(LOST, stick(LEFT_Y, -32_768), press(ENABLE), SYNC), T0)
     assert controls.wish(T0).drives
     assert not controls.wish(T0).linear_m_s.any()
-    controls.take(pack(press(ENABLE), stick(LEFT_Y, -32_768), SYNC), T0)
+    controls.take(pack(stick(LEFT_Y, -32_768), SYNC), T0)
+    assert not controls.wish(T0).linear_m_s.any()
+    controls.take(pack(press(ENABLE), SYNC), T0)
     assert controls.wish(T0).linear_m_s.any()
 
 

@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 
 from gatort.runtime.loop import ControlLoop, TickRecord
+from gatort.runtime.robot import Observation
+from gatort.runtime.robots.dynamics import ArmPosture
 from gatort.runtime.robots.kinematics import tool_pose
+from gatort.runtime.robots.panda import HOME_RAD, PANDA_LIMITS
 from gatort.runtime.safety import State
-from gatort.runtime.takeover.tool_motion import rotation_vector, shortened, turned
+from gatort.runtime.spec import PolicySpec
+from gatort.runtime.takeover.tool_motion import (
+    BOX_MARGIN_M,
+    ToolMotion,
+    rotation_vector,
+    shortened,
+    turned,
+)
+from gatort.runtime.takeover.wish import Wish
 
 from .conftest import HeldDevice
 
@@ -91,6 +102,47 @@ def test_no_velocity_leads_out_of_what_the_envelope_allows(
     device.linear_m_s = tuple(0.25 * each for each in direction)
     places, _ = tools(loop, 120)
     assert len(places) == 120, loop.stop_sentence
+
+
+def frozen(joints_rad: np.ndarray, action: np.ndarray, width_m: float = 0.05) -> Observation:
+    """Return the reading of an arm that does not move, whatever its torques."""
+    values = (joints_rad.astype(np.float32), np.zeros(7, np.float32), np.float32([width_m]))
+    return Observation(0, 0, values, action)
+
+
+@pytest.mark.parametrize("direction", [(1, 0, 0), (0, 1, 0), (0, 0, -1), (1, 1, -1)])
+def test_an_arm_that_is_held_back_never_presses_as_in_a_collision(
+    panda: PolicySpec, direction: tuple[int, ...]
+) -> None:
+    motion, action = ToolMotion(panda), np.zeros(8)
+    motion.begin(frozen(HOME_RAD, action), is_commanded=True)
+    for _ in range(60):
+        wish = Wish(0, drives=True, linear_m_s=np.array(direction, np.float64))
+        action = motion.action(frozen(HOME_RAD, action), wish)
+    assert (np.abs(action[:7]) < PANDA_LIMITS.pressed_nm).all()
+    assert np.abs(action[:7]).max() > 0.5
+
+
+def test_the_goal_stays_within_the_box_of_the_envelope(panda: PolicySpec) -> None:
+    low = HOME_RAD.copy()
+    while (height_m := tool_pose(low)[0][2]) > 0.01:  # straight down
+        low += np.linalg.pinv(ArmPosture.of(low).jacobian) @ [0, 0, -min(height_m, 0.02), 0, 0, 0]
+    motion = ToolMotion(panda)
+    motion.begin(frozen(low, np.zeros(8)), is_commanded=True)
+    for _ in range(10):
+        wish = Wish(0, drives=True, linear_m_s=np.array([0.0, 0.0, -0.2]))
+        motion.action(frozen(low, np.zeros(8)), wish)
+    assert motion._place_m[2] == pytest.approx(PANDA_LIMITS.box_low_m[2] + BOX_MARGIN_M)
+
+
+def test_a_grip_stays_as_it_was_commanded(panda: PolicySpec) -> None:
+    motion = ToolMotion(panda)
+    # A hand that holds a block of 5 cm is commanded to close.
+    holding = frozen(HOME_RAD, np.zeros(8), width_m=0.05)
+    motion.begin(holding, is_commanded=True)
+    assert motion.action(holding, Wish(0, drives=True))[7] == 0.0
+    motion.begin(holding, is_commanded=False)
+    assert motion.action(holding, Wish(0, drives=True))[7] == pytest.approx(0.05)
 
 
 def test_a_rotation_and_its_vector_are_the_same() -> None:

@@ -50,6 +50,8 @@ def checklist(
             yield Fact(name, "from the robot, of unknown age")
     yield _observation_fact(live)
     yield _policy_fact(live.policy)
+    if (takeover := live.loop.takeover) is not None:
+        yield Fact("takeover", f"{takeover.device.name}; {takeover.device.help}")
     yield _disk_fact(recording)
     spec = live.policy.spec
     yield Fact(

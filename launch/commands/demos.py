@@ -98,6 +98,8 @@ def demos(
         show_convert(partial(convert_recordings, from_recordings, out, task))
         return ExitStatus.DONE
     if corrections:
+        expert = {"seed": seed, "workers": workers, "randomise": randomise, "cameras": cameras}
+        refuse_ignored("with --corrections", **expert, randomise_view=randomise_view, pixels=pixels)
         return _write_corrections(corrections, out, task)
     if not cameras:
         refuse_ignored("without --cameras", randomise_view=randomise_view)

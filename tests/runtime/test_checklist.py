@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,11 +21,13 @@ from gatort.runtime.policy import Policy
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.remote.memory import MemoryRobotTransport
 from gatort.runtime.remote.server import RobotServer
-from gatort.runtime.robot import Robot
+from gatort.runtime.robot import Observation, Robot
+from gatort.runtime.robots.panda import ARM_ALONE
 from gatort.runtime.robots.scripted import ScriptedRobot
 from gatort.runtime.robots.sensors.readings import SensorReading
 from gatort.runtime.robots.sensors.robot import PublishedKeys, SensorRobot
 from gatort.runtime.spec import PolicySpec
+from gatort.runtime.takeover.wish import TakeoverDevice, Wish
 from gatort.testing import scripted_policy
 
 MS = 1_000_000
@@ -51,10 +54,13 @@ class Bench:
         self.policy: Policy = scripted_policy(spec, actions=[[0.0] * len(spec.actuators)])
 
     def rows(
-        self, recording: Path, around: Callable[[Robot], Robot] = lambda robot: robot
+        self,
+        recording: Path,
+        around: Callable[[Robot], Robot] = lambda robot: robot,
+        takeover: TakeoverDevice | None = None,
     ) -> dict[str, Fact]:
         robot = RemoteRobot("memory", self.clock, transport=self.link.connect(self.server.turn))
-        live = LiveRun(self.policy, around(robot), self.clock, ticks=100)
+        live = LiveRun(self.policy, around(robot), self.clock, ticks=100, takeover=takeover)
         return {fact.name: fact for fact in checklist(live, robot, (), recording)}
 
 
@@ -73,6 +79,26 @@ def test_the_rows_name_arm_state_load_policy_disk_and_deadline(
     assert rows["load"] == Fact("load", "0 kg", "Desk knows of 0.4 kg")
     assert rows["deadline"].value.startswith("an action 25 ms after its observation, 20 ticks")
     assert rows["deadline"].value.endswith("5 s at most")
+
+
+class Device:
+    """A device that is never heard."""
+
+    name = "gamepad"
+    help = "[A] take over"
+
+    def wish(self, observation: Observation) -> Wish:  # noqa: ARG002
+        return Wish(0)
+
+    def listening(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def test_a_device_with_which_a_person_may_take_over_is_named(tmp_path: Path) -> None:
+    rows = Bench(PolicySpec(**ARM_ALONE.model_dump(), window_frames=2)).rows(
+        tmp_path / "run.mcap", takeover=Device()
+    )
+    assert rows["takeover"] == Fact("takeover", "gamepad; [A] take over")
 
 
 class ForceSensor:

@@ -15,6 +15,7 @@ from gatort.runtime.engines.engine import ScriptedEngine
 from gatort.runtime.loop import ControlLoop
 from gatort.runtime.policy import Policy
 from gatort.runtime.robot import Observation
+from gatort.runtime.robots.driver import Driver
 from gatort.runtime.robots.panda import (
     ACTION_DELAY_MS,
     ACTUATORS,
@@ -91,14 +92,20 @@ def idle_policy(spec: PolicySpec) -> Policy:
 
 
 @pytest.fixture
-def loop(panda: PolicySpec, clock: VirtualClock, device: HeldDevice) -> Iterator[ControlLoop]:
-    """A loop over a simulated arm at its home posture, which the test's device may take."""
+def arm(clock: VirtualClock) -> Iterator[Driver]:
+    """A simulated arm at its home posture."""
     pytest.importorskip("mujoco")
     from gatort.sim.make import make_robot
     from gatort.sim.tasks.reach.task import TARGET_SPEC
 
     robot = make_robot("mujoco", "reach", clock, TARGET_SPEC, seed=0)
-    made = idle_policy(panda).control(robot, clock)
-    made.takeover = Takeover(device, robot.interface, clock)
-    yield made
+    yield robot
     robot.close()
+
+
+@pytest.fixture
+def loop(panda: PolicySpec, clock: VirtualClock, device: HeldDevice, arm: Driver) -> ControlLoop:
+    """A loop over the arm, which the test's device may take."""
+    made = idle_policy(panda).control(arm, clock)
+    made.takeover = Takeover(device, arm.interface, clock)
+    return made

@@ -28,12 +28,7 @@ import numpy as np
 import torch
 
 from gatort.launch.cli import main as gatort
-from gatort.policies.loading import (
-    SHIPPED_BUNDLE,
-    PolicyOptions,
-    load_policy,
-    quickest_cpu_engine,
-)
+from gatort.policies.loading import SHIPPED_BUNDLE, PolicyOptions, load_policy, quickest_cpu_engine
 from gatort.policies.recorded import policy_record
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.demonstrations import MANIFEST

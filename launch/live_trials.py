@@ -85,6 +85,7 @@ def _options(cell: RunOptions, design: Design, slot: Slot, task: Task) -> RunOpt
             "seed": slot.seed,
             "seconds": design.seconds or task.seconds,
             "task": None,
+            "takeover": None,  # A person's ticks would tell nothing of the policy.
             "demo": None,
             "prompt": None,
             "until": "success",

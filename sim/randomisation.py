@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 from pydantic import FiniteFloat
 
+from gatort.runtime.robots.dynamics import ROTOR_INERTIA_KGM2
 from gatort.runtime.robots.panda import JOINT_DAMPING_NMS_RAD
 from gatort.runtime.spec import Strict
 
@@ -23,7 +24,6 @@ from .simulators.simulator import (
     FINGER_FORCE_N,
     FINGER_STIFFNESS_N_M,
     PAD_FRICTION,
-    ROTOR_INERTIA_KGM2,
     ArmState,
     Array,
     Cube,

@@ -163,7 +163,7 @@ def main() -> None:
     if not (demos / MANIFEST).exists():
         seeds = ("--episodes", args.demonstrations, "--seed", DEMONSTRATIONS_SEED)
         command("demos", demos, *seeds, "--workers", 1)
-    for name, folders in (("control", [demos]), ("corrected", [demos, corrections])):
+    for name, folders in (("corrected", [demos, corrections]), ("control", [demos])):
         command(
             "train", *folders, "--out", out / name, "--start", SHIPPED_BUNDLE, "--rounds", 0,
             "--steps", args.steps, "--learning-rate", 3e-4,

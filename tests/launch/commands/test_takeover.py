@@ -50,7 +50,7 @@ def at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     def find(name: str, clock: Clock, path: Path | None) -> Device:
         return Device(clock)
 
-    monkeypatch.setattr("gatort.launch.commands.run.find_device", find)
+    monkeypatch.setattr("gatort.launch.driving.find_device", find)
 
 
 def run(bundle: Path, *arguments: str) -> int:

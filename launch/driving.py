@@ -87,9 +87,5 @@ def live_run(policy: Policy, robot: Robot, clock: Clock, options: RunOptions) ->
         ticks=max(1, round(options.seconds * spec.control_hz)),
         until_success=options.until == "success",
         prompt=prompt,
-        takeover=(
-            find_device(options.takeover, clock, options.takeover_device)
-            if options.takeover is not None
-            else None
-        ),
+        takeover=options.takeover and find_device(options.takeover, clock, options.takeover_device),
     )

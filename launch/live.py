@@ -32,8 +32,6 @@ STYLES = {
 }
 """Style of each state; a disarmed robot has none."""
 
-PERSON_STYLE = "bold magenta"
-
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
@@ -90,7 +88,7 @@ class RunStatus:
         yield "state", state + Text(f" {self.elapsed_s:.1f} s, {left_s:.0f} s left{success}")
 
         if self.has_arm is not None:
-            yield "arm", Text(self.has_arm, PERSON_STYLE if self.by_person else "")
+            yield "arm", Text(self.has_arm, "bold magenta" if self.by_person else "")
 
         rate = self.rate
         hertz = f"{rate.now_hz:.1f} Hz now, {rate.average_hz:.1f} average"

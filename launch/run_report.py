@@ -170,10 +170,8 @@ def _taken_over(live: LiveRun) -> str:
     takeover = live.loop.takeover
     if takeover is None or not takeover.times:
         return ""
-    return (
-        f"; a person took over {counted(takeover.times, 'time')}, for "
-        f"{counted(takeover.ticks, 'tick')}"
-    )
+    times, ticks = counted(takeover.times, "time"), counted(takeover.ticks, "tick")
+    return f"; a person took over {times}, for {ticks}"
 
 
 def _wire_record(robot: RemoteRobot) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def demos(
     if corrections:
         expert = {"seed": seed, "workers": workers, "randomise": randomise, "cameras": cameras}
         refuse_ignored("with --corrections", **expert, randomise_view=randomise_view, pixels=pixels)
-        return _write_corrections(corrections, out, task)
+        return _write_corrections(corrections, out, task or DEFAULT_TASK)
     if not cameras:
         refuse_ignored("without --cameras", randomise_view=randomise_view)
     first = TRAINING_SEEDS.start if seed is None else seed
@@ -131,20 +131,19 @@ def demos(
 
 def _write_corrections(files: tuple[Path, ...], out: Path, task: str) -> int:
     """Make episodes of runs in which a person took over, and print their counts."""
-
-    def show(file: Path, episode: Episode | None) -> None:
-        if episode is None:
-            screen(stderr=True).print(f"{file}: left out, because no person had the arm in it")
-
-    manifest = write_corrections(files, out, task_named(task).name, show)
+    manifest = write_corrections(files, out, task_named(task).name, _show_left_out)
     screen().print(
         f"{counted(manifest.episodes, 'episode')}, {manifest.successes} succeeded, "
         f"{counted(manifest.ticks, 'tick')}, {manifest.driver}; train on them with the "
-        f"demonstrations of the policy: gatort train DEMOS {quote(str(out))} --start BUNDLE "
-        "--rounds 0 --out runs/NAME",
+        f"policy's demonstrations: gatort train DEMOS {quote(str(out))} --start BUNDLE --rounds 0",
         soft_wrap=True,
     )
     return ExitStatus.DONE
+
+
+def _show_left_out(file: Path, episode: Episode | None) -> None:
+    if episode is None:
+        screen(stderr=True).print(f"{file}: left out, because no person had the arm in it")
 
 
 def _interface(task: Task, cameras: bool, pixels: int | None) -> PolicySpec:

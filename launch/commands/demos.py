@@ -94,6 +94,7 @@ def demos(
             cameras=cameras,
             pixels=pixels,
             workers=workers,
+            corrections=corrections or None,
         )
         show_convert(partial(convert_recordings, from_recordings, out, task))
         return ExitStatus.DONE

@@ -86,7 +86,7 @@ def test_a_person_runs_a_study_and_never_reads_the_name_of_a_variant(
     (trial,) = StudyRecord(study).trials
     assert f"trial {trial.code}, 1 of 2 that are due" in shown.out
     assert trial.outcome is not None
-    assert trial.outcome.ticks > 30
+    assert trial.outcome.ticks > 0
     assert "answer y to run it; the same command continues" in shown.err
     assert (tmp_path / "live" / f"{trial.code}-1.mcap").is_file()
 

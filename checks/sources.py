@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "gatort"
 FOLDERS = (
-    "runtime", "policies", "sim", "studies", "export", "datasets", "faults", "launch", "testing",
+    "runtime", "policies", "sim", "studies", "export", "datasets", "faults", "console", "launch",
+    "testing",
 )  # fmt: skip
 """Folders of the package. A checkout from before a folder existed simply lacks its files."""
 

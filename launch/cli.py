@@ -68,6 +68,7 @@ COMMANDS = {
     "faults": (
         "Inject every fault that gatort must survive, and compare the reactions with their bounds."
     ),
+    "console": "Show finished runs in a browser.",
     "cameras": (
         "List the connected cameras, or measure sources and compare them with the simulated scene."
     ),
@@ -98,6 +99,9 @@ EXTRAS = {
     "pyarrow": "convert",
     "av": "convert",
     "h5py": "convert",
+    "starlette": "console",
+    "uvicorn": "console",
+    "websockets": "console",
 }
 """Optional package by import name, and the extra of gatort that installs it."""
 

@@ -13,6 +13,7 @@ from rich.text import Text
 READERS = {
     "Operator": (
         "run",
+        "console",
         "robot",
         "serve",
         "keys",
@@ -30,6 +31,7 @@ READERS = {
 
 EXAMPLES = {
     "run": "run --seed 7 --seconds 30 --video trial.mp4",
+    "console": "console runs",
     "robot": "robot mujoco --bind tcp://0.0.0.0:5555 --keys keys --realtime",
     "serve": "serve --robots tcp://127.0.0.1:5555 --robots tcp://127.0.0.1:5556 --arm",
     "keys": "keys keys",

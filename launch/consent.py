@@ -9,6 +9,7 @@ from rich.console import Console
 
 from gatort.runtime.checklist import POLICY, checklist
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.facts import Fact
 from gatort.runtime.live_run import LiveRun
 from gatort.runtime.remote.client import RemoteRobot
 from gatort.runtime.wording import counted
@@ -25,8 +26,10 @@ def show_checklist(
     way: WayHome | None = None,
     *,
     blind: bool = False,
-) -> None:
+) -> list[Fact]:
     """Print the checklist, and check that the arm may move. In a dry run it need not.
+
+    Return the rows.
 
     An arm in this process has no row but that of its way home. A blind list leaves out the policy.
 
@@ -49,6 +52,7 @@ def show_checklist(
             way.require_free()
     if alarms := sum(bool(fact.attention) for fact in facts):
         console.print(f"{counted(alarms, 'row')} marked ! above: look before the arm moves")
+    return facts
 
 
 def agrees(question: str) -> bool:

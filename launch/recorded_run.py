@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gatort.console.reporting import RunReporter
 from gatort.policies.recorded import policy_record
 from gatort.runtime.clock import wall_clock_ns
 from gatort.runtime.errors import GatortError
@@ -36,6 +37,17 @@ def new_file(seed: int) -> Path:
     return RUNS / f"{utc_name()}-seed{seed}.mcap"
 
 
+def _robot_name(live: LiveRun, options: RunOptions) -> str:
+    return f"{options.robot} (dry run)" if live.is_dry else options.robot
+
+
+def run_title(live: LiveRun, options: RunOptions) -> str:
+    """Return the bundle, the engine and the robot of a run."""
+    name = live.policy.manifest.name if live.policy.manifest else live.policy.engine.name
+    engine = options.engine if live.policy.manifest else name
+    return ", ".join(dict.fromkeys((name, engine, _robot_name(live, options))))
+
+
 def run_recorded(
     live: LiveRun,
     options: RunOptions,
@@ -46,6 +58,7 @@ def run_recorded(
     viewer: bool = False,
     on_tick: Callable[[TickRecord], None] = ignore_tick,
     title: str | None = None,
+    reporter: RunReporter | None = None,
 ) -> Recorder:
     """Run and record into a file. Return the recorder, which is closed.
 
@@ -59,24 +72,28 @@ def run_recorded(
         on_tick: called in the slack after each tick with its record.
         title: heading of a live table that must not tell the policy. Default: bundle, engine and
             robot, and a table with durations and passes.
+        reporter: tells the console in the browser.
 
     Raises:
         RecordingError: the file cannot be opened.
         ObservationError, RobotError, DeviceError: robot or GPU failed before the first tick.
     """
-    name = f"{options.robot} (dry run)" if live.is_dry else options.robot
 
     def look(tick: TickRecord) -> None:
         watcher.look(tick)
         on_tick(tick)
 
-    run = RunRecord.of(name, live.robot.interface, str(this_machine()), live.clock)
+    run = RunRecord.of(
+        _robot_name(live, options), live.robot.interface, str(this_machine()), live.clock
+    )
     policy = policy_record(live.policy, options, options.seed)
-    heading = title or ", ".join(dict.fromkeys((policy.bundle, policy.engine, name)))
+    heading = title or run_title(live, options)
     if file.parent == RUNS:
         make_runs()  # Another command may have removed the empty folder since the check.
     with Recorder(file, run, policy) as recorder:
-        watcher = RunWatcher(live, recorder, heading, console, track, blind=title is not None)
+        watcher = RunWatcher(
+            live, recorder, heading, console, track, blind=title is not None, reporter=reporter
+        )
         try:
             with ExitStack() as stack:
                 if (takeover := live.loop.takeover) is not None:

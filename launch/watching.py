@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from gatort.console.reporting import RunReporter
 from gatort.runtime.live_run import KEPT_TICKS, LiveRun
 from gatort.runtime.loop import TickRecord
 from gatort.runtime.recording.recorder import Recorder
@@ -84,6 +85,7 @@ class RunWatcher:
         track: FilmTrack | None,
         *,
         blind: bool = False,
+        reporter: RunReporter | None = None,
     ) -> None:
         """Prepare.
 
@@ -94,9 +96,13 @@ class RunWatcher:
             console: console of the live table.
             track: track of a simulated robot's positions.
             blind: leave durations and passes out of the table.
+            reporter: tells the console in the browser.
         """
         self._blind = blind
         self._live = live
+        self._reporter = reporter
+        if reporter is not None:
+            reporter.recorder = recorder
         self._track = track
         self._recorder = recorder
         self._title = title
@@ -111,16 +117,23 @@ class RunWatcher:
                 stack.enter_context(self._track.window())
             stack.enter_context(self._table)
             yield
+            if self._reporter is not None:
+                self._reporter.end()
             self._table.offer(self._status())
 
     def look(self, tick: TickRecord) -> None:
-        """Keep the tick's positions and pictures, and offer the status four times a second."""
+        """Keep the tick's positions and pictures, and tell everybody who watches.
+
+        The table gets a status four times a second.
+        """
         if self._track is not None:
             self._track.keep(tick.observation)
         now_ns = self._live.clock.now_ns()
         if now_ns - self._offered_ns >= PERIOD_NS:
             self._offered_ns = now_ns
             self._table.offer(self._status())
+        if self._reporter is not None:
+            self._reporter.look(tick)
 
     def _status(self) -> RunStatus:
         live = self._live

@@ -84,6 +84,8 @@ class LiveRun:
         """True if the guard, the watchdog or a failure of the robot or the GPU ended the run."""
         self.interrupted = False
         """True if the operator ended the run."""
+        self.interrupted_by: str | None = None
+        """Clause that says how, if it was not at the terminal."""
         self.failure: str | None = None
         """Sentence on the failure that ended the run."""
         self.state = State.DISARMED
@@ -132,7 +134,8 @@ class LiveRun:
         if self.failure is not None:
             return self.failure
         if self.interrupted:
-            return "stopped by the operator"
+            how = f" ({self.interrupted_by})" if self.interrupted_by is not None else ""
+            return f"stopped by the operator{how}"
         return self._stop_sentence
 
     @property

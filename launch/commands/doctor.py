@@ -70,8 +70,8 @@ def examine() -> Iterator[Finding]:
     """Yield the findings one after the other; none raises, whatever the machine lacks."""
     examinations: tuple[Callable[[], Finding], ...] = (
         _python, _processor, _memory, _shared_memory, _onnxruntime, _compiler, _shipped_bundle,
-        _mujoco, _bullet, _franka, _gl, _rendered_frame, _matplotlib, _torch, _tensorrt, _clock,
-        _wake_up, _real_time_rights, _locked_memory,
+        _mujoco, _bullet, _franka, _gl, _rendered_frame, _matplotlib, _console, _torch, _tensorrt,
+        _clock, _wake_up, _real_time_rights, _locked_memory,
     )  # fmt: skip
     for examination in examinations:
         yield examination()
@@ -163,6 +163,10 @@ def _franka() -> Finding:
 
 def _matplotlib() -> Finding:
     return _package("latency pictures", "matplotlib", "trials")
+
+
+def _console() -> Finding:
+    return _package("console in a browser", "uvicorn", "console")
 
 
 def _torch() -> Finding:

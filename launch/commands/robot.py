@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from gatort.console.beside_robot import console_of_robot
+from gatort.console.flags import ConsoleFlags
 from gatort.launch.options import SIMULATORS, config_text, resolve
 from gatort.launch.outputs import require_writable
 from gatort.launch.real_cameras import arm_with_cameras
-from gatort.launch.refusals import refuse_fields
+from gatort.launch.refusals import refuse_fields, refuse_ignored
 from gatort.launch.report import fact_table, screen
 from gatort.launch.robot_options import RobotOptions
 from gatort.runtime.clock import Clock, MonotonicClock
@@ -38,6 +41,7 @@ def robot(
     options: Annotated[RobotOptions | None, Parameter(name="*")] = None,
     profile: Path | None = None,
     print_config: Annotated[bool, Parameter(negative="")] = False,
+    browser: Annotated[ConsoleFlags | None, Parameter(name="*")] = None,
 ) -> int:
     """Let a controller drive an arm over a wire.
 
@@ -65,22 +69,32 @@ def robot(
     options = resolve(RobotOptions, options, profile)
     if options.link.perfect:
         refuse_fields("on a link without delay, jitter, loss or reorder", options.link, "link_seed")
+    beside = browser or ConsoleFlags()
+    if beside.address is not None and print_config:
+        refuse_ignored("with --print-config", console=True)
     if print_config:
         print(config_text(options), end="")
         return ExitStatus.DONE
     name = _name_of_arm(name, options.driver)
     require_writable(record=options.record)
     clock = MonotonicClock()
+    say = partial(screen().print, soft_wrap=True)
 
     if simulator is None:
         driver = _real_arm(name, options, clock)
         if driver.facts:
             screen(stderr=True).print(fact_table(driver.facts))
-        with arm_with_cameras(driver, options.cameras, clock) as seeing:
-            return serve(name, seeing, clock, options, simulated=False)
+        with (
+            arm_with_cameras(driver, options.cameras, clock) as seeing,
+            console_of_robot(name, seeing, clock, beside, say) as on_turn,
+        ):
+            return serve(name, seeing, clock, options, simulated=False, on_turn=on_turn)
 
     arm = _simulated_arm(simulator, options, clock)
-    with arm_with_cameras(arm, options.cameras, clock) as seeing:
+    with (
+        arm_with_cameras(arm, options.cameras, clock) as seeing,
+        console_of_robot(name, seeing, clock, beside, say) as on_turn,
+    ):
         return serve(
             name,
             seeing,
@@ -89,6 +103,7 @@ def robot(
             simulated=True,
             next_trial=_next_layout(arm, options.seed) if options.again else None,
             trial_ns=round(arm.task.seconds * 1e9) if options.again else None,
+            on_turn=on_turn,
         )
 
 

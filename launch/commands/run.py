@@ -12,12 +12,14 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from gatort.console.beside_run import consent_told, console_beside, console_record
+from gatort.console.flags import RunConsoleFlags
 from gatort.launch.consent import require_consent, show_checklist
 from gatort.launch.driving import live_run, policy_and_robot
 from gatort.launch.dry_run_report import dry_run_record, dry_run_sentence, dry_run_table
 from gatort.launch.options import RunOptions, config_text, refuse_unused_by_engine, resolve
 from gatort.launch.outputs import RUNS, make_runs, require_writable, spared
-from gatort.launch.recorded_run import new_file, run_recorded
+from gatort.launch.recorded_run import new_file, run_recorded, run_title
 from gatort.launch.refusals import refuse_fields, refuse_ignored
 from gatort.launch.report import (
     draw_latency,
@@ -63,6 +65,7 @@ def run(
     arm: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     viewer: Annotated[bool, Parameter(negative="")] = False,
+    browser: Annotated[RunConsoleFlags | None, Parameter(name="*")] = None,
     video: Path | None = None,
     plot: Path | None = None,
     json: Path | None = None,
@@ -105,9 +108,12 @@ def run(
     typed = options
     options = _with_policy(resolve(RunOptions, options, profile), screen(stderr=True))
     refuse_unused_by_engine(typed, options.engine)
+    beside = browser or RunConsoleFlags()
+    has_console = beside.address is not None
     if print_config:
         outputs = {"video": video, "plot": plot, "json": json, "record": record}
-        refuse_ignored("with --print-config", arm=arm, dry_run=dry_run, viewer=viewer, **outputs)
+        asked = {"viewer": viewer, "console": has_console, **outputs}
+        refuse_ignored("with --print-config", arm=arm, dry_run=dry_run, **asked)
         print(config_text(options), end="")
         return ExitStatus.DONE
     if plot is None or record is None:
@@ -126,12 +132,23 @@ def run(
         if isinstance(robot, SimulatedRobot):
             track = FilmTrack(robot, live.ticks, filmed=video is not None)
         way = check_way_home(robot, limits_of(robot)) if options.demo == "home" else None
-        show_checklist(console, live, record, way)
-        if not dry_run:
-            _ask_for_consent(robot, way, is_given=arm)
+        title = run_title(live, options)
+        say = partial(console.print, soft_wrap=True)
+        reporter = stack.enter_context(console_beside(live, title, beside, say))
+        facts = show_checklist(console, live, record, way)
+        with consent_told(reporter, live, facts, by_flag=arm):
+            if not dry_run:
+                _ask_for_consent(robot, way, is_given=arm)
         on_tick = ignore_tick if predictor is None else partial(_predict, predictor)
         recorder = run_recorded(
-            live, options, record, console, track, viewer=viewer, on_tick=on_tick
+            live,
+            options,
+            record,
+            console,
+            track,
+            viewer=viewer,
+            on_tick=on_tick,
+            reporter=reporter,
         )
 
         for sentence in run_sentences(live, options):
@@ -143,10 +160,9 @@ def run(
         if forecast is not None:
             console.print(dry_run_table(forecast))
             console.print(dry_run_sentence(forecast))
-        report = run_record(live, options, recorder)
-        write_json(
-            json, "run", report | ({"dry_run": dry_run_record(forecast)} if forecast else {})
-        )
+        report = run_record(live, options, recorder) | console_record(reporter)
+        dry = {"dry_run": dry_run_record(forecast)} if forecast is not None else {}
+        write_json(json, "run", report | dry)
         _draw_latency(console, live, options, plot)
         if video is not None and track is not None and len(track.positions):
             with spared("film"):

@@ -63,6 +63,7 @@ def serve(
     simulated: bool,
     next_trial: Callable[[], None] | None = None,
     trial_ns: int | None = None,
+    on_turn: Callable[[RobotStatus], None] | None = None,
 ) -> int:
     """Let controllers drive an arm until a signal ends the process. Close the driver.
 
@@ -76,6 +77,7 @@ def serve(
         simulated: true if only a simulation moves.
         next_trial: lays a simulated arm's task out anew after each trial.
         trial_ns: longest time of one trial; without end when absent.
+        on_turn: receives the status of each turn. It must return at once.
 
     Raises:
         ConfigError: the keys, the address or the recording cannot be used.
@@ -97,6 +99,7 @@ def serve(
             simulated=simulated,
             trials=trials,
             on_change=reporter.report,
+            on_turn=on_turn,
         )
 
         # Opened after the address is bound: an address in use must not overwrite an old recording.

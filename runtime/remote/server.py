@@ -81,6 +81,7 @@ class RobotServer:
         simulated: bool,
         trials: TrialKeeper | None = None,
         on_change: Callable[[RobotStatus], None] | None = None,
+        on_turn: Callable[[RobotStatus], None] | None = None,
     ) -> None:
         """Take over a transport that listens. The arm stays at rest.
 
@@ -94,6 +95,7 @@ class RobotServer:
                 arm's operator reports successes.
             on_change: receives each change of state, and once a second the counts of failed
                 handshakes if they are new. It must return at once.
+            on_turn: receives the status of each turn, a thousand a second. It must return at once.
         """
         self._driver = driver
         self._clock = clock
@@ -101,6 +103,7 @@ class RobotServer:
         self._sessions = Sessions(driver, clock, name=name, simulated=simulated)
         self._trials = trials if trials is not None else OperatorTrials(driver)
         self._on_change = on_change
+        self._on_turn = on_turn
         self._stop_asked: str | None = None
         self._allow_asked = False
         self._end_asked = False
@@ -241,6 +244,8 @@ class RobotServer:
         if self._on_change is None:
             return
         status = self.status
+        if self._on_turn is not None:
+            self._on_turn(status)
         news, counts = self._news(status), (status.unknown_keys, status.handshakes)
         # Anybody can raise these counts, a thousand times a second.
         is_due = self._clock.now_ns() - self._told_ns >= COUNTS_NS

@@ -20,6 +20,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FOLDERS = (
     "benchmarks",
     "checks",
+    "console",
     "docs",
     "examples",
     "export",
@@ -39,15 +40,18 @@ MOST_README_WORDS = 900
 NOT_IN_A_PROFILE = {
     *(
         "arm",
+        "console",
         "demos",
         "dry-run",
         "help",
         "json",
+        "listen",
         "out",
         "plot",
         "print-config",
         "profile",
         "record",
+        "stop-when-unwatched",
         "video",
     ),
     "viewer",

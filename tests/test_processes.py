@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("runtime", "policies", "sim", "studies", "export", "launch", "faults", "testing")
+FOLDERS = (
+    "runtime",
+    "policies",
+    "sim",
+    "studies",
+    "export",
+    "console",
+    "launch",
+    "faults",
+    "testing",
+)
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 DRIVE = """
 import gatort

@@ -14,7 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "modules.md"
 FOLDERS = (
-    "runtime", "policies", "sim", "studies", "export", "datasets", "testing", "launch", "examples",
+    "runtime", "policies", "sim", "studies", "export", "datasets", "console", "testing", "launch",
+    "examples",
 )  # fmt: skip
 HEAD = """# Modules
 

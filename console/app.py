@@ -19,7 +19,7 @@ from gatort.runtime.clock import Clock
 
 from .access import Access, Gate
 from .feed import Feed, Position
-from .messages import Event, EventKind
+from .messages import Event, LineKind
 
 PAGE: Final = Path(__file__).with_name("page")
 """Folder of the files that a browser gets."""
@@ -179,5 +179,5 @@ class LivePages:
             self._logged_ns = now_ns
             self._log(f"Stop was pressed on {page} ({host})", "stop")
 
-    def _log(self, sentence: str, kind: EventKind) -> None:
+    def _log(self, sentence: str, kind: LineKind) -> None:
         self._feed.take(Event.now(sentence, kind))

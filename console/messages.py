@@ -27,7 +27,7 @@ STOP: Final = b"stop "
 asked for the stop."""
 
 
-EventKind = Literal["note", "armed", "state", "stop", "end"]
+LineKind = Literal["note", "armed", "state", "stop", "end"]
 """Kind of a line of the log, which the page marks."""
 
 
@@ -143,10 +143,10 @@ class Event(Struct, frozen=True, tag="event"):
     wall_s: float
     """Time since 1970 in UTC, for display alone."""
     sentence: str
-    kind: EventKind = "note"
+    kind: LineKind = "note"
 
     @classmethod
-    def now(cls, sentence: str, kind: EventKind) -> Event:
+    def now(cls, sentence: str, kind: LineKind) -> Event:
         """Return a line of this moment."""
         return cls(wall_clock_ns() * 1e-9, sentence, kind)
 

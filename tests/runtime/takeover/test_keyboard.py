@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import sys
 import termios
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 from gatort.runtime.takeover import keyboard
 from gatort.runtime.takeover.keyboard import HELP, MOVES, TURNS, KeyboardControls, keys_one_by_one
+from tests.waiting import LONGEST_WAIT_S
 
 MS = 1_000_000
 T0 = 10_000 * MS
@@ -128,6 +130,7 @@ def test_the_terminal_gives_each_key_at_once_and_is_restored(terminal: tuple[int
     ours, theirs = terminal
     before = termios.tcgetattr(theirs)
     os.write(ours, b"t\n")  # typed before, at a question
+    assert select.select([theirs], [], [], LONGEST_WAIT_S)[0]  # A terminal takes its time.
     with keys_one_by_one() as stdin:
         os.write(ours, b"w")
         assert os.read(stdin, 10) == b"w"

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 from gatort.runtime.takeover import keyboard
 from gatort.runtime.takeover.keyboard import HELP, MOVES, TURNS, KeyboardControls, keys_one_by_one
-from tests.waiting import LONGEST_WAIT_S
 
 MS = 1_000_000
 T0 = 10_000 * MS

@@ -72,7 +72,7 @@ clean:
 	touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/pip install --quiet --editable '.[sim,pybullet,franka,cameras,trials,convert,data,train,events,tensorrt,console,testing,dev]'
+	$(BIN)/pip install --quiet --editable '.[sim,pybullet,franka,cameras,trials,cluster,convert,data,train,events,tensorrt,console,testing,dev]'
 	touch $@ .venv/.installed-run
 
 .venv/.installed-docs: pyproject.toml constraints.txt | .venv/bin/python

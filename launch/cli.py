@@ -102,6 +102,7 @@ EXTRAS = {
     "starlette": "console",
     "uvicorn": "console",
     "websockets": "console",
+    "ray": "cluster",
 }
 """Optional package by import name, and the extra of gatort that installs it."""
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from functools import partial
 from pathlib import Path
 
 from gatort.datasets.writing import Converted, Watch
-from gatort.policies.loading import EngineName, PolicyOptions, load_policy
+from gatort.policies.loading import BundleLoader, EngineName, PolicyOptions
 from gatort.runtime.demonstrations import DemonstrationManifest, episode_files
 from gatort.runtime.episode import Episode
 from gatort.runtime.wording import counted
@@ -19,6 +18,7 @@ from gatort.sim.collect import (
     collect,
     policy_episodes,
 )
+from gatort.sim.portable import Workers
 from gatort.sim.trials.journal import Journal, Trial
 from gatort.sim.trials.runner import TrialSetup, run_trials
 
@@ -37,7 +37,7 @@ class TrialsInterrupted(KeyboardInterrupt):
 def policy_source(bundle: Path, engine: EngineName = "onnx") -> PolicySource:
     """Return a bundle's policy on one thread, for workers that share the cores."""
     options = PolicyOptions(bundle=bundle, engine=engine, threads=1)
-    return PolicySource(bundle=bundle, load=partial(load_policy, options))
+    return PolicySource(bundle=bundle, load=BundleLoader(options=options))
 
 
 def show_convert(convert: Callable[[Watch], Converted], json: Path | None = None) -> Converted:
@@ -56,7 +56,7 @@ def show_convert(convert: Callable[[Watch], Converted], json: Path | None = None
     return converted
 
 
-def show_collect(collection: Collection, workers: int) -> DemonstrationManifest:
+def show_collect(collection: Collection, workers: Workers) -> DemonstrationManifest:
     """Collect episodes under a progress bar. See `gatort.sim.collect.collect`."""
     bars = progress_bar("episodes")
     bar = bars.add_task("", total=None)
@@ -83,7 +83,7 @@ def show_collect(collection: Collection, workers: int) -> DemonstrationManifest:
 
 
 def show_trials(
-    setup: TrialSetup, seeds: Sequence[int], workers: int, journal: Journal | None, noun: str
+    setup: TrialSetup, seeds: Sequence[int], workers: Workers, journal: Journal | None, noun: str
 ) -> list[Trial]:
     """Run trials under a progress bar and return them in the order of their seeds.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, FiniteFloat
+from pydantic import AfterValidator, Field, FiniteFloat, field_serializer
 
 from gatort.runtime.bundle import Manifest, verify
 from gatort.runtime.decoding import Sampler
@@ -43,6 +43,13 @@ def shipped_or_own(bundle: Path) -> Path:
     shipped = Path(__file__).parent / bundle.name
     is_name = str(bundle) == bundle.name and shipped in (SHIPPED_BUNDLE, SHIPPED_CAMERA_BUNDLE)
     return shipped if is_name and not bundle.exists() else bundle
+
+
+def place_anywhere(bundle: Path) -> str:
+    """Return the place of a bundle for other machines: a shipped one's name, or the whole path."""
+    whole = bundle.resolve()
+    shipped = [each.resolve() for each in (SHIPPED_BUNDLE, SHIPPED_CAMERA_BUNDLE)]
+    return bundle.name if whole in shipped else str(whole)
 
 
 Bundle = Annotated[Path, AfterValidator(shipped_or_own)]
@@ -112,6 +119,24 @@ def load_policy(
     policy = Policy.of(manifest.spec, manifest.model, engine, sampler, options.most_passes)
     policy.manifest = manifest
     return policy
+
+
+class BundleLoader(Strict):
+    """Loads a bundle's policy, here or on another machine."""
+
+    options: PolicyOptions
+    manifest_sha256: str | None = None
+    """Expected hash of the bundle's manifest; any if `None`."""
+
+    def __call__(self) -> Policy:
+        """Load the policy. See `load_policy`."""
+        sampler = Sampler(self.options.temperature)
+        return load_policy(self.options, sampler, self.manifest_sha256)
+
+    @field_serializer("options", when_used="json")
+    def _anywhere(self, options: PolicyOptions) -> dict[str, Any]:
+        written = options.model_dump(mode="json", include=set(PolicyOptions.model_fields))
+        return {**written, "bundle": place_anywhere(options.bundle)}
 
 
 def load_policies(

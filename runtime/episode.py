@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,23 +67,27 @@ class Episode:
         Raises:
             OutputError: the file cannot be written.
         """
+        with whole_file(path) as partial, partial.open("wb") as file:
+            self.write(file, spec)
+
+    def write(self, file: IO[bytes], spec: PolicySpec) -> None:
+        """Write the content of a compressed NPZ."""
         arrays = {
             f"observation/{key.name}": value
             for key, value in zip(spec.observations, self.observations, strict=True)
         }
-        with whole_file(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                allow_pickle=False,
-                seed=np.int64(self.seed),
-                succeeded=np.bool_(self.succeeded),
-                action=self.actions,
-                expert_action=self.expert_actions,
-                **({PLACES: self.places} if len(self.places) else {}),
-                **({STAMPS: self.stamps_ns} if len(self.stamps_ns) else {}),
-                **({LABELLED: self.labelled} if len(self.labelled) else {}),
-                **arrays,
-            )
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            seed=np.int64(self.seed),
+            succeeded=np.bool_(self.succeeded),
+            action=self.actions,
+            expert_action=self.expert_actions,
+            **({PLACES: self.places} if len(self.places) else {}),
+            **({STAMPS: self.stamps_ns} if len(self.stamps_ns) else {}),
+            **({LABELLED: self.labelled} if len(self.labelled) else {}),
+            **arrays,
+        )
 
     @classmethod
     def load(cls, path: Path, spec: PolicySpec) -> Episode:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
 
@@ -22,20 +22,18 @@ from gatort.runtime.regular_file import read_regular
 from gatort.runtime.spec import PolicySpec, Strict
 
 from .make import make_robot, simulator_installed
+from .portable import PolicyLoader, PortableWork, SeedWork, Workers
 from .randomisation import Randomisation
 from .rollout import Act, follow_expert, rollout
 from .tasks import task_of
 from .tasks.seeds import TRAINING_SEEDS
 from .view_randomisation import ViewRandomisation
-from .workers import spread
+from .workers import share
 
 CLAIM = "collection.txt"
 MOST_TRIALS = 1000
 """Largest number of trials that a policy is calibrated on. The validation seeds hold fifty times as
 many on either side of their middle."""
-
-PolicyLoader = Callable[[], Policy]
-"""Loads a policy in the process that runs it, and is picklable."""
 
 
 class PolicySource(Strict):
@@ -47,7 +45,20 @@ class PolicySource(Strict):
     """Loader of the policy."""
 
 
-class Collection(Strict):
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The part of an episode that its manifest counts; the arrays stay in their file."""
+
+    succeeded: bool
+    ticks: int
+
+    @classmethod
+    def of(cls, episode: Episode) -> Made:
+        """Count an episode."""
+        return cls(episode.succeeded, episode.ticks)
+
+
+class Collection(PortableWork[Made]):
     """Description of the episodes to make."""
 
     task: str
@@ -71,6 +82,39 @@ class Collection(Strict):
     seconds: float = 8.0
     """Longest episode, twice the time that the expert needs. A policy that is stuck teaches nothing
     new. s"""
+
+    def prepare(self) -> SeedWork[Made]:
+        """Make an arm that saves each episode in the folder."""
+        collector = _Collector(self)
+
+        def save(seed: int) -> Made:
+            episode = collector.episode(seed)
+            episode.save(self._path(seed), self.spec)
+            return Made.of(episode)
+
+        return save
+
+    def prepare_far(self) -> SeedWork[bytes]:
+        """Make an arm on another machine, where the folder is absent: each episode as a file's
+        content.
+        """
+        collector = _Collector(self)
+
+        def content(seed: int) -> bytes:
+            file = BytesIO()
+            collector.episode(seed).write(file, self.spec)
+            return file.getvalue()
+
+        return content
+
+    def receive(self, seed: int, content: bytes) -> Made:
+        """Check an episode that another machine made, and save it."""
+        with whole_file(self._path(seed)) as partial:
+            partial.write_bytes(content)
+            return Made.of(Episode.load(partial, self.spec))
+
+    def _path(self, seed: int) -> Path:
+        return self.directory / f"{seed}.npz"
 
     @property
     def seeds(self) -> range:
@@ -155,13 +199,13 @@ def _ignore(_: CollectionProgress) -> None:
 
 
 def collect(
-    collection: Collection, workers: int, watch: Callable[[CollectionProgress], None] = _ignore
+    collection: Collection, workers: Workers, watch: Callable[[CollectionProgress], None] = _ignore
 ) -> DemonstrationManifest:
     """Make every episode that the folder lacks, then write the manifest.
 
     Args:
         collection: description of the episodes.
-        workers: largest number of processes.
+        workers: largest number of processes, or a cluster.
         watch: called at the start and after each episode.
 
     Raises:
@@ -184,15 +228,15 @@ def collect(
 
 
 def _collect(
-    collection: Collection, workers: int, watch: Callable[[CollectionProgress], None]
+    collection: Collection, workers: Workers, watch: Callable[[CollectionProgress], None]
 ) -> DemonstrationManifest:
     directory = collection.directory
-    made = [_Made.of(Episode.load(path, collection.spec)) for path in episode_files(directory)]
+    made = [Made.of(Episode.load(path, collection.spec)) for path in episode_files(directory)]
 
     left = [seed for seed in collection.seeds if not (directory / f"{seed}.npz").exists()]
     progress = CollectionProgress(asked=len(left))
     watch(progress)
-    for each in spread(partial(_Collector, collection), left, workers):
+    for each in share(collection, left, workers):
         made.append(each)
         progress = CollectionProgress(
             progress.made + 1, progress.succeeded + int(each.succeeded), progress.asked
@@ -214,18 +258,6 @@ def _collect(
     return manifest
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """The part of an episode that its manifest counts; the arrays stay in their file."""
-
-    succeeded: bool
-    ticks: int
-
-    @classmethod
-    def of(cls, episode: Episode) -> _Made:
-        return cls(episode.succeeded, episode.ticks)
-
-
 class _Collector:
     """A simulated arm and its policy, with which one process makes episode after episode."""
 
@@ -243,12 +275,10 @@ class _Collector:
         )
         self.policy = collection.policy.load() if collection.policy is not None else None
 
-    def __call__(self, seed: int) -> _Made:
-        """Run and save one episode."""
+    def episode(self, seed: int) -> Episode:
+        """Run one episode."""
         seconds = self.collection.seconds
-        episode = rollout(self.robot, self.clock, seed, self._act(seed), seconds)
-        episode.save(self.collection.directory / f"{seed}.npz", self.collection.spec)
-        return _Made.of(episode)
+        return rollout(self.robot, self.clock, seed, self._act(seed), seconds)
 
     def _act(self, seed: int) -> Act:
         if self.policy is not None:

@@ -1,4 +1,7 @@
-"""Work on seeds, shared by several processes that end with the process that started them."""
+"""Work on seeds, shared by several processes that end with the process that started them.
+
+Given a cluster instead of a number of processes, its machines share the work.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,30 @@ from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from threading import Thread
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from gatort.runtime.compiler import abandon
 from gatort.runtime.errors import WorkerError
 
-Result = TypeVar("Result")
-SeedWork = Callable[[int], Result]
-"""Work on one seed."""
+from .portable import PortableWork, Result, SeedWork, Workers
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that are for the parent alone, although a terminal sends them to its workers too."""
 
 _prepare: Callable[[], SeedWork[Any]]
 """Makes the work of this worker process, once."""
+
+
+def share(work: PortableWork[Result], seeds: Sequence[int], workers: Workers) -> Iterator[Result]:
+    """Work on every seed and yield results as they finish, in any order.
+
+    See `spread` for processes of this machine, and `gatort.sim.cluster` for a cluster.
+    """
+    if isinstance(workers, int):
+        return spread(work.prepare, seeds, workers)
+    from .cluster import spread_on_cluster  # Ray takes a second to import, and may be absent.
+
+    return spread_on_cluster(work, seeds, workers)
 
 
 def spread(

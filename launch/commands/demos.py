@@ -14,14 +14,15 @@ from gatort.datasets.conversion import from_recordings as convert_recordings
 from gatort.launch.progress import show_collect, show_convert
 from gatort.launch.refusals import refuse_ignored
 from gatort.launch.report import screen
+from gatort.launch.sharing import sharing
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
-from gatort.runtime.grant import read_grant
 from gatort.runtime.recording.corrections import write_corrections
 from gatort.runtime.spec import MOST_SIDE, PATCH_PIXELS, PolicySpec
 from gatort.runtime.wording import counted
 from gatort.sim.collect import Collection, require_training_seeds
+from gatort.sim.portable import ClusterAddress
 from gatort.sim.randomisation import Randomisation
 from gatort.sim.tasks import task_named
 from gatort.sim.tasks.seeds import TRAINING_SEEDS
@@ -46,6 +47,7 @@ def demos(
     cameras: Annotated[bool, Parameter(negative="")] = False,
     pixels: Annotated[int, Field(ge=PATCH_PIXELS, le=MOST_SIDE)] | None = None,
     workers: PositiveInt | None = None,
+    cluster: ClusterAddress | None = None,
     from_recordings: list[Path] | None = None,
     corrections: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
 ) -> int:
@@ -79,6 +81,9 @@ def demos(
         Height and width of a picture, a multiple of 16; 64 by default.
     workers
         Number of processes that share the episodes. Default: one per core.
+    cluster
+        Address of a Ray cluster whose machines share the episodes instead, such as
+        ray://10.0.0.1:10001.
     from_recordings
         Recordings (.mcap) of `gatort run` that become the episodes; nothing is simulated.
     corrections
@@ -94,13 +99,15 @@ def demos(
             cameras=cameras,
             pixels=pixels,
             workers=workers,
+            cluster=cluster,
             corrections=corrections or None,
         )
         show_convert(partial(convert_recordings, from_recordings, out, task))
         return ExitStatus.DONE
     if corrections:
-        expert = {"seed": seed, "workers": workers, "randomise": randomise, "cameras": cameras}
-        refuse_ignored("with --corrections", **expert, randomise_view=randomise_view, pixels=pixels)
+        expert = {"seed": seed, "workers": workers, "cluster": cluster, "randomise": randomise}
+        seen = {"randomise_view": randomise_view, "cameras": cameras, "pixels": pixels}
+        refuse_ignored("with --corrections", **expert, **seen)
         return _write_corrections(corrections, out, task or DEFAULT_TASK)
     if not cameras:
         refuse_ignored("without --cameras", randomise_view=randomise_view)
@@ -118,7 +125,7 @@ def demos(
         view_randomisation=TRAINING_VIEW if randomise_view else None,
     )
 
-    manifest = show_collect(collection, workers or read_grant().processors)
+    manifest = show_collect(collection, sharing(workers, cluster))
     screen().print(
         f"{counted(manifest.episodes, 'episode')}, {manifest.successes} succeeded, "
         f"{counted(manifest.ticks, 'tick')}, "

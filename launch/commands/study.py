@@ -16,13 +16,13 @@ from gatort.launch.options import RunOptions, resolve
 from gatort.launch.outputs import require_writable
 from gatort.launch.refusals import refuse_ignored
 from gatort.launch.report import progress_bar, screen, write_json
-from gatort.policies.loading import CPU_ENGINES
+from gatort.launch.sharing import sharing
 from gatort.runtime.bundle import verify
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
-from gatort.runtime.grant import read_grant
 from gatort.runtime.outputs import whole_file
 from gatort.runtime.wording import counted
+from gatort.sim.portable import ClusterAddress, Workers
 from gatort.sim.tasks import task_of
 from gatort.sim.trials.runner import require_unseen
 from gatort.studies.design import SIMULATORS, Design, read_design
@@ -45,6 +45,7 @@ def study(
     reason: str | None = None,
     profile: Path | None = None,
     workers: PositiveInt | None = None,
+    cluster: ClusterAddress | None = None,
 ) -> int:
     """Compare policies in a study that is planned and locked before its first trial.
 
@@ -67,11 +68,14 @@ def study(
     workers
         Number of processes that share simulated trials. Default: one per core, or one for engines
         on a GPU.
+    cluster
+        Address of a Ray cluster whose machines share the simulated trials instead, such as
+        ray://10.0.0.1:10001.
     """
     if action != "amend":
         refuse_ignored(f"with {action}", reason=reason)
     if action != "run":
-        refuse_ignored(f"with {action}", workers=workers, profile=profile)
+        refuse_ignored(f"with {action}", workers=workers, cluster=cluster, profile=profile)
     if action == "amend" and not (reason or "").strip():
         raise ConfigError("amend: expected --reason with the reason for the change")
     design = read_design(file)
@@ -83,8 +87,11 @@ def study(
         case "report":
             _report(file, design, StudyRecord(file))
         case _:
+            options = resolve(RunOptions, None, profile)
+            engines = [each.engine for each in design.variants.values()]
+            share = sharing(workers, cluster, engines)
             with held_record(file) as record:
-                _change(record, action, design, reason, resolve(RunOptions, None, profile), workers)
+                _change(record, action, design, reason, options, share)
     return ExitStatus.DONE
 
 
@@ -94,7 +101,7 @@ def _change(
     design: Design,
     reason: str | None,
     options: RunOptions,
-    workers: int | None,
+    workers: Workers,
 ) -> None:
     """Lock, run or amend a study."""
     match action:
@@ -155,14 +162,14 @@ def _plan_table(design: Design) -> Table:
     return table
 
 
-def _run(record: StudyRecord, locked: Locked, options: RunOptions, workers: int | None) -> None:
+def _run(record: StudyRecord, locked: Locked, options: RunOptions, workers: Workers) -> None:
     due = record.due()
     if not due or find(record).finished:
         screen().print("every trial is done; `gatort study report` writes the answer")
         return
     simulated = [slot for slot in due if slot.robot in SIMULATORS]
     if simulated:
-        _run_simulated(record, locked, simulated, workers or _workers(locked.design))
+        _run_simulated(record, locked, simulated, workers)
     live = [slot for slot in due if slot.robot not in SIMULATORS]
     run_live(record, locked, live, options, screen())
     found = find(record)
@@ -171,13 +178,8 @@ def _run(record: StudyRecord, locked: Locked, options: RunOptions, workers: int 
         screen().print(sentence, soft_wrap=True)
 
 
-def _workers(design: Design) -> int:
-    on_cpu = all(each.engine in CPU_ENGINES for each in design.variants.values())
-    return read_grant().processors if on_cpu else 1
-
-
 def _run_simulated(
-    record: StudyRecord, locked: Locked, slots: Sequence[Slot], workers: int
+    record: StudyRecord, locked: Locked, slots: Sequence[Slot], workers: Workers
 ) -> None:
     """Run simulated trials under a progress bar, until a sequential test has its answer."""
     planned = len(schedule(locked.design))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,9 +18,10 @@ from gatort.launch.outputs import RUNS, is_stream, make_runs, require_writable, 
 from gatort.launch.progress import TrialsInterrupted, show_trials
 from gatort.launch.refusals import findings, refuse_fields
 from gatort.launch.report import screen, write_json
+from gatort.launch.sharing import sharing
 from gatort.launch.sweep_picture import sweep_picture
 from gatort.launch.trial_report import sweep_record, sweep_table, trial_record, trial_table
-from gatort.policies.loading import CPU_ENGINES, PolicyOptions, load_policy, precision_of
+from gatort.policies.loading import BundleLoader, PolicyOptions, precision_of
 from gatort.runtime.bundle import (
     MANIFEST_FILE,
     Manifest,
@@ -30,17 +30,16 @@ from gatort.runtime.bundle import (
     sha256_of,
     verify,
 )
-from gatort.runtime.decoding import Sampler
 from gatort.runtime.engines.onnx import Threads
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
-from gatort.runtime.grant import read_grant
 from gatort.runtime.machine import this_machine
 from gatort.runtime.outputs import require_folder
 from gatort.runtime.remote.link import LinkConditions
 from gatort.runtime.spec import Seed
 from gatort.runtime.wording import counted
 from gatort.sim.make import SimulatorName
+from gatort.sim.portable import ClusterAddress, Workers
 from gatort.sim.robot import CAMERA
 from gatort.sim.tasks import task_of
 from gatort.sim.tasks.seeds import TRIAL_SEEDS
@@ -91,6 +90,7 @@ def trials(
     episodes: Annotated[int, Field(ge=1, le=len(TRIAL_SEEDS))] | None = None,
     seed: Seed = 5000,
     workers: PositiveInt | None = None,
+    cluster: ClusterAddress | None = None,
     sweep: Axis | None = None,
     values: tuple[float, ...] | None = None,
     plot: Path | None = None,
@@ -117,6 +117,9 @@ def trials(
     workers
         Number of processes that share the trials. Default: one per core, or one for an engine
         on a GPU.
+    cluster
+        Address of a Ray cluster whose machines share the trials instead, such as
+        ray://10.0.0.1:10001.
     sweep
         Condition to vary: delay and jitter in ms one way, loss and reorder as probabilities.
     values
@@ -148,9 +151,8 @@ def trials(
         _require_larger(episodes, manifest)
     seeds = range(seed, seed + episodes)
     require_unseen(seeds, manifest)
-    # A GPU shares itself out, and every process would load its own copy of the weights.
-    workers = workers or (read_grant().processors if options.engine in CPU_ENGINES else 1)
-    series = _Series(options, manifest, seeds, workers, json)
+    share = sharing(workers, cluster, [options.engine])
+    series = _Series(options, manifest, seeds, share, json)
 
     if sweep:
         found = series.sweep(sweep, values)
@@ -251,7 +253,7 @@ class _Series:
     options: TrialOptions
     manifest: Manifest
     seeds: range
-    workers: int
+    workers: Workers
     report: Path | None
     journals: list[Journal] = field(default_factory=list)
     """Files that keep the finished trials."""
@@ -264,7 +266,7 @@ class _Series:
             journal = Journal(self.report, self.manifest, options)
             self.journals.append(journal)
         setup = TrialSetup(
-            load_policy=partial(load_policy, options, Sampler(options.temperature)),
+            load_policy=BundleLoader(options=options, manifest_sha256=self._manifest_sha256),
             simulator=options.robot,
             task=options.task,
             link=link,
@@ -293,16 +295,21 @@ class _Series:
             raise
         return Sweep(self.manifest.name, axis, links, results)
 
+    @property
+    def _manifest_sha256(self) -> str:
+        return sha256_of(self.options.bundle / MANIFEST_FILE)
+
     def origin(self) -> dict[str, Any]:
         """Return the report's origin: bundle, options and machine."""
         return {
             "bundle": self.manifest.name,
-            "bundle_sha256": sha256_of(self.options.bundle / MANIFEST_FILE),
+            "bundle_sha256": self._manifest_sha256,
             "robot": self.options.robot,
             "engine": self.options.engine,
             "precision": precision_of(self.options, self.manifest.precision),
             "seed": self.seeds[0],
-            "workers": self.workers,
+            "workers": self.workers if isinstance(self.workers, int) else None,
+            "cluster": self.workers if isinstance(self.workers, str) else None,
             "machine": asdict(this_machine()),
         }
 

@@ -6,8 +6,7 @@ The action delay and the link are simulated. The policy's own computing time cou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 
 from pydantic import PositiveFloat
 
@@ -18,14 +17,13 @@ from gatort.runtime.errors import ConfigError, ObservationError, RobotError
 from gatort.runtime.loop import ControlLoop, TickRecord
 from gatort.runtime.remote.link import LinkConditions, LinkedRobot
 from gatort.runtime.robots.driver import BY_CONTROLLER
-from gatort.runtime.spec import Strict
-from gatort.sim.collect import PolicyLoader
 from gatort.sim.make import SimulatorName, make_robot
+from gatort.sim.portable import PolicyLoader, PortableWork, SeedWork, Workers
 from gatort.sim.randomisation import Randomisation
 from gatort.sim.tasks import task_of
 from gatort.sim.tasks.seeds import TRAINING_SEEDS
 from gatort.sim.view_randomisation import ViewRandomisation
-from gatort.sim.workers import spread
+from gatort.sim.workers import share
 
 from .journal import Journal, Trial
 from .smoothness import Motion
@@ -35,7 +33,7 @@ OTHER_STAGES = ("see", "observe", "guard", "command")
 with the joints."""
 
 
-class TrialSetup(Strict):
+class TrialSetup(PortableWork[Trial]):
     """Policy, arm and link of a series of trials."""
 
     load_policy: PolicyLoader
@@ -52,6 +50,19 @@ class TrialSetup(Strict):
     """Variation of physics from trial to trial, or `None` for the nominal arm."""
     seconds: PositiveFloat | None = None
     """Longest trial, or `None` for the task's own duration. s"""
+
+    def prepare(self) -> SeedWork[Trial]:
+        """Load policy and arm."""
+        return TrialRunner(self).run
+
+    def prepare_far(self) -> SeedWork[bytes]:
+        """Load policy and arm of another machine: each trial in JSON."""
+        run = TrialRunner(self).run
+        return lambda seed: run(seed).model_dump_json().encode()
+
+    def receive(self, seed: int, content: bytes) -> Trial:  # noqa: ARG002  # the trial has it
+        """Return a trial that another machine ran."""
+        return Trial.model_validate_json(content)
 
 
 class TrialRunner:
@@ -133,28 +144,24 @@ def _policy_us(loop: ControlLoop) -> tuple[int, ...]:
 
 
 def run_trials(
-    setup: TrialSetup, seeds: Sequence[int], workers: int = 1, journal: Journal | None = None
+    setup: TrialSetup, seeds: Sequence[int], workers: Workers = 1, journal: Journal | None = None
 ) -> Iterator[Trial]:
     """Yield the trials of all seeds as they finish, in any order.
 
     Args:
         setup: policy, arm and link.
         seeds: layouts.
-        workers: largest number of processes. One worker is the calling process.
+        workers: largest number of processes, or a cluster. One worker is the calling process.
         journal: holds finished trials, which come first, and receives the others.
     """
     kept = {trial.seed: trial for trial in journal.read()} if journal is not None else {}
     yield from (kept[seed] for seed in seeds if seed in kept)
 
     left = [seed for seed in seeds if seed not in kept]
-    for trial in spread(partial(_prepare, setup), left, workers):
+    for trial in share(setup, left, workers):
         if journal is not None:
             journal.append(trial)
         yield trial
-
-
-def _prepare(setup: TrialSetup) -> Callable[[int], Trial]:
-    return TrialRunner(setup).run
 
 
 def require_unseen(seeds: range, manifest: Manifest) -> None:

@@ -37,12 +37,16 @@ class Parcel(Strict):
         return getattr(import_module(module), name).model_validate_json(self.text)
 
 
+def _packed(loader: Any) -> dict[str, str]:
+    return Parcel.of(loader).model_dump()
+
+
 def _unpacked(found: Any) -> Any:
     return Parcel.model_validate(found).unpack() if isinstance(found, dict) else found
 
 
 PolicyLoader = Annotated[
-    Callable[[], Policy], BeforeValidator(_unpacked), PlainSerializer(Parcel.of, when_used="json")
+    Callable[[], Policy], BeforeValidator(_unpacked), PlainSerializer(_packed, when_used="json")
 ]
 """Loads a policy in the process that runs it, and is picklable. On a cluster, it is a model."""
 

@@ -10,11 +10,17 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import ray
-from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gatort.runtime.errors import WorkerError
@@ -45,8 +51,9 @@ def spread_on_cluster(
         address: address of the cluster.
 
     Raises:
-        WorkerError: the cluster cannot be reached or has no processor, one of its machines differs
-            from this one or lacks a bundle, or a seed's workers were killed again and again.
+        WorkerError: the cluster cannot be reached, or has no processor left. One of its machines
+            differs from this one, or lacks a bundle. The workers of a seed were lost again and
+            again.
     """
     if not seeds:
         return
@@ -68,7 +75,7 @@ def _connected(address: ClusterAddress) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         raise WorkerError(
             f"--cluster {address}: expected the head of a Ray cluster, found: "
-            f"{str(error).splitlines()[0]}; see docs/cluster.md"
+            f"{str(error).splitlines()[0]}; start one as docs/studies.md says"
         ) from error
     try:
         yield
@@ -94,9 +101,11 @@ def _require_able(order: str) -> None:
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"] and node["Resources"].get("CPU", 0)
     ]
-    for sentence in ray.get(asked):
-        if sentence is not None:
-            raise WorkerError(sentence)
+    for answer in asked:
+        with suppress(TaskUnschedulableError, *LOST):  # The machine has left the cluster.
+            sentence = ray.get(answer)
+            if sentence is not None:
+                raise WorkerError(sentence)
 
 
 def _results(order: str, seeds: Sequence[int]) -> Iterator[tuple[int, bytes]]:
@@ -104,7 +113,8 @@ def _results(order: str, seeds: Sequence[int]) -> Iterator[tuple[int, bytes]]:
     waiting = deque(seeds)
     running: dict[Any, int] = {}
     while waiting or running:
-        while waiting and len(running) < _room():
+        room = _room()
+        while waiting and len(running) < room:
             seed = waiting.popleft()
             running[work_on.remote(order, seed)] = seed
         done, _ = ray.wait(list(running), timeout=LOOK_S)

@@ -18,12 +18,13 @@ MACHINES = """
 import json, sys
 from ray.cluster_utils import Cluster
 
-port, second_path = int(sys.argv[1]), sys.argv[2]
+port, second_path, first_cpus = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 machine = dict(
     node_ip_address="127.0.0.1", num_cpus=1, include_dashboard=False, min_worker_port=0,
     max_worker_port=0, object_store_memory=100_000_000,
 )
-cluster = Cluster(True, head_node_args=dict(machine, ray_client_server_port=port))
+first = dict(machine, num_cpus=first_cpus, ray_client_server_port=port)
+cluster = Cluster(True, head_node_args=first)
 second = cluster.add_node(env_vars={"PYTHONPATH": second_path}, **machine)
 print(json.dumps([each.process.pid for each in second.all_processes["raylet"]]), flush=True)
 sys.stdin.read()
@@ -39,7 +40,7 @@ LONGEST_S = 120
 
 @dataclass(frozen=True)
 class RayCluster:
-    """Two machines with a processor each."""
+    """Two machines. The second one has a processor."""
 
     address: str
     raylets: tuple[int, ...]
@@ -51,26 +52,36 @@ class RayCluster:
 
 
 @contextmanager
-def two_machines(second_path: Path | None = None) -> Iterator[RayCluster]:
+def two_machines(second_path: Path | None = None, first_cpus: int = 1) -> Iterator[RayCluster]:
     """Run a cluster until the end of the context.
 
     Args:
         second_path: folder of the second machine's gatort, this checkout by default.
+        first_cpus: number of processors that the first machine grants.
     """
     # Ray makes sockets in the folder, and their names must be short.
     with (
         TemporaryDirectory(prefix="ray-", dir="/tmp") as folder,
-        _running(folder, second_path) as cluster,
+        _running(folder, second_path, first_cpus) as cluster,
     ):
         yield cluster
 
 
 @contextmanager
-def _running(folder: str, second_path: Path | None) -> Iterator[RayCluster]:
-    path = os.environ.get("PYTHONPATH", "")
+def _running(folder: str, second_path: Path | None, first_cpus: int) -> Iterator[RayCluster]:
+    path = second_path or os.environ.get("PYTHONPATH", "")
     port = _free_port()
+    arguments = map(str, (port, path, first_cpus))
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", MACHINES, str(port), str(second_path or path)],
+        [
+            sys.executable,
+            "-P",
+            "-c",
+            MACHINES,
+            str(port),
+            str(second_path or path),
+            str(first_cpus),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, **ENVIRONMENT, "RAY_TMPDIR": folder},
@@ -98,7 +109,7 @@ def gatort(*arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for a command, and return its status and what it wrote."""
+    """Wait for a command. Return its status and its output."""
     out, errors = process.communicate(timeout=LONGEST_S)
     return process.returncode, out + errors
 

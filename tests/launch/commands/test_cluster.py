@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 STUDY = """
 question = "Does drawing tokens hurt?"
 layouts = 6
-seconds = 6.0
+seconds = 4.0
 
 [variants.likeliest]
 bundle = "stack"
@@ -146,6 +146,18 @@ def test_a_machine_with_other_code_is_refused_before_the_first_trial(
     assert status == 2, text
     assert "expected gatort's code as on the machine that asks, found another" in text
     assert trials_in(study) == 0
+
+
+@pytest.mark.slow
+def test_a_cluster_without_a_processor_left_ends_in_one_sentence(study: Path) -> None:
+    with two_machines(first_cpus=0) as cluster:
+        run = gatort("study", "run", study, "--cluster", cluster.address)
+        assert becomes(lambda: trials_in(study) >= 1, LONGEST_S)
+        cluster.lose_the_second_machine()
+        status, text = finished(run)
+
+    assert status == 2, text
+    assert "expected a machine with a processor in the cluster, found none" in text
 
 
 def test_an_address_where_nothing_listens_is_refused(study: Path) -> None:

@@ -35,6 +35,7 @@ AHEAD: Final = 2
 LOOK_S: Final = 5.0
 """Time between two looks at the cluster while no result comes."""
 CONNECT_S: Final = 10.0
+CONNECT_TRIES: Final = 3
 LOST: Final = (NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError)
 
 
@@ -67,11 +68,9 @@ def spread_on_cluster(
 @contextmanager
 def _connected(address: ClusterAddress) -> Iterator[None]:
     """Connect to a cluster until the end of the context, which ends the work there."""
-    host, _, port = address.partition("://")[2].rpartition(":")
     try:
-        # Ray itself would try for half a minute.
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        _require_listening(address)
+        _connect(address)
     except (OSError, RuntimeError) as error:
         raise WorkerError(
             f"--cluster {address}: expected the head of a Ray cluster, found: "
@@ -85,6 +84,22 @@ def _connected(address: ClusterAddress) -> Iterator[None]:
         ) from error
     finally:
         ray.shutdown()
+
+
+def _require_listening(address: ClusterAddress) -> None:
+    """Check that something listens. Ray itself would try for half a minute."""
+    host, _, port = address.partition("://")[2].rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+
+
+def _connect(address: ClusterAddress) -> None:
+    for left in reversed(range(CONNECT_TRIES)):
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        except ConnectionAbortedError:  # Now and then the head cannot start its part in time.
+            if not left:
+                raise
 
 
 def _require_able(order: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -15,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 MACHINES = """
-import json, sys
+import sys
 from ray.cluster_utils import Cluster
 
 port, second_path, first_cpus = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -26,7 +25,7 @@ machine = dict(
 first = dict(machine, num_cpus=first_cpus, ray_client_server_port=port)
 cluster = Cluster(True, head_node_args=first)
 second = cluster.add_node(env_vars={"PYTHONPATH": second_path}, **machine)
-print(json.dumps([each.process.pid for each in second.all_processes["raylet"]]), flush=True)
+print(second.all_processes["raylet"][0].process.pid, flush=True)
 sys.stdin.read()
 cluster.shutdown()
 """
@@ -35,7 +34,7 @@ ENVIRONMENT = {
     # Otherwise Ray listens on every interface, as a cluster of several computers must.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
-LONGEST_S = 120
+LONGEST_S = 180
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,14 @@ class RayCluster:
     """Two machines. The second one has a processor."""
 
     address: str
-    raylets: tuple[int, ...]
-    """Process that is the second machine's part of Ray; its workers end with it."""
+    raylet: int
+    """Process of Ray on the second machine, which starts its workers."""
 
     def lose_the_second_machine(self) -> None:
-        for each in self.raylets:
+        """Kill Ray there and its workers, which would otherwise finish their seeds."""
+        children = Path(f"/proc/{self.raylet}/task/{self.raylet}/children")
+        workers = [int(each) for each in children.read_text().split()]
+        for each in (self.raylet, *workers):
             os.kill(each, signal.SIGKILL)
 
 
@@ -73,15 +75,7 @@ def _running(folder: str, second_path: Path | None, first_cpus: int) -> Iterator
     port = _free_port()
     arguments = map(str, (port, path, first_cpus))
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-P",
-            "-c",
-            MACHINES,
-            str(port),
-            str(second_path or path),
-            str(first_cpus),
-        ],
+        [sys.executable, "-P", "-c", MACHINES, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, **ENVIRONMENT, "RAY_TMPDIR": folder},
@@ -90,8 +84,7 @@ def _running(folder: str, second_path: Path | None, first_cpus: int) -> Iterator
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        raylets = json.loads(process.stdout.readline())
-        yield RayCluster(f"ray://127.0.0.1:{port}", tuple(raylets))
+        yield RayCluster(f"ray://127.0.0.1:{port}", int(process.stdout.readline()))
     finally:
         process.stdin.close()
         try:

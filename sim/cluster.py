@@ -18,6 +18,8 @@ from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
+    RayError,
+    RayTaskError,
     TaskUnschedulableError,
     WorkerCrashedError,
 )
@@ -78,9 +80,12 @@ def _connected(address: ClusterAddress) -> Iterator[None]:
         ) from error
     try:
         yield
-    except ConnectionError as error:
+    except RayTaskError:  # A fault of gatort on another machine.
+        raise
+    except (ConnectionError, RayError) as error:
         raise WorkerError(
-            f"--cluster {address}: the connection was lost; the same command continues"
+            f"--cluster {address}: expected the cluster until the end, found it lost; the same "
+            "command continues"
         ) from error
     finally:
         ray.shutdown()
@@ -93,6 +98,7 @@ def _require_listening(address: ClusterAddress) -> None:
 
 
 def _connect(address: ClusterAddress) -> None:
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # The sentences here say it.
     for left in reversed(range(CONNECT_TRIES)):
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)

@@ -42,6 +42,7 @@ FIELDS = [
     "precision",
     "seed",
     "workers",
+    "cluster",
     "machine",
     "report",
 ]

@@ -16,6 +16,7 @@ from gatort.runtime.recording.messages import TickMessage
 from gatort.runtime.recording.reader import Recording
 from gatort.runtime.recording.summary import RecordingSummary, summarise
 from gatort.runtime.regular_file import read_regular
+from gatort.runtime.wording import counted
 
 LARGEST_REPORT_BYTES: Final = 1 << 24
 MOST_ROWS: Final = 1_000
@@ -140,15 +141,16 @@ def headline_of(report: dict[str, Any]) -> str:
     """Return the result of a report in a few words; empty for a command without one."""
     match report:
         case {"successes": int(successes), "episodes": int(episodes)}:
-            return f"{successes} of {episodes} trials succeeded"
+            return f"{successes} of {counted(episodes, 'trial')} succeeded"
         case {"held": int(held), "inconclusive": int(inconclusive), "broken": int(broken)}:
             return f"{held} rows held, {inconclusive} inconclusive, {broken} broken"
         case {"succeeded": bool(succeeded), "ticks": int(ticks), "misses": int(misses)}:
             how = "success" if succeeded else "no success"
             stopped = ", stopped" if report.get("stopped") or report.get("interrupted") else ""
-            return f"{how}{stopped}; {ticks} ticks, {misses} misses"
+            return f"{how}{stopped}; {counted(ticks, 'tick')}, {counted(misses, 'miss', 'misses')}"
         case {"holds": bool(holds), "misses": int(misses)}:
-            return f"the budget {'holds' if holds else 'does not hold'}; {misses} misses"
+            budget = "the budget holds" if holds else "the budget does not hold"
+            return f"{budget}; {counted(misses, 'miss', 'misses')}"
     return ""
 
 

@@ -95,7 +95,7 @@ def test_the_list_has_the_files_of_gatort_alone(folder: Path) -> None:
         ({"held": 31, "inconclusive": 1, "broken": 0}, "31 rows held, 1 inconclusive, 0 broken"),
         (
             {"succeeded": True, "ticks": 9, "misses": 1, "interrupted": True},
-            "success, stopped; 9 ticks, 1 misses",
+            "success, stopped; 9 ticks, 1 miss",
         ),
         ({"holds": False, "misses": 3}, "the budget does not hold; 3 misses"),
         ({"successes": "many", "episodes": None}, ""),

@@ -204,7 +204,7 @@ def test_an_engines_threads_end_with_the_engine(shipped: Manifest) -> None:
     # A joined thread leaves the list a moment later.
     while threads_of_this_process() > before and clock.now_ns() < end_ns:
         clock.sleep_until_ns(clock.now_ns() + 10_000_000)
-    assert threads_of_this_process() == before
+    assert threads_of_this_process() <= before  # One of an earlier test may have ended meanwhile.
 
 
 def threads_of_this_process() -> int:

@@ -1,6 +1,6 @@
 """Time Stop on a page of the console, and the loop's ticks beside pages that do not read.
 
-    python benchmarks/console.py --json runs/console.json
+    python -m benchmarks.console --json runs/console.json
 
 A `gatort run --console` drives a simulated arm in a process of its own. Stop is pressed by a
 mouse click in headless Chromium, where that is installed, and then over a WebSocket without a

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -143,12 +144,8 @@ def _recording(record: StudyRecord, slot: Slot) -> Path:
     """Return an unused path for the recording of a trial, in a folder beside the study's file."""
     folder = record.path.with_suffix("").with_suffix("")
     folder.mkdir(exist_ok=True)
-    attempt = sum(1 for each in record.trials if each.number == slot.number) + 1
-    file = folder / f"{slot.code}-{attempt}.mcap"
-    while file.exists():  # An attempt that was cut off before its label.
-        attempt += 1
-        file = folder / f"{slot.code}-{attempt}.mcap"
-    return file
+    attempts = (folder / f"{slot.code}-{attempt}.mcap" for attempt in count(1))
+    return next(file for file in attempts if not file.exists())
 
 
 def _layout_table(task: Task, seed: int) -> Table:

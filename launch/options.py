@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
-from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from gatort.policies.demo import DemoName
 from gatort.policies.loading import CPU_ENGINES, PROVIDERS, EngineName, PolicyOptions
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.invalid_values import shown
+from gatort.runtime.invalid_values import of_other_kinds, shown
 from gatort.runtime.realtime import RealtimeConfig
 from gatort.runtime.regular_file import read_regular
-from gatort.runtime.remote.address import host_of
 from gatort.runtime.robots.cameras.board import Board
 from gatort.runtime.robots.cameras.config import CameraConfig, CameraName
 from gatort.runtime.spec import Seed
 from gatort.runtime.takeover.devices import DeviceName
+from gatort.runtime.toml_file import parse_toml
 from gatort.runtime.wording import counted
-from gatort.sim.make import SimulatorName
+from gatort.sim.make import SIMULATORS, RobotName, SimulatorName
 
 from .refusals import NUMBERS, describe, refuse_fields
 from .robot_options import RobotOptions
@@ -38,18 +37,8 @@ from .train_options import TrainOptions
 HOME = Path(__file__).parents[1]
 SHIPPED_PROFILES = HOME / "launch" / "profiles"
 MOST_PROFILE_BYTES = 1 << 16
-MOST_LINE = 1000
-"""Longest line of a launch profile, in characters."""
 
 Profile = TypeVar("Profile", bound=BaseModel)
-SIMULATORS: tuple[SimulatorName, ...] = get_args(SimulatorName)
-
-
-def _known_robot(robot: str) -> str:
-    if robot not in SIMULATORS and host_of(robot) is None:
-        choices = f"expected {', '.join(SIMULATORS)} or an address such as tcp://127.0.0.1:5555"
-        raise PydanticCustomError("robot", "{choices}", {"choices": choices})
-    return robot
 
 
 class LoopOptions(PolicyOptions):
@@ -66,7 +55,7 @@ class LoopOptions(PolicyOptions):
 class RunOptions(LoopOptions):
     """One run."""
 
-    robot: Annotated[str, AfterValidator(_known_robot)] = "mujoco"
+    robot: RobotName = "mujoco"
     """Robot to drive: a simulator in this process, or the address of a `gatort robot`,
     tcp://HOST:PORT."""
     demo: DemoName | None = None
@@ -138,7 +127,7 @@ def resolve(kind: type[Profile], flags: Profile | None, profile: Path | None) ->
     _require_tables(path, data)
     below = _keys_for(kind, data)
     # A flag must not hide a fault of the file.
-    _require_own_kinds(path, "", below, _validate(kind, below, str(path)).model_dump())
+    _require_own_kinds(path, below, _validate(kind, below, str(path)))
     return _validate(kind, _merge(below, given), str(path))
 
 
@@ -150,29 +139,14 @@ def _validate(kind: type[Profile], data: dict[str, Any], source: str) -> Profile
         raise ConfigError(describe(error, source, kind, tables)) from error
 
 
-def _require_own_kinds(path: Path, key: str, written: Any, read: Any) -> None:
-    """Check that numbers and booleans are written as such: pydantic reads `true` as 1.
-
-    Args:
-        path: the launch profile.
-        key: place of the value in it.
-        written: value in the file.
-        read: value that pydantic made of it.
+def _require_own_kinds(path: Path, written: dict[str, Any], read: BaseModel) -> None:
+    """Check that numbers and booleans are written as such.
 
     Raises:
         ConfigError: a value is of another kind.
     """
-    if isinstance(written, dict) and isinstance(read, dict):
-        for name, value in written.items():
-            _require_own_kinds(path, f"{key}.{name}".strip("."), value, read.get(name))
-    elif isinstance(written, list) and isinstance(read, list | tuple):
-        for index, (value, found) in enumerate(zip(written, read, strict=False)):
-            _require_own_kinds(path, f"{key}.{index}", value, found)
-    elif isinstance(written, bool | int | float | str) and (
-        isinstance(read, bool) != isinstance(written, bool)
-        or (isinstance(read, int | float) and isinstance(written, str))
-    ):
-        raise ConfigError(f"{path}: {key}: expected {NUMBERS[type(read)]}, found {shown(written)}")
+    for key, value, became in of_other_kinds(written, read.model_dump()):
+        raise ConfigError(f"{path}: {key}: expected {NUMBERS[type(became)]}, found {shown(value)}")
 
 
 def _require_tables(path: Path, data: dict[str, Any]) -> None:
@@ -246,11 +220,7 @@ def _read(path: Path) -> dict[str, Any]:
         )
     content = read_regular(path, "a launch profile", ConfigError, MOST_PROFILE_BYTES)
     try:
-        text = content.decode("utf-8-sig")
-        # The time and the memory of a dotted key grow with the square of its length.
-        if max(map(len, text.splitlines()), default=0) > MOST_LINE:
-            raise ValueError(f"expected lines of at most {MOST_LINE} characters")
-        found: dict[str, Any] = _expand(tomllib.loads(text), "")
+        found: dict[str, Any] = _expand(parse_toml(content), "")
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"launch profile {path} cannot be read: expected text in UTF-8, found another byte "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
@@ -121,3 +121,27 @@ def shown(found: Any) -> str:
     else:
         text = repr(found)
     return text if len(text) <= LONGEST_FOUND else f"{text[:LONGEST_FOUND]}…"
+
+
+def of_other_kinds(written: Any, read: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield each written value that pydantic read as another kind: `true` as 1, or "3" as 3.
+
+    Args:
+        written: value in a file.
+        read: value that pydantic made of it.
+        key: place of the value in the file.
+
+    Yields:
+        Its key, the written value and the read one.
+    """
+    if isinstance(written, dict) and isinstance(read, dict):
+        for name, value in written.items():
+            yield from of_other_kinds(value, read.get(name), f"{key}.{name}".strip("."))
+    elif isinstance(written, list) and isinstance(read, list | tuple):
+        for index, (value, found) in enumerate(zip(written, read, strict=False)):
+            yield from of_other_kinds(value, found, f"{key}.{index}")
+    elif isinstance(written, bool | int | float | str) and (
+        isinstance(read, bool) != isinstance(written, bool)
+        or (isinstance(read, int | float) and isinstance(written, str))
+    ):
+        yield key, written, read

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.envelope import ArmLimits
 from gatort.runtime.errors import MissingDependency
 from gatort.runtime.packages import install_hint, installed_version
+from gatort.runtime.remote.address import host_of
 from gatort.runtime.spec import Interface, PolicySpec
 
 from .graphics import choose_gl
@@ -26,12 +30,23 @@ if TYPE_CHECKING:
     from .simulators.mujoco_clearance import MujocoClearance
 
 SimulatorName = Literal["mujoco", "pybullet"]
+SIMULATORS: Final[tuple[SimulatorName, ...]] = get_args(SimulatorName)
 _PACKAGES: dict[SimulatorName, tuple[str, str, str]] = {
     "mujoco": ("mujoco-core", "MuJoCo", "sim"),
     "pybullet": ("pybullet", "PyBullet", "pybullet"),
 }
 """Each simulator's package, its name in a sentence, and the extra of gatort that installs it."""
 
+
+def _known_robot(robot: str) -> str:
+    if robot not in SIMULATORS and host_of(robot) is None:
+        choices = f"expected {', '.join(SIMULATORS)} or an address such as tcp://127.0.0.1:5555"
+        raise PydanticCustomError("robot", "{choices}", {"choices": choices})
+    return robot
+
+
+RobotName = Annotated[str, AfterValidator(_known_robot)]
+"""A simulator in this process, or the address of a `gatort robot`, tcp://HOST:PORT."""
 
 PANDA_XML: Final = Path(__file__).parent / "simulators" / "panda.xml"
 """The arm alone on its table."""

@@ -7,34 +7,30 @@ design, so that it is settled before the first trial.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from gatort.policies.loading import PolicyOptions
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.invalid_values import first_error, said
+from gatort.runtime.invalid_values import first_error, of_other_kinds, said
 from gatort.runtime.regular_file import read_regular
-from gatort.runtime.remote.address import host_of
 from gatort.runtime.remote.link import LinkConditions
 from gatort.runtime.spec import Seed, Strict
+from gatort.runtime.toml_file import parse_toml
+from gatort.sim.make import SIMULATORS, RobotName
 from gatort.sim.randomisation import NOMINAL_PHYSICS, Randomisation
 from gatort.sim.tasks.seeds import TRIAL_SEEDS
 from gatort.sim.view_randomisation import NOMINAL_VIEW, ViewRandomisation
 
-from .power import MOST_PAIRS, Expectation, TestName, pairs_needed
+from .power import MOST_PAIRS, Expectation, TestName, detectable_sentence, pairs_needed, power
 
 MOST_BYTES: Final = 1 << 16
-MOST_LINE: Final = 1000
-"""Longest line of a study's file, in characters. The time that a dotted key takes grows with the
-square of its length."""
-SIMULATORS: Final = ("mujoco", "pybullet")
 
 ShortName = Annotated[
     str,
@@ -42,17 +38,6 @@ ShortName = Annotated[
     said("expected a name of 1 to 40 characters: lower-case letters, digits, _, . and -"),
 ]
 """Name of a variant or a condition."""
-
-
-def _known_robot(robot: str) -> str:
-    if robot not in SIMULATORS and host_of(robot) is None:
-        choices = f"expected {', '.join(SIMULATORS)} or an address such as tcp://127.0.0.1:5555"
-        raise PydanticCustomError("robot", "{choices}", {"choices": choices})
-    return robot
-
-
-RobotName = Annotated[str, AfterValidator(_known_robot)]
-"""A simulator in this process, or the address of a `gatort robot`."""
 
 
 def _widened(nominal: Strict) -> BeforeValidator:
@@ -174,10 +159,10 @@ class Design(Strict):
                 f"layouts: expected at most {MOST_PAIRS} over all robots and conditions, found "
                 f"{self.pairs}"
             )
-        last = self.first_seed + self.pairs - 1
-        if last not in TRIAL_SEEDS:
+        if self.seeds[-1] not in TRIAL_SEEDS:
             raise ValueError(
-                f"first_seed: expected layouts with seeds up to {TRIAL_SEEDS[-1]}, found {last}"
+                f"first_seed: expected layouts with seeds up to {TRIAL_SEEDS[-1]}, found "
+                f"{self.seeds[-1]}"
             )
         return self
 
@@ -197,9 +182,9 @@ class Design(Strict):
         return [(robot, condition) for robot in self.robots for condition in self.conditions]
 
     @property
-    def comparisons(self) -> int:
-        """Number of comparisons with the reference, at least 1."""
-        return max(1, len(self.others))
+    def significance_each(self) -> float:
+        """Share of the significance that a plan grants to each comparison with the reference."""
+        return self.analysis.significance / max(1, len(self.others))
 
     @property
     def layouts_per_cell(self) -> int:
@@ -214,11 +199,34 @@ class Design(Strict):
         return self.layouts_per_cell * len(self.cells)
 
     @property
+    def trials(self) -> int:
+        """Number of trials."""
+        return self.pairs * len(self.variants)
+
+    @property
+    def seeds(self) -> range:
+        """Seeds of the layouts."""
+        return range(self.first_seed, self.first_seed + self.pairs)
+
+    @cached_property
     def pairs_needed(self) -> int | None:
         """Number of layouts that the planned power needs; `None` if MOST_PAIRS are too few."""
         wanted = self.analysis
-        share = wanted.significance / self.comparisons
-        return pairs_needed(wanted.test, wanted.expectation, share, wanted.power)
+        return pairs_needed(wanted.test, wanted.expectation, self.significance_each, wanted.power)
+
+    @property
+    def planned_power(self) -> float:
+        """Probability with which the study finds the smallest difference, if it is the true one."""
+        wanted = self.analysis
+        return power(wanted.test, wanted.expectation, self.significance_each, self.pairs)
+
+    @property
+    def detectable(self) -> str:
+        """Success rates that the study tells from the reference's with the wanted power."""
+        wanted = self.analysis
+        return detectable_sentence(
+            wanted.test, wanted.expected_success, self.significance_each, self.pairs, wanted.power
+        )
 
 
 PARTS: Final = (
@@ -236,7 +244,7 @@ def read_design(path: Path) -> Design:
     """
     content = read_regular(path, "the file of a study (.toml)", ConfigError, MOST_BYTES)
     try:
-        found = _parsed(content)
+        found = parse_toml(content)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: expected a study in TOML, found other text: {error}") from error
     try:
@@ -245,21 +253,10 @@ def read_design(path: Path) -> Design:
         # A rule that concerns several keys names them itself.
         sentence = first_error(error, "the file").removeprefix("the file: ")
         raise ConfigError(f"{path}: {sentence}{_hint(error)}") from error
-    if (place := _boolean_for_number(found, design.model_dump())) is not None:
-        raise ConfigError(f"{path}: {place}: expected a number, found true or false")
+    for key, written, _ in of_other_kinds(found, design.model_dump()):
+        if isinstance(written, bool):
+            raise ConfigError(f"{path}: {key}: expected a number, found true or false")
     return design
-
-
-def _parsed(content: bytes) -> dict[str, Any]:
-    """Return the keys of a study's file.
-
-    Raises:
-        ValueError, RecursionError: it is not TOML, or its lines are too long or nested too deep.
-    """
-    text = content.decode("utf-8-sig")
-    if max(map(len, text.splitlines()), default=0) > MOST_LINE:
-        raise ValueError(f"expected lines of at most {MOST_LINE} characters, found a longer one")
-    return tomllib.loads(text)
 
 
 def _hint(error: ValidationError) -> str:
@@ -272,25 +269,6 @@ def _hint(error: ValidationError) -> str:
         return f"; write {name} above the first [table]"
     close = get_close_matches(name, KEYS, 1)
     return f" (did you mean {close[0]!r}?)" if close and close[0] != name else ""
-
-
-def _boolean_for_number(written: Any, read: Any) -> str | None:
-    """Return the first key with `true` or `false` for a number, or `None`. Pydantic reads 1 and 0.
-
-    Args:
-        written: value in the file.
-        read: value that pydantic made of it.
-    """
-    if isinstance(written, Mapping) and isinstance(read, Mapping):
-        inner = [(name, each, read.get(name)) for name, each in written.items()]
-    elif isinstance(written, list) and isinstance(read, list | tuple):
-        inner = [(str(place), *each) for place, each in enumerate(zip(written, read, strict=True))]
-    else:
-        return "" if isinstance(written, bool) and not isinstance(read, bool) else None
-    for name, each, became in inner:
-        if (place := _boolean_for_number(each, became)) is not None:
-            return f"{name}.{place}".strip(".")
-    return None
 
 
 def _with_places(found: dict[str, Any], folder: Path) -> dict[str, Any]:

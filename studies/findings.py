@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Final, Literal
 
 import numpy as np
 
+from gatort.sim.make import SIMULATORS
 from gatort.sim.trials.paired import Pairs
 from gatort.sim.trials.statistics import count_stages, wilson_95
 
-from .design import SIMULATORS, Design
+from .design import Design
 from .record import StudyRecord, TrialOutcome
 from .schedule import Slot, schedule
 from .sequential import sequential_gain, sequential_interval, sequential_p, sequential_path
@@ -84,6 +85,12 @@ class PairedFigures:
         """Success rate of the variant less that of the reference."""
         return self.pairs.difference if self.pairs is not None else None
 
+    @property
+    def points(self) -> str:
+        """Difference and interval in words, such as "+5.0 points (-2.1 to +12.3)"."""
+        low, high = self.interval
+        return f"{100 * (self.difference or 0):+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
 
 @dataclass(frozen=True, slots=True)
 class CellFigures:
@@ -138,17 +145,29 @@ class Findings:
 
 def find(record: StudyRecord) -> Findings:
     """Return the answer of a locked study so far."""
-    design = record.locked.design
+    void = [each.variant for each in record.trials if each.outcome is None]
+    return judge(record.locked.design, record.outcomes, void)
+
+
+def judge(
+    design: Design, outcomes: Mapping[int, TrialOutcome], void: Sequence[str] = ()
+) -> Findings:
+    """Return the answer that trials give so far.
+
+    Args:
+        design: the study.
+        outcomes: figures of the trials that count, by the number of their slot.
+        void: variant of each void trial.
+    """
     slots = schedule(design)
-    outcomes = record.outcomes
-    blocks = _complete_blocks(slots, outcomes)
-    comparisons = _comparisons(design, blocks, complete=len(outcomes) == len(slots))
+    succeeded = {number: each.succeeded for number, each in outcomes.items()}
+    layouts = list(complete_layouts(slots, len(design.variants), succeeded))
+    comparisons = _comparisons(design, layouts, complete=len(outcomes) == len(slots))
     decided = is_decided(design, comparisons)
     done = len(outcomes)
     if decided:  # Trials of later layouts that other processes ran meanwhile do not count.
-        outcomes = {slot.number: outcomes[slot.number] for slot in _slots_of(blocks)}
+        outcomes = {slot.number: outcomes[slot.number] for slot in _slots_of(layouts)}
     cells = _cells(design, slots, outcomes)
-    void = [each.variant for each in record.trials if each.outcome is None]
     return Findings(
         design=design,
         variants=tuple(
@@ -157,23 +176,11 @@ def find(record: StudyRecord) -> Findings:
         comparisons=comparisons,
         cells=cells,
         agreements=_agreements(design, cells),
-        wealth_p=_wealth(design, blocks),
+        wealth_p=_wealth(design, layouts),
         done=done,
         planned=len(slots),
         decided=decided,
     )
-
-
-def compare(design: Design, outcomes: Mapping[int, TrialOutcome]) -> tuple[PairedFigures, ...]:
-    """Compare each variant with the reference, by the planned test.
-
-    Args:
-        design: the study.
-        outcomes: figures of the trials that count, by the number of their slot.
-    """
-    slots = schedule(design)
-    complete = len(outcomes) == len(slots)
-    return _comparisons(design, _complete_blocks(slots, outcomes), complete=complete)
 
 
 def is_decided(design: Design, comparisons: Sequence[PairedFigures]) -> bool:
@@ -186,37 +193,41 @@ TriedLayout = Mapping[str, tuple[Slot, bool]]
 """Slot and success of each variant on one layout."""
 
 
-def _complete_blocks(
-    slots: Sequence[Slot], outcomes: Mapping[int, TrialOutcome]
-) -> list[TriedLayout]:
-    """Return the layouts that all variants have tried, up to the first that is not."""
-    blocks: dict[int, dict[str, tuple[Slot, bool]]] = {}
-    for slot in slots:
-        outcome = outcomes.get(slot.number)
-        if outcome is not None:
-            blocks.setdefault(slot.block, {})[slot.variant] = slot, outcome.succeeded
-    size = len({slot.variant for slot in slots})
-    complete: list[TriedLayout] = []
-    # A study that stops early must not choose among layouts by how long they took.
-    while len(blocks.get(len(complete), {})) == size:
-        complete.append(blocks[len(complete)])
-    return complete
+def complete_layouts(
+    slots: Sequence[Slot], variants: int, succeeded: Mapping[int, bool], first: int = 0
+) -> Iterator[TriedLayout]:
+    """Yield the layouts that all variants have tried, up to the first that is not.
+
+    A study that stops early must not choose among layouts by how long they took.
+
+    Args:
+        slots: schedule of the study.
+        variants: number of variants.
+        succeeded: success of each trial that counts, by the number of its slot.
+        first: number of the slot with which the first layout begins.
+    """
+    for begin in range(first, len(slots), variants):
+        block = slots[begin : begin + variants]
+        if not all(slot.number in succeeded for slot in block):
+            return
+        yield {slot.variant: (slot, succeeded[slot.number]) for slot in block}
 
 
-def _slots_of(blocks: Sequence[TriedLayout]) -> list[Slot]:
-    return [slot for block in blocks for slot, _ in block.values()]
+def differences_of(layouts: Sequence[TriedLayout], reference: str, variant: str) -> list[int]:
+    """Return 1 for each layout on which only the variant succeeded, −1 for only the reference."""
+    return [int(layout[variant][1]) - int(layout[reference][1]) for layout in layouts]
 
 
-def _differences(blocks: Sequence[TriedLayout], reference: str, variant: str) -> list[int]:
-    return [int(block[variant][1]) - int(block[reference][1]) for block in blocks]
+def _slots_of(layouts: Sequence[TriedLayout]) -> list[Slot]:
+    return [slot for layout in layouts for slot, _ in layout.values()]
 
 
 def _comparisons(
-    design: Design, blocks: Sequence[TriedLayout], *, complete: bool
+    design: Design, layouts: Sequence[TriedLayout], *, complete: bool
 ) -> tuple[PairedFigures, ...]:
-    raw = [_p(design, blocks, variant) for variant in design.others]
+    raw = [_p(design, layouts, variant) for variant in design.others]
     return tuple(
-        _comparison(design, blocks, variant, p, adjusted, complete=complete)
+        _comparison(design, layouts, variant, p, adjusted, complete=complete)
         for variant, p, adjusted in zip(design.others, raw, holm(raw), strict=True)
     )
 
@@ -231,10 +242,10 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _p(design: Design, blocks: Sequence[TriedLayout], variant: str) -> float:
-    if not blocks:
+def _p(design: Design, layouts: Sequence[TriedLayout], variant: str) -> float:
+    if not layouts:
         return 1.0
-    differences = _differences(blocks, design.reference, variant)
+    differences = differences_of(layouts, design.reference, variant)
     match design.analysis.test:
         case "mcnemar":
             return _pairs(differences).p_value
@@ -243,11 +254,13 @@ def _p(design: Design, blocks: Sequence[TriedLayout], variant: str) -> float:
         case "barnard":
             from scipy.stats import barnard_exact
 
-            successes = [
-                sum(block[name][1] for block in blocks) for name in (variant, design.reference)
-            ]
-            failures = [len(blocks) - each for each in successes]
+            successes = [_successes(layouts, name) for name in (variant, design.reference)]
+            failures = [len(layouts) - each for each in successes]
             return float(barnard_exact([successes, failures]).pvalue)
+
+
+def _successes(layouts: Sequence[TriedLayout], variant: str) -> int:
+    return sum(layout[variant][1] for layout in layouts)
 
 
 def _pairs(differences: Sequence[int]) -> Pairs:
@@ -256,7 +269,7 @@ def _pairs(differences: Sequence[int]) -> Pairs:
 
 def _comparison(
     design: Design,
-    blocks: Sequence[TriedLayout],
+    layouts: Sequence[TriedLayout],
     variant: str,
     p: float,
     adjusted_p: float,
@@ -264,9 +277,9 @@ def _comparison(
     complete: bool,
 ) -> PairedFigures:
     reference, analysis = design.reference, design.analysis
-    differences = _differences(blocks, reference, variant)
+    differences = differences_of(layouts, reference, variant)
     interval = (-1.0, 1.0)
-    if blocks:
+    if layouts:
         match analysis.test:
             case "mcnemar":
                 interval = _pairs(differences).difference_95
@@ -274,17 +287,15 @@ def _comparison(
                 interval = sequential_interval(differences, analysis.significance)
             case "barnard":
                 interval = unpaired_95(
-                    sum(block[variant][1] for block in blocks),
-                    sum(block[reference][1] for block in blocks),
-                    len(blocks),
+                    _successes(layouts, variant), _successes(layouts, reference), len(layouts)
                 )
     return PairedFigures(
         variant=variant,
         reference=reference,
-        pairs=_pairs(differences) if blocks else None,
-        both=sum(block[variant][1] and block[reference][1] for block in blocks),
-        only_reference=_seeds(blocks, variant, differences, -1),
-        only_variant=_seeds(blocks, variant, differences, 1),
+        pairs=_pairs(differences) if layouts else None,
+        both=sum(layout[variant][1] and layout[reference][1] for layout in layouts),
+        only_reference=_seeds(layouts, variant, differences, -1),
+        only_variant=_seeds(layouts, variant, differences, 1),
         interval=interval,
         p=p,
         adjusted_p=adjusted_p,
@@ -306,10 +317,10 @@ def _verdict(
 
 
 def _seeds(
-    blocks: Sequence[TriedLayout], variant: str, differences: Sequence[int], sign: int
+    layouts: Sequence[TriedLayout], variant: str, differences: Sequence[int], sign: int
 ) -> tuple[int, ...]:
-    pairs = zip(blocks, differences, strict=True)
-    return tuple(block[variant][0].seed for block, each in pairs if each == sign)
+    pairs = zip(layouts, differences, strict=True)
+    return tuple(layout[variant][0].seed for layout, each in pairs if each == sign)
 
 
 def unpaired_95(successes: int, reference: int, trials: int) -> tuple[float, float]:
@@ -403,10 +414,12 @@ def _agreement(
     )
 
 
-def _wealth(design: Design, blocks: Sequence[TriedLayout]) -> dict[str, tuple[float, ...]]:
+def _wealth(design: Design, layouts: Sequence[TriedLayout]) -> dict[str, tuple[float, ...]]:
     if design.analysis.test != "sequential":
         return {}
     return {
-        variant: tuple(map(float, sequential_path(_differences(blocks, design.reference, variant))))
+        variant: tuple(
+            map(float, sequential_path(differences_of(layouts, design.reference, variant)))
+        )
         for variant in design.others
     }

@@ -13,7 +13,6 @@ from gatort.runtime.wording import counted
 from gatort.sim.trials.statistics import wilson_95
 
 from .findings import Agreement, Findings, PairedFigures, VariantFigures
-from .power import detectable_sentence
 from .record import StudyRecord
 
 WIDTH: Final = 640
@@ -111,9 +110,7 @@ def _answer(found: PairedFigures, findings: Findings) -> str:
 
 
 def _points(found: PairedFigures) -> str:
-    low, high = found.interval
-    points = f"{100 * (found.difference or 0):+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-    return points.replace("-", "−")
+    return found.points.replace("-", "−")
 
 
 def _amendment_note(record: StudyRecord) -> Iterable[str]:
@@ -344,17 +341,12 @@ def _agreement(found: Agreement) -> str:
 
 def _plan(record: StudyRecord, findings: Findings) -> str:
     design, analysis = findings.design, findings.design.analysis
-    share = analysis.significance / design.comparisons
-    found = detectable_sentence(
-        analysis.test, analysis.expected_success, share, design.pairs, analysis.power
-    )
-    last = design.first_seed + design.pairs - 1
     rows = [
         ("trials", f"{findings.done} of {findings.planned}"),
-        ("layouts", f"{design.pairs}, seeds {design.first_seed} to {last}"),
+        ("layouts", f"{design.pairs}, seeds {design.seeds[0]} to {design.seeds[-1]}"),
         ("accepted probability of a false answer", f"{analysis.significance:g}"),
         ("smallest difference that matters", f"{100 * analysis.smallest_difference:.1f} points"),
-        (f"found with a power of {analysis.power:g}", found),
+        (f"found with a power of {analysis.power:g}", design.detectable),
         ("seed of the order", str(design.order_seed)),
         ("locked", record.lines[0].date),
         ("lock, SHA-256", record.lock_sha256),

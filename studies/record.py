@@ -298,7 +298,7 @@ class StudyRecord:
                 f"{fixed[0]}: expected as it was locked, because of {counted(len(run), 'trial')}, "
                 "found a change; copy the study's file under another name for a new study"
             )
-        if run and max(run) >= len(schedule(design)):
+        if run and max(run) >= design.trials:
             raise ConfigError(
                 f"layouts: expected at least those of {counted(len(run), 'trial')}, found "
                 f"{design.layouts_per_cell}"

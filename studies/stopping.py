@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .design import Design
-from .findings import holm
+from .findings import complete_layouts, differences_of, holm
 from .record import TrialOutcome
 from .schedule import Slot, schedule
 from .sequential import sequential_p
@@ -40,15 +40,12 @@ class Stopping:
 
     def _count(self) -> None:
         """Count the layouts that are complete now, up to the first that is not."""
-        size, before = len(self._design.variants), self._counted
-        while block := self._slots[self._counted : self._counted + size]:
-            if not all(slot.number in self._succeeded for slot in block):
-                break
-            won = {slot.variant: self._succeeded[slot.number] for slot in block}
-            for variant, differences in self._differences.items():
-                differences.append(int(won[variant]) - int(won[self._design.reference]))
-            self._counted += size
-        if self._counted > before and self._design.analysis.test == "sequential":
+        variants = len(self._design.variants)
+        new = list(complete_layouts(self._slots, variants, self._succeeded, self._counted))
+        self._counted += variants * len(new)
+        for variant, differences in self._differences.items():
+            differences.extend(differences_of(new, self._design.reference, variant))
+        if new and self._design.analysis.test == "sequential":
             adjusted = holm([sequential_p(each) for each in self._differences.values()])
             answered = [p <= self._design.analysis.significance for p in adjusted]
             self.is_decided = bool(answered) and all(answered)

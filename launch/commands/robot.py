@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from gatort.console.beside_robot import console_of_robot
 from gatort.console.flags import ConsoleFlags
-from gatort.launch.options import SIMULATORS, config_text, resolve
+from gatort.launch.options import config_text, resolve
 from gatort.launch.outputs import require_writable
 from gatort.launch.real_cameras import arm_with_cameras
 from gatort.launch.refusals import refuse_fields, refuse_ignored
@@ -26,7 +26,7 @@ from gatort.runtime.inner_loop import InnerLoop
 from gatort.runtime.remote.serve import serve
 from gatort.runtime.robots.driver import Driver
 from gatort.runtime.robots.franka.robot import FrankaRobot
-from gatort.sim.make import SimulatorName, make_robot
+from gatort.sim.make import SIMULATORS, SimulatorName, make_robot
 from gatort.sim.robot import SimulatedRobot
 from gatort.sim.tasks import task_named
 

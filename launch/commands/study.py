@@ -22,15 +22,15 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus
 from gatort.runtime.outputs import whole_file
 from gatort.runtime.wording import counted
+from gatort.sim.make import SIMULATORS
 from gatort.sim.portable import ClusterAddress, Workers
 from gatort.sim.tasks import task_of
 from gatort.sim.trials.runner import require_unseen
-from gatort.studies.design import SIMULATORS, Design, read_design
+from gatort.studies.design import Design, read_design
 from gatort.studies.findings import Findings, PairedFigures, find
 from gatort.studies.page import page
-from gatort.studies.power import detectable_sentence, power
 from gatort.studies.record import Locked, StudyRecord, changed_keys, held_record
-from gatort.studies.schedule import Slot, schedule
+from gatort.studies.schedule import Slot
 from gatort.studies.simulated import run_simulated
 from gatort.studies.stopping import Stopping
 
@@ -122,40 +122,32 @@ def _require_possible(design: Design) -> None:
     Raises:
         BundleError, ConfigError, SpecError: it is not.
     """
-    seeds = range(design.first_seed, design.first_seed + design.pairs)
     for variant in design.variants.values():
         manifest = verify(variant.bundle)
-        require_unseen(seeds, manifest)
+        require_unseen(design.seeds, manifest)
         task_of(manifest, design.task).interface_for(manifest.spec)
 
 
 def _plan_table(design: Design) -> Table:
     analysis = design.analysis
-    expected, share = analysis.expectation, analysis.significance / design.comparisons
+    expected = analysis.expectation
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(overflow="fold")
-    last = design.first_seed + design.pairs - 1
     rows = [
         ("question", design.question),
         ("variants", f"{', '.join(design.variants)}; {design.reference} is the reference"),
         ("robots", ", ".join(design.robots)),
         ("conditions", ", ".join(design.conditions)),
-        ("layouts", f"{design.pairs}, seeds {design.first_seed} to {last}"),
-        ("trials", f"{len(schedule(design))}"),
+        ("layouts", f"{design.pairs}, seeds {design.seeds[0]} to {design.seeds[-1]}"),
+        ("trials", f"{design.trials}"),
     ]
     if design.others:
-        surely = power(analysis.test, expected, share, design.pairs)
-        found = detectable_sentence(
-            analysis.test, expected.reference, share, design.pairs, analysis.power
-        )
+        rates = f"{expected.other:.0%} from {expected.reference:.0%}"
         rows += [
             ("test", f"{analysis.test}, {analysis.significance:g} accepted for a false answer"),
-            (
-                "power",
-                f"{surely:.1%} to tell {expected.other:.0%} from {expected.reference:.0%}",
-            ),
-            ("found", f"{found} (power {analysis.power:g})"),
+            ("power", f"{design.planned_power:.1%} to tell {rates}"),
+            ("found", f"{design.detectable} (power {analysis.power:g})"),
         ]
     for row in rows:
         table.add_row(*row)
@@ -182,12 +174,12 @@ def _run_simulated(
     record: StudyRecord, locked: Locked, slots: Sequence[Slot], workers: Workers
 ) -> None:
     """Run simulated trials under a progress bar, until a sequential test has its answer."""
-    planned = len(schedule(locked.design))
+    planned = locked.design.trials
     stopping = Stopping(locked.design, record.outcomes)
     trials = run_simulated(locked, slots, workers)
     try:
         with progress_bar("trials") as bars, closing(trials):
-            bar = bars.add_task("", total=planned, completed=planned - len(record.due()))
+            bar = bars.add_task("", total=planned, completed=len(record.outcomes))
             for slot, outcome in trials:
                 record.add(slot, outcome)
                 bars.update(bar, advance=1)
@@ -250,10 +242,8 @@ def _sentence(each: PairedFigures, found: Findings) -> str:
         return (
             f"{each.variant}: not finished after {found.done} of {counted(found.planned, 'trial')}"
         )
-    low, high = each.interval
     return (
-        f"{each.variant} against {each.reference}: {each.verdict}, "
-        f"{100 * (each.difference or 0):+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}), "
+        f"{each.variant} against {each.reference}: {each.verdict}, {each.points}, "
         f"p = {each.adjusted_p:.2g}"
     )
 

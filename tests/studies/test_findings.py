@@ -8,7 +8,7 @@ import pytest
 from tests.studies.outcomes import outcome
 
 from gatort.studies.design import Design, read_design
-from gatort.studies.findings import compare, find, holm, unpaired_95
+from gatort.studies.findings import find, holm, judge, unpaired_95
 from gatort.studies.record import StudyRecord
 from gatort.studies.schedule import Slot, schedule
 
@@ -36,7 +36,7 @@ def test_the_answer_counts_layouts_on_which_only_one_succeeded() -> None:
         slot.number: outcome(succeeded=only_b(slot) != (slot.seed in lost)) for slot in slots
     }
 
-    (found,) = compare(design, outcomes)
+    (found,) = judge(design, outcomes).comparisons
 
     assert found.only_reference == (slots[0].seed,)
     assert len(found.only_variant) == 11
@@ -50,7 +50,9 @@ def test_a_test_for_the_end_of_a_study_says_nothing_before_it() -> None:
     design = study_of("mcnemar", 12)
     slots = schedule(design)[:-1]
 
-    (found,) = compare(design, {slot.number: outcome(succeeded=only_b(slot)) for slot in slots})
+    (found,) = judge(
+        design, {slot.number: outcome(succeeded=only_b(slot)) for slot in slots}
+    ).comparisons
 
     assert found.verdict == "not finished"
     assert found.p < 0.01
@@ -63,7 +65,7 @@ def test_a_sequential_study_answers_as_soon_as_the_evidence_suffices() -> None:
     def verdict(layouts: int) -> str:
         done = slots[: 2 * layouts]
         outcomes = {slot.number: outcome(succeeded=only_b(slot)) for slot in done}
-        return compare(design, outcomes)[0].verdict
+        return judge(design, outcomes).comparisons[0].verdict
 
     assert verdict(6) == "not finished"
     assert verdict(7) == "better"
@@ -75,7 +77,7 @@ def test_layouts_after_the_first_that_lacks_a_trial_do_not_count() -> None:
     outcomes = {slot.number: outcome(succeeded=only_b(slot)) for slot in slots}
     del outcomes[7]
 
-    (found,) = compare(design, outcomes)
+    (found,) = judge(design, outcomes).comparisons
 
     assert found.pairs is not None
     assert found.pairs.layouts == 3
@@ -85,7 +87,7 @@ def test_without_a_difference_none_is_shown() -> None:
     design = study_of("barnard", 8)
     outcomes = {slot.number: outcome(succeeded=True) for slot in schedule(design)}
 
-    (found,) = compare(design, outcomes)
+    (found,) = judge(design, outcomes).comparisons
 
     assert found.verdict == "no difference shown"
     assert found.p == 1.0
@@ -154,7 +156,7 @@ def test_the_direction_of_a_sequential_answer_is_that_of_its_strongest_evidence(
     slots = schedule(design)
     outcomes = {slot.number: outcome(succeeded=only_b(slot) == (slot.block < 10)) for slot in slots}
 
-    (found,) = compare(design, outcomes)
+    (found,) = judge(design, outcomes).comparisons
 
     assert found.difference == pytest.approx(-0.5)
     assert found.verdict == "better"

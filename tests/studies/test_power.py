@@ -8,7 +8,7 @@ from scipy.stats import barnard_exact, binom
 from tests.studies.outcomes import outcome
 
 from gatort.studies.design import Design
-from gatort.studies.findings import compare
+from gatort.studies.findings import judge
 from gatort.studies.power import (
     Expectation,
     TestName,
@@ -51,7 +51,7 @@ def verdicts(plan: Design, rates: dict[str, float], seed: int) -> list[str]:
         slot.number: outcome(succeeded=bool(random.random() < rates[slot.variant]))
         for slot in schedule(plan)
     }
-    return [each.verdict for each in compare(plan, outcomes)]
+    return [each.verdict for each in judge(plan, outcomes).comparisons]
 
 
 @pytest.mark.parametrize("test", TESTS)

@@ -9,7 +9,7 @@ import pytest
 from tests.studies.outcomes import outcome
 
 from gatort.studies.design import Design
-from gatort.studies.findings import compare, find, is_decided
+from gatort.studies.findings import find, is_decided, judge
 from gatort.studies.record import StudyRecord
 from gatort.studies.schedule import schedule
 from gatort.studies.stopping import Stopping
@@ -41,7 +41,7 @@ def test_it_ends_a_study_at_the_trial_that_decides_it(test: str, variants: int) 
         good = slot.variant != "v0" and random.random() < 0.9
         outcomes[slot.number] = outcome(succeeded=good)
         stopping.add(slot, outcomes[slot.number])
-        assert stopping.is_decided == is_decided(design, compare(design, outcomes))
+        assert stopping.is_decided == is_decided(design, judge(design, outcomes).comparisons)
         assert Stopping(design, outcomes).is_decided == stopping.is_decided
 
     assert stopping.is_decided == (test == "sequential" and variants > 1)

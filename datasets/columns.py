@@ -39,8 +39,6 @@ class RawEpisode:
     """Number of the episode in the data set."""
     values: Mapping[str, NDArray[Any]]
     """(K, *shape) values of each feature that was asked for."""
-    ticks: int
-    """Number of ticks, K."""
     seed: int | None = None
     """Seed of the layout; `None` if unknown."""
     succeeded: bool | None = None

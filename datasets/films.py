@@ -99,7 +99,6 @@ class FilmReader:
         self._hz = hz
         self._file: IO[bytes] = open_own(path, "a film")
         self._pictures = self._decode()
-        self._held: tuple[int, Pictures] | None = None
 
     def read(self, first: int, count: int) -> Pictures:
         """Return pictures (count, height, width, 3). Calls go forward in the file.
@@ -110,8 +109,7 @@ class FilmReader:
         pictures = np.empty((count, *self._column.shape), np.uint8)
         found = 0
         while found < count:
-            index, picture = self._held or next(self._pictures, (None, None))
-            self._held = None
+            index, picture = next(self._pictures, (None, None))
             if index is None or picture is None or index > first + found:
                 raise DemonstrationError(
                     f"{self._path}: expected {counted(count, 'picture')} from number {first} on, "

@@ -48,8 +48,6 @@ STAMP: Final = "stamp_ns"
 """True time at which an observation was read. `timestamp` is the tick's number times the period."""
 SUCCEEDED: Final = "next.success"
 DONE: Final = "next.done"
-BOOKKEEPING: Final = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-"""Columns that every LeRobotDataset has."""
 
 _MOST_INFO_BYTES: Final = 1 << 24
 
@@ -170,11 +168,9 @@ def feature_of(key: ObservationKey) -> str:
     if is_fraction(key):
         return STATE
     dotted = key.name.replace("/", ".")
-    return (
-        f"{PICTURES}{dotted.removeprefix('camera.')}"
-        if key.encoding == "image"
-        else (f"observation.{dotted}")
-    )
+    if key.encoding == "image":
+        return f"{PICTURES}{dotted.removeprefix('camera.')}"
+    return f"observation.{dotted}"
 
 
 def state_names(spec: PolicySpec) -> list[str]:

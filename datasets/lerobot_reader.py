@@ -87,7 +87,6 @@ class LeRobotDataSet:
         return RawEpisode(
             number=row.number,
             values=values,
-            ticks=row.length,
             seed=row.seed,
             succeeded=None if succeeded is None else bool(np.any(succeeded)),
         )

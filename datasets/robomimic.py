@@ -88,7 +88,6 @@ class RobomimicFile:
         return RawEpisode(
             number=int(match[1]) if match else 0,
             values=values,
-            ticks=next(iter(lengths.values()), 0),
             succeeded=_succeeded(self.path, root, demo),
         )
 

@@ -17,7 +17,7 @@ KeyValues = NDArray[np.float64]
 COMPARED_TICKS: Final = 20_000
 """Ticks that the checks look at."""
 _GRID: Final = 4
-"""KeyValues and columns of the mean colours that stand for a picture."""
+"""Rows and columns of the mean colours that stand for a picture."""
 _PICTURES_APART: Final = 20
 """Ticks from one picture that is looked at to the next."""
 
@@ -38,12 +38,6 @@ class Evidence:
     """Number of ticks."""
     episodes: int = 0
     """Number of episodes."""
-
-    @property
-    def trusted(self) -> set[str]:
-        """Keys whose values are taken as they are."""
-        fits = (*self.fitting.keys, *self.fitting.actions)
-        return {fit.name for fit in fits if fit.source.trust}
 
     def take(self, episode: Episode) -> None:
         """Keep the values of an episode. Enough of them are enough."""

@@ -28,11 +28,12 @@ def judge(evidence: Evidence, reference: Evidence | None, path: Path) -> None:
     Raises:
         DemonstrationError: the values give a mistake away.
     """
-    for sentence in findings(evidence, reference):
+    sentence = next(_findings(evidence, reference), None)
+    if sentence is not None:
         raise DemonstrationError(f"{path}: {sentence}")
 
 
-def findings(evidence: Evidence, reference: Evidence | None) -> Iterator[str]:
+def _findings(evidence: Evidence, reference: Evidence | None) -> Iterator[str]:
     """Yield a sentence for each mistake, the surest first."""
     yield from check_stamps(evidence)
     yield from check_ranges(evidence)

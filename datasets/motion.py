@@ -30,9 +30,7 @@ LEAST_CHANGES: Final = 10
 def check_motion(evidence: Evidence) -> Iterator[str]:
     """Yield a sentence for each speed that is not that of its position, and each fast change."""
     numbers = [
-        fit
-        for fit in evidence.fitting.keys
-        if fit.name in evidence.rows and fit.name not in evidence.trusted
+        fit for fit in evidence.fitting.keys if fit.name in evidence.rows and not fit.source.trust
     ]
     for place in numbers:
         for speed in numbers:
@@ -61,9 +59,10 @@ def _correlations(left: KeyValues, right: KeyValues) -> KeyValues:
 
 def _motion(evidence: Evidence, place: Fit, speed: Fit) -> Iterator[str]:
     """Yield a sentence where a speed is not that of its place: order, swap, unit or rate."""
-    if len(evidence.changes(place.name)) < LEAST_CHANGES:
+    change = evidence.changes(place.name)
+    if len(change) < LEAST_CHANGES:
         return
-    change, rate = evidence.changes(place.name), evidence.middles(speed.name)
+    rate = evidence.middles(speed.name)
     correlations = _correlations(change, rate)
     own = np.diagonal(correlations)
     back = np.diagonal(_correlations(evidence.changes(speed.name), evidence.middles(place.name)))
@@ -118,7 +117,7 @@ def _ratio(evidence: Evidence, place: Fit, speed: Fit, ratio: float) -> Iterator
 def _fastest(evidence: Evidence) -> Iterator[str]:
     """Yield a sentence for each key that changes faster than its specification says."""
     for key, fit in zip(evidence.fitting.spec.observations, evidence.fitting.keys, strict=True):
-        if not key.fastest_per_s or fit.name in evidence.trusted or fit.name not in evidence.rows:
+        if not key.fastest_per_s or fit.source.trust or fit.name not in evidence.rows:
             continue
         changes = np.abs(evidence.changes(fit.name))
         if not len(changes):

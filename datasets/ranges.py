@@ -66,11 +66,10 @@ def _range(evidence: Evidence, fit: Fit, low: KeyValues, high: KeyValues) -> Ite
     # Training refuses a key that far outside, trusted or not.
     most = 1.0 if fit.source.trust else MOST_OUTSIDE
     fits = _fits(values, low, high, most)
-    if fits.all() and fit.source.trust:
-        return
     if fits.all():
-        yield from _converted_twice(fit, values, low, high)
-        yield from _normalised(fit, values, low, high)
+        if not fit.source.trust:
+            yield from _converted_twice(fit, values, low, high)
+            yield from _normalised(fit, values, low, high)
         return
 
     worst = int(np.flatnonzero(~fits)[0])

@@ -23,7 +23,7 @@ CLEARER: Final = 3.0
 
 def check_reference(evidence: Evidence, reference: Evidence) -> Iterator[str]:
     """Yield a sentence for keys that fit the reference better swapped, or in BGR."""
-    fits = [fit for fit in evidence.fitting.keys if fit.name not in evidence.trusted]
+    fits = [fit for fit in evidence.fitting.keys if not fit.source.trust]
     for fit in fits:
         if fit.name in evidence.colours and fit.name in reference.colours:
             yield from _colour_order(evidence, reference, fit)

@@ -98,18 +98,11 @@ class Fitting:
         every = slice(None, None, self.mapping.take_every)
         values = {name: found[every] for name, found in raw.values.items()}
         action = self.action.apply(values[self.action.source.feature])  # (K, A)
-        kept = {
-            name: values[feature]
-            for feature, name in (
-                (layout.STAMP, "stamps_ns"),
-                (layout.PLACES, "places"),
-            )
-            if feature in self.extras
-        }
-        if "places" in kept:
-            kept["places"] = kept["places"].reshape(len(action), -1, 3).astype(np.float32)
-        if "stamps_ns" in kept:
-            kept["stamps_ns"] = kept["stamps_ns"].reshape(-1).astype(np.int64)
+        kept: dict[str, NDArray[Any]] = {}
+        if layout.STAMP in self.extras:
+            kept["stamps_ns"] = values[layout.STAMP].reshape(-1).astype(np.int64)
+        if layout.PLACES in self.extras:
+            kept["places"] = values[layout.PLACES].reshape(len(action), -1, 3).astype(np.float32)
         return Episode(
             seed=raw.number if raw.seed is None else raw.seed,
             succeeded=self.mapping.succeeded if raw.succeeded is None else raw.succeeded,

@@ -108,17 +108,16 @@ def to_demonstrations(
         OutputError: the folder cannot be written.
     """
     data = open_data(source)
-    if mapping is None and data.own is None:
-        raise ConfigError(
-            f"{source}: expected a mapping, since gatort did not write this data set; name its "
-            f"features in a file and give it with --mapping: {_offered(data)}"
-        )
-    if mapping is None and data.own is not None:
-        fitting = fit(data, own_mapping(data.own.spec, data.own.task), data.own.spec)
+    if mapping is None:
+        if data.own is None:
+            raise ConfigError(
+                f"{source}: expected a mapping, since gatort did not write this data set; name its "
+                f"features in a file and give it with --mapping: {_offered(data)}"
+            )
+        fitting = fit(data, own_mapping(data.own.spec), data.own.spec)
         episodes = ((fitting.episode(raw), 0) for raw in data.episodes(fitting.features))
         return write_demonstrations(out, data.own, episodes, watch)
 
-    assert mapping is not None  # noqa: S101
     spec, task = specification_of(mapping)
     require_rate(data, mapping, spec)
     fitting = fit(data, mapping, spec)

@@ -108,7 +108,7 @@ def _valid(error: ValidationError) -> str:
     return f"; valid ones are {', '.join(valid)}"
 
 
-def own_mapping(spec: PolicySpec, task: str | None) -> Mapping:
+def own_mapping(spec: PolicySpec) -> Mapping:
     """Return the mapping of a data set that gatort wrote."""
     keys: dict[str, FeatureSource] = {}
     first = 0
@@ -119,7 +119,6 @@ def own_mapping(spec: PolicySpec, task: str | None) -> Mapping:
             first += key.size
         keys[key.name] = _source(key, columns)
     return Mapping(
-        task=task,
         specification=spec,
         keys=keys,
         action=FeatureSource.model_validate({"from": layout.ACTION}),

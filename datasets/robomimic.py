@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -25,12 +25,14 @@ from gatort.runtime.spec import MOST_SIDE
 from .columns import MOST_EPISODE_BYTES, MOST_TICKS, Column, OwnRecord, RawEpisode
 from .files import open_own
 
-_DEMO: Final = re.compile(r"demo_(\d{1,9})")
+_DEMO: Final = re.compile(r"demo_\d{1,9}")
 _MOST_NAMES: Final = 100_000
 _NUMBERS: Final = "biuf"
 """Kinds of arrays that are read: truth values, whole numbers and fractions."""
 _FILTERS: Final = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 """Filters that HDF5 itself has, by number. Others would load code."""
+_DAMAGES: Final = (OSError, RuntimeError, ValueError, KeyError, TypeError)
+"""Errors with which h5py reads a damaged file."""
 
 
 class RobomimicFile:
@@ -84,45 +86,33 @@ class RobomimicFile:
                 f"{lengths[longest]} in {longest} and {lengths[shortest]} in {shortest}; "
                 "cut the longer one, or leave the episode out"
             )
-        match = _DEMO.fullmatch(demo)
         return RawEpisode(
-            number=int(match[1]) if match else 0,
+            number=_number(demo),
             values=values,
             succeeded=_succeeded(self.path, root, demo),
         )
 
 
-class _opened:  # noqa: N801  # used like a function
-    """Opens an HDF5 file through one file descriptor, and closes both at the end."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[bytes] = open_own(path, "an HDF5 file")
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Yield an HDF5 file that is read through one file descriptor."""
+    with open_own(path, "an HDF5 file") as file:
         try:
-            self._root = h5py.File(self._file, "r", rdcc_nbytes=1 << 20)
+            root = h5py.File(file, "r", rdcc_nbytes=1 << 20)
         except Exception as error:
-            self._file.close()
-            raise DemonstrationError(_unreadable(path, error)) from error
-
-    def __enter__(self) -> Any:
-        return self._root
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._root.close()
-        self._file.close()
-        # h5py has a dozen kinds of its own for damaged files.
-        if isinstance(error, OSError | RuntimeError | ValueError | KeyError | TypeError):
-            raise DemonstrationError(_unreadable(self._path, error)) from error
+            raise _unreadable(path, error) from error
+        with root:
+            try:
+                yield root
+            except _DAMAGES as error:
+                raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: BaseException) -> str:
+def _unreadable(path: Path, error: Exception) -> DemonstrationError:
     found = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"{path}: expected a whole HDF5 file, found one that cannot be read ({found})"
+    return DemonstrationError(
+        f"{path}: expected a whole HDF5 file, found one that cannot be read ({found})"
+    )
 
 
 def _child(path: Path, group: Any, name: str) -> Any:
@@ -145,7 +135,11 @@ def _demos(path: Path, root: Any) -> list[str]:
             f"{path}: expected data/demo_0, data/demo_1 … as in robomimic's files, "
             f"found {len(names)} of them"
         )
-    return sorted(names, key=lambda name: int(name.removeprefix("demo_")))
+    return sorted(names, key=_number)
+
+
+def _number(demo: str) -> int:
+    return int(demo.removeprefix("demo_"))
 
 
 def _columns(path: Path, root: Any, demo: str) -> Iterator[tuple[str, Column]]:

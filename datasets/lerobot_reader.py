@@ -17,7 +17,7 @@ from gatort.runtime.errors import DemonstrationError
 from . import lerobot_layout as layout
 from .columns import MOST_EPISODE_BYTES, MOST_TICKS, Column, RawEpisode
 from .films import FilmReader
-from .parquet import column_names, numbers, read_table
+from .parquet import numbers, read_table
 
 _MOST_FILES: Final = 100_000
 _PLACE: Final = ("chunk_index", "file_index")
@@ -117,15 +117,15 @@ class LeRobotDataSet:
 
 
 def _read_rows(path: Path, cameras: Sequence[str]) -> list[_Row]:
-    known = column_names(path)
-    film_parts = [(name, part) for name in cameras for part in (*_PLACE, "from_timestamp")]
-    whole = ["episode_index", "length", *(f"data/{part}" for part in _PLACE)]
-    whole += [f"videos/{name}/{part}" for name, part in film_parts if part in _PLACE]
-    fractions = [f"videos/{name}/{part}" for name, part in film_parts if part not in _PLACE]
-    seeds = ["seed"] if "seed" in known else []
-    table = read_table(path, [*whole, *fractions, *seeds])
-    found = {name: _scalars(path, table, name, "iu") for name in (*whole, *seeds)}
-    found |= {name: _scalars(path, table, name, "f") for name in fractions}
+    places = ("data", *(f"videos/{name}" for name in cameras))
+    whole = ["episode_index", "length", *(f"{each}/{part}" for each in places for part in _PLACE)]
+    starts = [f"videos/{name}/from_timestamp" for name in cameras]
+    table = read_table(path, [*whole, *starts], optional=["seed"])
+    has_seeds = "seed" in table.column_names
+    if has_seeds:
+        whole.append("seed")
+    found = {name: _scalars(path, table, name, "iu") for name in whole}
+    found |= {name: _scalars(path, table, name, "f") for name in starts}
     rows = []
     for index in range(table.num_rows):
         row = _Row(
@@ -140,7 +140,7 @@ def _read_rows(path: Path, cameras: Sequence[str]) -> list[_Row]:
                 )
                 for name in cameras
             },
-            seed=int(found["seed"][index]) if seeds else None,
+            seed=int(found["seed"][index]) if has_seeds else None,
         )
         if not 1 <= row.length <= MOST_TICKS or min(*row.data, 0) < 0:
             raise DemonstrationError(

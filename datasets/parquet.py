@@ -23,8 +23,13 @@ MOST_BYTES: Final = 1 << 32
 _MOST_COLUMNS: Final = 10_000
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
+def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
     """Return columns of a Parquet file.
+
+    Args:
+        path: path of the file.
+        columns: names of columns that the file must have.
+        optional: names of columns that are returned where the file has them.
 
     Raises:
         DemonstrationError: the file is absent, damaged or too large, or lacks a column.
@@ -32,36 +37,21 @@ def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
     with open_own(path, "a table") as file:
         try:
             parquet = pq.ParquetFile(file)
-            _require_bounds(parquet.metadata, columns, os.fstat(file.fileno()).st_size)
             found = parquet.schema_arrow.names
+            asked = [*columns, *(name for name in optional if name in found)]
+            _require_bounds(parquet.metadata, asked, os.fstat(file.fileno()).st_size)
             if missing := [name for name in columns if name not in found]:
                 raise DemonstrationError(
                     f"{path}: expected the column {missing[0]!r}, "
                     f"found only {', '.join(found[:40])}"
                 )
-            for name in columns:
+            for name in asked:
                 _require_numbers(path, name, parquet.schema_arrow.field(name).type)
-            return parquet.read(columns=list(columns), use_threads=False)
+            return parquet.read(columns=asked, use_threads=False)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DemonstrationError(
                 f"{path}: expected a whole Parquet file, found one that cannot be read "
                 f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-            ) from error
-
-
-def column_names(path: Path) -> list[str]:
-    """Return the names of the columns of a Parquet file.
-
-    Raises:
-        DemonstrationError: the file is absent or damaged.
-    """
-    with open_own(path, "a table") as file:
-        try:
-            names: list[str] = pq.ParquetFile(file).schema_arrow.names
-            return names
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise DemonstrationError(
-                f"{path}: expected a whole Parquet file, found one that cannot be read"
             ) from error
 
 

@@ -27,10 +27,10 @@ _MB: Final = 1 << 20
 
 @dataclass(slots=True)
 class _File:
-    """File under way: its number among all of its kind, and its writer."""
+    """File under way: its number among all of its kind, and its writer once it was opened."""
 
-    number: int
-    writer: Any
+    number: int = 0
+    writer: Any = None
     bytes: int = 0
 
     @property
@@ -42,9 +42,8 @@ class _File:
 
 @dataclass(slots=True)
 class _Totals:
-    """Counts and statistics of all episodes so far."""
+    """Ticks and statistics of all episodes so far."""
 
-    episodes: int = 0
     ticks: int = 0
     columns: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     levels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
@@ -68,9 +67,8 @@ class LeRobotWriter:
         self._spec = own.spec
         self._quality = quality
         self._robot = robot
-        self._data: _File | None = None
+        self._data = _File()
         self._films: dict[str, _File] = {}
-        self._film_info: dict[str, dict[str, Any]] = {}
         self._features: dict[str, dict[str, Any]] | None = None
         self._rows: list[dict[str, Any]] = []
         self._totals = _Totals()
@@ -110,24 +108,20 @@ class LeRobotWriter:
             row |= self._write_film(name, values)
         row |= self._take_statistics(columns, pictures, episode.ticks)
         self._rows.append(row)
-        self._totals.episodes += 1
         self._totals.ticks += episode.ticks
 
     def close(self) -> None:
         """Finish all files, and write the folder `meta`."""
-        if self._data is not None:
+        if self._data.writer is not None:
             self._data.writer.close()
+        features = self._features or {}
         for name, film in self._films.items():
-            self._film_info[name] = film.writer.close()
-        features = {
-            name: feature | ({"info": self._film_info[name]} if name in self._film_info else {})
-            for name, feature in (self._features or {}).items()
-        }
+            features[name]["info"] = film.writer.close()
         write_meta(self._folder, self._own, self._robot, features, self._rows, self._statistics())
 
     def _columns(self, episode: Episode) -> dict[str, NDArray[Any]]:
         """Return the rows of the data file, (K, N) each."""
-        ticks, total = episode.ticks, self._totals
+        ticks = episode.ticks
         columns: dict[str, NDArray[Any]] = {}
         state = [
             values.reshape(ticks, -1)
@@ -151,8 +145,8 @@ class LeRobotWriter:
         number = np.arange(ticks)
         columns["timestamp"] = (number / self._spec.control_hz).astype(np.float32)
         columns["frame_index"] = number
-        columns["episode_index"] = np.full(ticks, total.episodes)
-        columns["index"] = total.ticks + number
+        columns["episode_index"] = np.full(ticks, len(self._rows))
+        columns["index"] = self._totals.ticks + number
         columns["task_index"] = np.zeros(ticks, np.int64)
         return {name: values.reshape(ticks, -1) for name, values in columns.items()}
 
@@ -180,14 +174,14 @@ class LeRobotWriter:
         return found
 
     def _row(self, episode: Episode) -> dict[str, Any]:
-        total = self._totals
+        first = self._totals.ticks
         return {
-            "episode_index": total.episodes,
+            "episode_index": len(self._rows),
             "tasks": [task_text(self._own)],
             "length": episode.ticks,
             "seed": episode.seed,
-            "dataset_from_index": total.ticks,
-            "dataset_to_index": total.ticks + episode.ticks,
+            "dataset_from_index": first,
+            "dataset_to_index": first + episode.ticks,
             "meta/episodes/chunk_index": 0,
             "meta/episodes/file_index": 0,
         }
@@ -195,30 +189,25 @@ class LeRobotWriter:
     def _write_data(self, columns: dict[str, NDArray[Any]]) -> dict[str, int]:
         """Append rows to the data file, or to the next one where this is full."""
         table = pa.table({name: _arrow(values) for name, values in columns.items()})
-        if self._data is not None and self._data.bytes >= layout.DATA_MB * _MB:
-            self._data.writer.close()
-            self._data = _File(self._data.number + 1, None)
-        if self._data is None:
-            self._data = _File(0, None)
-        place = self._data.place
-        if self._data.writer is None:
-            path = self._folder / layout.DATA_PATH.format(**place)
+        file = self._data
+        if file.writer is not None and file.bytes >= layout.DATA_MB * _MB:
+            file.writer.close()
+            file = self._data = _File(file.number + 1)
+        if file.writer is None:
+            path = self._folder / layout.DATA_PATH.format(**file.place)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._data.writer = pq.ParquetWriter(path, table.schema, compression="snappy")
-        self._data.writer.write_table(table)
-        self._data.bytes += table.nbytes
-        return {f"data/{name}": value for name, value in place.items()}
+            file.writer = pq.ParquetWriter(path, table.schema, compression="snappy")
+        file.writer.write_table(table)
+        file.bytes += table.nbytes
+        return {f"data/{part}": value for part, value in file.place.items()}
 
     def _write_film(self, name: str, pictures: NDArray[np.uint8]) -> dict[str, Any]:
         """Append pictures to the film of a camera, or to the next one where this is full."""
-        film = self._films.get(name)
-        if film is not None and film.writer.bytes >= layout.VIDEO_MB * _MB:
-            film.writer.close()
-            film = _File(film.number + 1, None)
-        if film is None:
-            film = _File(0, None)
-        self._films[name] = film
         hz = self._spec.control_hz
+        film = self._films.setdefault(name, _File())
+        if film.writer is not None and film.writer.bytes >= layout.VIDEO_MB * _MB:
+            film.writer.close()
+            film = self._films[name] = _File(film.number + 1)
         if film.writer is None:
             path = self._folder / layout.VIDEO_PATH.format(video_key=name, **film.place)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -90,24 +90,22 @@ def demos(
         Recordings of `gatort run --takeover` to make the episodes of, instead of the expert's. A
         policy then learns the ticks of the person. Recordings without any are left out.
     """
+    simulated = {
+        "seed": seed,
+        "randomise": randomise,
+        "randomise_view": randomise_view,
+        "cameras": cameras,
+        "pixels": pixels,
+        "workers": workers,
+        "cluster": cluster,
+    }
     if from_recordings is not None:
-        refuse_ignored(
-            "with --from-recordings",
-            seed=seed,
-            randomise=randomise,
-            randomise_view=randomise_view,
-            cameras=cameras,
-            pixels=pixels,
-            workers=workers,
-            cluster=cluster,
-            corrections=corrections or None,
-        )
+        others = corrections or None
+        refuse_ignored("with --from-recordings", **simulated, corrections=others)
         show_convert(partial(convert_recordings, from_recordings, out, task))
         return ExitStatus.DONE
     if corrections:
-        expert = {"seed": seed, "workers": workers, "cluster": cluster, "randomise": randomise}
-        seen = {"randomise_view": randomise_view, "cameras": cameras, "pixels": pixels}
-        refuse_ignored("with --corrections", **expert, **seen)
+        refuse_ignored("with --corrections", **simulated)
         return _write_corrections(corrections, out, task or DEFAULT_TASK)
     if not cameras:
         refuse_ignored("without --cameras", randomise_view=randomise_view)

@@ -9,21 +9,10 @@ import pytest
 
 from gatort.runtime.demonstrations import DemonstrationManifest, write_manifest
 from gatort.runtime.episode import Episode
+from gatort.runtime.robots.panda import ranged_key
 from gatort.runtime.spec import Actuator, ObservationKey, PolicySpec
 
 HZ = 20
-
-
-def row(name: str, unit: str, low: tuple[float, ...], high: tuple[float, ...]) -> ObservationKey:
-    return ObservationKey(
-        name=name,
-        shape=(len(low),),
-        dtype="float32",
-        unit=unit,
-        encoding="unit",
-        low=low,
-        high=high,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +27,9 @@ def arm_spec() -> PolicySpec:
     return PolicySpec(
         observations=(
             *cameras,
-            row("arm/joint_position", "rad", (-2.0, -3.0, 1.0), (2.0, -1.0, 3.5)),
-            row("arm/joint_velocity", "rad/s", (-5.0,) * 3, (5.0,) * 3),
-            row("gripper/width", "m", (0.0,), (0.08,)),
+            ranged_key("arm/joint_position", "rad", (-2.0, -3.0, 1.0), (2.0, -1.0, 3.5)),
+            ranged_key("arm/joint_velocity", "rad/s", (-5.0,) * 3, (5.0,) * 3),
+            ranged_key("gripper/width", "m", (0.0,), (0.08,)),
         ),
         actuators=(
             *(

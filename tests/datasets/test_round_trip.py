@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests.datasets.conftest import write_demonstrations
 
+from gatort.datasets import lerobot_layout
 from gatort.datasets.conversion import from_recordings, to_demonstrations, to_lerobot
 from gatort.runtime.demonstrations import episode_files, load_manifest
 from gatort.runtime.episode import Episode
@@ -98,8 +100,6 @@ def test_a_data_set_has_the_form_of_version_3(shown: Path, tmp_path: Path) -> No
 def test_files_that_are_full_are_followed_by_the_next_ones(
     shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gatort.datasets import lerobot_layout
-
     monkeypatch.setattr(lerobot_layout, "DATA_MB", 0)
     monkeypatch.setattr(lerobot_layout, "VIDEO_MB", 0)
     to_lerobot([shown], tmp_path / "lerobot")
@@ -111,8 +111,6 @@ def test_files_that_are_full_are_followed_by_the_next_ones(
 
 
 def test_every_kind_of_key_comes_back(every_encoding_spec: PolicySpec, tmp_path: Path) -> None:
-    from tests.datasets.conftest import write_demonstrations
-
     rng = np.random.default_rng(0)
     values = tuple(
         rng.integers(0, 200, (5, *key.shape)).astype(key.dtype)
@@ -138,8 +136,6 @@ def test_a_folder_with_files_is_left_alone(shown: Path, tmp_path: Path) -> None:
 
 
 def test_a_refusal_leaves_nothing_behind(shown: Path, tmp_path: Path) -> None:
-    from tests.datasets.conftest import write_demonstrations
-
     spec = load_manifest(shown).spec
     stamped = episodes_in(shown)[0]
     bare = replace(stamped, seed=5, stamps_ns=np.empty(0, np.int64))

@@ -6,23 +6,19 @@ A policy learns from the ticks of the person alone, as in HG-DAgger (Kelly et al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from gatort.runtime.demonstrations import PERSON, DemonstrationManifest, write_manifest
 from gatort.runtime.episode import Episode
 from gatort.runtime.errors import DemonstrationError, RecordingError
 from gatort.runtime.outputs import one_writer, removed_if_empty, require_folder
-from gatort.runtime.spec import select_keys
 
-from .messages import CommandMessage, ObservationMessage, PolicyRecord, TickMessage, arrays
+from .messages import PolicyRecord
 from .reader import Recording
-
-_Completed = tuple[TickMessage, ObservationMessage, CommandMessage]
+from .sent_ticks import sent_ticks
 
 
 def write_corrections(
@@ -112,25 +108,21 @@ def _require_same(first: Path, one: PolicyRecord, file: Path, other: PolicyRecor
 def corrected_episode(recording: Recording) -> Episode | None:
     """Return a run as an episode, or `None` if no person had the arm in it.
 
-    A refused tick stands in no context, and so in no episode.
-
     Raises:
         RecordingError: the recording is of no policy, or a message of it is damaged.
     """
     policy = _policy_of(recording)
-    selection = select_keys(policy.spec, recording.run.interface, "the recording")
-    ticks = list(_completed(recording))
-    if not any(tick.by_person for tick, _, _ in ticks):
+    sent = list(sent_ticks(recording, policy.spec))
+    if not any(each.tick.by_person for each in sent):
         return None
-    keys = recording.run.interface.observations
-    observed = [selection.select(arrays(seen.values, keys)) for _, seen, _ in ticks]
+    observed = zip(*(each.values for each in sent), strict=True)
     return Episode(
         seed=policy.seed,
-        succeeded=any(tick.succeeded for tick, _, _ in ticks),
-        observations=tuple(np.stack(values) for values in zip(*observed, strict=True)),
-        actions=_actions(policy, [command.limited for _, _, command in ticks]),
-        expert_actions=_actions(policy, [command.asked for _, _, command in ticks]),
-        labelled=np.array([tick.by_person for tick, _, _ in ticks]),
+        succeeded=any(each.tick.succeeded for each in sent),
+        observations=tuple(np.stack(values) for values in observed),
+        actions=np.array([each.limited for each in sent], np.float32),
+        expert_actions=np.array([each.asked for each in sent], np.float32),
+        labelled=np.array([each.tick.by_person for each in sent]),
     )
 
 
@@ -141,41 +133,3 @@ def _policy_of(recording: Recording) -> PolicyRecord:
             "name one of `gatort run --takeover`"
         )
     return recording.policy
-
-
-def _completed(recording: Recording) -> Iterator[_Completed]:
-    """Yield the messages of each tick that sent a command.
-
-    After lost messages none follows: its past would lack a frame.
-    """
-    count = 0
-    observation: ObservationMessage | None = None
-    command: CommandMessage | None = None
-    for stamped in recording.messages():
-        match stamped.message:
-            case ObservationMessage() as message:
-                observation = message
-            case CommandMessage() as message:
-                command = message
-            case TickMessage() as tick:
-                count += 1
-                if stamped.sequence != count:
-                    return
-                if observation is not None and command is not None and not tick.reason:
-                    yield tick, observation, command
-                observation = command = None
-
-
-def _actions(
-    policy: PolicyRecord, rows: Sequence[list[float] | msgspec.UnsetType]
-) -> NDArray[np.float32]:
-    """Return recorded actions as (K, A).
-
-    Raises:
-        RecordingError: a tick has more or fewer values than the policy has actuators.
-    """
-    expected = policy.spec.action_tokens
-    for row in rows:
-        if row is msgspec.UNSET or len(row) != expected:
-            raise RecordingError(f"expected {expected} values in each command, found others")
-    return np.array(rows, np.float32)

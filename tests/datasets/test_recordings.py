@@ -7,33 +7,60 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from gatort.datasets.conversion import from_recordings
 from gatort.datasets.recordings import read_episode
 from gatort.runtime.demonstrations import load_episodes, load_manifest
 from gatort.runtime.errors import ConfigError, RecordingError
-from gatort.runtime.recording.messages import CommandMessage, ObservationMessage
+from gatort.runtime.recording.messages import (
+    CommandMessage,
+    ObservationMessage,
+    PolicyRecord,
+    TickMessage,
+)
 from gatort.runtime.recording.reader import Recording
+from gatort.runtime.recording.recorder import Recorder
 
 RECORDINGS = Path(__file__).parents[1] / "data" / "recordings"
+
+
+def policy_of(recording: Recording) -> PolicyRecord:
+    assert recording.policy is not None
+    return recording.policy
 
 
 def test_an_episode_has_the_commands_and_stamps_of_the_recording(tmp_path: Path) -> None:
     recording = Recording(RECORDINGS / "greedy.mcap")
     messages = [each.message for each in recording.messages()]
-    sent = [each for each in messages if isinstance(each, CommandMessage) and
-            not isinstance(each.limited, type(CommandMessage.limited))]  # fmt: skip
-    assert recording.policy is not None
-    found = read_episode(recording.path, recording.policy.spec, seed=3)
-    seen = {each.tick: each for each in messages if isinstance(each, ObservationMessage)}
-    stamps = [seen[each.tick].stamp_ns for each in sent if isinstance(each.limited, list)]
-    actions = [each.limited for each in sent if isinstance(each.limited, list)]
-    assert found.episode.seed == 3
-    assert found.episode.stamps_ns.tolist() == stamps
-    np.testing.assert_array_equal(found.episode.actions, np.array(actions, np.float32))
-    assert found.left_out == sum(topic == "/tick" for topic in ()) + (
-        recording.counts["/tick"] - len(stamps)
-    )
+    seen = [each.stamp_ns for each in messages if isinstance(each, ObservationMessage)]
+    sent = [each.limited for each in messages if isinstance(each, CommandMessage)]
+    found = read_episode(recording.path, policy_of(recording).spec, seed=3)
+    assert (found.episode.seed, found.episode.succeeded, found.left_out) == (3, False, 0)
+    assert found.episode.stamps_ns.tolist() == seen
+    np.testing.assert_array_equal(found.episode.actions, np.array(sent, np.float32))
+
+
+def test_a_refused_tick_is_left_out_and_success_comes_from_the_outcome(tmp_path: Path) -> None:
+    recording = Recording(RECORDINGS / "greedy.mcap")
+    whole = read_episode(recording.path, policy_of(recording).spec, seed=0).episode
+    refused = 7
+    with Recorder(tmp_path / "refused.mcap", recording.run, policy_of(recording)) as recorder:
+        for stamped in recording.messages():
+            message = stamped.message
+            if isinstance(message, CommandMessage) and message.tick == refused:
+                message = replace(message, limited=UNSET)
+            if isinstance(message, TickMessage) and message.tick == refused:
+                message = replace(message, reason="late", refusal="too late")
+            recorder.add(stamped.at_ns, message)
+            recorder.flush(wait_s=10.0)
+        recorder.close("done", succeeded=True)
+
+    found = read_episode(tmp_path / "refused.mcap", policy_of(recording).spec, seed=0)
+    assert (found.left_out, found.episode.succeeded) == (1, True)
+    np.testing.assert_array_equal(found.episode.actions, np.delete(whole.actions, refused, 0))
+    np.testing.assert_array_equal(found.episode.stamps_ns, np.delete(whole.stamps_ns, refused))
 
 
 def test_several_recordings_become_one_folder_of_demonstrations(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Table
-from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
@@ -101,6 +101,8 @@ class Fitting:
         kept: dict[str, NDArray[Any]] = {}
         if layout.STAMP in self.extras:
             kept["stamps_ns"] = values[layout.STAMP].reshape(-1).astype(np.int64)
+        if layout.LABELLED in self.extras:
+            kept["labelled"] = values[layout.LABELLED].reshape(-1).astype(np.bool_)
         if layout.PLACES in self.extras:
             kept["places"] = values[layout.PLACES].reshape(len(action), -1, 3).astype(np.float32)
         return Episode(
@@ -137,12 +139,16 @@ def fit(data: DataSet, mapping: Mapping, spec: PolicySpec) -> Fitting:
     if mapping.expert_action is not None:
         expert_action = _action("expert_action", mapping.expert_action, spec, data)
     keys = tuple(_key(key, mapping.keys[key.name], data) for key in spec.observations)
-    extras = []
-    if (stamp := data.columns.get(layout.STAMP)) is not None and prod(stamp.shape) == 1:
-        extras.append(layout.STAMP)
-    if data.own is not None and layout.PLACES in data.columns:
-        extras.append(layout.PLACES)
-    return Fitting(spec, mapping, keys, action, expert_action, tuple(extras))
+    return Fitting(spec, mapping, keys, action, expert_action, tuple(_extras(data)))
+
+
+def _extras(data: DataSet) -> Iterator[str]:
+    """Yield the features of gatort's own that a data set has."""
+    own = (layout.LABELLED, layout.PLACES) if data.own is not None else ()
+    for name in (layout.STAMP, *own):
+        column = data.columns.get(name)
+        if column is not None and (name == layout.PLACES or prod(column.shape) == 1):
+            yield name
 
 
 def _action(name: str, source: FeatureSource, spec: PolicySpec, data: DataSet) -> Fit:

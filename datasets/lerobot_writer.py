@@ -139,6 +139,8 @@ class LeRobotWriter:
             columns[layout.PLACES] = episode.places.reshape(ticks, -1)
         if len(episode.stamps_ns):
             columns[layout.STAMP] = episode.stamps_ns
+        if len(episode.labelled):
+            columns[layout.LABELLED] = episode.labelled
         last = np.arange(ticks) == ticks - 1
         columns[layout.DONE] = last
         columns[layout.SUCCEEDED] = last & episode.succeeded

@@ -39,6 +39,7 @@ def assert_equal(found: Episode, expected: Episode) -> None:
     np.testing.assert_array_equal(found.expert_actions, expected.expert_actions)
     np.testing.assert_array_equal(found.places, expected.places)
     np.testing.assert_array_equal(found.stamps_ns, expected.stamps_ns)
+    np.testing.assert_array_equal(found.labelled, expected.labelled)
 
 
 def test_demonstrations_come_back_from_a_lerobot_data_set_to_the_last_bit(
@@ -120,7 +121,8 @@ def test_every_kind_of_key_comes_back(every_encoding_spec: PolicySpec, tmp_path:
     )
     actions = rng.uniform(-30, 30, (5, 3)).astype(np.float32)
     places = rng.uniform(-1, 1, (5, 4, 3)).astype(np.float32)
-    episode = Episode(7, True, values, actions, actions, places)
+    labelled = np.array([False, True, True, False, False])
+    episode = Episode(7, True, values, actions, actions, places, labelled=labelled)
     demos = write_demonstrations(tmp_path / "demos", every_encoding_spec, [episode])
     to_lerobot([demos], tmp_path / "lerobot")
     to_demonstrations(tmp_path / "lerobot", tmp_path / "back")

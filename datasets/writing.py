@@ -176,7 +176,8 @@ def _require_finite(episode: Episode, spec: PolicySpec) -> None:
         (key.name, values)
         for key, values in zip(spec.observations, episode.observations, strict=True)
     ]
-    for name, values in (*named, ("action", episode.actions)):
+    named += [("action", episode.actions), ("expert_action", episode.expert_actions)]
+    for name, values in named:
         if not np.isfinite(values).all():
             tick = int(np.argwhere(~np.isfinite(values))[0][0])
             raise DemonstrationError(

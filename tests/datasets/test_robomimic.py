@@ -71,9 +71,9 @@ def write(path: Path, change: Callable[[h5py.Group], None] = lambda _: None, hz:
             change(demo)
 
 
-def convert(folder: Path, spec: PolicySpec) -> Converted:
+def convert(folder: Path, spec: PolicySpec, mapping: str = MAPPING) -> Converted:
     file = folder / "mapping.toml"
-    file.write_text(MAPPING + toml_of(spec))
+    file.write_text(mapping + toml_of(spec))
     return to_demonstrations(folder / "demo.hdf5", folder / "back", read_mapping(file))
 
 
@@ -133,3 +133,14 @@ def test_a_value_that_is_no_number_is_refused(arm_spec: PolicySpec, tmp_path: Pa
     write(tmp_path / "demo.hdf5", spoil)
     with pytest.raises(DemonstrationError, match="action: expected finite numbers, found another "):
         convert(tmp_path, arm_spec)
+
+
+def test_a_label_that_is_no_number_is_refused(arm_spec: PolicySpec, tmp_path: Path) -> None:
+    def spoil(demo: h5py.Group) -> None:
+        demo["labels"] = np.asarray(demo["actions"])
+        demo["labels"][7, 1] = np.inf
+
+    write(tmp_path / "demo.hdf5", spoil)
+    labelled = '[expert_action]\nfrom = "labels"\n' + MAPPING
+    with pytest.raises(DemonstrationError, match="expert_action: expected finite numbers, found"):
+        convert(tmp_path, arm_spec, labelled)

@@ -259,6 +259,19 @@ def test_joints_in_an_order_that_the_ranges_allow_are_refused_beside_demonstrati
     assert "found some that fit in another order; state columns = [1, 0, 2]" in sentence
 
 
+def test_an_action_in_another_order_is_refused_beside_demonstrations_unless_it_is_trusted(
+    foreign: Foreign, loose: PolicySpec
+) -> None:
+    (foreign.folder / "demos").unlink()
+    write_demonstrations(foreign.folder / "demos", loose, SEVERAL)
+    exchanged = changed(action=lambda values: values[:, [1, 0, 2, 3]])
+    foreign.write(exchanged, loose, (21, 22, 23, 24, 25))
+    sentence = foreign.refusal()
+    assert "action: expected values like those of the demonstrations of `like`" in sentence
+    assert "state columns = [1, 0, 2, 3] in [action]" in sentence
+    foreign.convert(GOOD + "trust = true\n")
+
+
 def test_speeds_in_another_order_than_the_positions_are_refused(foreign: Foreign) -> None:
     foreign.write(changed(velocity=lambda rad_s: rad_s[:, [1, 0, 2]]))
     assert (

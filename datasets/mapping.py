@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -12,6 +11,7 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.invalid_values import first_error
 from gatort.runtime.regular_file import read_regular
 from gatort.runtime.spec import Name, ObservationKey, PolicySpec, Strict
+from gatort.runtime.toml_file import parse_toml
 
 from . import lerobot_layout as layout
 
@@ -87,11 +87,11 @@ def read_mapping(path: Path) -> Mapping:
     """
     content = read_regular(path, "a mapping in TOML", ConfigError, _MOST_BYTES)
     try:
-        mapping = Mapping.model_validate(tomllib.loads(content.decode()))
+        mapping = Mapping.model_validate(parse_toml(content))
     except ValidationError as error:
         raise ConfigError(f"{path}: {first_error(error, 'the file')}{_valid(error)}") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: expected TOML, found {error}") from error
+        raise ConfigError(f"{path}: expected TOML, found other text: {error}") from error
     if mapping.like is None or mapping.like.is_absolute():
         return mapping
     # A path in the file starts at the file, wherever the command is given.

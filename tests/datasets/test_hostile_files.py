@@ -191,6 +191,7 @@ def test_a_file_that_was_cut_off_is_refused_as_hdf5(hdf5: Path) -> None:
     ("text", "sentence"),
     [
         ("keys = [", "expected TOML, found"),
+        (f"keys{'.a' * 500} = 1", "expected lines of at most 1000 characters"),
         (
             "tas = 1\n[keys]\n[action]\nfrom = 'a'",
             "tas: expected no such key, found 1; valid ones are task, like",

@@ -52,15 +52,18 @@ class Address(msgspec.Struct, frozen=True):
     @property
     def hosts(self) -> frozenset[str]:
         """Values of the header `Host` that a browser sends for this address."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        names = {host, "localhost"} if self.is_loopback else {host}
+        names = {self._written_host, "localhost"} if self.is_loopback else {self._written_host}
         return frozenset(f"{name}:{self.port}" for name in names)
 
     @property
     def origin(self) -> str:
         """Beginning of the page's URL."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"http://{self._written_host}:{self.port}"
+
+    @property
+    def _written_host(self) -> str:
+        """Host as a URL has it: an IPv6 address stands in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
     def warning(self) -> str | None:

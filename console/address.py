@@ -61,16 +61,17 @@ class Address(msgspec.Struct, frozen=True):
         return f"http://{self._written_host}:{self.port}"
 
     @property
-    def _written_host(self) -> str:
-        """Host as a URL has it: an IPv6 address stands in brackets."""
-        return f"[{self.host}]" if ":" in self.host else self.host
-
-    @property
     def warning(self) -> str | None:
-        """Sentence on a network that can read along; `None` on this computer alone."""
+        """Sentence on the missing encryption; `None` if only this computer reaches the console."""
         if self.is_loopback:
             return None
         return (
-            f"the console at {self.origin} is not encrypted: whoever can read the network sees "
-            "the run and the cookie of the page, and can stop the run, but never arm an arm"
+            f"the console at {self.origin} is not encrypted. People who can read the traffic of "
+            "the network see the run and the page's cookie, and can stop the run. They cannot arm "
+            "an arm"
         )
+
+    @property
+    def _written_host(self) -> str:
+        """Host as a URL has it: an IPv6 address stands in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host

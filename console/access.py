@@ -108,7 +108,6 @@ class Gate:
         headers = Headers(scope=scope)
         status, sentence = self._refusal(scope, headers)
         if not sentence:
-            scope["session"] = self._access.session(headers)
             await self._app(scope, receive, _with_headers(send))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": sentence})

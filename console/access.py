@@ -9,6 +9,7 @@ and one that comes from a page must come from a page of this console.
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
@@ -49,8 +50,7 @@ class Access:
         # Browsers send a cookie to every port of a host, so each console has its own name.
         self.cookie = f"gatort_{address.port}"
         self._tokens: set[str] = set()
-        self._sessions: dict[str, int] = {}
-        self._count = 0
+        self._sessions: deque[str] = deque(maxlen=MOST_SESSIONS)
 
     def invite(self) -> str:
         """Return a URL that opens one session."""
@@ -64,32 +64,22 @@ class Access:
         if known is None:
             return None
         self._tokens.discard(known)
-        if len(self._sessions) >= MOST_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
-        self._count += 1
         secret = secrets.token_urlsafe(32)
-        self._sessions[secret] = self._count
+        self._sessions.append(secret)
         return secret
 
-    def session(self, headers: Headers) -> int | None:
-        """Return the number of a request's session, or `None` without one."""
+    def has_session(self, headers: Headers) -> bool:
+        """Check that a request has the cookie of a session."""
         cookies: SimpleCookie = SimpleCookie()
         try:
             cookies.load(headers.get("cookie", ""))
         except CookieError:
-            return None
+            return False
         found = cookies.get(self.cookie)
         if found is None:
-            return None
-        given = found.value
-        return next(
-            (
-                number
-                for secret, number in self._sessions.items()
-                if secrets.compare_digest(secret.encode(), given.encode())
-            ),
-            None,
-        )
+            return False
+        given = found.value.encode()
+        return any(secrets.compare_digest(each.encode(), given) for each in self._sessions)
 
     def set_cookie(self, secret: str) -> str:
         """Return the value of `Set-Cookie` for a session."""
@@ -128,7 +118,7 @@ class Gate:
         if not self._is_own_fetch(scope, headers):
             return 403, "expected a request of this console's own page, found another site's"
 
-        if scope["path"] not in OPEN_PATHS and self._access.session(headers) is None:
+        if scope["path"] not in OPEN_PATHS and not self._access.has_session(headers):
             return 401, "expected the cookie of a session: open the URL that gatort printed"
         return 200, ""
 

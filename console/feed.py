@@ -57,8 +57,6 @@ class News(msgspec.Struct, omit_defaults=True):
     """Slowest tick so far."""
     pictures: list[CameraImage] = []
     """Newest picture of each camera."""
-    missed: int = 0
-    """Number of ticks that this page was too slow for."""
 
 
 class Feed:
@@ -119,17 +117,15 @@ class Feed:
         return text
 
     def _since(self, before: Position, now_ns: int) -> News:
-        fresh = self._end.ticks - before.ticks
-        ticks = list(self._ticks)[max(0, len(self._ticks) - fresh) :]
+        ticks = self._end.ticks - before.ticks
         events = self._end.events - before.events
         return News(
             now_ns,
             self._opening.after(before.news),
             self._checklist.after(before.news),
-            ticks,
+            list(self._ticks)[max(0, len(self._ticks) - ticks) :],
             self._status.after(before.news),
             list(self._events)[max(0, len(self._events) - events) :],
             self._slowest.after(before.news),
             [found for each in self._pictures.values() if (found := each.after(before.news))],
-            fresh - len(ticks) if before.ticks else 0,
         )

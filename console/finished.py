@@ -57,7 +57,6 @@ class TickPoint(msgspec.Struct, frozen=True, array_like=True):
 class RecordedRun(msgspec.Struct, frozen=True):
     """Summary of a recording."""
 
-    name: str
     result: str
     incomplete: str
     """Reason why messages may be missing; empty if the recording is complete."""
@@ -66,7 +65,6 @@ class RecordedRun(msgspec.Struct, frozen=True):
     seconds: float
     ticks: int
     misses: int
-    refused: dict[str, int]
     states: list[tuple[float, str]]
     faults: list[tuple[float, str]]
     budget_ms: float
@@ -164,7 +162,6 @@ def read_recording(path: Path) -> RecordedRun:
     summary = summarise(recording)
     spec = recording.policy.spec if recording.policy else None
     return RecordedRun(
-        name=path.name,
         result=recording.outcome.result if recording.outcome else "",
         incomplete=recording.incomplete or "",
         robot=recording.run.robot,
@@ -172,7 +169,6 @@ def read_recording(path: Path) -> RecordedRun:
         seconds=summary.run_s,
         ticks=summary.ticks,
         misses=summary.misses.total,
-        refused=dict(summary.refused),
         states=summary.states[:SHOWN],
         faults=summary.faults[:SHOWN],
         budget_ms=spec.period_ns * 1e-6 if spec else 0.0,

@@ -80,8 +80,6 @@ class Tick(Struct, frozen=True, tag="tick"):
     """Duration, as far as the tick came."""
     lateness_ms: float
     """Time from the deadline to the wake-up."""
-    skipped: int
-    """Number of deadlines passed over before this tick."""
     stages_ms: list[float]
     """Duration of each stage (S,); 0 for a stage that a refused tick did not reach."""
     applied: list[float | None]

@@ -192,7 +192,6 @@ class RunReporter:
             at_ns=tick.wake.woke_ns,
             took_ms=float(stages_ms.sum()),
             lateness_ms=tick.wake.lateness_ns * 1e-6,
-            skipped=tick.wake.skipped,
             stages_ms=stages_ms.tolist(),
             applied=[] if tick.observation is None else tick.observation.applied.tolist(),
             asked=[] if tick.decision is None else tick.decision.action.tolist(),

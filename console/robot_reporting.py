@@ -79,7 +79,6 @@ class RobotReporter:
                 at_ns=now_ns,
                 took_ms=0.0,
                 lateness_ms=0.0,
-                skipped=0,
                 stages_ms=[],
                 applied=applied,
             )

@@ -32,7 +32,6 @@ def tick(number: int, took_ms: float = 12.0, refusal: str = "") -> Tick:
         at_ns=MonotonicClock().now_ns(),
         took_ms=took_ms,
         lateness_ms=0.1,
-        skipped=0,
         stages_ms=[1.0, 0.5, took_ms - 2.0, 0.2, 0.2, 0.1],
         applied=[float(index) for index in range(8)],
         asked=[float(index + 1) for index in range(8)],

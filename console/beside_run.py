@@ -9,9 +9,7 @@ from typing import Any
 
 from gatort.runtime.facts import Fact
 from gatort.runtime.live_run import LiveRun
-from gatort.runtime.remote.client import RemoteRobot
-from gatort.runtime.robot import Robot
-from gatort.runtime.robots.wrapped import layers
+from gatort.runtime.remote.client import remote_of
 
 from .flags import RunConsoleFlags
 from .link import ConsoleSettings, Say, started
@@ -69,14 +67,10 @@ def consent_told(
 def _consent_sentence(live: LiveRun, *, by_flag: bool) -> str:
     if live.is_dry:
         return "a dry run: nothing is armed"
-    if not _is_remote(live.robot):
+    if remote_of(live.robot) is None:
         return "a simulated arm in the run's own process: no consent is needed"
     user = getpass.getuser()
     return f"armed by {user} with --arm" if by_flag else f"armed by {user} at the terminal"
-
-
-def _is_remote(robot: Robot) -> bool:
-    return any(isinstance(layer, RemoteRobot) for layer in layers(robot))
 
 
 def console_record(reporter: RunReporter | None) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from gatort.runtime.facts import Fact
 from gatort.runtime.live_run import LiveRun
 from gatort.runtime.loop import TickRecord
 from gatort.runtime.recording.recorder import Recorder
-from gatort.runtime.remote.client import RemoteRobot
-from gatort.runtime.robots.cameras.rig import CameraRobot, camera_facts
-from gatort.runtime.robots.wrapped import layers
+from gatort.runtime.remote.client import remote_of
+from gatort.runtime.robots.cameras.rig import camera_facts, cameras_of
 from gatort.runtime.safety import State
 from gatort.runtime.telemetry import TICK
 
@@ -62,10 +61,8 @@ class RunReporter:
         self._live = live
         self.recorder: Recorder | None = None
         """Recorder of the run, whose faults are shown."""
-        parts = [*layers(live.robot)]
-        rigs = [part for part in parts if isinstance(part, CameraRobot)]
-        self._cameras = [camera for rig in rigs for camera in rig.cameras]
-        self._remote = next((part for part in parts if isinstance(part, RemoteRobot)), None)
+        self._cameras = cameras_of(live.robot)
+        self._remote = remote_of(live.robot)
         self._must_be_held = must_be_held
         self._state = State.DISARMED
         self._status_ns = self._picture_ns = 0

@@ -11,12 +11,12 @@ from gatort.runtime.checklist import POLICY, checklist
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.facts import Fact
 from gatort.runtime.live_run import LiveRun
-from gatort.runtime.remote.client import RemoteRobot
+from gatort.runtime.remote.client import RemoteRobot, remote_of
+from gatort.runtime.robots.cameras.rig import cameras_of
 from gatort.runtime.wording import counted
 from gatort.sim.way_home import WayHome
 
 from .report import fact_table
-from .run_report import cameras_of, remote_of
 
 
 def show_checklist(

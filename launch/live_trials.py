@@ -20,6 +20,7 @@ from gatort.runtime.clock import MonotonicClock
 from gatort.runtime.errors import ConfigError, ObservationError, RobotError
 from gatort.runtime.live_run import LiveRun
 from gatort.runtime.loop import TickRecord
+from gatort.runtime.remote.client import remote_of
 from gatort.sim.tasks import task_of
 from gatort.sim.tasks.task import Task
 from gatort.sim.trials.smoothness import Motion
@@ -32,7 +33,6 @@ from .consent import agrees, require_consent, show_checklist
 from .driving import live_run, policy_and_robot
 from .options import RunOptions
 from .recorded_run import run_recorded
-from .run_report import remote_of
 
 SUCCESS: Final = "s"
 VOID: Final = "v"

@@ -9,13 +9,11 @@ from gatort.runtime.envelope import ArmLimits
 from gatort.runtime.live_run import LiveRun
 from gatort.runtime.machine import this_machine
 from gatort.runtime.recording.recorder import Recorder
-from gatort.runtime.remote.client import RemoteRobot
+from gatort.runtime.remote.client import RemoteRobot, remote_of
 from gatort.runtime.robot import Robot
-from gatort.runtime.robots.cameras.frames import PictureSource
-from gatort.runtime.robots.cameras.rig import CameraRobot
+from gatort.runtime.robots.cameras.rig import cameras_of
 from gatort.runtime.robots.franka.limits import FR3_LIMITS
 from gatort.runtime.robots.panda import PANDA_LIMITS
-from gatort.runtime.robots.wrapped import layers
 from gatort.runtime.wording import counted
 
 from .options import RunOptions
@@ -54,25 +52,10 @@ def recording_sentence(recorder: Recorder) -> str:
     return f"recording DEGRADED: {recorder.path} is incomplete: {recorder.degraded}{dropped}"
 
 
-def remote_of(robot: Robot) -> RemoteRobot | None:
-    """Return the robot behind the wire, or `None` for an arm in this process."""
-    return next((layer for layer in layers(robot) if isinstance(layer, RemoteRobot)), None)
-
-
 def limits_of(robot: Robot) -> ArmLimits:
     """Return the limits of the arm: an FR3's, or those of a simulated Panda."""
     remote = remote_of(robot)
     return PANDA_LIMITS if remote is None or remote.simulated else FR3_LIMITS
-
-
-def cameras_of(robot: Robot) -> tuple[PictureSource, ...]:
-    """Return the cameras of this computer."""
-    return tuple(
-        camera
-        for layer in layers(robot)
-        if isinstance(layer, CameraRobot)
-        for camera in layer.cameras
-    )
 
 
 def robot_sentences(robot: Robot) -> list[str]:

@@ -31,7 +31,6 @@ from gatort.launch.report import (
 from gatort.launch.run_report import (
     limits_of,
     recording_sentence,
-    remote_of,
     robot_sentences,
     run_record,
     run_sentence,
@@ -45,6 +44,7 @@ from gatort.runtime.errors import ConfigError
 from gatort.runtime.exit_status import ExitStatus, ended_by, verdict
 from gatort.runtime.live_run import LiveRun, ignore_tick
 from gatort.runtime.loop import TickRecord
+from gatort.runtime.remote.client import remote_of
 from gatort.runtime.robot import Robot
 from gatort.sim.film import film_obstacle
 from gatort.sim.graphics import INSTALL_HINT, choose_gl

@@ -18,7 +18,8 @@ from gatort.runtime.durations import Percentiles
 from gatort.runtime.errors import ObservationError, RobotError, RobotRefusal, WireError
 from gatort.runtime.facts import STATE
 from gatort.runtime.invalid_values import first_error
-from gatort.runtime.robot import Observation
+from gatort.runtime.robot import Observation, Robot
+from gatort.runtime.robots.wrapped import layers
 from gatort.runtime.safety import STOPPED, Command, State
 from gatort.runtime.spec import Interface
 from gatort.runtime.wording import counted
@@ -328,6 +329,11 @@ class RemoteRobot:
             self.outdated += 1
             return None
         return answer
+
+
+def remote_of(robot: Robot) -> RemoteRobot | None:
+    """Return the robot behind the wire, or `None` for an arm in this process."""
+    return next((layer for layer in layers(robot) if isinstance(layer, RemoteRobot)), None)
 
 
 def _read_interface(welcome: wire.Welcome) -> Interface:

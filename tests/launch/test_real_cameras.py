@@ -10,10 +10,10 @@ import pytest
 from gatort.launch import cli
 from gatort.launch.options import RunOptions, resolve
 from gatort.launch.real_cameras import arm_with_cameras, with_own_cameras
-from gatort.launch.run_report import remote_of, robot_sentences
+from gatort.launch.run_report import robot_sentences
 from gatort.runtime.clock import MonotonicClock, VirtualClock
 from gatort.runtime.errors import ConfigError, RobotError
-from gatort.runtime.remote.client import RemoteRobot
+from gatort.runtime.remote.client import RemoteRobot, remote_of
 from gatort.runtime.remote.memory import MemoryRobotTransport
 from gatort.runtime.remote.server import RobotServer
 from gatort.runtime.robots.cameras.config import CamerasProfile

@@ -21,7 +21,7 @@ from gatort.runtime.errors import ConfigError, ObservationError
 from gatort.runtime.facts import Fact
 from gatort.runtime.robot import Observation, Robot
 from gatort.runtime.robots.driver import BY_CONTROLLER, Driver, OnStep, Watched
-from gatort.runtime.robots.wrapped import WrappedRobot
+from gatort.runtime.robots.wrapped import WrappedRobot, layers
 from gatort.runtime.safety import Command
 from gatort.runtime.spec import Interface
 
@@ -168,6 +168,16 @@ class CameraRobot(WrappedRobot):
             super().close()
         finally:
             self._rig.close()
+
+
+def cameras_of(robot: Robot) -> tuple[PictureSource, ...]:
+    """Return a robot's cameras of this computer."""
+    return tuple(
+        camera
+        for layer in layers(robot)
+        if isinstance(layer, CameraRobot)
+        for camera in layer.cameras
+    )
 
 
 class CameraDriver(Driver):

@@ -148,6 +148,18 @@ class Event(Struct, frozen=True, tag="event"):
         """Return a line of this moment."""
         return cls(wall_clock_ns() * 1e-9, sentence, kind)
 
+    @classmethod
+    def change(cls, before: str, after: str, because: str | None = None) -> Event:
+        """Return a line on a change of state, now.
+
+        Args:
+            before: state until now.
+            after: new state.
+            because: clause that says why; `None` if that is unknown.
+        """
+        why = f": {because}" if because is not None else ""
+        return cls.now(f"{before.upper()} → {after.upper()}{why}", "state")
+
 
 Message = Opening | Checklist | Tick | CameraImage | Status | Event
 """Message from a run to its console."""

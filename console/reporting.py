@@ -139,9 +139,7 @@ class RunReporter:
         self._offer_picture(tick)
         state = self._live.state
         if state is not self._state:
-            because = f": {tick.refusal}" if tick.refusal is not None else ""
-            change = f"{self._state.upper()} → {state.upper()}{because}"
-            self._link.offer(Event.now(change, "state"))
+            self._link.offer(Event.change(self._state, state, tick.refusal))
             self._state = state
         now_ns = self._live.clock.now_ns()
         if now_ns - self._status_ns >= STATUS_NS:
@@ -157,11 +155,10 @@ class RunReporter:
         live.interrupted_by = self.stopped_by
         # The robot stopped after the last tick, and its state is newer than the loop's.
         last = live.robot.state if live.telemetry.ticks else live.state
-        changed = [Event.now(f"{self._state.upper()} → {last.upper()}", "state")]
         ended = f"the run ended: {live.ending or 'by itself'}"
         self._link.close(
             self._status(last),
-            *(changed if last is not self._state else []),
+            *([Event.change(self._state, last)] if last is not self._state else []),
             Event.now(ended, "end"),
         )
 

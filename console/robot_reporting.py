@@ -59,9 +59,7 @@ class RobotReporter:
         now_ns = self._clock.now_ns()
         changed = status.state is not self._known.state
         if changed:
-            because = f": {status.reason}" if status.reason is not None else ""
-            change = f"{self._known.state.upper()} → {status.state.upper()}{because}"
-            self._link.offer(Event.now(change, "state"))
+            self._link.offer(Event.change(self._known.state, status.state, status.reason))
         if status.controlled is not self._known.controlled:
             came = "a controller connected" if status.controlled else "the controller is gone"
             self._link.offer(Event.now(came, "note"))
@@ -103,9 +101,6 @@ class RobotReporter:
 
 def _facts(status: RobotStatus) -> tuple[Fact, ...]:
     """Return who drives the arm, whether it may be armed, and the counts that are not zero."""
-    may_arm = "a controller may arm it"
-    if status.fault is not None or status.blocked:
-        may_arm = "only the keys a and Enter at the robot's terminal allow arming again"
     dropped = f"{status.dropped} ({', '.join(status.drop_reasons)})" if status.dropped else ""
     counted = {
         "commands dropped": dropped,
@@ -117,6 +112,8 @@ def _facts(status: RobotStatus) -> tuple[Fact, ...]:
     }
     counts = (Fact(name, str(count)) for name, count in counted.items() if count)
     control = "a controller is connected" if status.controlled else "no controller is connected"
-    attention = may_arm if status.fault is not None or status.blocked else ""
-    arming = Fact("arming", "stopped here" if attention else may_arm, attention)
+    arming = Fact("arming", "a controller may arm it")
+    if status.fault is not None or status.blocked:
+        attention = "only the keys a and Enter at the robot's terminal allow arming again"
+        arming = Fact("arming", "stopped here", attention)
     return (Fact("control", control), arming, *counts)

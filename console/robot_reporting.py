@@ -101,19 +101,10 @@ class RobotReporter:
 
 def _facts(status: RobotStatus) -> tuple[Fact, ...]:
     """Return who drives the arm, whether it may be armed, and the counts that are not zero."""
-    dropped = f"{status.dropped} ({', '.join(status.drop_reasons)})" if status.dropped else ""
-    counted = {
-        "commands dropped": dropped,
-        "malformed": status.malformed,
-        "foreign": status.foreign,
-        "too fast": status.flooded,
-        "unknown keys": status.unknown_keys,
-        "broken handshakes": status.handshakes,
-    }
-    counts = (Fact(name, str(count)) for name, count in counted.items() if count)
     control = "a controller is connected" if status.controlled else "no controller is connected"
     arming = Fact("arming", "a controller may arm it")
     if status.fault is not None or status.blocked:
         attention = "only the keys a and Enter at the robot's terminal allow arming again"
         arming = Fact("arming", "stopped here", attention)
-    return (Fact("control", control), arming, *counts)
+    refusals = (Fact(name, count) for name, count in status.refusals.items())
+    return (Fact("control", control), arming, *refusals)

@@ -196,19 +196,9 @@ def _facts(status: RobotStatus, recording_fault: str | None) -> list[str]:
         control = "stopped here, [a Enter] allows arming"
     else:
         control = "controlled" if status.controlled else "free"
-    reasons = ", ".join(status.drop_reasons)
-    counted: dict[str, int | str] = {
-        "successes": status.successes,
-        "given up": status.given_up,
-        "commands dropped": status.dropped and f"{status.dropped} ({reasons})",
-        "malformed": status.malformed,
-        "foreign": status.foreign,
-        "too fast": status.flooded,
-        "unknown keys": status.unknown_keys,
-        "broken handshakes": status.handshakes,
-    }
+    layouts = {"successes": status.successes, "given up": status.given_up}
     why = status.fault or status.reason
     because = f" ({why})" if why is not None else ""
     recording = ["recording DEGRADED"] if recording_fault is not None else []
-    counts = [f"{name}: {count}" for name, count in counted.items() if count]
+    counts = [f"{name}: {count}" for name, count in (layouts | status.refusals).items() if count]
     return [f"{control}{because}", *recording, *counts]

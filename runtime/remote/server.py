@@ -67,6 +67,20 @@ class RobotStatus:
     flooded: int = 0
     """Number of messages that came faster than a connection may send."""
 
+    @property
+    def refusals(self) -> dict[str, str]:
+        """Counts of refused commands, messages and handshakes by name, those at zero left out."""
+        reasons = ", ".join(self.drop_reasons)
+        counted: dict[str, int | str] = {
+            "commands dropped": self.dropped and f"{self.dropped} ({reasons})",
+            "malformed": self.malformed,
+            "foreign": self.foreign,
+            "too fast": self.flooded,
+            "unknown keys": self.unknown_keys,
+            "broken handshakes": self.handshakes,
+        }
+        return {name: str(count) for name, count in counted.items() if count}
+
 
 class RobotServer:
     """Serves a driver until it is told to end."""

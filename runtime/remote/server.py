@@ -255,11 +255,13 @@ class RobotServer:
         self._transport.send(connection, wire.encode(answer))
 
     def _tell_change(self) -> None:
-        if self._on_change is None:
+        if self._on_change is None and self._on_turn is None:
             return
         status = self.status
         if self._on_turn is not None:
             self._on_turn(status)
+        if self._on_change is None:
+            return
         news, counts = self._news(status), (status.unknown_keys, status.handshakes)
         # Anybody can raise these counts, a thousand times a second.
         is_due = self._clock.now_ns() - self._told_ns >= COUNTS_NS

@@ -18,7 +18,7 @@ from .access import Access
 from .address import Address
 from .app import make_app
 from .finished import RunsFolder, read_recording, read_report
-from .listening import bound, server
+from .listening import listening, server
 
 FILES: Final = {"/": "runs.html", "/runs.js": "runs.js", "/plots.js": "plots.js"}
 
@@ -72,10 +72,9 @@ def serve_folder(folder: RunsFolder, address: Address, say: Callable[[str], None
     Raises:
         ConfigError: the address cannot be bound.
     """
-    listener, address = bound(address)
+    listener, address = listening(address)
     access = Access(address)
     served = server(make_app(access, FILES, FolderPages(folder).routes))
-    listener.listen()
     say(access.invite())
     asyncio.run(served.serve([listener]))
 

@@ -22,17 +22,20 @@ GONE_S: Final = 10.0
 """Silence after which a page's connection is closed: it answers a ping every five seconds."""
 
 
-def bound(address: Address) -> tuple[socket.socket, Address]:
-    """Bind an address. Return the socket, and the address with its port.
+def listening(address: Address) -> tuple[socket.socket, Address]:
+    """Listen on an address. Return the socket, and the address with its port.
+
+    A browser that is quicker than the server waits for it.
 
     Raises:
-        ConfigError: it cannot be bound.
+        ConfigError: the address cannot be used.
     """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address.host, address.port))
+        listener.listen()
     except OSError as error:
         listener.close()
         raise ConfigError(

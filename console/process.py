@@ -28,7 +28,7 @@ from .access import Access
 from .app import LivePages, make_app
 from .feed import Feed
 from .link import ConsoleSettings
-from .listening import bound, server
+from .listening import listening, server
 from .messages import HELD, LARGEST_PACKET_BYTES, STOP, Event, Message
 
 LOOK_S: Final = 0.02
@@ -113,14 +113,13 @@ async def serve(link: socket.socket, run: int, settings: ConsoleSettings) -> Non
     Raises:
         ConfigError: the address cannot be bound.
     """
-    listener, address = bound(settings.address)
+    listener, address = listening(settings.address)
     access = Access(address)
     clock = MonotonicClock()
     feed = Feed()
     run_link = RunLink(link, run, settings, clock)
     pages = LivePages(feed, clock, run_link.stop, run_link.hold)
     served = server(make_app(access, FILES, pages.routes))
-    listener.listen()  # A browser that is quicker than the server waits for it.
     link.send(access.invite().encode())
     _silence()
 

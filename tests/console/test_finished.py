@@ -27,7 +27,7 @@ from gatort.console.finished import (
     read_report,
 )
 from gatort.console.folder_pages import FILES, FolderPages
-from gatort.console.listening import bound, server
+from gatort.console.listening import listening, server
 from gatort.runtime.errors import ConfigError, RecordingError
 
 RECORDING = Path(__file__).parents[1] / "data" / "recordings" / "sampled.mcap"
@@ -58,11 +58,10 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def visitor(folder: Path) -> Iterator[Visitor]:
     """A visitor that has entered a console of the folder."""
-    listener, address = bound(Address())
+    listener, address = listening(Address())
     access = Access(address)
     served = server(make_app(access, FILES, FolderPages(RunsFolder(folder)).routes))
     served.capture_signals = _nothing  # type: ignore[method-assign]
-    listener.listen()
     thread = Thread(target=asyncio.run, args=(served.serve([listener]),))
     thread.start()
     eventually(lambda: served.started)

@@ -15,15 +15,15 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import ConfigError
+from gatort.runtime.linked_process import start_linked
 from gatort.runtime.packages import require_packages
 
 from .address import Address
@@ -90,27 +90,21 @@ class ConsoleLink:
         self._link.setblocking(False)
 
     def _start(self, settings: ConsoleSettings) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, ExitStack() as undo:
-            undo.callback(ours.close)
-            # A descriptor of this process, not its number: no later process can get the signal.
-            this_process = os.pidfd_open(os.getpid())
-            undo.callback(os.close, this_process)
+        # A descriptor of this process, not its number: no later process can get the signal.
+        this_process = os.pidfd_open(os.getpid())
+        try:
             self._errors = os.memfd_create("console")  # Last words of one that does not start.
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LINK_BYTES)
-            passed = (theirs.fileno(), this_process)
-            arguments = [*map(str, (*passed, os.getpid())), msgspec.json.encode(settings).decode()]
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "gatort.console.process", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+            self._link, self._process = start_linked(
+                "gatort.console.process",
+                str(this_process),
+                str(os.getpid()),
+                msgspec.json.encode(settings).decode(),
+                passed=(this_process,),
+                buffer_bytes=LINK_BYTES,
                 stderr=self._errors,
-                pass_fds=passed,
-                start_new_session=True,  # The terminal's Ctrl-C must not reach it.
             )
-            undo.pop_all()
-        os.close(this_process)
-        self._link = ours
+        finally:
+            os.close(this_process)
 
     def _first_packet(self) -> str:
         self._link.settimeout(START_S)

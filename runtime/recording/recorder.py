@@ -11,8 +11,7 @@ import os
 import select
 import socket
 import subprocess
-import sys
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +19,7 @@ from typing import Self
 import msgspec
 
 from gatort.runtime.errors import RecordingError
+from gatort.runtime.linked_process import start_linked
 
 from .messages import (
     CHANNELS,
@@ -84,7 +84,9 @@ class Recorder:
         self._closed = False
 
         try:
-            self._link, self._process = _start_process()
+            self._link, self._process = start_linked(
+                "gatort.runtime.recording.process", buffer_bytes=_LINK_BYTES
+            )
         except OSError as error:
             raise self._not_started(error) from error
         self._hand_over(self._start(run, policy))
@@ -275,21 +277,3 @@ class Recorder:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _start_process() -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """Start the writing process; return our end of the link and the process."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs, ExitStack() as undo:
-        undo.callback(ours.close)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINK_BYTES)
-        descriptor = theirs.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "gatort.runtime.recording.process", str(descriptor)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[descriptor],
-            start_new_session=True,  # The terminal's Ctrl-C must not reach it.
-        )
-        undo.pop_all()
-    return ours, process

@@ -10,9 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Final
@@ -21,6 +19,7 @@ import msgspec
 
 from gatort.runtime.clock import Clock
 from gatort.runtime.errors import ConfigError, WireError
+from gatort.runtime.linked_process import start_linked
 
 from .door_link import DoorLink, DoorSettings, Kind, Packet
 from .transport import Arrival, Connection, RefusalCounts
@@ -90,26 +89,19 @@ class Door:
 
     def _start(self) -> DoorLink:
         settings = msgspec.json.encode(self._settings).decode()
-        module = "gatort.runtime.remote.door_process"
         with ExitStack() as undo:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            undo.callback(ours.close)
             errors = os.memfd_create("door")  # Output of a libzmq that aborts.
             undo.callback(os.close, errors)
-            command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid())]
-            with theirs:
-                # A session of its own: Ctrl-C at the terminal is for the arm's process alone.
-                self._process = subprocess.Popen(
-                    [*command, settings],
-                    stdin=subprocess.DEVNULL,
-                    stdout=errors,
-                    stderr=errors,
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                )
+            link, self._process = start_linked(
+                "gatort.runtime.remote.door_process",
+                str(os.getpid()),
+                settings,
+                stdout=errors,
+                stderr=errors,
+            )
             undo.pop_all()  # From here on `_lose` and `close` close them.
         self._errors = errors
-        self._link = DoorLink(ours, takes_parts=False)
+        self._link = DoorLink(link, takes_parts=False)
         self._started_ns = self._heard_ns = self._clock.now_ns()
         self._has_spoken = self._is_listening = False
         return self._link

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import ObservationError, RobotError
+from gatort.runtime.linked_process import start_linked
 from gatort.runtime.process_name import name_process
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 
@@ -156,20 +157,8 @@ def start_hand(address: str, clock: Clock, home: bool = False) -> Hand:
     Raises:
         RobotError: no hand answers at the address.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "gatort.runtime.robots.franka.hand",
-            str(theirs.fileno()),
-            address,
-            *(["home"] if home else []),
-        ]
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
-        )
+    order = ("home",) if home else ()
+    ours, process = start_linked("gatort.runtime.robots.franka.hand", address, *order, stdout=None)
     ours.settimeout(HOMING_S if home else START_S)
     try:
         _, width_m = _unpack(ours.recv(1_024))

@@ -14,14 +14,13 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import GatortError
-from gatort.runtime.parent import end_with_parent
+from gatort.runtime.parent import end_before_others, end_with_parent
 from gatort.runtime.process_name import name_process
 
 from .access import Access
@@ -38,8 +37,6 @@ FAREWELL_S: Final = 0.3
 """Time for the pages to get the last messages."""
 HOLD_NS: Final = 100_000_000
 """Shortest time between two packets that tell the run that a page holds it."""
-OOM_SCORE: Final = 500
-"""Score by which the kernel ends the console before others when memory runs out (proc(5))."""
 FILES: Final = {"/": "live.html", "/live.js": "live.js", "/plots.js": "plots.js"}
 
 
@@ -137,19 +134,13 @@ def _silence() -> None:
     os.close(nowhere)
 
 
-def _bound_this_process() -> None:
-    """Let this process be the first to go when memory runs out. It holds cookies: no core file."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
-
-
 def main() -> int:
     """Serve a console: `python -m gatort.console.process LINK RUN PARENT SETTINGS`."""
     descriptor, run, parent, text = sys.argv[1:]
     end_with_parent(int(parent))
     name_process("console")
-    _bound_this_process()
+    end_before_others()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A core file would hold the cookies.
     settings = msgspec.json.decode(text, type=ConsoleSettings)
     with socket.socket(fileno=int(descriptor)) as link:
         try:

@@ -22,7 +22,7 @@ import zmq
 
 from gatort.runtime.clock import Clock, MonotonicClock
 from gatort.runtime.errors import GatortError, RobotError, WireError
-from gatort.runtime.parent import end_with_parent
+from gatort.runtime.parent import end_before_others, end_with_parent
 from gatort.runtime.process_name import name_process
 
 from . import wire
@@ -43,8 +43,6 @@ FRAMES_PER_S: Final = 1_000
 """Most frames a second of one connection. A controller sends about 100."""
 BURST_FRAMES: Final = 100
 """Frames that a connection may send at once after a pause."""
-OOM_SCORE: Final = 500
-"""Score by which the kernel ends the door before others when memory runs out (proc(5))."""
 NICENESS: Final = -10
 """Niceness of the door where it is granted. It never has a real-time priority: a peer can
 keep it busy, and then nothing else would run."""
@@ -170,8 +168,7 @@ def _bound_this_process() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_OUTPUT_BYTES, LARGEST_OUTPUT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A core file would hold the secret key.
     resource.setrlimit(resource.RLIMIT_DATA, (LARGEST_DATA_BYTES, LARGEST_DATA_BYTES))
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    end_before_others()
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from gatort.runtime.facts import Fact
@@ -35,17 +35,17 @@ def console_beside(
     if (address := flags.address) is None:
         yield None
         return
-    with closing(started(ConsoleSettings(address), say)) as link:
+    link = started(ConsoleSettings(address), say)
+    try:
         reporter = RunReporter(link, live, title=title, must_be_held=flags.stop_when_unwatched)
-        try:
-            if flags.stop_when_unwatched:
-                say("waiting until a page holds the run: press Hold the run there")
-                reporter.wait_until_held()
-            yield reporter
-        finally:
-            link.close(Event.now("the command ended before the run began", "end"))
-        if reporter.is_lost:
-            say("the console's process ended before the run did")
+        if flags.stop_when_unwatched:
+            say("waiting until a page holds the run: press Hold the run there")
+            link.wait_until_held()
+        yield reporter
+    finally:  # Nothing to close after a run: its reporter has told the end.
+        link.close(Event.now("the command ended before the run began", "end"))
+    if link.is_lost:
+        say("the console's process ended before the run did")
 
 
 @contextmanager

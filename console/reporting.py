@@ -98,11 +98,6 @@ class RunReporter:
         return int(self._live.robot.succeeded) if self._remote is None else self._remote.successes
 
     @property
-    def is_lost(self) -> bool:
-        """True if the console ended before the run."""
-        return self._link.is_lost
-
-    @property
     def dropped(self) -> int:
         """Number of messages that did not reach the console."""
         return self._link.dropped
@@ -120,15 +115,6 @@ class RunReporter:
         if self._must_be_held and not self._link.is_held:
             raise ConfigError(f"not armed: {UNWATCHED}; start again")
         self._link.offer(Event.now(how, "armed"))
-
-    def wait_until_held(self) -> None:
-        """Wait until a page holds a run that must be held.
-
-        Raises:
-            ConfigError: the console ended.
-        """
-        if self._must_be_held:
-            self._link.wait_until_held()
 
     def look(self, tick: TickRecord) -> None:
         """Tell a tick, a change of state, and the status when it is due. Never wait.

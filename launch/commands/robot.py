@@ -70,9 +70,9 @@ def robot(
     if options.link.perfect:
         refuse_fields("on a link without delay, jitter, loss or reorder", options.link, "link_seed")
     beside = browser or ConsoleFlags()
-    if beside.address is not None and print_config:
-        refuse_ignored("with --print-config", console=True)
+    has_console = beside.address is not None
     if print_config:
+        refuse_ignored("with --print-config", console=has_console)
         print(config_text(options), end="")
         return ExitStatus.DONE
     name = _name_of_arm(name, options.driver)

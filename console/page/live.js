@@ -43,10 +43,7 @@ function take(news) {
   if (news.checklist) showFacts("checklist", news.checklist.facts);
   if (news.ticks) takeTicks(news.ticks);
   if (news.status) { status = news.status; showStatus(); }
-  if (news.slowest && news.slowest.number !== (slowest && slowest.number)) {
-    slowest = news.slowest;
-    showSlowest();
-  }
+  if (news.slowest) { slowest = news.slowest; showSlowest(); }
   (news.pictures || []).forEach(showPicture);
   (news.events || []).forEach(takeEvent);
   const newest_ns = Math.max(status ? status.at_ns : 0, ticks.length ? ticks.at(-1).at_ns : 0);
@@ -141,20 +138,13 @@ function showStatus() {
   ];
   const ofRobot = [["successes", status.successes, false], ["up for", `${status.elapsed_s.toFixed(0)} s`, false]];
   const isRobot = opening && opening.kind === "robot";
-  at("tiles").replaceChildren(...(isRobot ? ofRobot : tiles).map(tile));
+  at("tiles").replaceChildren(...(isRobot ? ofRobot : tiles).map(([name, value, isBad]) => {
+    const box = tile(name, value);
+    box.classList.toggle("bad", Boolean(isBad));
+    return box;
+  }));
   showCause();
   if (status.facts.length) showFacts("facts", status.facts);
-}
-
-function tile([name, value, isBad]) {
-  const box = document.createElement("div");
-  box.className = isBad ? "bad" : "";
-  const term = document.createElement("dt");
-  term.textContent = name;
-  const found = document.createElement("dd");
-  found.textContent = value;
-  box.append(term, found);
-  return box;
 }
 
 function showCause() {
@@ -169,7 +159,7 @@ function showCause() {
 }
 
 function showFacts(id, facts) {
-  if (at(`${id}-box`)) at(`${id}-box`).hidden = facts.length === 0;
+  at(`${id}-box`).hidden = facts.length === 0;
   at(id).replaceChildren(...facts.map(([name, value, attention]) => {
     const row = document.createElement("li");
     row.className = attention ? "attention" : "ok";
@@ -252,7 +242,7 @@ function showActuators(tick) {
   [...at("actuators").children].forEach((row, index) => {
     const { low, high } = opening.actuators[index];
     const share = (value) => Math.max(0, Math.min(1, (value - low) / (high - low)));
-    const values = [tick.asked, tick.sent, tick.applied].map((each) => each && each[index]);
+    const values = [tick.asked, tick.sent, tick.applied].map((each) => each[index]);
     values.forEach((value, place) => {
       row.children[place + 2].textContent = Number.isFinite(value) ? value.toFixed(2) : "–";
     });

@@ -1,4 +1,4 @@
-// Small plots on a canvas, in the colours of the page.
+// Parts of both pages: small plots on a canvas in the colours of the page, rows with bars, and tiles.
 "use strict";
 
 function colour(name) {
@@ -95,4 +95,15 @@ function numberCell(text) {
   cell.className = "number";
   cell.textContent = text;
   return cell;
+}
+
+// Return a tile: a name and its value.
+function tile(name, value) {
+  const box = document.createElement("div");
+  const term = document.createElement("dt");
+  term.textContent = name;
+  const found = document.createElement("dd");
+  found.textContent = value;
+  box.append(term, found);
+  return box;
 }

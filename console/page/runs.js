@@ -141,13 +141,8 @@ function tiles(pairs) {
 
 function addTiles(pairs) {
   for (const [name, value] of pairs) {
-    const box = document.createElement("div");
-    const term = document.createElement("dt");
-    term.textContent = name;
-    const found = document.createElement("dd");
-    found.textContent = value;
+    const box = tile(name, value);
     box.classList.toggle("long", String(value).length > 14);
-    box.append(term, found);
     at("tiles").append(box);
   }
 }

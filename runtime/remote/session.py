@@ -27,7 +27,7 @@ _InSession = wire.Observe | wire.Arm | wire.WireCommand | wire.Stop
 KEPT_NS = 2_000_000_000
 """A session keeps the arm for this long after its controller last asked for anything. Greetings do
 not count, so that nobody keeps others away by greeting alone."""
-LOCAL_STOP = "stopped on the robot's own side: only its console allows arming again: a, then Enter"
+LOCAL_STOP = "stopped on the robot's own side: only its console allows arming again (a, then Enter)"
 RECOVERY = "the robot's console recovers it and allows arming again"
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from tests.console.visitor import Visitor, heard
 
+from gatort.faults.run_process import children
 from gatort.launch import cli
 
 pytest.importorskip("starlette")
@@ -118,8 +119,8 @@ def test_a_run_goes_on_without_its_console_and_says_so() -> None:
     with gatort(*HOLD[:4], "3", *HOLD[5:]) as (process, visitor), visitor.live() as stream:
         heard(stream, lambda news: bool(news.get("ticks")))
         [console] = [
-            int(each)
-            for each in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            each
+            for each in children(process.pid)
             if Path(f"/proc/{each}/comm").read_text().strip() == "gatort-console"
         ]
         os.kill(console, signal.SIGKILL)

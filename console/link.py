@@ -111,12 +111,13 @@ class ConsoleLink:
         answer = ""
         with suppress(OSError):
             answer = self._link.recv(LARGEST_PACKET_BYTES).decode()
-        if not answer.startswith("http://"):
-            self.close()
-        words = os.pread(self._errors, _MOST_WORDS, 0).decode(errors="replace").splitlines()
-        os.close(self._errors)
-        if answer.startswith("http://"):
-            return answer
+        try:
+            if answer.startswith("http://"):
+                return answer
+            self.close()  # Its last words are whole then.
+            words = os.pread(self._errors, _MOST_WORDS, 0).decode(errors="replace").splitlines()
+        finally:
+            os.close(self._errors)
         last = f": {words[-1]}" if words else ""
         raise ConfigError(answer or f"the console's process did not start{last}")
 

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from tests.console.chromium import ABSENT, PROGRAM, chromium
 from tests.console.visitor import Visitor
 from tests.waiting import eventually
 
@@ -190,3 +191,17 @@ def test_a_broken_recording_is_answered_with_its_sentence(visitor: Visitor, fold
     status, _, body = visitor.ask("GET", "/recording/bad.mcap")
     assert status == 422
     assert b"bad.mcap" in body
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PROGRAM is None, reason=ABSENT)
+def test_a_browser_shows_the_figures_of_the_chosen_file(visitor: Visitor, tmp_path: Path) -> None:
+    with chromium(tmp_path / "chromium") as page:
+        page.open(visitor.ask("POST", "/invite")[2].decode())
+        page.wait("document.querySelectorAll('#rows tr').length === 3")
+        page.value("location.hash = 'trials.json'")
+        page.wait("document.getElementById('tiles').textContent.includes('successes19')")
+        page.value("location.hash = 'run.mcap'")
+        page.wait("document.getElementById('ticks-text').textContent.includes('budget 50 ms')")
+        page.wait("document.getElementById('tiles').textContent.includes('completeyes')")
+        assert page.errors == []

@@ -601,3 +601,19 @@ def test_strangers_write_at_most_a_line_a_second_and_a_change_of_state_is_told_a
     desk.server.turn()
     assert len(desk.statuses) == told + 1
     assert desk.statuses[-1].state is State.RUN
+
+
+def test_each_turn_tells_its_status_although_no_change_is_asked_for(spec: PolicySpec) -> None:
+    clock = VirtualClock(START_NS)
+    told: list[RobotStatus] = []
+    server = RobotServer(
+        ScriptedRobot(spec, clock),
+        clock,
+        MemoryRobotTransport(clock),
+        name="scripted",
+        simulated=True,
+        on_turn=told.append,
+    )
+    for _ in range(3):
+        server.turn()
+    assert [each.state for each in told] == [State.DISARMED] * 3

@@ -28,7 +28,7 @@ from gatort.runtime.wording import counted
 from gatort.sim.trials.paired import Pairs
 
 from .outputs import LARGEST_REPORT_BYTES
-from .report_kinds import ReportKind, ReportOrigin, read_origin
+from .report_kinds import ReportOrigin, read_origin
 
 SIGNIFICANT: Final = 0.05
 """p value below which two series of trials differ."""
@@ -120,7 +120,7 @@ class FaultsReport(_Report):
 
 
 AnyReport = TrialsReport | ProfileReport | FaultsReport
-_KINDS: Final[dict[ReportKind, type[AnyReport]]] = {
+_KINDS: Final[dict[str, type[AnyReport]]] = {
     "trials": TrialsReport,
     "profile": ProfileReport,
     "faults": FaultsReport,
@@ -151,9 +151,7 @@ def read_report(path: Path) -> AnyReport:
     try:
         found = TypeAdapter(dict[str, Any]).validate_json(content)
         origin = read_origin(path, found, tuple(_KINDS))
-        return next(each for kind, each in _KINDS.items() if kind == origin.kind).model_validate(
-            found
-        )
+        return _KINDS[origin.kind].model_validate(found)
     except ValidationError as error:
         raise ConfigError(f"{path}: {first_error(error, 'the report')}") from error
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,25 +24,8 @@ ReportKind = Literal[
     "compare", "info", "replay", "parity", "compile", "engines", "faults", "cameras",
     "doctor",
 ]  # fmt: skip
-VERSIONS: Final[dict[ReportKind, int]] = {
-    "run": 1,
-    "serve": 1,
-    "profile": 1,
-    "trials": 1,
-    "sweep": 1,
-    "study": 1,
-    "robustness": 1,
-    "convert": 1,
-    "compare": 1,
-    "info": 2,
-    "replay": 1,
-    "parity": 1,
-    "compile": 1,
-    "engines": 1,
-    "faults": 1,
-    "cameras": 1,
-    "doctor": 1,
-}
+VERSIONS: Final[dict[str, int]] = {**dict.fromkeys(get_args(ReportKind), 1), "info": 2}
+"""Version of each kind's keys."""
 
 
 class ReportOrigin(BaseModel):
@@ -78,7 +61,7 @@ def origin_record(kind: ReportKind, journals: Sequence[Journal]) -> dict[str, An
     }
 
 
-def read_origin(path: Path, report: dict[str, Any], kinds: Sequence[ReportKind]) -> ReportOrigin:
+def read_origin(path: Path, report: dict[str, Any], kinds: Sequence[str]) -> ReportOrigin:
     """Return a report's origin.
 
     Args:
@@ -98,14 +81,13 @@ def read_origin(path: Path, report: dict[str, Any], kinds: Sequence[ReportKind])
         raise ConfigError(
             f"{path}: {first_error(error, 'report')}; make the report again with this gatort"
         ) from error
-    known = next((kind for kind in kinds if kind == origin.kind), None)
-    if known is None:
+    if origin.kind not in kinds:
         raise ConfigError(
             f"{path}: expected a report of {commands}, found one of the kind {origin.kind!r}"
         )
-    if origin.version != VERSIONS[known]:
+    if origin.version != (expected := VERSIONS[origin.kind]):
         raise ConfigError(
-            f"{path}: expected version {VERSIONS[known]} of the kind {known}, found version "
+            f"{path}: expected version {expected} of the kind {origin.kind}, found version "
             f"{origin.version}, written by gatort {origin.gatort}; make it again with this gatort"
         )
     return origin

@@ -10,8 +10,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, PlainSerializer
 from pydantic_core import PydanticCustomError
 
 from gatort.runtime.policy import Policy
+from gatort.runtime.remote.address import LAST_PORT
 from gatort.runtime.spec import Strict
 
+SCHEME: Final = "ray"
 Result = TypeVar("Result")
 SeedWork = Callable[[int], Result]
 """Work on one seed."""
@@ -80,8 +82,6 @@ def _known_address(found: str) -> str:
     return found
 
 
-SCHEME: Final = "ray"
-LAST_PORT: Final = 65_535
 ClusterAddress = Annotated[str, AfterValidator(_known_address)]
 """Address of a Ray cluster, ray://HOST:PORT."""
 Workers = int | ClusterAddress

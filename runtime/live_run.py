@@ -196,10 +196,8 @@ class LiveRun:
     def _look(self, record: TickRecord) -> bool:
         """Record a tick in its slack; return true to end the run."""
         if self._record is not None:
-            self._record(record)
-            if (timing := self._record.newest) is not None:
-                passes = record.decision.passes if record.decision is not None else 0
-                self._slow.add(timing, passes)
+            passes = record.decision.passes if record.decision is not None else 0
+            self._slow.add(self._record.record(record), passes)
         self.state = self.loop.state
         self.stopped = self.loop.stopped
         self._stop_sentence = self.loop.stop_sentence

@@ -46,8 +46,6 @@ class TickRecorder:
         self._names = field_names(self._keys)
         self._policy = loop.decoder.spec
         self._states: tuple[State, State] | None = None
-        self.newest: TickMessage | None = None
-        """Timing of the newest tick; `None` before the first one."""
 
     def prompt(
         self, at_ns: int, frames: Iterable[tuple[Sequence[NDArray[Any]], ArrayLike]]
@@ -68,12 +66,18 @@ class TickRecorder:
             self._recorder.flush(wait_s=_PROMPT_S if self._recorder.degraded is None else 0.0)
 
     def __call__(self, tick: TickRecord) -> None:
-        """Record a completed or refused tick; an interrupt keeps all its messages out."""
-        self.newest = self._timing(tick)
-        self._recorder.add(
-            tick.wake.woke_ns, *self._decision(tick), *self._changes(tick), self.newest
-        )
+        """Record a tick. See `record`."""
+        self.record(tick)
+
+    def record(self, tick: TickRecord) -> TickMessage:
+        """Record a completed or refused tick, and return its timing.
+
+        An interrupt keeps all its messages out.
+        """
+        timing = self._timing(tick)
+        self._recorder.add(tick.wake.woke_ns, *self._decision(tick), *self._changes(tick), timing)
         self._recorder.flush()
+        return timing
 
     def _decision(self, tick: TickRecord) -> list[AnyMessage]:
         """Return the messages from the observation to the command, as far as the tick came."""

@@ -7,9 +7,10 @@ from typing import Final
 
 import numpy as np
 
+from gatort.runtime.robots.kinematics import Array
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 
-from .input_events import DROPPED, AxisRange, EventKind, InputEvent, parse
+from .input_events import DROPPED, AxisRange, EventKind, InputEvent, bent, parse
 from .tool_motion import FASTEST_M_S, FASTEST_RAD_S
 from .wish import Wish
 
@@ -86,19 +87,15 @@ class GamepadControls:
     def wish(self, now_ns: int) -> Wish:
         """See `Controls.wish`. Away from the person is away from the arm's base."""
         enabled = float(self._is_enabled)
-        linear = [-self._bent(LEFT_Y), -self._bent(LEFT_X), -self._bent(RIGHT_Y)]
-        angular = [-self._bent(HAT_X), -self._bent(HAT_Y), -self._bent(RIGHT_X)]
         return Wish(
             stamp_ns=now_ns,
             drives=self._drives,
-            linear_m_s=enabled * FASTEST_M_S * np.array(linear),
-            angular_rad_s=enabled * FASTEST_RAD_S * np.array(angular),
+            linear_m_s=enabled * FASTEST_M_S * self._pushed(LEFT_Y, LEFT_X, RIGHT_Y),
+            angular_rad_s=enabled * FASTEST_RAD_S * self._pushed(HAT_X, HAT_Y, RIGHT_X),
             width_m=self._width_m,
             stops=self._stops,
         )
 
-    def _bent(self, code: int) -> float:
-        """Return the share of the largest speed: none in the middle, and finer near it."""
-        share = self._shares.get(code, 0.0)
-        beyond = max(abs(share) - DEAD_ZONE, 0.0) / (1 - DEAD_ZONE)
-        return float(np.copysign(beyond**2, share))
+    def _pushed(self, *codes: int) -> Array:
+        """Return shares of the largest speed. The axes of a pad point against those of W."""
+        return -bent(np.array([self._shares.get(code, 0.0) for code in codes]), DEAD_ZONE)

@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from gatort.runtime.robots.kinematics import Array
+
 INPUT: Final = Path("/dev/input")
 _EVENT: Final = struct.Struct("@llHHi")
 _AXIS: Final = struct.Struct("@6i")
@@ -63,15 +65,17 @@ class AxisRange(NamedTuple):
         return min(max((value - self.low) / half - 1.0, -1.0), 1.0) if half > 0 else 0.0
 
 
+def bent(shares: Array, dead_zone: float) -> Array:
+    """Return shares of the largest speed: none near the middle of an axis, and finer from there."""
+    beyond = np.maximum(np.abs(shares) - dead_zone, 0.0) / (1 - dead_zone)
+    curved: Array = np.copysign(beyond**2, shares)
+    return curved
+
+
 def parse(data: bytes) -> list[InputEvent]:
     """Return the events in bytes that were read from a device. The kernel gives whole events."""
     whole = len(data) // _EVENT.size * _EVENT.size
     return [InputEvent(*fields[2:]) for fields in _EVENT.iter_unpack(data[:whole])]
-
-
-def pack(*events: InputEvent) -> bytes:
-    """Return events as a device gives them, at time 0."""
-    return b"".join(_EVENT.pack(0, 0, *event) for event in events)
 
 
 class InputDevice(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from gatort.runtime.robots.kinematics import Array
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 
-from .input_events import DROPPED, AxisRange, EventKind, InputEvent, parse
+from .input_events import DROPPED, AxisRange, EventKind, InputEvent, bent, parse
 from .tool_motion import FASTEST_M_S, FASTEST_RAD_S
 from .wish import Wish
 
@@ -92,6 +92,5 @@ class SpaceMouseControls:
 
 def _in_world(shares: Array) -> Array:
     """Return a vector of the device, to the right, back and down, as one in W (3,)."""
-    beyond = np.maximum(np.abs(shares) - DEAD_ZONE, 0.0) / (1 - DEAD_ZONE)
-    right, back, down = np.copysign(beyond**2, shares)
+    right, back, down = bent(shares, DEAD_ZONE)
     return np.array([-back, -right, -down])

@@ -34,7 +34,6 @@ from gatort.runtime.takeover.input_events import (
     EventKind,
     InputDevice,
     InputEvent,
-    pack,
     parse,
 )
 from gatort.runtime.takeover.spacemouse import LEFT, RIGHT, SpaceMouseControls
@@ -43,6 +42,11 @@ MS = 1_000_000
 T0 = 10_000 * MS
 SYNC = InputEvent(EventKind.SYNC, 0, 0)
 LOST = InputEvent(EventKind.SYNC, DROPPED, 0)
+
+
+def pack(*events: InputEvent) -> bytes:
+    """Return events as a device gives them, at time 0."""
+    return b"".join(struct.pack("<qqHHi", 0, 0, *event) for event in events)
 
 
 def press(code: int) -> InputEvent:

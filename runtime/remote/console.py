@@ -194,6 +194,25 @@ def console(server: RobotServer, say: Callable[[str], None]) -> Iterator[list[in
             signal.signal(each, handler)
 
 
+def standard_input() -> int:
+    """Return the descriptor of the standard input; −1 if there is none."""
+    try:
+        return sys.stdin.fileno() if sys.stdin else -1
+    except OSError:  # Something else stands in for it.
+        return -1
+
+
+@contextmanager
+def keys_one_by_one(terminal: int) -> Iterator[None]:
+    """Let a terminal give each key at once and unseen. Keys typed before do not count."""
+    before = termios.tcgetattr(terminal)
+    tty.setcbreak(terminal, termios.TCSAFLUSH)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
 def is_in_the_foreground(descriptor: int) -> bool:
     """Check if this process may read a descriptor that is its terminal."""
     try:
@@ -205,19 +224,15 @@ def is_in_the_foreground(descriptor: int) -> bool:
 @contextmanager
 def _keys(server: RobotServer, say: Callable[[str], None]) -> Iterator[None]:
     """Obey keys while the process is in the foreground of a terminal."""
-    stdin = sys.stdin.fileno() if sys.stdin else -1
+    stdin = standard_input()
     # A process in the background would be suspended for touching the terminal.
     if not is_in_the_foreground(stdin):
         yield
         return
 
-    before = termios.tcgetattr(stdin)
-    tty.setcbreak(stdin)
-    Thread(target=_read_keys, args=(stdin, server, say), name="keys", daemon=True).start()
-    try:
+    with keys_one_by_one(stdin):
+        Thread(target=_read_keys, args=(stdin, server, say), name="keys", daemon=True).start()
         yield
-    finally:
-        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
 
 
 def _read_keys(stdin: int, server: RobotServer, say: Callable[[str], None]) -> None:

@@ -12,7 +12,7 @@ from gatort.runtime.errors import ConfigError
 
 from .gamepad import ENABLE, TAKE, GamepadControls
 from .input_events import InputDevice, devices, examined, opened
-from .keyboard import KeyboardControls, keys_one_by_one, require_terminal
+from .keyboard import KeyboardControls, require_terminal, typed_keys
 from .listener import Controls, ListenedDevice
 from .spacemouse import LEFT, VENDORS, SpaceMouseControls
 from .wish import TakeoverDevice
@@ -52,7 +52,7 @@ def find_device(name: DeviceName, clock: Clock, path: Path | None = None) -> Tak
         if path is not None:
             raise ConfigError("--takeover-device: expected a gamepad or spacemouse, found keyboard")
         require_terminal()
-        return ListenedDevice(name, keys_one_by_one, KeyboardControls(), clock)
+        return ListenedDevice(name, typed_keys, KeyboardControls(), clock)
 
     fits, controls = _KINDS[name]
     found = _examined(name, path) if path is not None else next(filter(fits, devices()), None)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import termios
-import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -12,7 +9,12 @@ from typing import Final
 import numpy as np
 
 from gatort.runtime.errors import ConfigError
-from gatort.runtime.remote.console import BURST_NS, is_in_the_foreground
+from gatort.runtime.remote.console import (
+    BURST_NS,
+    is_in_the_foreground,
+    keys_one_by_one,
+    standard_input,
+)
 from gatort.runtime.robots.kinematics import Array
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 
@@ -99,7 +101,7 @@ def require_terminal() -> None:
     Raises:
         ConfigError: standard input is no terminal, or this process is in its background.
     """
-    if not is_in_the_foreground(_stdin()):
+    if not is_in_the_foreground(standard_input()):
         raise ConfigError(
             "--takeover keyboard: expected a terminal in the foreground as standard input, found "
             "none; give the command on a terminal, or take a gamepad or spacemouse"
@@ -107,19 +109,8 @@ def require_terminal() -> None:
 
 
 @contextmanager
-def keys_one_by_one() -> Iterator[int]:
-    """Let the terminal give each key at once and unseen. Keys typed before do not count."""
-    stdin = _stdin()
-    before = termios.tcgetattr(stdin)
-    tty.setcbreak(stdin, termios.TCSAFLUSH)
-    try:
+def typed_keys() -> Iterator[int]:
+    """Open the terminal: see `keys_one_by_one`. Yield its descriptor."""
+    stdin = standard_input()
+    with keys_one_by_one(stdin):
         yield stdin
-    finally:
-        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
-
-
-def _stdin() -> int:
-    try:
-        return sys.stdin.fileno() if sys.stdin else -1
-    except OSError:  # Something else stands in for it.
-        return -1

@@ -16,7 +16,7 @@ from tests.waiting import LONGEST_WAIT_S
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.robots.panda import GRIPPER_OPEN_M
 from gatort.runtime.takeover import keyboard
-from gatort.runtime.takeover.keyboard import HELP, MOVES, TURNS, KeyboardControls, keys_one_by_one
+from gatort.runtime.takeover.keyboard import HELP, MOVES, TURNS, KeyboardControls, typed_keys
 
 MS = 1_000_000
 T0 = 10_000 * MS
@@ -131,7 +131,7 @@ def test_the_terminal_gives_each_key_at_once_and_is_restored(terminal: tuple[int
     before = termios.tcgetattr(theirs)
     os.write(ours, b"t\n")  # typed before, at a question
     assert select.select([theirs], [], [], LONGEST_WAIT_S)[0]  # A terminal takes its time.
-    with keys_one_by_one() as stdin:
+    with typed_keys() as stdin:
         os.write(ours, b"w")
         assert os.read(stdin, 10) == b"w"
         assert not termios.tcgetattr(theirs)[3] & termios.ECHO

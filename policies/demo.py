@@ -16,7 +16,7 @@ from gatort.runtime.context import Frame
 from gatort.runtime.engines.engine import Mark, no_mark
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.policy import Policy
-from gatort.runtime.robots.panda import HOME_RAD
+from gatort.runtime.robots.panda import GRIPPER_WIDTH, HOME_RAD, JOINT_POSITION, JOINT_VELOCITY
 from gatort.runtime.spec import (
     CONTINUOUS_BINS,
     FIRST_CONTINUOUS_ID,
@@ -28,9 +28,6 @@ from gatort.runtime.tokenizer import Tokenizer
 
 DemoName = Literal["hold", "open", "wave", "home"]
 
-POSITION: Final = "arm/joint_position"
-VELOCITY: Final = "arm/joint_velocity"
-WIDTH: Final = "gripper/width"
 TORQUE: Final = "_torque"
 STIFFNESS_1_RAD: Final = 1.0
 """Torque at one radian from the target, as a share of an actuator's largest torque. For a Panda
@@ -88,14 +85,14 @@ class DemoEngine:
         """See `Engine.tick`."""
         # The frame begins with the last action token and ends with the separator.
         read = self._read(frame.prefill.ids[0, 1:-1])
-        position = read[POSITION]
+        position = read[JOINT_POSITION]
         if self._start is None:
             self._start = position
-            self._width = read.get(WIDTH)
+            self._width = read.get(GRIPPER_WIDTH)
         target = self._target(self._start, self._ticks / self._spec.control_hz)
         action = np.array([each.safe for each in self._spec.actuators])
         lead = np.clip(target - position, -LEAD_RAD, LEAD_RAD)
-        pull = STIFFNESS_1_RAD * lead - DAMPING_RAD_S * read[VELOCITY]
+        pull = STIFFNESS_1_RAD * lead - DAMPING_RAD_S * read[JOINT_VELOCITY]
         action[: self._joints] = self._largest * pull
         if self._demo == "open":
             action[self._joints :] = self._open
@@ -153,17 +150,24 @@ def demo_policy(demo: DemoName, interface: Interface) -> Policy:
     """
     torques = [each.name for each in interface.actuators if each.name.endswith(TORQUE)]
     others = [each.name for each in interface.actuators if not each.name.endswith(TORQUE)]
-    keys = [key for key in interface.observations if key.name in (POSITION, VELOCITY, WIDTH)]
-    joints = [key.size for key in keys if key.name != WIDTH and key.encoding == "unit"]
-    if joints != [len(torques)] * 2 or not set(others) <= {WIDTH}:
+    keys = [
+        key
+        for key in interface.observations
+        if key.name in (JOINT_POSITION, JOINT_VELOCITY, GRIPPER_WIDTH)
+    ]
+    joints = [key.size for key in keys if key.name != GRIPPER_WIDTH and key.encoding == "unit"]
+    if joints != [len(torques)] * 2 or not set(others) <= {GRIPPER_WIDTH}:
         offered = [key.name for key in interface.observations]
         driven = [each.name for each in interface.actuators]
         raise ConfigError(
-            f"--demo {demo}: expected an arm with {POSITION}, {VELOCITY}, a torque of each joint "
-            f"and perhaps {WIDTH}, found the keys {offered} and the actuators {driven}"
+            f"--demo {demo}: expected an arm with {JOINT_POSITION}, {JOINT_VELOCITY}, a torque of "
+            f"each joint and perhaps {GRIPPER_WIDTH}, found the keys {offered} and the actuators "
+            f"{driven}"
         )
     if demo == "open" and not others:
-        raise ConfigError(f"--demo open: expected an arm with {WIDTH}, found one without a hand")
+        raise ConfigError(
+            f"--demo open: expected an arm with {GRIPPER_WIDTH}, found one without a hand"
+        )
     if demo == "home" and len(torques) != len(HOME_RAD):
         raise ConfigError(
             f"--demo home: expected an arm of {len(HOME_RAD)} joints, found {len(torques)}"

@@ -8,23 +8,25 @@ the question is where the policy alone would lead.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
 from gatort.runtime.envelope import CYCLE_S, LIMIT_MARGIN_RAD, TOOL_CYCLES, ArmLimits, outside_box
 from gatort.runtime.errors import ConfigError
 from gatort.runtime.robot import Observation
-from gatort.runtime.robots.panda import ACTUATORS, GRIPPER_OPEN_M, TORQUE_RATE_NM_S
+from gatort.runtime.robots.panda import (
+    ACTUATORS,
+    GRIPPER_OPEN_M,
+    GRIPPER_WIDTH,
+    JOINT_POSITION,
+    JOINT_VELOCITY,
+    JOINTS,
+    TORQUE_RATE_NM_S,
+)
 from gatort.runtime.safety import Command
 from gatort.runtime.spec import Interface
 
 from .simulators.simulator import Array, Simulator
-
-JOINTS: Final = 7
-POSITION: Final = "arm/joint_position"
-VELOCITY: Final = "arm/joint_velocity"
-WIDTH: Final = "gripper/width"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +118,8 @@ class Predictor:
         """Return positions and velocities, (steps + 1, 7) each, from the observed ones on."""
         seen = dict(zip(self._names, observation.values, strict=True))
         has_hand = len(command.values) > JOINTS
-        width_m = float(seen[WIDTH][0]) if WIDTH in seen else GRIPPER_OPEN_M
-        self._simulator.begin(seen[POSITION], seen[VELOCITY], width_m)
+        width_m = float(seen[GRIPPER_WIDTH][0]) if GRIPPER_WIDTH in seen else GRIPPER_OPEN_M
+        self._simulator.begin(seen[JOINT_POSITION], seen[JOINT_VELOCITY], width_m)
 
         positions = np.empty((len(torques_nm) + 1, JOINTS))
         velocities = np.empty_like(positions)
@@ -172,7 +174,7 @@ def require_panda(interface: Interface) -> None:
             f"width, as actuators, found {names} with other names, units or ranges"
         )
     keys = [key.name for key in interface.observations]
-    if missing := [name for name in (POSITION, VELOCITY) if name not in keys]:
+    if missing := [name for name in (JOINT_POSITION, JOINT_VELOCITY) if name not in keys]:
         raise ConfigError(
             f"a dry run needs the observation key {missing[0]}, found {', '.join(keys)}"
         )

@@ -10,6 +10,12 @@ import numpy as np
 from gatort.runtime.envelope import ArmLimits
 from gatort.runtime.spec import Actuator, Interface, ObservationKey
 
+JOINTS: Final = 7
+JOINT_POSITION: Final = "arm/joint_position"
+JOINT_VELOCITY: Final = "arm/joint_velocity"
+GRIPPER_WIDTH: Final = "gripper/width"
+"""Key of the hand, and its actuator."""
+
 # The part of Panda's joint range that stacking uses. A bin is then 2 to 4 mrad wide, and a value
 # beyond the range is clipped. Franka's own limits ("Robot and interface specifications") are in
 # sim/simulators/panda.xml.
@@ -92,11 +98,9 @@ def ranged_key(
 
 
 PROPRIOCEPTION: Final = (
-    ranged_key("arm/joint_position", "rad", JOINT_LOW_RAD, JOINT_HIGH_RAD, JOINT_FASTEST_RAD_S),
-    ranged_key(
-        "arm/joint_velocity", "rad/s", tuple(-v for v in JOINT_SPEED_RAD_S), JOINT_SPEED_RAD_S
-    ),
-    ranged_key("gripper/width", "m", (0.0,), (GRIPPER_OPEN_M,)),
+    ranged_key(JOINT_POSITION, "rad", JOINT_LOW_RAD, JOINT_HIGH_RAD, JOINT_FASTEST_RAD_S),
+    ranged_key(JOINT_VELOCITY, "rad/s", tuple(-v for v in JOINT_SPEED_RAD_S), JOINT_SPEED_RAD_S),
+    ranged_key(GRIPPER_WIDTH, "m", (0.0,), (GRIPPER_OPEN_M,)),
 )
 
 ACTUATORS: Final = (
@@ -112,7 +116,7 @@ ACTUATORS: Final = (
         for i, limit in enumerate(TORQUE_NM)
     ),
     # Drivers leave the hand alone once the arm is stopped, whatever the safe command says.
-    Actuator(name="gripper/width", unit="m", low=0.0, high=GRIPPER_OPEN_M, safe=0.0),
+    Actuator(name=GRIPPER_WIDTH, unit="m", low=0.0, high=GRIPPER_OPEN_M, safe=0.0),
 )
 
 PANDA: Final = Interface(

@@ -19,7 +19,11 @@ from gatort.runtime.robots.kinematics import Array
 from gatort.runtime.robots.panda import (
     ACTUATORS,
     GRIPPER_OPEN_M,
+    GRIPPER_WIDTH,
     JOINT_DAMPING_NMS_RAD,
+    JOINT_POSITION,
+    JOINT_VELOCITY,
+    JOINTS,
     PANDA_LIMITS,
 )
 from gatort.runtime.spec import Interface
@@ -40,10 +44,6 @@ torque than its envelope takes for a collision."""
 LEAD_RAD: Final = 0.15
 BOX_MARGIN_M: Final = 0.01
 """The goal stays this far within the box that the envelope keeps the tool in."""
-POSITION: Final = "arm/joint_position"
-VELOCITY: Final = "arm/joint_velocity"
-WIDTH: Final = "gripper/width"
-JOINTS: Final = 7
 
 
 class ToolMotion:
@@ -57,16 +57,16 @@ class ToolMotion:
         """
         names = [key.name for key in interface.observations]
         if interface.actuators not in (ACTUATORS, ACTUATORS[:JOINTS]) or not (
-            {POSITION, VELOCITY} <= set(names)
+            {JOINT_POSITION, JOINT_VELOCITY} <= set(names)
         ):
             driven = ", ".join(each.name for each in interface.actuators)
             raise ConfigError(
-                f"--takeover drives a Panda or FR3: expected the keys {POSITION} and {VELOCITY}, "
-                f"its joint torques and at most a hand's width, found the keys {', '.join(names)} "
-                f"and the actuators {driven}"
+                f"--takeover drives a Panda or FR3: expected the keys {JOINT_POSITION} and "
+                f"{JOINT_VELOCITY}, its joint torques and at most a hand's width, found the keys "
+                f"{', '.join(names)} and the actuators {driven}"
             )
-        self._position, self._velocity = names.index(POSITION), names.index(VELOCITY)
-        self._width = names.index(WIDTH) if WIDTH in names else None
+        self._position, self._velocity = names.index(JOINT_POSITION), names.index(JOINT_VELOCITY)
+        self._width = names.index(GRIPPER_WIDTH) if GRIPPER_WIDTH in names else None
         self._has_hand = len(interface.actuators) > JOINTS
         self._period_s = interface.period_ns * 1e-9
         self._delay_s = interface.action_delay_ns * 1e-9

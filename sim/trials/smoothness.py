@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatort.runtime.robot import Observation
+from gatort.runtime.robots.panda import JOINT_VELOCITY
 from gatort.runtime.spec import Interface
 
-JOINT_VELOCITY: Final = "arm/joint_velocity"
-"""Observation key from which a motion's speed follows, on a simulated and on a real arm."""
 CUT_OFF_HZ: Final = 10.0
 """Highest frequency that counts: a person's motions have none above it."""
 LEAST_MAGNITUDE: Final = 0.05

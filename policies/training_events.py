@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gatort.runtime.packages import installed_version
 
+if TYPE_CHECKING:
+    from .tensorboard_events import TensorboardEvents
+
 EVENTS: Final = "events"
 """Folder of the event files, in the training's own."""
-
-
-class Events(Protocol):
-    """Scalars over steps."""
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Write scalars of one step."""
-
-    def close(self) -> None:
-        """Finish the file."""
 
 
 class TrainingEvents:
@@ -57,7 +49,7 @@ class TrainingEvents:
             self._events.close()
 
 
-def _open(folder: Path) -> Events | None:
+def _open(folder: Path) -> TensorboardEvents | None:
     if installed_version("tensorboard") is None:
         return None
     # A training needs no TensorBoard, which may be absent.

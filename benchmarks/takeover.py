@@ -57,7 +57,6 @@ SECONDS: Final = 12.0
 """Longest trial. The expert needs 4 s."""
 TOGETHER_SECONDS: Final = 20.0
 """Longest run with the person, who first waits until the policy gets nowhere."""
-SUCCESS: Final = "success"
 NOISE_NM: Final = (0.0, 1.0, 2.0)
 FAULTY_SECONDS: Final = 5.5
 """Length of a faulty demonstration: 4 s to set red down, then the faulty ticks."""
@@ -113,7 +112,7 @@ def rescue(bundle: Path, seeds: range, folder: Path) -> list[Path]:
         run = RunRecord.of("mujoco", robot.interface, str(this_machine()), clock)
         with Recorder(file, run, policy_record(policy, options, seed)) as recorder:
             live.run(recorder)
-            recorder.close(SUCCESS if robot.succeeded else live.ending or "no success")
+            recorder.close(live.ending or "ended", succeeded=robot.succeeded)
     robot.close()
     return files
 
@@ -182,7 +181,7 @@ def together(files: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
     for file in files:
         recording = Recording(file)
         summary = summarise(recording)
-        if recording.outcome is not None and recording.outcome.result == SUCCESS:
+        if recording.succeeded:
             rescued.append(file)
         person_ticks += summary.person_ticks
         ticks += summary.ticks

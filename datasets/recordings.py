@@ -90,12 +90,11 @@ def read_episode(path: Path, spec: PolicySpec, seed: int) -> RecordedEpisode:
             f"{path}: expected at least 2 ticks with a command, found {len(sent)}; "
             "leave the file out"
         )
-    outcome = recording.outcome
     actions = np.array([each.limited for each in sent], np.float32)  # (K, A)
     observed = zip(*(each.values for each in sent), strict=True)
     episode = Episode(
         seed=seed,
-        succeeded=outcome is not None and outcome.succeeded is True,
+        succeeded=recording.succeeded,
         observations=tuple(np.stack(values) for values in observed),
         actions=actions,
         expert_actions=actions,

@@ -118,7 +118,7 @@ def corrected_episode(recording: Recording) -> Episode | None:
     observed = zip(*(each.values for each in sent), strict=True)
     return Episode(
         seed=policy.seed,
-        succeeded=any(each.tick.succeeded for each in sent),
+        succeeded=recording.succeeded,
         observations=tuple(np.stack(values) for values in observed),
         actions=np.array([each.limited for each in sent], np.float32),
         expert_actions=np.array([each.asked for each in sent], np.float32),

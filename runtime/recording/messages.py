@@ -245,8 +245,6 @@ class TickMessage(_Message, frozen=True, kw_only=True):
     """Time between them for which the loop's thread was ready to run and had no core."""
     by_person: bool = False
     """True if a person had the arm in the tick, see `Takeover`."""
-    succeeded: bool = False
-    """True if the robot had reported the task's success."""
     reason: str = ""
     """Reason why the tick was refused, a word of `Refusal`; empty if a command was sent."""
     refusal: str = ""

@@ -132,6 +132,11 @@ class Recording:
             return "the recording program ended without closing the file"
         return None if self.outcome.complete else self.outcome.degraded
 
+    @property
+    def succeeded(self) -> bool:
+        """True if the outcome tells that the task succeeded."""
+        return self.outcome is not None and self.outcome.succeeded is True
+
     def messages(self) -> Generator[Stamped]:
         """Yield every message of a known topic, in the order in which they were recorded."""
         self.outcome = None

@@ -145,7 +145,6 @@ class TickRecorder:
             slack_cpu_ns=telemetry.slack.cpu_ns,
             slack_waited_ns=telemetry.slack.waited_ns,
             by_person=tick.by_person,
-            succeeded=self._loop.robot.succeeded,
             reason=reason or "",
             refusal=tick.refusal or "",
         )

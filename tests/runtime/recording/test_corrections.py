@@ -123,7 +123,7 @@ def record(
                 note(tick)
 
         loop.run(TICKS, look)
-        recorder.close("done")
+        recorder.close("done", succeeded=robot.succeeded)
     return Recording(path)
 
 
